@@ -1,0 +1,36 @@
+# How every folder under csrc/ declares its library and its tests.
+
+add_library(mindserve_flags INTERFACE)
+target_include_directories(mindserve_flags INTERFACE ${PROJECT_SOURCE_DIR}/csrc)
+target_compile_options(mindserve_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Werror -Wnon-virtual-dtor -Woverloaded-virtual -Wshadow -fvisibility=hidden)
+if(MINDSERVE_SANITIZE)
+  target_compile_options(mindserve_flags INTERFACE -fsanitize=${MINDSERVE_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(mindserve_flags INTERFACE -fsanitize=${MINDSERVE_SANITIZE})
+endif()
+
+# mindserve_library(<folder> SOURCES a.cc b.cc DEPS base tensor LINK third::party)
+# A library of a folder under csrc/; DEPS are other folders, LINK outside libraries.
+function(mindserve_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LINK" ${ARGN})
+  list(TRANSFORM ARG_DEPS PREPEND ms_)
+  if(ARG_SOURCES)
+    add_library(ms_${name} STATIC ${ARG_SOURCES})
+    target_link_libraries(ms_${name} PUBLIC mindserve_flags ${ARG_DEPS} PRIVATE ${ARG_LINK})
+  else()
+    add_library(ms_${name} INTERFACE)
+    target_link_libraries(ms_${name} INTERFACE mindserve_flags ${ARG_DEPS} ${ARG_LINK})
+  endif()
+endfunction()
+
+# mindserve_test(<folder> a_test.cc b_test.cc LINK third::party)
+# One test program a folder: ms_<folder>_test, found by ctest case by case.
+function(mindserve_test name)
+  if(NOT MINDSERVE_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  add_executable(ms_${name}_test ${ARG_UNPARSED_ARGUMENTS})
+  target_link_libraries(ms_${name}_test PRIVATE ms_${name} GTest::gmock GTest::gtest_main ${ARG_LINK})
+  gtest_discover_tests(ms_${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST)
+endfunction()

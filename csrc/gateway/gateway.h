@@ -1,0 +1,81 @@
+// The gateway: listening sockets, I/O threads, and the services on them.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "gateway/limits.h"
+#include "net/listener.h"
+#include "net/tls.h"
+#include "wire/health.h"
+
+namespace mindserve::gateway {
+
+struct GatewayOptions {
+  int io_threads = 0;  // 0: one for each four cores, at least one
+};
+
+struct ListenerSpec {
+  net::Address address;
+  net::ListenOptions options;
+  std::shared_ptr<const net::TlsContext> tls;  // null: plaintext
+};
+
+// What a worker serves.
+struct WorkerSpec {
+  uint64_t id = 0;  // the master's number for it; in log lines and errors
+  std::string servable;
+  uint64_t version = 1;
+  std::vector<std::string> methods;  // in the order of their numbers on the link
+};
+
+// Thread-safe: the master's Python threads call it. No method is called from an I/O thread.
+class Gateway {
+ public:
+  static Result<std::unique_ptr<Gateway>> Create(const GatewayOptions& options);
+  ~Gateway();  // stops at once
+
+  // What Predict knows besides live workers: a servable that was started answers UNAVAILABLE while it has no worker, one that
+  // never was answers with the text "servable is not available". Health follows the same.
+  void DeclareServable(const std::string& name);
+  void RemoveServable(const std::string& name);
+
+  // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already listening.
+  Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits);
+
+  // Max enqueued requests may be changed while running.
+  void SetMaxEnqueuedRequests(size_t n);
+
+  // The worker at the other end of `socket` is ready: shakes hands (blocking, up to `timeout`), then routes to it until the
+  // socket's end-of-file or DetachWorker.
+  Status AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::milliseconds timeout);
+  // No new requests for this worker; what it holds goes on. No-op for one that is gone.
+  void DrainWorker(uint64_t id);
+  // The worker is dead or is to be forgotten: what it holds is answered UNAVAILABLE.
+  void DetachWorker(uint64_t id);
+
+  // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes. Workers stay attached. May be
+  // followed by Listen.
+  void StopListening(std::chrono::milliseconds grace);
+
+  struct Stats {
+    uint64_t requests = 0;
+    uint64_t replies = 0;
+    uint64_t errors = 0;
+    uint64_t connections = 0;
+    uint64_t in_flight = 0;
+  };
+  Stats GetStats() const;
+
+ private:
+  struct State;
+  explicit Gateway(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mindserve::gateway

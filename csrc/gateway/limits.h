@@ -1,0 +1,27 @@
+// The limits that concern the gateway. Their names are those of docs/limits.md, the options, the error texts and the metrics.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace mindserve::gateway {
+
+struct Limits {
+  size_t max_msg_mb_size = 100;  // MiB, 1 to 512
+  size_t max_instances_per_request = 100'000;
+  size_t max_enqueued_requests = 10'000;
+  size_t max_enqueued_bytes = 0;  // 0: a quarter of the machine's memory, at most 4 GB
+  size_t max_connections = 10'000;
+  size_t max_connections_per_peer = 0;  // 0: none
+  uint32_t max_concurrent_streams = 1'000;
+  size_t max_metadata_bytes = 16 * 1024;
+  size_t max_resets_per_second = 2'000;
+  std::chrono::milliseconds header_timeout{10'000};
+  std::chrono::milliseconds body_idle_timeout{30'000};
+  std::chrono::milliseconds idle_connection_timeout{0};  // 0: none
+  std::chrono::milliseconds default_deadline{0};         // 0: none
+  std::chrono::milliseconds drain_timeout{30'000};
+};
+
+}  // namespace mindserve::gateway

@@ -1,0 +1,76 @@
+// Shared memory that one side writes and the other reads, and the slabs cut from it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "base/unique_fd.h"
+
+namespace mindserve::link {
+
+// A mapping of a memfd. Movable; unmapped by the last owner.
+class Region {
+ public:
+  Region() = default;
+  // A new region of `size` bytes (rounded up to pages), mapped for writing and sealed: nobody can shrink or grow it, and
+  // nobody else can map it for writing. Pages cost memory only once touched. `fd()` is for handing to the other side.
+  static Result<Region> Create(const char* name, size_t size);
+  // Maps the other side's region for reading. The size is what the descriptor says, at least `min_size`, and the seals
+  // against shrinking must be set, so that reading it can't fault.
+  static Result<Region> Open(UniqueFd fd, size_t min_size);
+  Region(Region&& other) noexcept;
+  Region& operator=(Region&& other) noexcept;
+  ~Region();
+
+  int fd() const { return fd_.get(); }
+  size_t size() const { return size_; }
+  std::byte* data() const { return data_; }  // not to be written to in an opened region
+
+ private:
+  UniqueFd fd_;
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// A piece of an arena. A value: whoever holds it last gives it back with Free.
+struct Slab {
+  uint64_t offset = 0;       // in the region
+  std::span<std::byte> bytes;  // as many as were asked for, aligned to a cache line
+};
+
+// Cuts slabs out of [begin, region.size()) of a region. Freed slabs are used again first, the last freed before others, so
+// that the pages in use stay few and warm. Not thread-safe.
+class Arena {
+ public:
+  // `region` outlives the arena.
+  Arena(const Region& region, size_t begin);
+
+  // Nothing if no piece is free that is large enough. `size` may be 0.
+  std::optional<Slab> Allocate(size_t size);
+  // Gives back a slab by its offset; false if none begins there (then nothing happened).
+  bool Free(uint64_t offset);
+
+  // Bytes of the slabs that are out, as rounded up by the arena; and how many slabs.
+  size_t used() const { return used_; }
+  size_t slabs() const { return out_.size(); }
+
+ private:
+  // Slabs come in classes: four steps to each power of two from a cache line up.
+  static size_t ClassOf(size_t size);
+  static size_t ClassSize(size_t size_class);
+  static constexpr size_t kClasses = 4 * 40;
+
+  const Region& region_;
+  size_t next_;  // the part never yet cut
+  size_t used_ = 0;
+  std::array<std::vector<uint64_t>, kClasses> free_;
+  std::unordered_map<uint64_t, uint32_t> out_;  // offset of a slab that is out -> its class
+};
+
+}  // namespace mindserve::link

@@ -1,0 +1,56 @@
+// What passes over a link: the frames of the rings and the constants of the shared regions. docs/wire_format.md states the
+// same byte by byte; a change here is a change of kLinkVersion.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace mindserve::link {
+
+inline constexpr uint32_t kLinkMagic = 0x4B4C534D;  // "MSLK", little-endian
+inline constexpr uint32_t kLinkVersion = 1;
+
+inline constexpr size_t kCacheLine = 64;
+inline constexpr size_t kPage = 4096;
+
+// Frames a ring holds; a power of two. What does not fit waits in the sender's own memory.
+inline constexpr uint32_t kRingFrames = 4096;
+
+enum class FrameType : uint8_t {
+  // Gateway to worker.
+  kMessage = 1,       // a message of a call; kOpens makes it the call's first, kEnds its last
+  kCancel = 2,        // nobody waits for this call any more; it is still to be ended by the worker
+  kReleaseReply = 3,  // the reply bytes at offset have been sent and may be used again
+  // Worker to gateway.
+  kReply = 16,    // a message of a call's answer; kEnds: the last one, status OK
+  kEnd = 17,      // the call ends with status `code`; the payload is its text
+  kRelease = 18,  // no view of the call's request bytes is left: the slab may be used again
+};
+
+enum FrameFlags : uint8_t {
+  kOpens = 1,      // kMessage: first message of a call; method, deadline and client are valid
+  kEnds = 2,       // kMessage: the client has no more to send. kReply: the last message
+  kHasErrors = 4,  // kReply: error_msg is present, one an instance
+  kReleased = 8,   // kReply, kEnd: as kRelease, in the same frame
+};
+
+// One place of a ring. Little-endian, as every machine that MindServe runs on.
+struct Frame {
+  FrameType type;
+  uint8_t flags;
+  uint16_t method;     // which of the worker's methods, in the order in which it named them
+  uint32_t instances;  // kMessage: how many instances the payload holds
+  uint64_t call;       // chosen by the gateway; unique on its lane as long as the call is not both ended and released
+  uint64_t offset;     // of the payload, in the sender's arena
+  uint64_t length;     // of the payload; 0: none
+  int64_t deadline_ns; // on CLOCK_MONOTONIC; INT64_MAX: none
+  uint64_t client;     // whose turn in the worker's queues this takes
+  uint32_t code;       // kEnd: a gRPC status code
+  uint32_t reserved;   // 0
+  uint64_t reserved2;  // 0
+};
+static_assert(sizeof(Frame) == kCacheLine);
+static_assert(std::is_trivially_copyable_v<Frame>);
+
+}  // namespace mindserve::link

@@ -1,0 +1,61 @@
+// One thread's event loop, on asio. asio is named only in this folder's .cc files.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/clock.h"
+
+namespace mindserve::net {
+
+// A descriptor that is watched for reading and writing. Handlers run on the loop's thread; a handler is called once for each
+// Await…, when the descriptor is ready or has failed (then the next read or write tells). Destroying the watch forgets its
+// handlers; the descriptor itself is not closed. Only on the loop's thread.
+class Watch {
+ public:
+  virtual ~Watch() = default;
+  virtual void AwaitReadable(std::function<void()> handler) = 0;  // replaces none: must not be awaited already
+  virtual void AwaitWritable(std::function<void()> handler) = 0;
+};
+
+// Runs a function at a time. Only on the loop's thread. Destroying it cancels.
+class Timer {
+ public:
+  virtual ~Timer() = default;
+  virtual void Start(TimePoint at, std::function<void()> handler) = 0;  // replaces what was started before
+  virtual void Cancel() = 0;
+};
+
+// What is done around each round of the loop: a round is all handlers that one wait for events made ready.
+class RoundHooks {
+ public:
+  virtual ~RoundHooks() = default;
+  // After a round's handlers have run. May post, watch, start timers.
+  virtual void RoundEnd() = 0;
+  // Just before blocking: false if there is work after all (RoundEnd is then called again instead of blocking).
+  virtual bool PrepareSleep() = 0;
+  // After blocking, or after PrepareSleep said false.
+  virtual void Awake() = 0;
+};
+
+class EventLoop {
+ public:
+  EventLoop();
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  // Runs on the calling thread until Stop. `hooks` may be null and outlives the call.
+  void Run(RoundHooks* hooks);
+  void Stop();                            // any thread
+  void Post(std::function<void()> task);  // any thread; runs on the loop's thread, also after Stop if Run runs again
+
+  std::unique_ptr<Watch> NewWatch(int fd);
+  std::unique_ptr<Timer> NewTimer();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mindserve::net

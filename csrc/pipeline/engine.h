@@ -1,0 +1,125 @@
+// Walks instances through their methods' stages, batching where stages want batches.
+//
+// Threads. The runtime thread adds models, functions and methods, then calls Submit, Cancel and Poll; everything about an
+// instance's way through its graph happens there. Function threads call NextBatch and Complete. A model runs on the runtime
+// thread inside Poll while its runs are short, else on a thread of its own: a handoff costs more than a small model.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "device/device.h"
+#include "pipeline/method.h"
+#include "tensor/tensor.h"
+
+namespace mindserve::pipeline {
+
+struct ModelOptions {
+  std::string name;                            // for messages: the file's name
+  bool with_batch_dim = true;                  // the first dimension of inputs and outputs is the batch's
+  std::vector<size_t> without_batch_dim_inputs;  // inputs that have none all the same; their values must be equal to share a batch
+  size_t max_batch_size = 32;                  // for a dynamic first dimension; a fixed one says it itself
+  Duration max_queue_delay{0};                 // how long the oldest may wait for a fuller batch; 0: batch what is there
+};
+
+struct FunctionOptions {
+  std::string name;            // for messages: "servable.func"
+  size_t max_batch_size = 32;  // instances handed over at a time
+  Duration max_queue_delay{0};
+};
+
+// Instances for a function stage, handed to the function thread that runs them. Must be given back to Complete, whatever
+// happens; destroyed without that, its instances fail.
+class FunctionBatch;
+
+// The outcome of one instance in a function stage: outputs, or what went wrong.
+using FunctionResult = Result<std::vector<Tensor>>;
+
+// Where the results of a request's instances go. Called on the runtime thread, once for each instance.
+class ResultSink {
+ public:
+  virtual ~ResultSink() = default;
+  // `status` OK: `outputs` are the method's results in order. Otherwise what was wrong: INVALID_ARGUMENT for the instance's
+  // own fault, DEADLINE_EXCEEDED, CANCELLED, INTERNAL for a stage or model that failed.
+  virtual void InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) = 0;
+};
+
+// What is the same for all instances of a request.
+struct RequestContext {
+  uint64_t client = 0;             // whose turn it takes in the queues: the connection
+  TimePoint deadline = kNever;     // expired instances are dropped before they cost
+  ResultSink* sink = nullptr;      // lives until each of its instances is done
+  bool cancelled = false;          // set by the runtime thread through Engine::Cancel
+};
+
+class Engine {
+ public:
+  // `wake` is called, from any thread, when Poll has something to do; `time` outlives the engine.
+  Engine(const TimeSource& time, std::function<void()> wake);
+  ~Engine();  // stops
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Set-up, before the first Submit. Each returns the index by which stages name it.
+  // A model's fixed batch size, or its lack of a batch dimension, is found from its signature and checked against the options.
+  Result<int> AddModel(std::shared_ptr<device::Model> model, ModelOptions options);
+  int AddFunction(FunctionOptions options);
+  // Checks the wiring: targets, counts, that every value is made before it is used, and each model stage's count of inputs.
+  Result<int> AddMethod(MethodSpec spec);
+  const MethodSpec& method(int index) const;
+
+  // Runs the model once on zeros. Nothing to do if it has dynamic dimensions besides the batch: then FAILED_PRECONDITION, and
+  // the caller warns. Other errors are the model's.
+  Status WarmUp(int model);
+
+  // One instance of a request, with its method inputs in slot order. `request` outlives it. Results come through the sink, at
+  // the earliest in the next Poll.
+  void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs);
+
+  // Drops what of `request` is queued (done with CANCELLED at the next Poll) and ignores the results of what runs.
+  void Cancel(RequestContext& request);
+
+  // Moves everything that can move: takes in what function and model threads have finished, runs short models, hands out
+  // results. Returns when it wants to be called again at the latest without a wake (kNever: no time).
+  TimePoint Poll();
+
+  // How many instances are somewhere between Submit and InstanceDone.
+  size_t in_flight() const;
+
+  // Function threads: the next batch of function `function`, waiting for it; nothing after Stop.
+  std::unique_ptr<FunctionBatch> NextBatch(int function);
+  void Complete(std::unique_ptr<FunctionBatch> batch, std::vector<FunctionResult> results);
+
+  // Wakes and ends every waiting NextBatch and the model threads; what is in flight fails with UNAVAILABLE. Any thread.
+  void Stop();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+class FunctionBatch {
+ public:
+  ~FunctionBatch();
+  size_t size() const;
+  // The stage's inputs of instance `i` of the batch.
+  std::span<const Tensor> inputs(size_t i) const;
+  // How many outputs the stage that instance `i` is in must give.
+  size_t outputs_count(size_t i) const;
+
+ private:
+  friend class Engine;
+  struct State;
+  explicit FunctionBatch(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace mindserve::pipeline

@@ -1,0 +1,109 @@
+"""The native core. Everything here releases the GIL while it works or waits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+class NativeError(RuntimeError):
+    """A failure in the native core. ``args[0]`` is the text; ``code`` the gRPC status name, "INVALID_ARGUMENT"."""
+
+    code: str
+
+LINK_VERSION: Final[int]
+
+def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
+    """Hand native log lines to ``sink(level, text)``, level 0 debug to 3 error; None: stderr."""
+
+def set_log_level(level: int) -> None: ...
+
+class Gateway:
+    """The gRPC server. See csrc/gateway/gateway.h. Thread-safe."""
+
+    def __init__(self, io_threads: int = 0) -> None: ...
+    def declare_servable(self, name: str) -> None: ...
+    def remove_servable(self, name: str) -> None: ...
+    def listen(self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int]) -> list[str]:
+        """Begin to answer.
+
+        Args:
+            listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes, "private_key": bytes,
+                "client_ca": bytes, "verify_client": bool}} with PEM texts.
+            limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
+
+        Returns:
+            The addresses bound, with the real ports.
+        """
+    def set_max_enqueued_requests(self, count: int) -> None: ...
+    def attach_worker(
+        self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float
+    ) -> None:
+        """Shake hands over the Unix socket ``fd`` (taken over) and route to the worker. ``timeout`` in seconds."""
+    def drain_worker(self, worker_id: int) -> None: ...
+    def detach_worker(self, worker_id: int) -> None: ...
+    def stop_listening(self, grace: float) -> None: ...
+    def stats(self) -> dict[str, int]: ...
+
+class Runtime:
+    """A worker: models, functions and methods, then `serve`. See csrc/worker/runtime.h."""
+
+    def __init__(self) -> None: ...
+    def open_onnxruntime(self, library: str) -> list[str]:
+        """Load ONNX Runtime from the shared library's path; returns the device types its build knows, best first."""
+    def load_model(
+        self,
+        path: str,
+        *,
+        name: str,
+        device_type: str,
+        device_id: int = 0,
+        intra_op_threads: int = 0,
+        inter_op_threads: int = 0,
+        parallel: bool = False,
+        affinity: Sequence[int] = (),
+        fp16: bool = False,
+        optimization: str = "all",
+        provider_options: Mapping[str, str] = ...,
+        with_batch_dim: bool = True,
+        without_batch_dim_inputs: Sequence[int] = (),
+        max_batch_size: int = 32,
+        max_queue_delay_us: int = 0,
+    ) -> int:
+        """Load an ONNX file; ``device_type`` is "CPU", "GPU" or "Ascend". Returns the model's number."""
+    def model_inputs(self, model: int) -> list[tuple[str, str, list[int]]]:
+        """Name, numpy type name ("str" for strings) and shape (-1: dynamic) of each input."""
+    def model_outputs(self, model: int) -> list[tuple[str, str, list[int]]]: ...
+    def warm_up(self, model: int) -> str:
+        """Run once on zeros; returns "" or why dynamic dimensions make it impossible. Raises what the model raises."""
+    def add_function(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        batched: bool,
+        max_batch_size: int = 32,
+        max_queue_delay_us: int = 0,
+    ) -> int:
+        """A stage function; ``batched``: it takes a tuple of instances (tuples of inputs) and gives one result each."""
+    def add_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        results: Sequence[tuple[int, int]],
+    ) -> int:
+        """A method's graph.
+
+        Args:
+            name: its name.
+            inputs: names of its inputs.
+            outputs: names of its outputs.
+            stages: each ("function" | "model", number, inputs, outputs count, tag); an input is (stage, index), with
+                stage -1 for the method's own inputs.
+            results: where the outputs come from, in the same form.
+        """
+    def run_function(self, function: int) -> None:
+        """The body of the thread that runs this stage function: returns after `stop`."""
+    def serve(self, link_fd: int, timeout: float) -> None:
+        """Shake hands over ``link_fd`` and serve until `stop` or the gateway's end. ``timeout`` of the handshake, seconds."""
+    def stop(self) -> None:
+        """Make `serve` and every `run_function` return. Any thread; async-signal-unsafe."""
