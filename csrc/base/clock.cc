@@ -2,6 +2,8 @@
 
 namespace mindserve {
 
-TimePoint SystemTime::Now() const { return Clock::now(); }
+TimePoint SystemTime::Now() const {
+  return Clock::now();
+}
 
 }  // namespace mindserve

@@ -9,8 +9,8 @@
 namespace mindserve {
 namespace {
 
-// The only process-wide state of the native code: where its log lines go. It lives for ever, since threads may still log
-// while the process ends.
+// The only process-wide state of the native code: where its log lines go. It lives for ever, since threads may still
+// log while the process ends.
 struct LogState {
   std::atomic<int> level{static_cast<int>(LogLevel::kInfo)};
   std::mutex mutex;
@@ -30,9 +30,13 @@ void SetLogSink(LogSink sink) {
   State().sink.swap(shared);
 }
 
-void SetLogLevel(LogLevel level) { State().level = static_cast<int>(level); }
+void SetLogLevel(LogLevel level) {
+  State().level = static_cast<int>(level);
+}
 
-bool LogEnabled(LogLevel level) { return static_cast<int>(level) >= State().level.load(std::memory_order_relaxed); }
+bool LogEnabled(LogLevel level) {
+  return static_cast<int>(level) >= State().level.load(std::memory_order_relaxed);
+}
 
 void Log(LogLevel level, std::string_view message) {
   if (!LogEnabled(level)) return;

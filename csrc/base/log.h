@@ -1,5 +1,5 @@
-// Lines for the log. Native code has no log file of its own: the embedding program gives a sink (the bindings hand lines
-// to Python's logging); until then lines go to stderr.
+// Lines for the log. Native code has no log file of its own: the embedding program gives a sink (the bindings hand
+// lines to Python's logging); until then lines go to stderr.
 #pragma once
 
 #include <functional>

@@ -60,8 +60,8 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}               // NOLINT: implicit on purpose
-  Result(Status status) : status_(std::move(status)) {}       // NOLINT: implicit on purpose; must not be OK
+  Result(T value) : value_(std::move(value)) {}          // NOLINT: implicit on purpose
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT: implicit on purpose; must not be OK
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const { return status_; }
@@ -84,7 +84,7 @@ class [[nodiscard]] Result {
 }  // namespace mindserve
 
 // Returns the Status of `expr` from the enclosing function unless it is OK.
-#define MS_RETURN_IF_ERROR(expr)                              \
-  do {                                                        \
+#define MS_RETURN_IF_ERROR(expr)                                                      \
+  do {                                                                                \
     if (::mindserve::Status ms_status_ = (expr); !ms_status_.ok()) return ms_status_; \
   } while (false)

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -21,14 +22,14 @@ enum class GraphOptimization : uint8_t { kOff, kBasic, kExtended, kAll };
 
 struct DeviceConfig {
   DeviceType type = DeviceType::kCpu;
-  int device_id = 0;           // ignored by CPU
-  int intra_op_threads = 0;    // threads inside one operator; 0: the engine's own choice
-  int inter_op_threads = 0;    // threads between operators; 0: the engine's own choice; used only with parallel
-  bool parallel = false;       // run independent operators at once
-  std::vector<int> affinity;   // cores for the intra-op threads; empty: any
-  bool fp16 = false;           // let the device compute in half precision where it can ("precision_mode")
+  int device_id = 0;               // ignored by CPU
+  int intra_op_threads = 0;        // threads inside one operator; 0: the engine's own choice
+  int inter_op_threads = 0;        // threads between operators; 0: the engine's own choice; used only with parallel
+  bool parallel = false;           // run independent operators at once
+  std::vector<int> affinity = {};  // cores (from 0) for the engine's own intra-op threads; empty: any
+  bool fp16 = false;               // let the device compute in half precision where it can ("precision_mode")
   GraphOptimization optimization = GraphOptimization::kAll;
-  std::map<std::string, std::string> provider_options;  // handed to the engine's device as they are
+  std::map<std::string, std::string> provider_options = {};  // handed to the engine's device as they are
 };
 
 // An input or output of a model. A dimension of -1 is dynamic.
@@ -36,6 +37,7 @@ struct TensorSpec {
   std::string name;
   DType dtype = DType::kUnknown;
   Shape shape;
+  bool ranked = true;  // false: the model doesn't tell even the rank; shape is empty then and means nothing
 };
 
 // A loaded model. Run() may be called from any one thread at a time.
@@ -45,9 +47,10 @@ class Model {
   virtual const std::vector<TensorSpec>& inputs() const = 0;
   virtual const std::vector<TensorSpec>& outputs() const = 0;
 
-  // Runs the model on `inputs`, one for each of inputs() and in that order, aligned (Tensor::aligned), all present, of the
-  // right type. Outputs come in the order of outputs(); they own their memory, which is host memory. Errors: what the engine
-  // says, INVALID_ARGUMENT for what the caller gave, INTERNAL otherwise.
+  // Runs the model on `inputs`, one for each of inputs() and in that order, aligned (Tensor::aligned), all present, of
+  // the right type; for a static shape any other of as many elements will do, as in CheckInput. Outputs come in the
+  // order of outputs(); they own their memory, which is host memory. Errors: what the engine says, INVALID_ARGUMENT for
+  // what the caller gave, INTERNAL otherwise.
   virtual Result<std::vector<Tensor>> Run(std::span<const Tensor> inputs) = 0;
 };
 

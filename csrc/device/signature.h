@@ -8,9 +8,9 @@
 
 namespace mindserve::device {
 
-// Checks input `index` (0-based; texts count from 1) of one instance against `spec`, from which the batch dimension has been
-// taken where there is one. Static shape: type and byte size only, so that (1, 2) feeds (2,). Dynamic: rank and every fixed
-// dimension. INVALID_ARGUMENT with the texts that MindSpore Serving's users match on:
+// Checks input `index` (0-based; texts count from 1) of one instance against `spec`, from which the batch dimension has
+// been taken where there is one. Static shape: type and byte size only, so that (1, 2) feeds (2,). Dynamic: rank and
+// every fixed dimension. INVALID_ARGUMENT with the texts that MindSpore Serving's users match on:
 //   "Given model input 1 data type kMSI_Int32 not match the data type kMSI_Float32 defined in model"
 //   "Given model input 1 size 12 not match the size 8 defined in model"
 //   "Given model input 1 shape (3, 4) not match the shape (-1, 2) defined in model"

@@ -4,17 +4,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
-#include "link/arena.h"
+#include "gateway/request_memory.h"
 #include "net/transport.h"
 
 namespace mindserve::gateway {
@@ -22,30 +20,62 @@ namespace mindserve::gateway {
 // Metadata as gRPC has it: keys in lower case; values of "-bin" keys already decoded from base64.
 using Metadata = std::vector<std::pair<std::string, std::string>>;
 
-// A message that a client sent, in the I/O thread's arena. Whoever holds it frees it with Arena::Free(offset); zero-length
-// messages have a slab too.
-struct Message {
-  link::Slab slab;
+// Whoever lent bytes for a reply and wants them back.
+class ReplyLender {
+ public:
+  virtual ~ReplyLender() = default;
+  virtual void Return(std::span<const std::byte> bytes) = 0;
 };
 
-// Bytes to send, and what to do once they are not needed any more (sent, or the call is gone).
-struct Reply {
-  std::vector<std::span<const std::byte>> parts;  // sent one after the other as one gRPC message
-  std::function<void()> done;                     // may be empty; called exactly once
+// Bytes to send. Its own, or lent; lent ones go back when the part is destroyed, which the transport does once they are sent
+// or the call is gone.
+class ReplyPart {
+ public:
+  explicit ReplyPart(std::string own) : own_(std::move(own)) {}
+  // `lender` is shared by all that was lent and not yet given back, and whoever else needs it.
+  ReplyPart(std::span<const std::byte> lent, std::shared_ptr<ReplyLender> lender)
+      : lent_(lent), lender_(std::move(lender)) {}
+  ReplyPart(ReplyPart&& other) noexcept = default;
+  ReplyPart& operator=(ReplyPart&& other) noexcept {
+    GiveBack();
+    own_ = std::move(other.own_);
+    lent_ = other.lent_;
+    lender_ = std::move(other.lender_);
+    return *this;
+  }
+  ~ReplyPart() { GiveBack(); }
+
+  // Moving a part moves the bytes of an owned text that is short; longer and lent ones stay where they are.
+  std::span<const std::byte> bytes() const {
+    return lender_ ? lent_ : std::as_bytes(std::span<const char>(own_.data(), own_.size()));
+  }
+
+ private:
+  void GiveBack() {
+    if (auto lender = std::move(lender_)) lender->Return(lent_);
+  }
+
+  std::string own_;
+  std::span<const std::byte> lent_;
+  std::shared_ptr<ReplyLender> lender_;
 };
+
+// One message: its parts one after the other.
+using Reply = std::vector<ReplyPart>;
 
 // The transport's side of a call, as a service sees it.
 class Call {
  public:
   virtual ~Call() = default;
   virtual const Metadata& metadata() const = 0;
-  virtual TimePoint deadline() const = 0;    // from grpc-timeout, or the server's default; kNever
-  virtual uint64_t client() const = 0;       // the connection's number, for fairness
+  virtual TimePoint deadline() const = 0;  // from grpc-timeout, or the server's default; kNever
+  virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;
 
-  // Sends a message. Never fails: a call that is gone drops it (and calls its `done`).
+  // Sends a message. Never fails: a call that is gone drops it.
   virtual void Send(Reply reply) = 0;
-  // Ends the call, once: OK, or an error. After it the handler is destroyed by the transport, on its next round.
+  // Ends the call: OK, or an error. The first time counts. What the handler still holds it may free at once; the handler
+  // itself is destroyed by the transport later, never from within this.
   virtual void Finish(Status status, Metadata trailing = {}) = 0;
 };
 
@@ -57,7 +87,7 @@ class CallHandler {
   virtual void OnMessage(Message message) = 0;  // takes it over
   virtual void OnHalfClose() = 0;               // the client sends no more
   // The client cancelled, the connection is lost, or the deadline has passed (the transport then answers DEADLINE_EXCEEDED by
-  // itself). Call::Send and Finish have no effect any more.
+  // itself). Call::Send and Finish have no effect any more. Not called after Finish.
   virtual void OnCancel() = 0;
 };
 
@@ -65,7 +95,7 @@ class CallHandler {
 class Service {
  public:
   virtual ~Service() = default;
-  // Whether a client may send more than one message (the transport then need not refuse a second).
+  // Whether a client may send more than one message; if not, the transport sees to it that OnHalfClose follows exactly one.
   virtual bool client_streaming() const { return false; }
   virtual std::unique_ptr<CallHandler> Start(Call& call) = 0;
 };

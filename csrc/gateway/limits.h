@@ -22,6 +22,7 @@ struct Limits {
   std::chrono::milliseconds idle_connection_timeout{0};  // 0: none
   std::chrono::milliseconds default_deadline{0};         // 0: none
   std::chrono::milliseconds drain_timeout{30'000};
+  size_t max_attempts = 2;  // of a request, over deaths of workers
 };
 
 }  // namespace mindserve::gateway

@@ -1,5 +1,5 @@
-// What passes over a link: the frames of the rings and the constants of the shared regions. docs/wire_format.md states the
-// same byte by byte; a change here is a change of kLinkVersion.
+// What passes over a link: the frames of the rings and the constants of the shared regions. docs/wire_format.md states
+// the same byte by byte; a change here is a change of kLinkVersion.
 #pragma once
 
 #include <cstddef>
@@ -39,16 +39,16 @@ enum FrameFlags : uint8_t {
 struct Frame {
   FrameType type;
   uint8_t flags;
-  uint16_t method;     // which of the worker's methods, in the order in which it named them
-  uint32_t instances;  // kMessage: how many instances the payload holds
-  uint64_t call;       // chosen by the gateway; unique on its lane as long as the call is not both ended and released
-  uint64_t offset;     // of the payload, in the sender's arena
-  uint64_t length;     // of the payload; 0: none
-  int64_t deadline_ns; // on CLOCK_MONOTONIC; INT64_MAX: none
-  uint64_t client;     // whose turn in the worker's queues this takes
-  uint32_t code;       // kEnd: a gRPC status code
-  uint32_t reserved;   // 0
-  uint64_t reserved2;  // 0
+  uint16_t method;      // which of the worker's methods, in the order in which it named them
+  uint32_t instances;   // kMessage: how many instances the payload holds
+  uint64_t call;        // chosen by the gateway; unique on its lane as long as the call is not both ended and released
+  uint64_t offset;      // of the payload, in the sender's arena
+  uint64_t length;      // of the payload; 0: none
+  int64_t deadline_ns;  // on CLOCK_MONOTONIC; INT64_MAX: none
+  uint64_t client;      // whose turn in the worker's queues this takes
+  uint32_t code;        // kEnd: a gRPC status code
+  uint32_t reserved;    // 0
+  uint64_t reserved2;   // 0
 };
 static_assert(sizeof(Frame) == kCacheLine);
 static_assert(std::is_trivially_copyable_v<Frame>);

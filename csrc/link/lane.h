@@ -1,15 +1,16 @@
-// One I/O thread of the gateway and one worker: a ring each way. A link is as many lanes as the gateway has I/O threads.
+// One I/O thread of the gateway and one worker: a ring each way. A link is as many lanes as the gateway has I/O
+// threads.
 //
 // The gateway's side. Everything here belongs to one I/O thread.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <span>
-#include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
@@ -19,8 +20,8 @@
 
 namespace mindserve::link {
 
-// An I/O thread's end of all of its lanes: the arena its requests lie in, which every worker reads, and the bell by which
-// workers wake it.
+// An I/O thread's end of all of its lanes: the arena its requests lie in, which every worker reads, and the bell by
+// which workers wake it.
 class GatewayPort {
  public:
   // `arena_bytes`: how much request memory this thread may have at most (address space; pages cost once touched).
@@ -30,8 +31,8 @@ class GatewayPort {
   // Readable once a worker has rung. Watched by the thread's event loop.
   int bell_fd() const { return bell_.get(); }
 
-  // Before blocking: says that the thread sleeps. The caller then polls every lane once more (Lane::HasFrames) and blocks only
-  // if none has anything. After blocking, or instead of it: Awake, which also empties the bell.
+  // Before blocking: says that the thread sleeps. The caller then polls every lane once more (Lane::HasWork) and blocks
+  // only if none has anything. After blocking, or instead of it: Awake, which also empties the bell.
   void Asleep();
   void Awake();
 
@@ -50,7 +51,7 @@ class GatewayPort {
 struct WorkerFrame {
   FrameType type = FrameType::kReply;
   uint8_t flags = 0;
-  uint8_t code = 0;                    // kEnd: a gRPC status code other than OK
+  uint8_t code = 0;  // kEnd: a gRPC status code other than OK
   uint64_t call = 0;
   std::span<const std::byte> payload;  // until Lane::ReleaseReply(payload)
 };
@@ -81,9 +82,10 @@ class Lane {
   // Publishes what was queued, and wakes the worker if it sleeps and there is more than releases for it. Once a round.
   void Flush();
 
-  bool HasFrames() const;
-  // The next frame of the worker; false if there is none. A worker that breaks the protocol makes the lane broken: Receive
-  // gives nothing more, and the worker is to be taken for dead.
+  // Whether there is something to receive, or room now for what waits to be sent.
+  bool HasWork();
+  // The next frame of the worker; false if there is none. A worker that breaks the protocol makes the lane broken:
+  // Receive gives nothing more, and the worker is to be taken for dead.
   bool Receive(WorkerFrame* frame);
   bool broken() const { return !fault_.ok(); }
   const Status& fault() const { return fault_; }
@@ -92,22 +94,25 @@ class Lane {
   friend class GatewayHandshake;
   Lane() = default;
   void Send(const Frame& frame);
+  void MoveWaiting();
 
-  GatewayPort* port_ = nullptr;  // outlives the lane
-  Region ours_;                  // requests' ring, and how far replies were read
-  Region theirs_;                // replies' ring, how far requests were read, and the reply arena
-  std::shared_ptr<const Region> worker_;  // the worker's sleep flag; shared by all lanes of the worker
+  GatewayPort* port_ = nullptr;                  // outlives the lane
+  Region ours_;                                  // requests' ring, and how far replies were read
+  Region theirs_;                                // replies' ring, how far requests were read, and the reply arena
+  std::shared_ptr<const Region> worker_;         // the worker's sleep flag; shared by all lanes of the worker
   std::shared_ptr<const UniqueFd> worker_bell_;  // shared by all lanes of the worker
   RingWriter out_;
   RingReader in_;
-  std::deque<Frame> waiting_;
-  bool wake_ = false;
-  uint32_t last_woken_ = 0;
+  std::deque<Frame> waiting_;  // what the ring had no room for
+  bool wake_ = false;          // something was queued that the worker is to see at once
+  bool released_ = false;      // reply memory was released
+  uint32_t last_rung_ = 0;
   Status fault_;
 };
 
-// Brings a worker's lanes up, over the Unix socket whose other end the worker has. Blocking, with a deadline; for a control
-// thread. The lanes are given to their I/O threads afterwards; the socket stays open, and its end-of-file is the worker's death.
+// Brings a worker's lanes up, over the Unix socket whose other end the worker has. Blocking, with a deadline; for a
+// control thread. The lanes are given to their I/O threads afterwards; the socket stays open, and its end-of-file is
+// the worker's death.
 class GatewayHandshake {
  public:
   // One lane for each of `ports`, in their order.

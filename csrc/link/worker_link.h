@@ -1,11 +1,10 @@
-// The worker's side of a link: all of its lanes. Everything here belongs to the worker's runtime thread, but Release.
+// The worker's side of a link: all of its lanes. Everything here belongs to the worker's runtime thread.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
@@ -32,7 +31,8 @@ struct GatewayFrame {
 
 class WorkerLink {
  public:
-  // The worker's half of the handshake, blocking, with a deadline. Each lane's reply arena has `arena_bytes` of address space.
+  // The worker's half of the handshake, blocking, with a deadline. Each lane's reply arena has `arena_bytes` of address
+  // space.
   static Result<std::unique_ptr<WorkerLink>> Connect(int socket, size_t arena_bytes, std::chrono::milliseconds timeout);
   ~WorkerLink();
 
@@ -42,19 +42,19 @@ class WorkerLink {
   bool Receive(size_t lane, GatewayFrame* frame);
   const Status& fault() const { return fault_; }
 
-  // Memory for an answer to a call of this lane. Nothing if the arena is full: there is more once the gateway has released some,
-  // and it wakes a worker that has been told so.
+  // Memory for an answer to a call of this lane. Nothing if the arena is full: there is more once the gateway has
+  // released some, and it wakes a worker that has been told so.
   std::optional<Slab> AllocateReply(size_t lane, size_t bytes);
   void SendReply(size_t lane, uint64_t call, const Slab& slab, uint8_t flags);
   // The call ends with an error. A text that finds no memory is left out.
-  void SendEnd(size_t lane, uint64_t call, Status status, uint8_t flags);
+  void SendEnd(size_t lane, uint64_t call, const Status& status, uint8_t flags);
   void SendRelease(size_t lane, uint64_t call);
 
   // Publishes what was queued and wakes the I/O threads that sleep. Once a round.
   void Flush();
 
   // Readable once a gateway thread has rung.
-  int bell_fd() const { return bell_->get(); }
+  int bell_fd() const { return bell_.get(); }
   // Before blocking: true if there is nothing to receive, so that it may block. Then, in any case: Awake.
   bool PrepareSleep();
   void Awake();
@@ -65,7 +65,7 @@ class WorkerLink {
 
   Region flag_region_;
   SleepFlag* flag_ = nullptr;
-  std::shared_ptr<UniqueFd> bell_;
+  UniqueFd bell_;
   std::vector<std::unique_ptr<LaneState>> lanes_;
   bool asleep_ = false;
   Status fault_;

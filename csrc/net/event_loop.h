@@ -8,9 +8,9 @@
 
 namespace mindserve::net {
 
-// A descriptor that is watched for reading and writing. Handlers run on the loop's thread; a handler is called once for each
-// Await…, when the descriptor is ready or has failed (then the next read or write tells). Destroying the watch forgets its
-// handlers; the descriptor itself is not closed. Only on the loop's thread.
+// A descriptor that is watched for reading and writing. Handlers run on the loop's thread; a handler is called once for
+// each Await…, when the descriptor is ready or has failed (then the next read or write tells). Destroying the watch
+// forgets its handlers; the descriptor itself is not closed. Only on the loop's thread.
 class Watch {
  public:
   virtual ~Watch() = default;

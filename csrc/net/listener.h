@@ -17,7 +17,8 @@ struct ListenOptions {
   int backlog = 4096;
 };
 
-// Owns the socket; a Unix socket's file is removed with it, if it is still the one that was made. Lives on its loop's thread.
+// Owns the socket; a Unix socket's file is removed with it, if it is still the one that was made. Lives on its loop's
+// thread.
 class Listener {
  public:
   virtual ~Listener() = default;
@@ -28,9 +29,10 @@ class Listener {
   virtual int fd() const = 0;
 };
 
-// Binds and listens, on any thread. A port in use is UNAVAILABLE, never shared (no SO_REUSEPORT; SO_REUSEADDR is set). A name
-// with several addresses (localhost) binds the first that works. A Unix socket file that no server answers on is replaced;
-// one that a live server answers on, or a file that is no socket, is refused; its directory must exist.
+// Binds and listens, on any thread. A port in use is UNAVAILABLE, never shared (no SO_REUSEPORT; SO_REUSEADDR is set).
+// A name with several addresses (localhost) binds the first that this host has, IPv4 before IPv6; "[::]" takes IPv4
+// too. A Unix socket file that no server answers on is replaced; one that a live server answers on, or a file that is
+// no socket, is refused; its directory must exist.
 Result<std::unique_ptr<Listener>> Listen(const Address& address, const ListenOptions& options);
 
 }  // namespace mindserve::net

@@ -9,15 +9,15 @@
 namespace mindserve::net {
 
 struct TlsOptions {
-  std::string certificate;   // PEM text: the chain, leaf first
-  std::string private_key;   // PEM text
-  std::string client_ca;     // PEM text of the CAs that client certificates must chain to
+  std::string certificate;  // PEM text: the chain, leaf first
+  std::string private_key;  // PEM text
+  std::string client_ca;    // PEM text of the CAs that client certificates must chain to
   bool verify_client = false;
 };
 
-// What the connections of a listener share. TLS 1.2 and 1.3, ALPN "h2" required, session tickets on, no renegotiation, no
-// compression, sound ciphers. X.509 v1 certificates with their name only in CN work. Immutable; shared by the listener and by
-// the connections that it accepted, which may outlive it.
+// What the connections of a listener share. TLS 1.2 and 1.3, ALPN "h2" required, session tickets on, no renegotiation,
+// no compression, sound ciphers. X.509 v1 certificates with their name only in CN work. Immutable; shared by the
+// listener and by the connections that it accepted, which may outlive it.
 class TlsContext {
  public:
   // INVALID_ARGUMENT: what OpenSSL refuses, said in words.

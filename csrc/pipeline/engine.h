@@ -52,19 +52,24 @@ class ResultSink {
   virtual void InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) = 0;
 };
 
+struct Instance;
+
 // What is the same for all instances of a request.
 struct RequestContext {
   uint64_t client = 0;             // whose turn it takes in the queues: the connection
   TimePoint deadline = kNever;     // expired instances are dropped before they cost
   ResultSink* sink = nullptr;      // lives until each of its instances is done
   bool cancelled = false;          // set by the runtime thread through Engine::Cancel
+  Instance* instances = nullptr;   // the engine's: those not done yet
 };
 
 class Engine {
  public:
   // `wake` is called, from any thread, when Poll has something to do; `time` outlives the engine.
   Engine(const TimeSource& time, std::function<void()> wake);
-  ~Engine();  // stops
+  // Stops; what is in flight fails on the way. Function threads have left NextBatch and Complete by then; a FunctionBatch that
+  // one still holds may outlive the engine.
+  ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -75,8 +80,9 @@ class Engine {
   // Checks the wiring: targets, counts, that every value is made before it is used, and each model stage's count of inputs.
   Result<int> AddMethod(MethodSpec spec);
   const MethodSpec& method(int index) const;
+  size_t methods() const;  // how many were added
 
-  // Runs the model once on zeros. Nothing to do if it has dynamic dimensions besides the batch: then FAILED_PRECONDITION, and
+  // Runs the model on zeros, which also measures it. Nothing to do if it has dynamic dimensions besides the batch: then FAILED_PRECONDITION, and
   // the caller warns. Other errors are the model's.
   Status WarmUp(int model);
 
@@ -88,7 +94,8 @@ class Engine {
   void Cancel(RequestContext& request);
 
   // Moves everything that can move: takes in what function and model threads have finished, runs short models, hands out
-  // results. Returns when it wants to be called again at the latest without a wake (kNever: no time).
+  // results. Short of work it would run for long: it then asks to be called again at once, so that the caller gets its turn.
+  // Returns when it wants to be called again at the latest without a wake (kNever: no time).
   TimePoint Poll();
 
   // How many instances are somewhere between Submit and InstanceDone.

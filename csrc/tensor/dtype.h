@@ -1,5 +1,5 @@
-// The element types, in one table. Everything else that knows types (the wire, ONNX Runtime, numpy) derives from it or is
-// checked against it by a test.
+// The element types, in one table. Everything else that knows types (the wire, ONNX Runtime, numpy) derives from it or
+// is checked against it by a test.
 #pragma once
 
 #include <array>
@@ -31,9 +31,9 @@ enum class DType : uint8_t {
 
 struct DTypeInfo {
   DType dtype;
-  size_t size;                // bytes of one element; 0 for string, bytes and unknown
-  std::string_view name;      // as MindSpore Serving's texts say it: "kMSI_Float32"
-  std::string_view numpy;     // numpy's name: "float32"; "" where numpy has no fixed-size type of ours
+  size_t size;             // bytes of one element; 0 for string, bytes and unknown
+  std::string_view name;   // as MindSpore Serving's texts say it: "kMSI_Float32"
+  std::string_view numpy;  // numpy's name: "float32"; "" where numpy has no fixed-size type of ours
 };
 
 inline constexpr std::array<DTypeInfo, 15> kDTypes = {{
@@ -54,10 +54,14 @@ inline constexpr std::array<DTypeInfo, 15> kDTypes = {{
     {DType::kBytes, 0, "kMSI_Bytes", ""},
 }};
 
-constexpr const DTypeInfo& Info(DType dtype) { return kDTypes[static_cast<size_t>(dtype)]; }
+constexpr const DTypeInfo& Info(DType dtype) {
+  return kDTypes[static_cast<size_t>(dtype)];
+}
 
 // Strings and byte strings: elements of their own length instead of a block of fixed-size ones.
-constexpr bool IsText(DType dtype) { return dtype == DType::kString || dtype == DType::kBytes; }
+constexpr bool IsText(DType dtype) {
+  return dtype == DType::kString || dtype == DType::kBytes;
+}
 
 // The type of this wire number; nothing for one that the table lacks, and for 0 (unknown).
 constexpr std::optional<DType> DTypeFromWire(uint64_t number) {

@@ -24,9 +24,13 @@ std::optional<uint64_t> Shape::Elements() const {
   bool zero = false;
   for (int64_t dim : dims()) {
     if (dim < 0) return std::nullopt;
-    // A zero makes the product zero, but a later dimension may still be negative: look at them all.
-    zero = zero || dim == 0;
-    if (!zero && __builtin_mul_overflow(product, static_cast<uint64_t>(dim), &product)) return std::nullopt;
+    // Zeros are left out of the product: a shape that overflows without them is none, wherever they stand (as in
+    // numpy).
+    if (dim == 0) {
+      zero = true;
+    } else if (__builtin_mul_overflow(product, static_cast<uint64_t>(dim), &product)) {
+      return std::nullopt;
+    }
   }
   return zero ? 0 : product;
 }
@@ -38,7 +42,9 @@ Shape Shape::WithBatch(int64_t n) const {
   return batch;
 }
 
-Shape Shape::WithoutFirst() const { return Shape(dims().subspan(1)); }
+Shape Shape::WithoutFirst() const {
+  return Shape(dims().subspan(1));
+}
 
 std::string Shape::ToString() const {
   std::string text = "(";
@@ -50,6 +56,8 @@ std::string Shape::ToString() const {
   return text + ")";
 }
 
-bool operator==(const Shape& a, const Shape& b) { return std::ranges::equal(a.dims(), b.dims()); }
+bool operator==(const Shape& a, const Shape& b) {
+  return std::ranges::equal(a.dims(), b.dims());
+}
 
 }  // namespace mindserve

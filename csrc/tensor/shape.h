@@ -26,7 +26,8 @@ class Shape {
   void set(size_t i, int64_t dim) { data()[i] = dim; }
   void push_back(int64_t dim);
 
-  // The product of the dimensions (1 for a scalar, 0 if one is 0); nothing if a dimension is negative or it overflows.
+  // The product of the dimensions (1 for a scalar, 0 if one is 0); nothing if a dimension is negative, or if the
+  // product of those that aren't 0 overflows.
   std::optional<uint64_t> Elements() const;
 
   // The shape of a batch of `n` of these, and of one row of such a batch. WithoutFirst() needs rank() >= 1.

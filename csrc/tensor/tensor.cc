@@ -1,6 +1,7 @@
 #include "tensor/tensor.h"
 
-#include <cstdlib>
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <new>
@@ -117,6 +118,8 @@ Tensor Tensor::Rows(int64_t begin, int64_t count) const {
   return rows;
 }
 
-std::string Tensor::Describe() const { return std::string(Info(dtype_).name) + " " + shape_.ToString(); }
+std::string Tensor::Describe() const {
+  return std::string(Info(dtype_).name) + " " + shape_.ToString();
+}
 
 }  // namespace mindserve

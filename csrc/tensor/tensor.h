@@ -35,8 +35,8 @@ class Tensor {
   // A view of string or bytes elements, as many as the shape says (checked).
   static Result<Tensor> TextView(DType dtype, Shape shape, std::vector<std::string_view> elements, TensorOwner owner);
 
-  // An owned tensor with aligned bytes for the caller to fill through `bytes`, which is valid as long as the tensor or a
-  // copy of it lives. Numeric and bool types only. Not initialised.
+  // An owned tensor with aligned bytes for the caller to fill through `bytes`, which is valid as long as the tensor or
+  // a copy of it lives. Numeric and bool types only. Not initialised.
   static Result<Tensor> Allocate(DType dtype, Shape shape, std::span<std::byte>* bytes);
 
   // An owned tensor of one string or bytes element, shape (1,).
@@ -58,10 +58,11 @@ class Tensor {
   // The same bytes under another shape of as many elements (checked).
   Result<Tensor> Reshaped(Shape shape) const;
 
-  // Rows [begin, begin+count) of the first dimension, as a view with the same owner. Needs rank >= 1 and the rows to exist.
+  // Rows [begin, begin+count) of the first dimension, as a view with the same owner. Needs rank >= 1 and the rows to
+  // exist.
   Tensor Rows(int64_t begin, int64_t count) const;
 
-  // "float32 (2, 2)"
+  // "kMSI_Float32 (2, 2)"
   std::string Describe() const;
 
  private:

@@ -34,14 +34,14 @@ struct Route {
   std::string_view servable;
   std::string_view method;
   uint64_t version = 0;
-  // The servable_spec field's content as it stands in the request, for the reply to repeat.
+  // The servable_spec field's content as it stands in the request (the last one's), for the reply to repeat.
   Extent spec;
   // One extent an instance: the whole field (tag, length, content), so that a run of them is itself a PredictRequest.
   std::vector<Extent> instances;
 };
 
-// Reads the top level of a PredictRequest and the three fields of its spec into `route` (whose memory is reused). Unknown
-// fields are skipped. A spec that stands several times is the last one's fields merged, as protobuf says.
+// Reads the top level of a PredictRequest and the three fields of its spec into `route` (whose memory is reused).
+// Unknown fields are skipped. A spec that stands several times is the last one's fields merged, as protobuf says.
 // INVALID_ARGUMENT if the bytes don't parse; RESOURCE_EXHAUSTED naming max_instances_per_request over `max_instances`.
 Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route);
 
@@ -57,17 +57,22 @@ class InstanceReader {
 
   // Reads the present instance into `slots` (resized to the names' count), as views into the request:
   // nothing is copied, and tensors may be unaligned. An error belongs to this instance alone:
-  //   INVALID_ARGUMENT "Cannot find input x1 in instance input", unknown data type, a shape that the bytes don't fit, ...
+  // DATA_LOSS if its bytes don't parse, which is the whole request's fault;
+  // INVALID_ARGUMENT "Cannot find input x1 in instance input", an unknown data type, a shape that the bytes don't fit.
   // Inputs that `names` lacks are ignored. A name that stands twice: the last one counts, as in a protobuf map.
-  // String elements are handed on as they are, UTF-8 or not.
+  // String elements are handed on as they are, UTF-8 or not. After an error all slots are empty.
   Status Read(std::vector<Tensor>* slots);
 
  private:
+  Status ReadItems();
+  Status ReadSlot(size_t slot, Tensor* tensor) const;
+
   std::span<const std::byte> request_;
   std::span<const std::string> names_;
   TensorOwner owner_;
   size_t position_ = 0;
   std::span<const std::byte> instance_;
+  std::vector<std::string_view> values_;  // a Tensor message per slot; null where the instance has none
   Status status_;
 };
 
@@ -78,8 +83,8 @@ struct InstanceReply {
   std::string error;
 };
 
-// Writes the part of a PredictReply that a worker answers: `instances`, and `error_msg` (one an instance) if one of them
-// failed. Two steps, so that the bytes are written once, straight into shared memory.
+// Writes the part of a PredictReply that a worker answers: `instances`, and `error_msg` (one an instance) if one of
+// them failed. Two steps, so that the bytes are written once, straight into shared memory.
 class ReplyWriter {
  public:
   // `names` are the method's outputs; it and `replies` outlive the writer.
@@ -97,11 +102,12 @@ class ReplyWriter {
   bool has_errors_ = false;
 };
 
-// A whole reply that says one thing went wrong for all of the request: servable_spec (its content, may be empty) and one
-// error_msg.
+// A whole reply that says one thing went wrong for all of the request: servable_spec (its content, may be empty) and
+// one error_msg.
 std::string ErrorReply(std::string_view spec, ErrorCode code, std::string_view message);
 
-// The servable_spec field of a reply with this content; what comes before the workers' parts when a reply is joined.
+// The servable_spec field of a reply with this content (nothing for none); what comes before the workers' parts when a
+// reply is joined.
 std::string SpecField(std::string_view spec);
 
 // `count` error_msg fields with code 0, for the part of a split reply in which nothing failed while another's did.

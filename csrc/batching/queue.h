@@ -1,0 +1,121 @@
+// The queue before a stage: who goes next, with whom, and when.
+//
+// Clients take turns; within a client the earliest deadline goes first, and having none counts as a deadline a second
+// after arrival. The turn decides who leads a batch and so its key; others join it in the order of their turns, those
+// with another key keep theirs and so lead soon. What has expired is dropped on the way.
+//
+// A batch goes when it is full, or when its oldest member has waited the window; with a window of zero, at once.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "batching/batch_key.h"
+#include "batching/client_queue.h"
+#include "batching/item.h"
+
+namespace mindserve::batching {
+
+struct QueueOptions {
+  size_t max_batch_size = 1;    // at least 1
+  Duration max_queue_delay{0};  // the window
+  std::optional<BatchKey> key;  // nothing: any may share a batch with any
+};
+
+// What counts as the deadline of an item that has none, from its arrival on.
+inline constexpr Duration kAssumedPatience = std::chrono::seconds(1);
+
+// What a taker gets. Chains in the order in which they were taken.
+struct Taken {
+  ItemList batch;
+  ItemList expired;          // past their deadlines
+  TimePoint again = kNever;  // without a batch: when there will be one if nothing is pushed (kNever: not so)
+  bool closed = false;
+};
+
+// Thread-safe. Borrows its items: see Item.
+class Queue {
+ public:
+  // `time` outlives the queue.
+  Queue(const TimeSource& time, QueueOptions options);
+  // Nothing may be waiting in Take. Items left behind are forgotten.
+  ~Queue();
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  const QueueOptions& options() const { return options_; }
+
+  // Adds an item that arrives now. Wakes nobody, so that a burst can become one batch: see Announce. False after Close:
+  // the item stays the caller's. Throws std::bad_alloc, and then has done nothing.
+  bool Push(Item& item, TimePoint arrival);
+  // Wakes a waiting Take if there is something to look at.
+  void Announce();
+
+  // What would go now.
+  Taken TryTake();
+  // The same, waiting for a batch or for something that has expired. `closed` after Close.
+  Taken Take();
+
+  // Takes the item out. False if it is no longer in the queue: a taker has it.
+  bool Remove(Item& item);
+
+  // Takes out what has expired, without a taker. `*again`: when to ask again; not before a hundredth of a second is
+  // over.
+  ItemList DropExpired(TimePoint* again);
+
+  // Ends every Take, now and later, and refuses every Push. What is queued stays for Drain.
+  void Close();
+  ItemList Drain();
+
+  size_t size() const;
+
+ private:
+  Taken TakeNow(TimePoint now);
+  Item* ChooseLeader(TimePoint now, Taken* taken);
+  Item* ChooseAmongWaiting(Item& in_turn, TimePoint now, Taken* taken);
+  void Fill(Group& group, TimePoint now, Taken* taken);
+  Item* Front(ClientQueue& client, TimePoint now, Taken* taken);
+  Item* Member(ClientQueue& client, Group& group, TimePoint now, size_t* budget, Taken* taken);
+
+  ClientQueue& FindClient(uint64_t id);
+  void Retire(ClientQueue& client);
+  Group& FindGroup(const Item& item);
+  void JoinGroup(Item& item, Group& group);
+  void LeaveGroup(Item& item);
+  void Forget(Item& item);
+  void Unlink(Item& item);
+
+  const TimeSource& time_;
+  const QueueOptions options_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable pushed_;
+  // All below is guarded by mutex_.
+  bool closed_ = false;
+  size_t waiting_ = 0;  // threads in Take
+  size_t size_ = 0;
+  uint64_t pushes_ = 0;
+
+  std::unordered_map<uint64_t, ClientQueue> clients_;
+  ClientQueue* last_client_ = nullptr;  // of the last push: the next one often has the same
+  ClientList turns_;                    // clients with work, whose turn it is first
+  ClientList idle_;                     // clients without, longest without first; kept since they mostly come back
+
+  std::vector<std::unique_ptr<Group>> all_groups_;
+  std::unordered_map<uint64_t, Group*> groups_;  // by hash; more of the same hash are chained
+  Group* active_groups_ = nullptr;
+  Group* free_groups_ = nullptr;
+
+  size_t with_deadline_ = 0;
+  TimePoint may_expire_ = kNever;  // nothing expires before
+  TimePoint last_sweep_{};
+};
+
+}  // namespace mindserve::batching

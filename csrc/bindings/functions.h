@@ -1,0 +1,42 @@
+// Python functions as stages: the bodies of the function threads.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "bindings/values.h"
+#include "pipeline/engine.h"
+
+namespace mindserve::bindings {
+
+class StageFunction {
+ public:
+  // `name` is "servable.func", for messages. `batched`: the function takes a tuple of instances, each a tuple of
+  // inputs, and gives or yields one result for each.
+  StageFunction(std::string name, pybind11::function function, bool batched)
+      : name_(std::move(name)), function_(std::move(function)), batched_(batched) {}
+
+  // Runs the function on every instance of `batch`, with the GIL. Python's exceptions become the instances' errors.
+  // `copy_inputs`: hand out copies instead of views, since too much of old requests is still looked at.
+  std::vector<pipeline::FunctionResult> Run(const pipeline::FunctionBatch& batch, const Values& values,
+                                            bool copy_inputs);
+
+ private:
+  pipeline::FunctionResult RunOne(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
+                                  bool copy_inputs);
+  void RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,
+                std::vector<pipeline::FunctionResult>* results);
+  pipeline::FunctionResult Outputs(pybind11::object result, size_t count, const Values& values) const;
+  Status Failed(pybind11::error_already_set& error);
+  Status Failed(const std::string& reason) const;
+
+  const std::string name_;
+  const pybind11::function function_;
+  const bool batched_;
+  std::chrono::steady_clock::time_point last_logged_;  // a traceback a second at most: clients cause these
+};
+
+}  // namespace mindserve::bindings

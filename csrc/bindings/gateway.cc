@@ -1,0 +1,131 @@
+#include "gateway/gateway.h"
+
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <map>
+
+#include "bindings/bindings.h"
+
+namespace py = pybind11;
+
+namespace mindserve::bindings {
+namespace {
+
+using gateway::Gateway;
+using gateway::Limits;
+
+// Sets the limit of this name; the names are those of gateway/limits.h.
+void SetLimit(Limits& limits, const std::string& name, uint64_t value) {
+  const auto time = std::chrono::milliseconds(value);
+  static const std::map<std::string, void (*)(Limits&, uint64_t, std::chrono::milliseconds)> kSetters = {
+#define MS_COUNT(field)                                                                                           \
+  {                                                                                                               \
+    #field, [](Limits& l, uint64_t v, std::chrono::milliseconds) { l.field = static_cast<decltype(l.field)>(v); } \
+  }
+#define MS_TIME(field)                                                            \
+  {                                                                               \
+    #field, [](Limits& l, uint64_t, std::chrono::milliseconds t) { l.field = t; } \
+  }
+      MS_COUNT(max_msg_mb_size),        MS_COUNT(max_instances_per_request),
+      MS_COUNT(max_enqueued_requests),  MS_COUNT(max_enqueued_bytes),
+      MS_COUNT(max_connections),        MS_COUNT(max_connections_per_peer),
+      MS_COUNT(max_concurrent_streams), MS_COUNT(max_metadata_bytes),
+      MS_COUNT(max_resets_per_second),  MS_TIME(header_timeout),
+      MS_TIME(body_idle_timeout),       MS_TIME(idle_connection_timeout),
+      MS_TIME(default_deadline),        MS_TIME(drain_timeout),
+#undef MS_COUNT
+#undef MS_TIME
+  };
+  const auto setter = kSetters.find(name);
+  if (setter == kSetters.end()) throw py::value_error("there is no limit named '" + name + "'");
+  setter->second(limits, value, time);
+}
+
+gateway::ListenerSpec ToListener(const py::dict& given) {
+  gateway::ListenerSpec spec;
+  spec.address = Unwrap(net::ParseAddress(given["address"].cast<std::string>(), "Serving gRPC server"));
+  if (given.contains("unix_mode")) spec.options.unix_mode = given["unix_mode"].cast<int>();
+  if (given.contains("tls") && !given["tls"].is_none()) {
+    const auto tls = given["tls"].cast<py::dict>();
+    net::TlsOptions options;
+    options.certificate = tls["certificate"].cast<std::string>();
+    options.private_key = tls["private_key"].cast<std::string>();
+    options.client_ca = tls["client_ca"].cast<std::string>();
+    options.verify_client = tls["verify_client"].cast<bool>();
+    spec.tls = Unwrap(net::TlsContext::Create(options));
+  }
+  return spec;
+}
+
+std::chrono::milliseconds ToMilliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(std::ceil(seconds * 1000)));
+}
+
+std::vector<std::string> Listen(Gateway& self, const std::vector<py::dict>& given,
+                                const std::map<std::string, uint64_t>& given_limits) {
+  std::vector<gateway::ListenerSpec> listeners;
+  for (const py::dict& listener : given) listeners.push_back(ToListener(listener));
+  Limits limits;
+  for (const auto& [name, value] : given_limits) SetLimit(limits, name, value);
+  auto bound = [&] {
+    py::gil_scoped_release release;
+    return self.Listen(std::move(listeners), limits);
+  }();
+  std::vector<std::string> addresses;
+  for (const net::Address& address : Unwrap(std::move(bound))) addresses.push_back(address.ToString());
+  return addresses;
+}
+
+void AttachWorker(Gateway& self, int fd, uint64_t id, std::string servable, uint64_t version,
+                  std::vector<std::string> methods, double timeout) {
+  UniqueFd socket(fd);
+  const Status status = [&] {
+    py::gil_scoped_release release;
+    return self.AttachWorker(std::move(socket), {id, std::move(servable), version, std::move(methods)},
+                             ToMilliseconds(timeout));
+  }();
+  Raise(status);
+}
+
+}  // namespace
+
+void RegisterGateway(py::module_& module) {
+  using release_gil = py::call_guard<py::gil_scoped_release>;
+  // Destroyed without the GIL: its threads may be logging, for which they need it.
+  struct WithoutGil {
+    void operator()(Gateway* gateway) const {
+      py::gil_scoped_release release;
+      delete gateway;
+    }
+  };
+  py::class_<Gateway, std::unique_ptr<Gateway, WithoutGil>>(module, "Gateway")
+      .def(py::init([](int io_threads) {
+             auto made = Unwrap(Gateway::Create({.io_threads = io_threads}));
+             return std::unique_ptr<Gateway, WithoutGil>(made.release());
+           }),
+           py::arg("io_threads") = 0)
+      .def("declare_servable", &Gateway::DeclareServable, py::arg("name"), release_gil())
+      .def("remove_servable", &Gateway::RemoveServable, py::arg("name"), release_gil())
+      .def("listen", &Listen, py::arg("listeners"), py::arg("limits"))
+      .def("set_max_enqueued_requests", &Gateway::SetMaxEnqueuedRequests, py::arg("count"), release_gil())
+      .def("attach_worker", &AttachWorker, py::arg("fd"), py::arg("worker_id"), py::arg("servable"), py::arg("version"),
+           py::arg("methods"), py::arg("timeout"))
+      .def("drain_worker", &Gateway::DrainWorker, py::arg("worker_id"), release_gil())
+      .def("detach_worker", &Gateway::DetachWorker, py::arg("worker_id"), release_gil())
+      .def(
+          "stop_listening", [](Gateway& self, double grace) { self.StopListening(ToMilliseconds(grace)); },
+          py::arg("grace"), release_gil())
+      .def("stats", [](const Gateway& self) {
+        const Gateway::Stats stats = self.GetStats();
+        py::dict result;
+        result["requests"] = stats.requests;
+        result["replies"] = stats.replies;
+        result["errors"] = stats.errors;
+        result["connections"] = stats.connections;
+        result["in_flight"] = stats.in_flight;
+        return result;
+      });
+}
+
+}  // namespace mindserve::bindings

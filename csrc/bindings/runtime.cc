@@ -1,0 +1,204 @@
+#include "worker/runtime.h"
+
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <map>
+
+#include "bindings/bindings.h"
+#include "bindings/functions.h"
+#include "bindings/values.h"
+#include "device/onnxruntime.h"
+
+namespace py = pybind11;
+
+namespace mindserve::bindings {
+namespace {
+
+// When so much of answered requests is still looked at by Python, functions get copies of their inputs.
+constexpr size_t kRetainAtMost = size_t{64} << 20;
+
+device::DeviceType ToDeviceType(const std::string& name) {
+  for (const auto type : {device::DeviceType::kCpu, device::DeviceType::kGpu, device::DeviceType::kAscend}) {
+    if (device::DeviceTypeName(type) == name) return type;
+  }
+  throw py::value_error("there is no device type '" + name + "'");
+}
+
+device::GraphOptimization ToOptimization(const std::string& name) {
+  static const std::map<std::string, device::GraphOptimization> kNames = {
+      {"off", device::GraphOptimization::kOff},
+      {"basic", device::GraphOptimization::kBasic},
+      {"extended", device::GraphOptimization::kExtended},
+      {"all", device::GraphOptimization::kAll},
+  };
+  const auto found = kNames.find(name);
+  if (found == kNames.end()) throw py::value_error("there is no graph optimisation level '" + name + "'");
+  return found->second;
+}
+
+py::list Describe(const std::vector<device::TensorSpec>& specs) {
+  py::list result;
+  for (const device::TensorSpec& spec : specs) {
+    const auto dims = spec.shape.dims();
+    const std::string type = IsText(spec.dtype) ? "str" : std::string(Info(spec.dtype).numpy);
+    result.append(py::make_tuple(spec.name, type, std::vector<int64_t>(dims.begin(), dims.end())));
+  }
+  return result;
+}
+
+using StageTuple = std::tuple<std::string, int, std::vector<std::pair<int, int>>, int, std::string>;
+
+class PythonRuntime {
+ public:
+  PythonRuntime() : runtime_(time_, {}), graveyard_(std::make_shared<Graveyard>()), values_(graveyard_) {}
+
+  std::vector<std::string> OpenOnnxRuntime(const std::string& library) {
+    auto engine = [&] {
+      py::gil_scoped_release release;
+      return device::OpenOnnxRuntime(library);
+    }();
+    engine_ = Unwrap(std::move(engine));
+    std::vector<std::string> names;
+    for (const auto type : engine_->DeviceTypes()) names.emplace_back(device::DeviceTypeName(type));
+    return names;
+  }
+
+  int LoadModel(const std::string& path, const device::DeviceConfig& config, pipeline::ModelOptions options) {
+    if (!engine_) Raise({Code::kFailedPrecondition, "open_onnxruntime comes before load_model"});
+    auto loaded = [&] {
+      py::gil_scoped_release release;
+      return engine_->Load(path, config);
+    }();
+    std::shared_ptr<device::Model> model = Unwrap(std::move(loaded));
+    const int index = Unwrap(runtime_.engine().AddModel(model, std::move(options)));
+    models_.push_back(std::move(model));
+    return index;
+  }
+
+  const device::Model& model(int index) const { return *models_.at(static_cast<size_t>(index)); }
+
+  std::string WarmUp(int index) {
+    const Status status = [&] {
+      py::gil_scoped_release release;
+      return runtime_.engine().WarmUp(index);
+    }();
+    if (status.code() == Code::kFailedPrecondition) return status.message();
+    Raise(status);
+    return "";
+  }
+
+  int AddFunction(std::string name, py::function function, bool batched, size_t max_batch_size, int64_t delay_us) {
+    const int index = runtime_.engine().AddFunction({name, max_batch_size, std::chrono::microseconds(delay_us)});
+    functions_.push_back(std::make_unique<StageFunction>(std::move(name), std::move(function), batched));
+    return index;
+  }
+
+  int AddMethod(std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
+                const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results) {
+    pipeline::MethodSpec spec;
+    spec.name = std::move(name);
+    spec.inputs = std::move(inputs);
+    spec.outputs = std::move(outputs);
+    for (const auto& [kind, target, stage_inputs, outputs_count, tag] : stages) {
+      pipeline::StageSpec& stage = spec.stages.emplace_back();
+      if (kind != "function" && kind != "model") throw py::value_error("a stage is a 'function' or a 'model'");
+      stage.kind = kind == "model" ? pipeline::StageSpec::Kind::kModel : pipeline::StageSpec::Kind::kFunction;
+      stage.target = target;
+      for (const auto& [from, at] : stage_inputs) stage.inputs.push_back({from, at});
+      stage.outputs_count = outputs_count;
+      stage.tag = tag;
+    }
+    for (const auto& [from, at] : results) spec.results.push_back({from, at});
+    return Unwrap(runtime_.engine().AddMethod(std::move(spec)));
+  }
+
+  void RunFunction(int index) {
+    StageFunction& function = *functions_.at(static_cast<size_t>(index));
+    pipeline::Engine& engine = runtime_.engine();
+    std::unique_ptr<pipeline::FunctionBatch> batch;
+    std::vector<pipeline::FunctionResult> results;
+    while (true) {
+      {
+        py::gil_scoped_release release;
+        if (batch) engine.Complete(std::move(batch), std::move(results));
+        batch = engine.NextBatch(index);
+      }
+      graveyard_->Clear();
+      if (!batch) return;
+      results = function.Run(*batch, values_, runtime_.retained_bytes() > kRetainAtMost);
+    }
+  }
+
+  void Serve(int fd, double timeout) {
+    UniqueFd socket(fd);
+    const auto limit = std::chrono::milliseconds(static_cast<int64_t>(std::ceil(timeout * 1000)));
+    const Status status = [&] {
+      py::gil_scoped_release release;
+      return runtime_.Serve(std::move(socket), limit);
+    }();
+    Raise(status);
+  }
+
+  void Stop() { runtime_.Stop(); }
+
+ private:
+  SystemTime time_;
+  std::unique_ptr<device::Engine> engine_;              // outlives the models
+  std::vector<std::shared_ptr<device::Model>> models_;  // shared with the runtime's engine
+  worker::Runtime runtime_;
+  std::shared_ptr<Graveyard> graveyard_;  // shared with tensors that hold arrays
+  Values values_;
+  std::vector<std::unique_ptr<StageFunction>> functions_;
+};
+
+}  // namespace
+
+void RegisterRuntime(py::module_& module) {
+  py::class_<PythonRuntime>(module, "Runtime")
+      .def(py::init<>())
+      .def("open_onnxruntime", &PythonRuntime::OpenOnnxRuntime, py::arg("library"))
+      .def(
+          "load_model",
+          [](PythonRuntime& self, const std::string& path, std::string name, const std::string& device_type,
+             int device_id, int intra_op_threads, int inter_op_threads, bool parallel, std::vector<int> affinity,
+             bool fp16, const std::string& optimization, std::map<std::string, std::string> provider_options,
+             bool with_batch_dim, std::vector<size_t> without_batch_dim_inputs, size_t max_batch_size,
+             int64_t max_queue_delay_us) {
+            device::DeviceConfig config;
+            config.type = ToDeviceType(device_type);
+            config.device_id = device_id;
+            config.intra_op_threads = intra_op_threads;
+            config.inter_op_threads = inter_op_threads;
+            config.parallel = parallel;
+            config.affinity = std::move(affinity);
+            config.fp16 = fp16;
+            config.optimization = ToOptimization(optimization);
+            config.provider_options = std::move(provider_options);
+            pipeline::ModelOptions options;
+            options.name = std::move(name);
+            options.with_batch_dim = with_batch_dim;
+            options.without_batch_dim_inputs = std::move(without_batch_dim_inputs);
+            options.max_batch_size = max_batch_size;
+            options.max_queue_delay = std::chrono::microseconds(max_queue_delay_us);
+            return self.LoadModel(path, config, std::move(options));
+          },
+          py::arg("path"), py::kw_only(), py::arg("name"), py::arg("device_type"), py::arg("device_id") = 0,
+          py::arg("intra_op_threads") = 0, py::arg("inter_op_threads") = 0, py::arg("parallel") = false,
+          py::arg("affinity") = std::vector<int>{}, py::arg("fp16") = false, py::arg("optimization") = "all",
+          py::arg("provider_options") = std::map<std::string, std::string>{}, py::arg("with_batch_dim") = true,
+          py::arg("without_batch_dim_inputs") = std::vector<size_t>{}, py::arg("max_batch_size") = 32,
+          py::arg("max_queue_delay_us") = 0)
+      .def("model_inputs", [](const PythonRuntime& self, int model) { return Describe(self.model(model).inputs()); })
+      .def("model_outputs", [](const PythonRuntime& self, int model) { return Describe(self.model(model).outputs()); })
+      .def("warm_up", &PythonRuntime::WarmUp, py::arg("model"))
+      .def("add_function", &PythonRuntime::AddFunction, py::arg("name"), py::arg("function"), py::kw_only(),
+           py::arg("batched"), py::arg("max_batch_size") = 32, py::arg("max_queue_delay_us") = 0)
+      .def("add_method", &PythonRuntime::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"),
+           py::arg("stages"), py::arg("results"))
+      .def("run_function", &PythonRuntime::RunFunction, py::arg("function"))
+      .def("serve", &PythonRuntime::Serve, py::arg("link_fd"), py::arg("timeout"))
+      .def("stop", &PythonRuntime::Stop, py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace mindserve::bindings

@@ -1,0 +1,240 @@
+#include "bindings/values.h"
+
+#include <pybind11/numpy.h>
+
+#include <cstring>
+#include <optional>
+
+namespace py = pybind11;
+
+namespace mindserve::bindings {
+namespace {
+
+// Below this, copying an array is cheaper than keeping it.
+constexpr size_t kKeepFrom = 16 * 1024;
+
+constexpr const char* kOwnerName = "mindserve.tensor";
+
+// The DType of a native-endian numpy type; nothing for one that the wire lacks.
+std::optional<DType> FromNumpy(const py::dtype& dtype) {
+  const char kind = dtype.kind();
+  const auto size = static_cast<size_t>(dtype.itemsize());
+  for (const DTypeInfo& info : kDTypes) {
+    if (info.numpy.empty() || info.size != size) continue;
+    const char first = info.numpy.front();  // bool, int, uint, float
+    if (kind == first) return info.dtype;
+  }
+  return std::nullopt;
+}
+
+py::str ToStr(std::string_view text) {
+  PyObject* decoded = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), nullptr);
+  if (decoded == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(decoded);
+}
+
+std::string_view Utf8(py::handle text) {
+  Py_ssize_t size = 0;
+  const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+  if (data == nullptr) throw py::error_already_set();
+  return {data, static_cast<size_t>(size)};
+}
+
+std::string TypeName(py::handle value) {
+  return Py_TYPE(value.ptr())->tp_name;
+}
+
+template <typename T>
+Tensor Scalar(DType dtype, T value) {
+  std::span<std::byte> bytes;
+  auto tensor = Tensor::Allocate(dtype, Shape{}, &bytes);
+  if (!tensor.ok()) throw std::bad_alloc();
+  std::memcpy(bytes.data(), &value, sizeof(value));
+  return *std::move(tensor);
+}
+
+// If the array looks at a tensor of ours, that tensor's owner: then nobody can change it.
+const TensorOwner* OwnerOf(const py::array& array) {
+  const py::object base = array.base();
+  if (!base || !py::isinstance<py::capsule>(base)) return nullptr;
+  const auto capsule = base.cast<py::capsule>();
+  if (capsule.name() == nullptr || std::strcmp(capsule.name(), kOwnerName) != 0) return nullptr;
+  return capsule.get_pointer<TensorOwner>();
+}
+
+}  // namespace
+
+void Graveyard::Bury(PyObject* object) {
+  std::lock_guard lock(mutex_);
+  objects_.push_back(object);
+}
+
+void Graveyard::Clear() {
+  std::vector<PyObject*> objects;
+  {
+    std::lock_guard lock(mutex_);
+    objects.swap(objects_);
+  }
+  for (PyObject* object : objects) Py_DECREF(object);
+}
+
+Graveyard::~Graveyard() {
+  // The last owner may be any thread, at any time; at the process's end the interpreter is gone and the objects with
+  // it.
+  if (objects_.empty() || Py_IsInitialized() == 0) return;
+  py::gil_scoped_acquire gil;
+  Clear();
+}
+
+Values::Values(std::shared_ptr<Graveyard> graveyard) : graveyard_(std::move(graveyard)) {
+  const auto numpy = py::module_::import("numpy");
+  asarray_ = numpy.attr("asarray");
+  from_dlpack_ = numpy.attr("from_dlpack");
+  generic_ = numpy.attr("generic");
+}
+
+py::object Values::ToPython(const Tensor& tensor, bool copy) const {
+  if (IsText(tensor.dtype())) {
+    const auto make = [&](std::string_view text) -> py::object {
+      if (tensor.dtype() == DType::kString) return ToStr(text);
+      return py::bytes(text.data(), text.size());
+    };
+    const auto elements = tensor.elements();
+    if (elements.size() == 1 && tensor.shape().rank() <= 1) return make(elements[0]);
+    py::list list;
+    for (std::string_view text : elements) list.append(make(text));
+    const auto dims = tensor.shape().dims();
+    return asarray_(list, py::arg("dtype") = py::dtype("O"))
+        .attr("reshape")(std::vector<int64_t>(dims.begin(), dims.end()).empty()
+                             ? py::object(py::tuple(0))
+                             : py::object(py::cast(std::vector<int64_t>(dims.begin(), dims.end()))));
+  }
+  // pybind11 wants to know numpy's own numbers of types only through py::dtype; made once for each of ours.
+  static const std::vector<py::dtype>* const dtypes = [] {
+    auto* made = new std::vector<py::dtype>;
+    for (const DTypeInfo& info : kDTypes) {
+      made->push_back(info.numpy.empty() ? py::dtype("O") : py::dtype(std::string(info.numpy)));
+    }
+    return made;
+  }();
+  const py::dtype& dtype = (*dtypes)[static_cast<size_t>(tensor.dtype())];
+  const auto dims = tensor.shape().dims();
+  std::vector<py::ssize_t> shape(dims.begin(), dims.end());
+  if (copy) {
+    py::array array(dtype, std::move(shape));
+    std::memcpy(array.mutable_data(), tensor.data().data(), tensor.data().size());
+    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+    return array;
+  }
+  const Tensor aligned = tensor.Aligned();
+  auto owner = std::make_unique<TensorOwner>(aligned.owner());
+  const py::capsule base(owner.get(), kOwnerName, [](PyObject* capsule) {
+    delete static_cast<TensorOwner*>(PyCapsule_GetPointer(capsule, kOwnerName));
+  });
+  owner.release();
+  py::array array(dtype, std::move(shape), {}, aligned.data().data(), base);
+  py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return array;
+}
+
+Result<Tensor> Values::FromTextArray(const py::object& array, bool bytes) const {
+  // tolist() of the flat array: Python str or bytes objects, whose characters are copied together with their owner.
+  const py::list items = array.attr("ravel")().attr("tolist")();
+  struct Texts {
+    std::vector<std::string> texts;
+  };
+  auto owner = std::make_shared<Texts>();
+  owner->texts.reserve(items.size());
+  for (const py::handle item : items) {
+    if (bytes ? !PyBytes_Check(item.ptr()) : !PyUnicode_Check(item.ptr())) {
+      return Status(Code::kInvalidArgument,
+                    "an array of objects may hold str or bytes of one kind, given '" + TypeName(item) + "'");
+    }
+    if (bytes) {
+      owner->texts.emplace_back(PyBytes_AS_STRING(item.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(item.ptr())));
+    } else {
+      owner->texts.emplace_back(Utf8(item));
+    }
+  }
+  std::vector<std::string_view> elements(owner->texts.begin(), owner->texts.end());
+  Shape shape;
+  for (const py::handle dim : array.attr("shape")) shape.push_back(dim.cast<int64_t>());
+  return Tensor::TextView(bytes ? DType::kBytes : DType::kString, std::move(shape), std::move(elements), owner);
+}
+
+Result<Tensor> Values::FromArray(py::object value, bool only_ours) const {
+  auto array = py::reinterpret_borrow<py::array>(value);
+  py::dtype dtype = array.dtype();
+  const char kind = dtype.kind();
+  if (kind == 'U' || kind == 'S') return FromTextArray(array, kind == 'S');
+  if (kind == 'O') {
+    const bool bytes = array.size() > 0 && PyBytes_Check(py::object(array.attr("flat")[py::int_(0)]).ptr());
+    return FromTextArray(array, bytes);
+  }
+  const auto type = FromNumpy(dtype);
+  if (!type) {
+    return Status(Code::kInvalidArgument, "an array of type '" + py::str(dtype.attr("name")).cast<std::string>() +
+                                              "' is not of a type that can be sent");
+  }
+  Shape shape;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) shape.push_back(array.shape(i));
+  const auto bytes = static_cast<size_t>(array.nbytes());
+  const bool plain = (array.flags() & py::array::c_style) != 0 && dtype.byteorder() != '>' &&
+                     (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  if (plain) {
+    const auto* data = static_cast<const std::byte*>(array.data());
+    if (const TensorOwner* owner = OwnerOf(array)) return Tensor::View(*type, std::move(shape), {data, bytes}, *owner);
+    if (only_ours && array.owndata() && bytes >= kKeepFrom) {
+      PyObject* kept = array.release().ptr();
+      TensorOwner owner(kept, [graveyard = graveyard_](PyObject* object) { graveyard->Bury(object); });
+      return Tensor::View(*type, std::move(shape), {data, bytes}, std::move(owner));
+    }
+  }
+  std::span<std::byte> into;
+  auto tensor = Tensor::Allocate(*type, std::move(shape), &into);
+  if (!tensor.ok()) return tensor.status();
+  if (plain) {
+    std::memcpy(into.data(), array.data(), bytes);
+  } else {
+    const py::object contiguous = array.attr("astype")(dtype.attr("newbyteorder")("="), py::arg("order") = "C");
+    std::memcpy(into.data(), py::reinterpret_borrow<py::array>(contiguous).data(), bytes);
+  }
+  return tensor;
+}
+
+Result<Tensor> Values::FromPython(py::handle value) const {
+  PyObject* object = value.ptr();
+  // The caller's own reference is the only one: then no user code can change the array any more.
+  if (py::isinstance<py::array>(value)) {
+    const bool only_ours = Py_REFCNT(object) == 1;
+    return FromArray(py::reinterpret_borrow<py::object>(value), only_ours);
+  }
+  if (PyUnicode_CheckExact(object)) return Tensor::Text(DType::kString, std::string(Utf8(value)));
+  if (PyBytes_CheckExact(object)) {
+    return Tensor::Text(DType::kBytes, {PyBytes_AS_STRING(object), static_cast<size_t>(PyBytes_GET_SIZE(object))});
+  }
+  if (PyBool_Check(object)) return Scalar<uint8_t>(DType::kBool, object == Py_True ? 1 : 0);
+  if (PyLong_CheckExact(object)) {
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow != 0) {
+      return Status(Code::kInvalidArgument, "the int " + py::str(value).cast<std::string>() + " does not fit int64");
+    }
+    return Scalar<int64_t>(DType::kInt64, number);
+  }
+  if (PyFloat_CheckExact(object)) return Scalar<double>(DType::kFloat64, PyFloat_AS_DOUBLE(object));
+  if (py::isinstance(value, generic_)) return FromArray(asarray_(value), true);
+  if (PyUnicode_Check(object)) return Tensor::Text(DType::kString, std::string(Utf8(value)));
+  if (PyBytes_Check(object) || PyByteArray_Check(object) || PyMemoryView_Check(object)) {
+    return Tensor::Text(DType::kBytes, py::bytes(py::reinterpret_borrow<py::object>(value)).cast<std::string>());
+  }
+  if (py::hasattr(value, "__array__")) return FromArray(asarray_(value), false);
+  if (py::hasattr(value, "asnumpy")) return FromArray(asarray_(value.attr("asnumpy")()), false);
+  if (py::hasattr(value, "__dlpack__")) return FromArray(from_dlpack_(value), false);
+  return Status(Code::kInvalidArgument,
+                "a value of type '" + TypeName(value) +
+                    "' was given; expected a numpy array, a number, a bool, str, bytes, or an object with __array__, "
+                    "__dlpack__ or asnumpy()");
+}
+
+}  // namespace mindserve::bindings

@@ -1,0 +1,53 @@
+// Tensors to Python values and back. Everything here holds the GIL.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/tensor.h"
+
+namespace mindserve::bindings {
+
+// Python objects whose last native owner let go on a thread without the GIL. Shared by the runtime and by every tensor
+// that looks into an array. Thread-safe.
+class Graveyard {
+ public:
+  void Bury(PyObject* object);  // any thread
+  void Clear();                 // with the GIL
+  ~Graveyard();
+
+ private:
+  std::mutex mutex_;
+  std::vector<PyObject*> objects_;  // guarded by mutex_
+};
+
+// numpy's part in the conversions, looked up once.
+class Values {
+ public:
+  explicit Values(std::shared_ptr<Graveyard> graveyard);
+
+  // A read-only array that looks at the tensor's bytes (a copy of them if they are not aligned, or if `copy`); `str` or
+  // `bytes` for one text element, an object array for several.
+  pybind11::object ToPython(const Tensor& tensor, bool copy) const;
+
+  // What a stage function may give: anything with __array__, __dlpack__ or asnumpy(), numpy and Python scalars (shape
+  // ()), str and bytes (shape (1,)). An array that nobody else can change any more is taken as it is, others are
+  // copied. Python exceptions come as pybind11::error_already_set; a value of another kind is INVALID_ARGUMENT that
+  // says which.
+  Result<Tensor> FromPython(pybind11::handle value) const;
+
+ private:
+  Result<Tensor> FromArray(pybind11::object array, bool only_ours) const;
+  Result<Tensor> FromTextArray(const pybind11::object& array, bool bytes) const;
+
+  std::shared_ptr<Graveyard> graveyard_;  // shared with the tensors that hold arrays
+  pybind11::object asarray_;
+  pybind11::object from_dlpack_;
+  pybind11::object generic_;
+};
+
+}  // namespace mindserve::bindings

@@ -1,0 +1,91 @@
+// How much work the gateway holds, in all of its I/O threads.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <utility>
+
+namespace mindserve::gateway {
+
+// Thread-safe.
+class Admission {
+ public:
+  void SetMaxRequests(size_t n) { max_requests_.store(n, std::memory_order_relaxed); }
+  void SetMaxBytes(size_t n) { max_bytes_.store(n, std::memory_order_relaxed); }
+  size_t max_requests() const { return max_requests_.load(std::memory_order_relaxed); }
+  size_t max_bytes() const { return max_bytes_.load(std::memory_order_relaxed); }
+  size_t requests() const { return requests_.load(std::memory_order_relaxed); }
+  size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+
+  bool AddRequest() { return Add(requests_, 1, max_requests()); }
+  void RemoveRequest() { requests_.fetch_sub(1, std::memory_order_relaxed); }
+  bool AddBytes(size_t n) { return Add(bytes_, n, max_bytes()); }
+  void RemoveBytes(size_t n) { bytes_.fetch_sub(n, std::memory_order_relaxed); }
+
+ private:
+  static bool Add(std::atomic<size_t>& count, size_t n, size_t max) {
+    if (count.fetch_add(n, std::memory_order_relaxed) + n <= max) return true;
+    count.fetch_sub(n, std::memory_order_relaxed);
+    return false;
+  }
+
+  std::atomic<size_t> max_requests_{10'000};
+  std::atomic<size_t> max_bytes_{size_t{1} << 30};
+  alignas(64) std::atomic<size_t> requests_{0};
+  alignas(64) std::atomic<size_t> bytes_{0};
+};
+
+// A request that was admitted; counted until this is gone.
+class Ticket {
+ public:
+  Ticket() = default;
+  // Empty if there are too many already.
+  static Ticket Take(Admission& admission) { return Ticket(admission.AddRequest() ? &admission : nullptr); }
+  Ticket(Ticket&& other) noexcept : admission_(std::exchange(other.admission_, nullptr)) {}
+  Ticket& operator=(Ticket&& other) noexcept {
+    Release();
+    admission_ = std::exchange(other.admission_, nullptr);
+    return *this;
+  }
+  ~Ticket() { Release(); }
+  explicit operator bool() const { return admission_ != nullptr; }
+  void Release() {
+    if (auto* admission = std::exchange(admission_, nullptr)) admission->RemoveRequest();
+  }
+
+ private:
+  explicit Ticket(Admission* admission) : admission_(admission) {}
+  Admission* admission_ = nullptr;
+};
+
+// Bytes that are counted until this is gone, and may become more.
+class BytesTicket {
+ public:
+  BytesTicket() = default;
+  explicit BytesTicket(Admission& admission) : admission_(&admission) {}
+  BytesTicket(BytesTicket&& other) noexcept
+      : admission_(std::exchange(other.admission_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  BytesTicket& operator=(BytesTicket&& other) noexcept {
+    Release();
+    admission_ = std::exchange(other.admission_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
+    return *this;
+  }
+  ~BytesTicket() { Release(); }
+  // False, and nothing changed, if that is more than may be.
+  bool GrowTo(size_t bytes) {
+    if (bytes <= bytes_) return true;
+    if (!admission_->AddBytes(bytes - bytes_)) return false;
+    bytes_ = bytes;
+    return true;
+  }
+
+ private:
+  void Release() {
+    if (bytes_ > 0) admission_->RemoveBytes(std::exchange(bytes_, 0));
+  }
+  Admission* admission_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace mindserve::gateway

@@ -1,0 +1,254 @@
+#include "gateway/gateway.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <latch>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
+#include "gateway/io_thread.h"
+
+namespace mindserve::gateway {
+namespace {
+
+size_t MachineMemory() {
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(page) : size_t{4} << 30;
+}
+
+size_t DefaultMaxEnqueuedBytes() { return std::min(MachineMemory() / 4, size_t{4} << 30); }
+
+int DefaultIoThreads() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 4); }
+
+Status CheckLimits(const Limits& limits) {
+  if (limits.max_msg_mb_size < 1 || limits.max_msg_mb_size > 512) {
+    return {Code::kInvalidArgument,
+            "max_msg_mb_size is " + std::to_string(limits.max_msg_mb_size) + ", expected 1 to 512"};
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+struct Gateway::State {
+  explicit State(size_t max_bytes) { shared.admission.SetMaxBytes(max_bytes); }
+  ~State();
+
+  void OnAll(const std::function<void(IoThread&)>& task);
+  void OnFirst(const std::function<void()>& task);
+  void RemoveWorker(uint64_t id, const std::string& why);
+  void WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket);
+
+  Shared shared;
+  std::vector<std::unique_ptr<IoThread>> threads;  // the first one accepts, and watches the workers' sockets
+
+  std::mutex listen_mutex;
+  bool listening = false;  // guarded by listen_mutex
+
+  std::mutex workers_mutex;
+  std::set<uint64_t> worker_ids;  // guarded by workers_mutex: attached, or about to be
+
+  // The rest belongs to the first I/O thread.
+  struct WorkerSocket {
+    std::shared_ptr<UniqueFd> fd;  // shared with the task that brings it here
+    std::unique_ptr<net::Watch> watch;
+  };
+  std::map<uint64_t, WorkerSocket> sockets;
+  std::vector<std::unique_ptr<net::Listener>> listeners;
+  size_t next_thread = 0;
+};
+
+// Runs `task` on every I/O thread, for each when it comes to it, and waits.
+void Gateway::State::OnAll(const std::function<void(IoThread&)>& task) {
+  // Shared with the tasks: the last one may still be inside of it when the wait is over.
+  const auto done = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(threads.size()));
+  for (const auto& thread : threads) {
+    thread->loop().Post([&task, &io = *thread, done] {
+      task(io);
+      done->count_down();
+    });
+  }
+  done->wait();
+}
+
+void Gateway::State::OnFirst(const std::function<void()>& task) {
+  const auto done = std::make_shared<std::latch>(1);
+  threads.front()->loop().Post([&task, done] {
+    task();
+    done->count_down();
+  });
+  done->wait();
+}
+
+Gateway::State::~State() {
+  if (threads.empty()) return;
+  OnFirst([this] {
+    listeners.clear();
+    sockets.clear();
+  });
+  // The threads still call worker_fault until each has ended.
+  threads.clear();
+}
+
+// On the first I/O thread.
+void Gateway::State::RemoveWorker(uint64_t id, const std::string& why) {
+  const auto found = sockets.find(id);
+  if (found == sockets.end()) return;
+  if (!why.empty()) Log(LogLevel::kWarning, "worker " + std::to_string(id) + " is lost: " + why);
+  sockets.erase(found);
+  for (const auto& thread : threads) {
+    thread->loop().Post([&io = *thread, id] { io.RemoveWorker(id); });
+  }
+  std::lock_guard lock(workers_mutex);
+  worker_ids.erase(id);
+}
+
+// On the first I/O thread.
+void Gateway::State::WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket) {
+  WorkerSocket& watched = sockets[id];
+  watched.fd = std::move(socket);
+  watched.watch = threads.front()->loop().NewWatch(watched.fd->get());
+  // A worker says nothing on its socket after the handshake: whatever comes is its end.
+  watched.watch->AwaitReadable([this, id] { RemoveWorker(id, "its socket was closed"); });
+}
+
+Gateway::Gateway(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Gateway::~Gateway() = default;
+
+Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) {
+  const size_t max_bytes = DefaultMaxEnqueuedBytes();
+  // Address space: slabs are cut in classes of sizes, so that it takes more of it than there are bytes at any time.
+  const size_t arena_bytes = std::max(4 * max_bytes, size_t{4} << 30);
+  auto state = std::make_unique<State>(max_bytes);
+  State* raw = state.get();
+  state->shared.worker_fault = [raw](uint64_t worker, const Status& why) {
+    raw->threads.front()->loop().Post([raw, worker, text = why.message()] { raw->RemoveWorker(worker, text); });
+  };
+  const int count = options.io_threads > 0 ? options.io_threads : DefaultIoThreads();
+  for (int i = 0; i < count; ++i) {
+    auto thread = IoThread::Create(state->shared, arena_bytes, i);
+    if (!thread.ok()) return thread.status();
+    state->threads.push_back(*std::move(thread));
+  }
+  return std::unique_ptr<Gateway>(new Gateway(std::move(state)));
+}
+
+void Gateway::DeclareServable(const std::string& name) {
+  state_->OnAll([&](IoThread& io) { io.DeclareServable(name); });
+}
+
+void Gateway::RemoveServable(const std::string& name) {
+  state_->OnAll([&](IoThread& io) { io.RemoveServable(name); });
+}
+
+Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits) {
+  MS_RETURN_IF_ERROR(CheckLimits(limits));
+  std::lock_guard lock(state_->listen_mutex);
+  if (state_->listening) {
+    return Status(Code::kFailedPrecondition, "Serving Error: Serving gRPC server is already running");
+  }
+  std::vector<std::unique_ptr<net::Listener>> listeners;
+  std::vector<net::Address> addresses;
+  for (const ListenerSpec& spec : specs) {
+    auto listener = net::Listen(spec.address, spec.options);
+    if (!listener.ok()) {
+      return Status(listener.status().code(),
+                    "Serving Error: Serving gRPC server start failed, create server failed, address " +
+                        spec.address.ToString() + ": " + listener.status().message());
+    }
+    addresses.push_back((*listener)->address());
+    listeners.push_back(*std::move(listener));
+  }
+  state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
+  state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
+                                                                      : DefaultMaxEnqueuedBytes());
+  state_->OnAll([&](IoThread& io) { io.Serve(limits); });
+  State& state = *state_;
+  state.OnFirst([&] {
+    for (size_t i = 0; i < listeners.size(); ++i) {
+      listeners[i]->Start(state.threads.front()->loop(), [&state, tls = specs[i].tls](UniqueFd socket) {
+        IoThread& io = *state.threads[state.next_thread++ % state.threads.size()];
+        if (&io == state.threads.front().get()) return io.AddConnection(std::move(socket), tls);
+        auto shared = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
+        io.loop().Post([&io, shared, tls] { io.AddConnection(std::move(*shared), tls); });
+      });
+    }
+    state.listeners = std::move(listeners);
+  });
+  state_->listening = true;
+  return addresses;
+}
+
+void Gateway::SetMaxEnqueuedRequests(size_t n) { state_->shared.admission.SetMaxRequests(n); }
+
+Status Gateway::AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::milliseconds timeout) {
+  State& state = *state_;
+  const uint64_t id = spec.id;
+  {
+    std::lock_guard lock(state.workers_mutex);
+    if (!state.worker_ids.insert(id).second) {
+      return {Code::kAlreadyExists, "worker " + std::to_string(id) + " is attached already"};
+    }
+  }
+  std::vector<link::GatewayPort*> ports;
+  for (const auto& thread : state.threads) ports.push_back(&thread->port());
+  auto lanes = link::GatewayHandshake::Run(socket.get(), ports, timeout);
+  if (!lanes.ok()) {
+    std::lock_guard lock(state.workers_mutex);
+    state.worker_ids.erase(id);
+    return lanes.status();
+  }
+  for (size_t i = 0; i < ports.size(); ++i) {
+    auto lane = std::make_shared<std::unique_ptr<link::Lane>>(std::move((*lanes)[i]));  // a task has to be copyable
+    IoThread& io = *state.threads[i];
+    io.loop().Post([&io, spec, lane] { io.AddWorker(spec, std::move(*lane)); });
+  }
+  // Watched only now: the end of the worker must not come to a thread before its beginning.
+  state.OnFirst([&] { state.WatchWorker(id, std::make_shared<UniqueFd>(std::move(socket))); });
+  state.OnAll([](IoThread&) {});
+  return Status::Ok();
+}
+
+void Gateway::DrainWorker(uint64_t id) {
+  state_->OnAll([&](IoThread& io) { io.DrainWorker(id); });
+}
+
+void Gateway::DetachWorker(uint64_t id) {
+  state_->OnFirst([&] { state_->RemoveWorker(id, ""); });
+  state_->OnAll([](IoThread&) {});
+}
+
+void Gateway::StopListening(std::chrono::milliseconds grace) {
+  State& state = *state_;
+  std::lock_guard lock(state.listen_mutex);
+  if (!state.listening) return;
+  state.listening = false;
+  state.OnFirst([&] { state.listeners.clear(); });
+  const auto done = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(state.threads.size()));
+  for (const auto& thread : state.threads) {
+    thread->loop().Post([&io = *thread, grace, done] { io.Drain(grace, [done] { done->count_down(); }); });
+  }
+  done->wait();
+}
+
+Gateway::Stats Gateway::GetStats() const {
+  Stats stats;
+  for (const auto& thread : state_->threads) {
+    const Counters& counters = thread->counters();
+    stats.requests += counters.requests.value();
+    stats.replies += counters.replies.value();
+    stats.errors += counters.errors.value();
+    stats.connections += counters.connections.value();
+  }
+  stats.in_flight = state_->shared.admission.requests();
+  return stats;
+}
+
+}  // namespace mindserve::gateway

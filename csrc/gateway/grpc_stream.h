@@ -1,0 +1,99 @@
+// One HTTP/2 stream as a gRPC call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gateway/call.h"
+#include "gateway/message_reader.h"
+#include "gateway/output.h"
+#include "gateway/request_head.h"
+#include "gateway/thread_context.h"
+#include "gateway/timer_heap.h"
+
+namespace mindserve::gateway {
+
+// Owned by its connection. Streams are used again: Open makes an old one new.
+class GrpcStream final : public Call, public TimerNode {
+ public:
+  explicit GrpcStream(ThreadContext& context) : context_(context) {}
+  ~GrpcStream() { context_.timers.Cancel(*this); }
+
+  void Open(Http2Connection& connection, int32_t id);
+  // The stream is over; tells the handler if it doesn't know, destroys it, and frees what the stream holds.
+  void Close();
+
+  int32_t id() const { return id_; }
+  size_t index = 0;  // in the connection's list
+
+  // What the client sends.
+  void OnHeader(std::string_view name, std::string_view value) {
+    head_.Add(name, value, context_.limits.max_metadata_bytes);
+  }
+  void OnHeadersEnd();
+  void OnData(std::span<const std::byte> data);
+  void OnHalfClose();
+  bool half_closed() const { return half_closed_; }
+  // Since when a message is awaited from the client; kNever: none is.
+  TimePoint waiting_since() const;
+
+  // What is sent. Next: how much of it a DATA frame of up to `max` bytes takes. Frame: puts that much out.
+  size_t Next(size_t max) const { return std::min(max, pending_); }
+  void Frame(size_t length, Output& output);
+  bool output_ends(size_t length) const { return finished_ && length == pending_; }
+  size_t pending() const { return pending_; }
+  void SubmitTrailers();
+  void set_deferred() { deferred_ = true; }
+  // What was framed and may still be unwritten has to outlive the stream.
+  void LeaveTo(Output& output);
+
+  // Call
+  const Metadata& metadata() const override { return head_.metadata(); }
+  TimePoint deadline() const override { return deadline_; }
+  uint64_t client() const override;
+  const net::Peer& peer() const override;
+  void Send(Reply reply) override;
+  void Finish(Status status, Metadata trailing = {}) override;
+
+  // TimerNode: the deadline has passed.
+  void OnTimer() override;
+  // Ends the call from the transport's side; the handler is told that it is over.
+  void Abort(Status status, Metadata trailing = {});
+
+ private:
+  void SubmitHttpError(int status);
+  void SubmitTrailersOnly();
+  void SubmitResponse();
+  void DropHandler();
+
+  ThreadContext& context_;
+  Http2Connection* connection_ = nullptr;
+  int32_t id_ = 0;
+  RequestHead head_;
+  std::optional<MessageReader> reader_;
+  Service* service_ = nullptr;
+  std::unique_ptr<CallHandler> handler_;
+  TimePoint deadline_ = kNever;
+  TimePoint last_data_;
+  size_t messages_ = 0;
+  bool half_closed_ = false;
+  bool responded_ = false;  // the response's HEADERS are queued
+  bool finished_ = false;
+  bool deferred_ = false;  // nghttp2 waits for more of the response
+  bool counted_ = false;
+  Status status_;
+  Metadata trailing_;
+  // The response's bytes: the parts from parts_[part_], the first from part_offset_.
+  std::vector<ReplyPart> parts_;
+  size_t part_ = 0;
+  size_t part_offset_ = 0;
+  size_t pending_ = 0;
+};
+
+}  // namespace mindserve::gateway

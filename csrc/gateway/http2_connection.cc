@@ -1,0 +1,434 @@
+#include "gateway/http2_connection.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+namespace mindserve::gateway {
+namespace {
+
+// What is framed ahead of the socket at most; the rest waits where it is.
+constexpr size_t kMaxBuffered = 512 * 1024;
+// Of a reply in one DATA frame at most: nghttp2 keeps a buffer of that size.
+constexpr size_t kMaxDataFrame = 64 * 1024;
+// Reads before another connection has its turn.
+constexpr int kReadsPerRound = 4;
+// A client whose frames call for more answers than these, and that takes none, is not read from until it does.
+constexpr size_t kMaxQueuedFrames = 4096;
+
+std::span<const std::byte> Bytes(const uint8_t* data, size_t size) {
+  return {reinterpret_cast<const std::byte*>(data), size};
+}
+
+}  // namespace
+
+// nghttp2's callbacks; `user` is the connection.
+struct Http2Connection::Callbacks {
+  static Http2Connection& Self(void* user) { return *static_cast<Http2Connection*>(user); }
+  static GrpcStream* Stream(nghttp2_session* session, int32_t id) {
+    return static_cast<GrpcStream*>(nghttp2_session_get_stream_user_data(session, id));
+  }
+  static bool IsRequest(const nghttp2_frame* frame) {
+    return frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST;
+  }
+
+  static int OnBeginHeaders(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    if (!IsRequest(frame)) return 0;
+    GrpcStream& stream = Self(user).NewStream(frame->hd.stream_id);
+    nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, &stream);
+    return 0;
+  }
+
+  static int OnHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
+                      const uint8_t* value, size_t value_size, uint8_t, void*) {
+    if (!IsRequest(frame)) return 0;  // trailers mean nothing in a request
+    if (GrpcStream* stream = Stream(session, frame->hd.stream_id)) {
+      stream->OnHeader({reinterpret_cast<const char*>(name), name_size},
+                       {reinterpret_cast<const char*>(value), value_size});
+    }
+    return 0;
+  }
+
+  static int OnFrame(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    Http2Connection& self = Self(user);
+    switch (frame->hd.type) {
+      case NGHTTP2_SETTINGS:
+        self.established_ = true;
+        return 0;
+      case NGHTTP2_PING:
+        // The client has seen the first GOAWAY: what it sends from now on it need not have sent.
+        if (self.draining_ && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+          nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session),
+                                NGHTTP2_NO_ERROR, nullptr, 0);
+          self.closing_ = true;
+        }
+        return 0;
+      case NGHTTP2_HEADERS:
+      case NGHTTP2_DATA: {
+        GrpcStream* stream = Stream(session, frame->hd.stream_id);
+        if (stream == nullptr) return 0;
+        if (IsRequest(frame)) {
+          self.header_since_ = kNever;
+          stream->OnHeadersEnd();
+        }
+        if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) stream->OnHalfClose();
+        return 0;
+      }
+      default:
+        return 0;
+    }
+  }
+
+  static int OnData(nghttp2_session* session, uint8_t, int32_t id, const uint8_t* data, size_t size, void*) {
+    if (GrpcStream* stream = Stream(session, id)) stream->OnData(Bytes(data, size));
+    return 0;
+  }
+
+  static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void*) {
+    const bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
+                      (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    if (!ends) return 0;
+    const GrpcStream* stream = Stream(session, frame->hd.stream_id);
+    // The call is over; a client that still sends is to stop.
+    if (stream != nullptr && !stream->half_closed()) {
+      nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
+    }
+    return 0;
+  }
+
+  static int OnStreamClose(nghttp2_session* session, int32_t id, uint32_t error, void* user) {
+    GrpcStream* stream = Stream(session, id);
+    if (stream == nullptr) return 0;
+    nghttp2_session_set_stream_user_data(session, id, nullptr);
+    // Resets count whoever sends them: a client can make the server reset streams too.
+    if (error != NGHTTP2_NO_ERROR) Self(user).CountReset();
+    Self(user).CloseStream(*stream);
+    return 0;
+  }
+
+  // Reading a response: how much goes into the next DATA frame. The bytes themselves go out in SendData.
+  static ssize_t Read(nghttp2_session*, int32_t, uint8_t*, size_t max, uint32_t* flags, nghttp2_data_source* source,
+                      void*) {
+    auto& stream = *static_cast<GrpcStream*>(source->ptr);
+    const size_t size = stream.Next(max);
+    if (stream.output_ends(size)) {
+      *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
+      stream.SubmitTrailers();
+    } else if (size == 0) {
+      stream.set_deferred();
+      return NGHTTP2_ERR_DEFERRED;
+    }
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    return static_cast<ssize_t>(size);
+  }
+
+  static int SendData(nghttp2_session*, nghttp2_frame*, const uint8_t* head, size_t size, nghttp2_data_source* source,
+                      void* user) {
+    constexpr size_t kFrameHead = 9;
+    Output& output = Self(user).output_;
+    output.Copy(Bytes(head, kFrameHead));  // never padded: there is no padding callback
+    static_cast<GrpcStream*>(source->ptr)->Frame(size, output);
+    return 0;
+  }
+
+  static ssize_t DataFrameSize(nghttp2_session*, uint8_t, int32_t, int32_t connection_window, int32_t stream_window,
+                               uint32_t max_frame, void*) {
+    return static_cast<ssize_t>(std::min({static_cast<size_t>(std::max(connection_window, 0)),
+                                          static_cast<size_t>(std::max(stream_window, 0)),
+                                          static_cast<size_t>(max_frame), kMaxDataFrame}));
+  }
+};
+
+void Http2Connection::SetCallbacks(nghttp2_session_callbacks* callbacks) {
+  nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, Callbacks::OnBeginHeaders);
+  nghttp2_session_callbacks_set_on_header_callback(callbacks, Callbacks::OnHeader);
+  nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, Callbacks::OnFrame);
+  nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, Callbacks::OnData);
+  nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, Callbacks::OnFrameSent);
+  nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, Callbacks::OnStreamClose);
+  nghttp2_session_callbacks_set_send_data_callback(callbacks, Callbacks::SendData);
+  nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, Callbacks::DataFrameSize);
+}
+
+Http2Connection::Http2Connection(ThreadContext& context, std::unique_ptr<net::Transport> transport)
+    : context_(context),
+      transport_(std::move(transport)),
+      number_(context.next_client++),
+      settings_(context.http2),
+      resets_(context.limits.max_resets_per_second, context.now),
+      accepted_(context.now),
+      last_active_(context.now),
+      last_written_(context.now) {
+  nghttp2_session* session = nullptr;
+  nghttp2_session_server_new2(&session, settings_->callbacks.get(), this, settings_->option.get());
+  session_.reset(session);
+}
+
+Http2Connection::~Http2Connection() {
+  Close();
+  context_.timers.Cancel(*this);
+  if (dirty_) std::erase(context_.dirty, this);
+}
+
+void Http2Connection::Start() {
+  Arm();
+  transport_->Start([this](const Status& status) { OnStarted(status); });
+}
+
+void Http2Connection::OnStarted(const Status& status) {
+  if (closed_) return;
+  if (!status.ok()) return Fail(status.message());
+  started_ = true;
+  SubmitSettings(session_.get(), context_.limits);
+  Touch();
+  AwaitRead();
+}
+
+void Http2Connection::AwaitRead() {
+  transport_->AwaitReadable([this] { OnReadable(); });
+}
+
+void Http2Connection::OnReadable() {
+  if (closed_) return;
+  // What the kernel has for a plain socket comes in one read that is not full; TLS comes in records.
+  const bool records = peer().tls;
+  for (int i = 0; i < kReadsPerRound; ++i) {
+    const net::IoResult result = transport_->Read(context_.read_buffer);
+    if (result.kind == net::IoResult::Kind::kAgain) break;
+    if (result.kind != net::IoResult::Kind::kDone) return Close();
+    if (!Feed(std::span<const std::byte>(context_.read_buffer).first(result.bytes))) return;
+    if (!records && result.bytes < context_.read_buffer.size()) break;
+  }
+  Touch();
+  Arm();
+  // A client that makes us answer and doesn't read the answers waits until it does.
+  read_paused_ = write_blocked_ && nghttp2_session_get_outbound_queue_size(session_.get()) > kMaxQueuedFrames;
+  if (!read_paused_) AwaitRead();
+}
+
+bool Http2Connection::Feed(std::span<const std::byte> bytes) {
+  last_active_ = context_.now;
+  const ssize_t n =
+      nghttp2_session_mem_recv(session_.get(), reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  if (n == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
+    constexpr std::byte kTlsHandshake{0x16};
+    Fail(bytes.front() == kTlsHandshake ? "a TLS client on a port without TLS" : "no HTTP/2 client: its preface is wrong");
+    return false;
+  }
+  if (n < 0) {
+    Fail(std::string("HTTP/2 error: ") + nghttp2_strerror(static_cast<int>(n)));
+    return false;
+  }
+  // Header blocks that never end, whatever frames they are cut into.
+  const size_t most = 4 * context_.limits.max_metadata_bytes + context_.read_buffer.size();
+  if (header_since_ != kNever) {
+    header_bytes_ += bytes.size();
+    if (header_bytes_ > most) {
+      Fail("a block of header fields that does not end");
+      return false;
+    }
+  }
+  return true;
+}
+
+void Http2Connection::Touch() {
+  if (dirty_ || closed_) return;
+  dirty_ = true;
+  context_.dirty.push_back(this);
+}
+
+void Http2Connection::Pull() {
+  while (output_.size() < kMaxBuffered) {
+    const uint8_t* data = nullptr;
+    const ssize_t n = nghttp2_session_mem_send(session_.get(), &data);
+    if (n < 0) return Fail(std::string("HTTP/2 error: ") + nghttp2_strerror(static_cast<int>(n)));
+    if (n == 0) return;
+    output_.Copy(Bytes(data, static_cast<size_t>(n)));
+  }
+}
+
+void Http2Connection::Flush() {
+  dirty_ = false;
+  if (closed_ || !started_ || write_blocked_) return;
+  for (;;) {
+    Pull();
+    if (closed_) return;
+    if (output_.empty()) break;
+    const net::IoResult result = transport_->Write(output_.Front());
+    if (result.kind == net::IoResult::Kind::kAgain) {
+      write_blocked_ = true;
+      transport_->AwaitWritable([this] {
+        write_blocked_ = false;
+        Touch();
+        if (std::exchange(read_paused_, false)) AwaitRead();
+      });
+      return Arm();
+    }
+    if (result.kind != net::IoResult::Kind::kDone) return Close();
+    last_written_ = context_.now;
+    output_.Consume(result.bytes);
+  }
+  last_written_ = context_.now;
+  const bool over = nghttp2_session_want_read(session_.get()) == 0 && nghttp2_session_want_write(session_.get()) == 0;
+  if (over || (closing_ && streams_.empty())) {
+    transport_->Shutdown();
+    return Close();
+  }
+  Arm();
+}
+
+void Http2Connection::Fail(const std::string& why) {
+  if (closed_) return;
+  context_.log.Warn(context_.now, "connection of " + peer().address + " closed: " + why);
+  // nghttp2 may have a GOAWAY that says the same to the client.
+  if (started_ && !write_blocked_) {
+    const uint8_t* data = nullptr;
+    for (ssize_t n; output_.size() < kMaxBuffered && (n = nghttp2_session_mem_send(session_.get(), &data)) > 0;) {
+      output_.Copy(Bytes(data, static_cast<size_t>(n)));
+    }
+    if (!output_.empty()) (void)transport_->Write(output_.Front());
+  }
+  transport_->Shutdown();
+  Close();
+}
+
+void Http2Connection::Close() {
+  if (closed_) return;
+  Touch();
+  closed_ = true;
+  // Streams are closed here, each once, whether or not nghttp2 still knows them.
+  for (const auto& stream : streams_) {
+    nghttp2_session_set_stream_user_data(session_.get(), stream->id(), nullptr);
+    stream->Close();
+  }
+  streams_.clear();
+}
+
+GrpcStream& Http2Connection::NewStream(int32_t id) {
+  auto& spare = context_.spare_streams;
+  std::unique_ptr<GrpcStream> stream;
+  if (spare.empty()) {
+    stream = std::make_unique<GrpcStream>(context_);
+  } else {
+    stream = std::move(spare.back());
+    spare.pop_back();
+  }
+  stream->Open(*this, id);
+  stream->index = streams_.size();
+  streams_.push_back(std::move(stream));
+  header_since_ = context_.now;
+  header_bytes_ = 0;
+  return *streams_.back();
+}
+
+void Http2Connection::CloseStream(GrpcStream& stream) {
+  stream.LeaveTo(output_);
+  stream.Close();
+  last_active_ = context_.now;
+  header_since_ = kNever;
+  Touch();
+  const size_t index = stream.index;
+  std::unique_ptr<GrpcStream> owned = std::move(streams_[index]);
+  if (index + 1 != streams_.size()) {
+    streams_[index] = std::move(streams_.back());
+    streams_[index]->index = index;
+  }
+  streams_.pop_back();
+  constexpr size_t kSpare = 1024;
+  if (context_.spare_streams.size() < kSpare) context_.spare_streams.push_back(std::move(owned));
+}
+
+void Http2Connection::CountReset() {
+  if (resets_.Take(context_.now)) return;
+  context_.log.Warn(context_.now, "connection of " + peer().address + " closed: more than max_resets_per_second " +
+                                      std::to_string(context_.limits.max_resets_per_second) + " calls were reset");
+  nghttp2_session_terminate_session(session_.get(), NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+void Http2Connection::SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> fields) {
+  nghttp2_data_provider provider{};
+  provider.source.ptr = &stream;
+  provider.read_callback = Callbacks::Read;
+  nghttp2_submit_response(session_.get(), stream.id(), fields.data(), fields.size(), &provider);
+}
+
+void Http2Connection::Drain() {
+  if (closed_ || draining_) return;
+  draining_ = true;
+  if (!started_) return Close();
+  nghttp2_submit_shutdown_notice(session_.get());
+  nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, nullptr);
+  Touch();
+}
+
+void Http2Connection::End(const Status& status) {
+  if (closed_) return;
+  if (!started_) return Close();
+  for (const auto& stream : streams_) stream->Abort(status);
+  nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);
+  Flush();
+  if (closed_) return;
+  transport_->Shutdown();
+  Close();
+}
+
+TimePoint Http2Connection::NextCheck() const {
+  const Limits& limits = context_.limits;
+  TimePoint at = kNever;
+  if (!established_) at = accepted_ + limits.header_timeout;
+  if (header_since_ != kNever) at = std::min(at, header_since_ + limits.header_timeout);
+  if (streams_.empty()) {
+    if (limits.idle_connection_timeout.count() > 0) at = std::min(at, last_active_ + limits.idle_connection_timeout);
+  }
+  // Both kinds of stalling: a body that doesn't come, replies that are not taken.
+  for (const auto& stream : streams_) {
+    if (const TimePoint since = stream->waiting_since(); since != kNever) {
+      at = std::min(at, since + limits.body_idle_timeout);
+    }
+    if (stream->pending() > 0) at = std::min(at, last_written_ + limits.body_idle_timeout);
+  }
+  if (!output_.empty()) at = std::min(at, last_written_ + limits.body_idle_timeout);
+  return at;
+}
+
+void Http2Connection::Arm() {
+  if (closed_) return;
+  const TimePoint at = NextCheck();
+  // One that comes too early finds nothing to do and sets the next.
+  if (at != kNever && (!armed() || at < this->at())) context_.timers.Set(*this, at);
+}
+
+void Http2Connection::OnTimer() {
+  if (closed_) return;
+  const Limits& limits = context_.limits;
+  const TimePoint now = context_.now;
+  const auto over = [&](TimePoint since, std::chrono::milliseconds limit) { return since + limit <= now; };
+  const auto text = [](const char* name, std::chrono::milliseconds limit) {
+    return std::string(name) + " " + std::to_string(limit.count()) + " ms";
+  };
+  if ((!established_ && over(accepted_, limits.header_timeout)) ||
+      (header_since_ != kNever && over(header_since_, limits.header_timeout))) {
+    return Fail("its header did not come within " + text("header_timeout", limits.header_timeout));
+  }
+  if (streams_.empty() && limits.idle_connection_timeout.count() > 0 &&
+      over(last_active_, limits.idle_connection_timeout)) {
+    nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);
+    closing_ = true;
+    return Touch();
+  }
+  bool sending = !output_.empty();
+  for (const auto& stream : streams_) {
+    sending = sending || stream->pending() > 0;
+    if (const TimePoint since = stream->waiting_since(); since != kNever && over(since, limits.body_idle_timeout)) {
+      stream->Abort({Code::kCancelled, "the request's body did not go on within " +
+                                           text("body_idle_timeout", limits.body_idle_timeout)});
+    }
+  }
+  if (sending && over(last_written_, limits.body_idle_timeout)) {
+    return Fail("it took no reply within " + text("body_idle_timeout", limits.body_idle_timeout));
+  }
+  Arm();
+}
+
+}  // namespace mindserve::gateway

@@ -1,0 +1,93 @@
+// One client's connection: bytes from and to a transport, frames by nghttp2, calls by GrpcStream.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "gateway/grpc_stream.h"
+#include "gateway/http2_session.h"
+#include "gateway/output.h"
+#include "gateway/rate_limit.h"
+#include "gateway/thread_context.h"
+#include "net/transport.h"
+
+namespace mindserve::gateway {
+
+// Belongs to an I/O thread, which flushes it at the end of a round if it is on the context's dirty list, and destroys it
+// once it is closed.
+class Http2Connection final : private TimerNode {
+ public:
+  Http2Connection(ThreadContext& context, std::unique_ptr<net::Transport> transport);
+  ~Http2Connection();
+
+  void Start();
+  // Writes what there is to write. For the end of a round.
+  void Flush();
+  // No more from this client, and nothing for it. To be destroyed, not from within a handler.
+  bool closed() const { return closed_; }
+
+  // Says goodbye: takes no new calls once the client knows, closes when those it has are over.
+  void Drain();
+  // Ends the calls that are left with `status`, and closes, with as much said to the client as the socket takes now.
+  void End(const Status& status);
+
+  uint64_t number() const { return number_; }
+  const net::Peer& peer() const { return transport_->peer(); }
+  size_t calls() const { return streams_.size(); }
+
+  // For streams.
+  nghttp2_session* session() { return session_.get(); }
+  void Touch();  // there is something to write
+  void SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> fields);
+
+  static void SetCallbacks(nghttp2_session_callbacks* callbacks);
+
+ private:
+  struct Callbacks;
+
+  void OnStarted(const Status& status);
+  void AwaitRead();
+  void OnReadable();
+  bool Feed(std::span<const std::byte> bytes);
+  void Pull();
+  void Close();
+  void Fail(const std::string& why);
+
+  GrpcStream& NewStream(int32_t id);
+  void CloseStream(GrpcStream& stream);
+  void CountReset();
+
+  void OnTimer() override;
+  TimePoint NextCheck() const;
+  void Arm();
+
+  ThreadContext& context_;
+  std::unique_ptr<net::Transport> transport_;
+  const uint64_t number_;
+  std::shared_ptr<const Http2Settings> settings_;  // the session's callbacks; shared as the context says
+  Http2Owned<nghttp2_session> session_;
+  std::vector<std::unique_ptr<GrpcStream>> streams_;
+  Output output_;
+  RateLimit resets_;
+
+  TimePoint accepted_;
+  TimePoint last_active_;   // something came, or a call ended
+  TimePoint last_written_;  // the socket took something, or there was nothing for it
+  TimePoint header_since_ = kNever;  // a block of header fields is coming since then
+  size_t header_bytes_ = 0;          // that came meanwhile
+  bool started_ = false;      // the transport's handshake is done
+  bool established_ = false;  // the client's preface and SETTINGS came
+  bool dirty_ = false;
+  bool write_blocked_ = false;
+  bool read_paused_ = false;
+  bool draining_ = false;
+  bool closing_ = false;  // close once everything is written
+  bool closed_ = false;
+};
+
+}  // namespace mindserve::gateway

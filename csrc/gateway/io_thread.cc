@@ -1,0 +1,192 @@
+#include "gateway/io_thread.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "gateway/predict_service.h"
+
+namespace mindserve::gateway {
+
+Result<std::unique_ptr<IoThread>> IoThread::Create(Shared& shared, size_t arena_bytes, int number) {
+  auto port = link::GatewayPort::Create(arena_bytes);
+  if (!port.ok()) return port.status();
+  return std::unique_ptr<IoThread>(new IoThread(shared, *std::move(port), number));
+}
+
+IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int number)
+    : shared_(shared),
+      port_(std::move(port)),
+      memory_(port_->arena(), shared.admission),
+      context_(loop_, memory_),
+      calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); }),
+      health_(router_) {
+  context_.now = Clock::now();
+  context_.http2 = std::make_shared<const Http2Settings>();
+  context_.services[kPredictPath] =
+      std::make_unique<PredictService>(context_.limits, shared_.admission, router_, calls_);
+  context_.services[kHealthCheckPath] = std::make_unique<HealthCheckService>(health_);
+  context_.services[kHealthWatchPath] = std::make_unique<HealthWatchService>(health_);
+  thread_ = std::thread([this, number] {
+    pthread_setname_np(pthread_self(), ("ms-io-" + std::to_string(number)).c_str());
+    bell_ = loop_.NewWatch(port_->bell_fd());
+    timer_ = loop_.NewTimer();
+    grace_ = loop_.NewTimer();
+    AwaitBell();
+    loop_.Run(this);
+  });
+}
+
+IoThread::~IoThread() {
+  loop_.Post([this] {
+    TearDown();
+    loop_.Stop();
+  });
+  thread_.join();
+}
+
+void IoThread::TearDown() {
+  for (const Connected& each : connections_) each.connection->End({Code::kUnavailable, "the server is shutting down"});
+  connections_.clear();
+  for (const auto& worker : std::exchange(workers_, {})) {
+    router_.RemoveWorker(worker);
+    calls_.Remove(worker);
+  }
+  bell_.reset();
+  timer_.reset();
+  grace_.reset();
+  drained_ = nullptr;
+}
+
+void IoThread::AwaitBell() {
+  bell_->AwaitReadable([this] { AwaitBell(); });  // being awake is all that it is for
+}
+
+bool IoThread::PrepareSleep() {
+  port_->Asleep();
+  return !calls_.HasWork();
+}
+
+void IoThread::Awake() {
+  port_->Awake();
+  context_.now = Clock::now();
+}
+
+void IoThread::RoundEnd() {
+  calls_.Poll();
+  // Workers first: they may begin while replies are written.
+  calls_.Flush();
+  FlushConnections();
+  calls_.Flush();
+  SetTimer();
+}
+
+void IoThread::FlushConnections() {
+  bool gone = false;
+  // Closing a connection may touch it again.
+  while (!context_.dirty.empty()) {
+    for (Http2Connection* connection : std::exchange(context_.dirty, {})) {
+      connection->Flush();
+      gone = gone || connection->closed();
+    }
+  }
+  if (!gone) return;
+  std::erase_if(connections_, [](const Connected& each) { return each.connection->closed(); });
+  context_.counters.connections.Set(connections_.size());
+  CheckDrained();
+}
+
+void IoThread::SetTimer() {
+  const TimePoint next = context_.timers.next();
+  if (!timer_ || next >= timer_at_) return;
+  timer_at_ = next;
+  timer_->Start(next, [this] {
+    timer_at_ = kNever;
+    context_.now = Clock::now();
+    context_.timers.RunDue(context_.now);
+  });
+}
+
+void IoThread::Serve(const Limits& limits) {
+  context_.limits = limits;
+  drained_ = nullptr;
+  grace_->Cancel();
+  health_.SetServing(true);
+}
+
+void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls) {
+  if (!health_.serving()) return;
+  auto transport = net::NewTransport(loop_, std::move(socket), std::move(tls));
+  const std::string peer = transport->peer().address;
+  auto place = shared_.peers.Enter(peer, context_.limits.max_connections, context_.limits.max_connections_per_peer);
+  if (!place) {
+    context_.log.Warn(context_.now, "connection of " + peer + " refused: max_connections " +
+                                        std::to_string(context_.limits.max_connections) +
+                                        " or max_connections_per_peer " +
+                                        std::to_string(context_.limits.max_connections_per_peer) + " is reached");
+    return;
+  }
+  connections_.push_back({std::make_unique<Http2Connection>(context_, std::move(transport)), *std::move(place)});
+  context_.counters.connections.Set(connections_.size());
+  connections_.back().connection->Start();
+}
+
+void IoThread::Drain(std::chrono::milliseconds grace, std::function<void()> done) {
+  drained_ = std::move(done);
+  health_.SetServing(false);
+  for (const Connected& each : connections_) each.connection->Drain();
+  grace_->Start(Clock::now() + grace, [this] {
+    const Status status(Code::kUnavailable, "the server is shutting down");
+    for (const Connected& each : connections_) each.connection->End(status);
+  });
+  CheckDrained();
+}
+
+void IoThread::CheckDrained() {
+  if (!drained_ || !connections_.empty()) return;
+  grace_->Cancel();
+  std::exchange(drained_, nullptr)();
+}
+
+void IoThread::DeclareServable(const std::string& name) {
+  router_.Declare(name);
+  health_.Changed();
+}
+
+void IoThread::RemoveServable(const std::string& name) {
+  router_.Remove(name);
+  health_.Changed();
+}
+
+void IoThread::AddWorker(WorkerSpec spec, std::unique_ptr<link::Lane> lane) {
+  auto worker = std::make_shared<WorkerEnd>(std::move(spec), std::move(lane));
+  workers_.push_back(worker);
+  calls_.Add(worker);
+  router_.AddWorker(std::move(worker));
+  health_.Changed();
+}
+
+std::shared_ptr<WorkerEnd> IoThread::FindWorker(uint64_t id) const {
+  const auto found = std::ranges::find(workers_, id, [](const auto& worker) { return worker->spec().id; });
+  return found == workers_.end() ? nullptr : *found;
+}
+
+void IoThread::DrainWorker(uint64_t id) {
+  if (const auto worker = FindWorker(id)) {
+    worker->draining = true;
+    health_.Changed();
+  }
+}
+
+void IoThread::RemoveWorker(uint64_t id) {
+  const auto worker = FindWorker(id);
+  if (!worker) return;
+  std::erase(workers_, worker);
+  router_.RemoveWorker(worker);
+  calls_.Remove(worker);
+  health_.Changed();
+}
+
+}  // namespace mindserve::gateway

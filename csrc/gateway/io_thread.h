@@ -1,0 +1,93 @@
+// A thread that owns connections, a request arena and a lane to every worker. Nothing of it is shared on a call's way.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "gateway/health_service.h"
+#include "gateway/http2_connection.h"
+#include "gateway/peer_count.h"
+#include "gateway/router.h"
+#include "gateway/thread_context.h"
+#include "gateway/worker_calls.h"
+#include "link/lane.h"
+#include "net/event_loop.h"
+#include "net/tls.h"
+
+namespace mindserve::gateway {
+
+// What the I/O threads of a gateway share. Thread-safe.
+struct Shared {
+  Admission admission;
+  PeerCount peers;
+  // A worker broke the link's rules: it is to be taken for dead.
+  std::function<void(uint64_t worker, const Status& why)> worker_fault;
+};
+
+class IoThread final : private net::RoundHooks {
+ public:
+  // `shared` outlives the thread. `arena_bytes`: the most that requests may take here.
+  static Result<std::unique_ptr<IoThread>> Create(Shared& shared, size_t arena_bytes, int number);
+  // Closes everything at once, and ends.
+  ~IoThread();
+
+  // Any thread:
+  net::EventLoop& loop() { return loop_; }
+  link::GatewayPort& port() { return *port_; }
+  const Counters& counters() const { return context_.counters; }
+
+  // On this thread only, by Post:
+  void Serve(const Limits& limits);  // from now on connections come
+  void AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls);
+  // Lets the connections end for `grace`, then ends them; `done` is called when there are none.
+  void Drain(std::chrono::milliseconds grace, std::function<void()> done);
+
+  void DeclareServable(const std::string& name);
+  void RemoveServable(const std::string& name);
+  void AddWorker(WorkerSpec spec, std::unique_ptr<link::Lane> lane);
+  void DrainWorker(uint64_t id);
+  void RemoveWorker(uint64_t id);
+
+ private:
+  IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int number);
+
+  void RoundEnd() override;
+  bool PrepareSleep() override;
+  void Awake() override;
+
+  void AwaitBell();
+  void SetTimer();
+  void FlushConnections();
+  void CheckDrained();
+  void TearDown();
+  std::shared_ptr<WorkerEnd> FindWorker(uint64_t id) const;
+
+  Shared& shared_;
+  net::EventLoop loop_;
+  std::unique_ptr<link::GatewayPort> port_;
+  RequestMemory memory_;
+  ThreadContext context_;
+  WorkerCalls calls_;
+  Router router_;
+  Health health_;
+  std::unique_ptr<net::Watch> bell_;
+  std::unique_ptr<net::Timer> timer_;
+  TimePoint timer_at_ = kNever;
+  std::unique_ptr<net::Timer> grace_;
+  std::function<void()> drained_;
+  struct Connected {
+    std::unique_ptr<Http2Connection> connection;
+    PeerCount::Place place;
+  };
+  std::vector<Connected> connections_;
+  std::vector<std::shared_ptr<WorkerEnd>> workers_;
+  std::thread thread_;
+};
+
+}  // namespace mindserve::gateway

@@ -1,0 +1,83 @@
+#include "gateway/message_reader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+namespace mindserve::gateway {
+namespace {
+
+Status NoMemory(const Admission& admission) {
+  return {Code::kResourceExhausted,
+          "enqueued bytes exceed the limit max_enqueued_bytes " + std::to_string(admission.max_bytes())};
+}
+
+}  // namespace
+
+bool MessageReader::Fail(Status status, bool retry) {
+  error_ = {std::move(status), retry};
+  message_.reset();
+  inflater_.reset();
+  inflated_ = {};
+  return false;
+}
+
+bool MessageReader::Begin() {
+  const auto byte = [&](size_t i) { return static_cast<size_t>(prefix_[i]); };
+  length_ = byte(1) << 24 | byte(2) << 16 | byte(3) << 8 | byte(4);
+  taken_ = 0;
+  if (byte(0) > 1) {
+    return Fail({Code::kInternal, "broken gRPC framing: a message's compressed flag is " + std::to_string(byte(0)) +
+                                      ", expected 0 or 1"});
+  }
+  if (length_ > max_bytes_) return Fail(TooLarge(max_bytes_));
+  if (byte(0) == 1) {
+    if (encoding_ == Encoding::kNone || encoding_ == Encoding::kIdentity) {
+      return Fail({Code::kInternal, "a message is flagged as compressed, but grpc-encoding names no compression"});
+    }
+    inflater_.emplace(max_bytes_);
+    inflated_ = BytesTicket(memory_.admission());
+    return true;
+  }
+  message_ = memory_.Allocate(length_);
+  if (!message_) return Fail(NoMemory(memory_.admission()), true);
+  return true;
+}
+
+bool MessageReader::Complete(std::optional<Message>* message) {
+  prefix_size_ = 0;
+  if (inflater_) {
+    if (Status status = inflater_->End(); !status.ok()) return Fail(std::move(status));
+    message_ = memory_.Allocate(inflater_->output().size());
+    if (!message_) return Fail(NoMemory(memory_.admission()), true);
+    inflated_ = {};
+    std::ranges::copy(inflater_->output(), message_->bytes().begin());
+    inflater_.reset();
+  }
+  *message = std::exchange(message_, std::nullopt);
+  return true;
+}
+
+bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message>* message) {
+  if (prefix_size_ < kPrefix) {
+    const size_t n = std::min(data->size(), kPrefix - prefix_size_);
+    std::copy_n(data->begin(), n, prefix_.begin() + static_cast<ptrdiff_t>(prefix_size_));
+    *data = data->subspan(n);
+    prefix_size_ += n;
+    if (prefix_size_ < kPrefix) return false;
+    if (!Begin()) return false;
+  }
+  const std::span<const std::byte> piece = data->first(std::min(data->size(), length_ - taken_));
+  *data = data->subspan(piece.size());
+  if (inflater_) {
+    if (Status status = inflater_->Feed(piece); !status.ok()) return Fail(std::move(status));
+    if (!inflated_.GrowTo(inflater_->output().size())) return Fail(NoMemory(memory_.admission()), true);
+  } else if (!piece.empty()) {
+    std::memcpy(message_->bytes().data() + taken_, piece.data(), piece.size());
+  }
+  taken_ += piece.size();
+  return taken_ == length_ && Complete(message);
+}
+
+}  // namespace mindserve::gateway

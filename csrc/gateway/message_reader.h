@@ -1,0 +1,57 @@
+// gRPC's framing: messages with a prefix of five bytes, cut from a stream of bytes that knows nothing of them.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "base/status.h"
+#include "gateway/inflater.h"
+#include "gateway/request_memory.h"
+
+namespace mindserve::gateway {
+
+// grpc-encoding of a request.
+enum class Encoding : uint8_t { kNone, kIdentity, kGzip };
+
+class MessageReader {
+ public:
+  // `max_bytes` of a message, compressed or not.
+  MessageReader(RequestMemory& memory, size_t max_bytes, Encoding encoding)
+      : memory_(memory), max_bytes_(max_bytes), encoding_(encoding) {}
+
+  struct Error {
+    Status status;
+    bool retry = false;  // it may work later
+  };
+
+  // Takes bytes from the front of `data`, up to the end of a message. True if `message` then holds one; false with an error
+  // if error() says so, else everything was taken and there is no message yet.
+  bool Feed(std::span<const std::byte>* data, std::optional<Message>* message);
+  const Error& error() const { return error_; }
+
+  // Whether the stream stops within a message.
+  bool within() const { return prefix_size_ > 0; }
+
+ private:
+  bool Fail(Status status, bool retry = false);
+  bool Begin();
+  bool Complete(std::optional<Message>* message);
+
+  static constexpr size_t kPrefix = 5;
+  RequestMemory& memory_;
+  size_t max_bytes_;
+  Encoding encoding_;
+  std::array<std::byte, kPrefix> prefix_{};
+  size_t prefix_size_ = 0;
+  size_t length_ = 0;  // of the message as sent
+  size_t taken_ = 0;   // of it
+  std::optional<Message> message_;
+  std::optional<Inflater> inflater_;
+  BytesTicket inflated_;  // the inflater's output counts as well
+  Error error_;
+};
+
+}  // namespace mindserve::gateway

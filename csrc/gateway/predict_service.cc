@@ -1,0 +1,214 @@
+#include "gateway/predict_service.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "gateway/grpc_text.h"
+
+namespace mindserve::gateway {
+namespace {
+
+// "Servable(add) method(add_common) version(1)"; names as the client gave them, cut where they are absurd.
+std::string Describe(std::string_view servable, std::string_view method, uint64_t version) {
+  constexpr size_t kLongest = 256;
+  std::string text = "Servable(";
+  text.append(servable.substr(0, kLongest)).append(") method(").append(method.substr(0, kLongest)).append(")");
+  if (version != 0) text.append(" version(").append(std::to_string(version)).append(")");
+  return text;
+}
+
+}  // namespace
+
+// One request.
+class PredictCall final : public CallHandler, public WorkerCallListener {
+ public:
+  PredictCall(PredictService& service, Call& call) : service_(service), call_(call) {}
+  ~PredictCall() override { GiveUp(); }
+
+  void OnMessage(Message message) override { message_ = std::move(message); }
+  void OnHalfClose() override;
+  void OnCancel() override { GiveUp(); }
+
+  void OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) override;
+  void OnWorkerEnd(uint32_t tag, Status status) override;
+  void OnWorkerLost(uint32_t tag) override;
+
+ private:
+  // A worker's share of the instances.
+  struct Part {
+    WorkerCalls::Payload payload;
+    uint64_t call = 0;
+    size_t attempts = 0;
+    bool waiting = false;
+    bool has_errors = false;
+    std::optional<ReplyPart> reply;
+  };
+
+  void AnswerError(wire::ErrorCode code, const std::string& text);
+  void Fail(Status status, Metadata trailing = {});
+  void Send(uint32_t tag, const Router::Target& target);
+  void Complete();
+  void GiveUp();
+
+  PredictService& service_;
+  Call& call_;
+  std::optional<Message> message_;    // until it is dispatched
+  std::shared_ptr<Request> request_;  // from then on, until the call is answered
+  std::string_view servable_;         // these two lie in the request
+  std::string_view method_;
+  uint64_t version_ = 0;
+  wire::Extent spec_;
+  std::vector<Part> parts_;
+  size_t missing_ = 0;  // parts without an answer
+};
+
+std::unique_ptr<CallHandler> PredictService::Start(Call& call) { return std::make_unique<PredictCall>(*this, call); }
+
+void PredictCall::OnHalfClose() {
+  wire::Route& route = service_.route_;
+  Status status = wire::ReadRoute(message_->bytes(), service_.limits_.max_instances_per_request, &route);
+  if (!status.ok()) return Fail(std::move(status));
+  spec_ = route.spec;
+
+  const size_t workers = service_.router_.Workers(route.servable, route.version);
+  // A worker's share is at least two instances, else the handing about costs more than it gains.
+  const size_t shares = std::clamp<size_t>(route.instances.size() / 2, 1, std::max<size_t>(workers, 1));
+  std::vector<Router::Target>& targets = service_.targets_;
+  switch (service_.router_.Find(route.servable, route.method, route.version, shares, &targets)) {
+    case Router::Outcome::kNoServable:
+      return AnswerError(wire::ErrorCode::kServableUnavailable,
+                         "Request " + Describe(route.servable, route.method, route.version) +
+                             ", servable is not available");
+    case Router::Outcome::kNoMethod:
+      return AnswerError(wire::ErrorCode::kInvalidInput, "Request " +
+                                                             Describe(route.servable, route.method, route.version) +
+                                                             ", method is not available");
+    case Router::Outcome::kNoWorker:
+      return Fail({Code::kUnavailable, "Request " + Describe(route.servable, route.method, route.version) +
+                                           ", no worker of the servable is running: it is starting, or was stopped"});
+    case Router::Outcome::kFound:
+      break;
+  }
+  if (route.instances.empty()) {
+    return AnswerError(wire::ErrorCode::kInvalidInput, "Request " +
+                                                           Describe(route.servable, route.method, route.version) +
+                                                           ", instances count is 0, expected at least one");
+  }
+  Ticket ticket = Ticket::Take(service_.admission_);
+  if (!ticket) {
+    return Fail({Code::kResourceExhausted, "enqueued requests count exceeds the limit " +
+                                               std::to_string(service_.admission_.max_requests()) +
+                                               " (max_enqueued_requests)"},
+                {{kRetryPushbackKey, kRetryPushbackMs}});
+  }
+
+  servable_ = route.servable;
+  method_ = route.method;
+  version_ = route.version;
+  request_ = std::make_shared<Request>(Request{*std::move(message_), std::move(ticket)});
+  message_.reset();
+  parts_.resize(targets.size());
+  missing_ = targets.size();
+  size_t begin = 0;
+  for (uint32_t i = 0; i < parts_.size(); ++i) {
+    const size_t end = route.instances.size() * (i + 1) / parts_.size();
+    const wire::Extent& first = route.instances[begin];
+    const wire::Extent& last = route.instances[end - 1];
+    parts_[i].payload = {.offset = first.offset,
+                         .length = last.offset + last.length - first.offset,
+                         .instances = static_cast<uint32_t>(end - begin)};
+    begin = end;
+    Send(i, targets[i]);
+  }
+}
+
+void PredictCall::Send(uint32_t tag, const Router::Target& target) {
+  Part& part = parts_[tag];
+  ++part.attempts;
+  part.waiting = true;
+  part.call = service_.calls_.Open(target.worker, target.method, part.payload, request_, call_.deadline(),
+                                   call_.client(), *this, tag);
+}
+
+void PredictCall::OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) {
+  if (!request_) return;
+  Part& part = parts_[tag];
+  if (!ends) {
+    return Fail({Code::kInternal, "servable '" + std::string(servable_) + "': its worker answered with a stream of messages"});
+  }
+  part.waiting = false;
+  part.has_errors = has_errors;
+  part.reply = std::move(payload);
+  if (--missing_ == 0) Complete();
+}
+
+void PredictCall::Complete() {
+  const auto spec = request_->message.bytes().subspan(spec_.offset, spec_.length);
+  Reply reply;
+  reply.reserve(1 + 2 * parts_.size());
+  reply.emplace_back(wire::SpecField({reinterpret_cast<const char*>(spec.data()), spec.size()}));
+  const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
+  for (Part& part : parts_) {
+    reply.push_back(*std::move(part.reply));
+    if (has_errors && !part.has_errors) reply.emplace_back(wire::SuccessErrors(part.payload.instances));
+  }
+  request_->ticket.Release();
+  request_.reset();
+  parts_.clear();
+  call_.Send(std::move(reply));
+  call_.Finish(Status::Ok());
+}
+
+void PredictCall::OnWorkerEnd(uint32_t tag, Status status) {
+  if (!request_) return;
+  parts_[tag].waiting = false;
+  Fail(std::move(status));
+}
+
+void PredictCall::OnWorkerLost(uint32_t tag) {
+  if (!request_) return;
+  Part& part = parts_[tag];
+  part.waiting = false;
+  std::vector<Router::Target>& targets = service_.targets_;
+  if (part.attempts < service_.limits_.max_attempts &&
+      service_.router_.Find(servable_, method_, version_, 1, &targets) == Router::Outcome::kFound) {
+    return Send(tag, targets.front());
+  }
+  Fail({Code::kUnavailable, "servable '" + std::string(servable_) + "': the worker that held this request died" +
+                                (part.attempts > 1 ? ", at attempt " + std::to_string(part.attempts) +
+                                                         " of max_attempts " +
+                                                         std::to_string(service_.limits_.max_attempts)
+                                                   : std::string())});
+}
+
+void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
+  const auto spec = message_->bytes().subspan(spec_.offset, spec_.length);
+  Reply reply;
+  reply.emplace_back(wire::ErrorReply({reinterpret_cast<const char*>(spec.data()), spec.size()}, code, text));
+  message_.reset();
+  call_.Send(std::move(reply));
+  call_.Finish(Status::Ok());
+}
+
+void PredictCall::Fail(Status status, Metadata trailing) {
+  GiveUp();
+  call_.Finish(std::move(status), std::move(trailing));
+}
+
+void PredictCall::GiveUp() {
+  message_.reset();
+  bool held = false;
+  for (const Part& part : parts_) {
+    if (!part.waiting) continue;
+    service_.calls_.Cancel(part.call);
+    held = true;
+  }
+  // A request that a worker still has counts until the worker has let go of it.
+  if (request_ && !held) request_->ticket.Release();
+  request_.reset();
+  parts_.clear();
+}
+
+}  // namespace mindserve::gateway

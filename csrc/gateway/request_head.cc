@@ -1,0 +1,89 @@
+#include "gateway/request_head.h"
+
+#include <utility>
+
+#include "gateway/grpc_text.h"
+
+namespace mindserve::gateway {
+
+void RequestHead::Clear() {
+  path_.clear();
+  post_ = grpc_ = false;
+  encoding_ = Encoding::kNone;
+  timeout_.reset();
+  status_ = Status::Ok();
+  list_size_ = 0;
+  text_.clear();
+  fields_.clear();
+  metadata_.clear();
+  made_ = false;
+}
+
+void RequestHead::Fail(Code code, std::string text) {
+  if (status_.ok()) status_ = Status(code, std::move(text));
+}
+
+void RequestHead::Add(std::string_view name, std::string_view value, size_t max_bytes) {
+  constexpr size_t kFieldCost = 32;  // RFC 9113, section 6.5.2
+  list_size_ += name.size() + value.size() + kFieldCost;
+  const bool fits = list_size_ <= max_bytes;
+  if (!fits) {
+    Fail(Code::kResourceExhausted,
+         "the call's metadata is larger than max_metadata_bytes " + std::to_string(max_bytes) + " allows");
+  }
+  // What decides on the form of the answer is looked at in any case.
+  if (name == ":method") {
+    post_ = value == "POST";
+  } else if (name == "content-type") {
+    grpc_ = IsGrpcContentType(value);
+  }
+  if (!fits) return;
+  if (name == ":path") {
+    path_.assign(value);
+  } else if (name == "grpc-timeout") {
+    timeout_ = ParseTimeout(value);
+    if (!timeout_) Fail(Code::kInternal, "malformed grpc-timeout '" + std::string(value) + "'");
+  } else if (name == "grpc-encoding") {
+    if (value == "identity") {
+      encoding_ = Encoding::kIdentity;
+    } else if (value == "gzip") {
+      encoding_ = Encoding::kGzip;
+    } else {
+      Fail(Code::kUnimplemented,
+           "grpc-encoding '" + std::string(value) + "' is not supported, only identity and gzip are");
+    }
+  } else if (IsMetadataKey(name)) {
+    fields_.push_back({text_.size(), name.size(), value.size()});
+    text_.append(name).append(value);
+  }
+}
+
+int RequestHead::http_error() const {
+  if (!post_) return 405;
+  return grpc_ ? 0 : 415;
+}
+
+const Metadata& RequestHead::metadata() const {
+  if (made_) return metadata_;
+  made_ = true;
+  const std::string_view text = text_;
+  for (const Field& field : fields_) {
+    const std::string_view name = text.substr(field.name, field.name_size);
+    std::string_view value = text.substr(field.name + field.name_size, field.value_size);
+    if (!IsBinaryKey(name)) {
+      metadata_.emplace_back(name, value);
+      continue;
+    }
+    // Several values of one key may have been joined by commas on the way.
+    for (bool more = true; more;) {
+      const size_t comma = value.find(',');
+      more = comma != std::string_view::npos;
+      // A value that is no base64 is left out: no service can have meant it.
+      if (auto bytes = Base64Decode(value.substr(0, comma))) metadata_.emplace_back(name, std::move(*bytes));
+      if (more) value.remove_prefix(comma + 1);
+    }
+  }
+  return metadata_;
+}
+
+}  // namespace mindserve::gateway

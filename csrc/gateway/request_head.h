@@ -1,0 +1,54 @@
+// The header fields of a call, as they come.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "gateway/call.h"
+#include "gateway/message_reader.h"
+
+namespace mindserve::gateway {
+
+class RequestHead {
+ public:
+  void Clear();  // keeps its memory
+
+  // `max_bytes`: max_metadata_bytes, counted as HTTP/2 counts a header list.
+  void Add(std::string_view name, std::string_view value, size_t max_bytes);
+
+  // What is wrong in terms of HTTP: 0, or the status to answer with.
+  int http_error() const;
+  // What is wrong in terms of gRPC.
+  const Status& status() const { return status_; }
+
+  std::string_view path() const { return path_; }
+  Encoding encoding() const { return encoding_; }
+  std::optional<std::chrono::nanoseconds> timeout() const { return timeout_; }
+  // Made when first asked for.
+  const Metadata& metadata() const;
+
+ private:
+  struct Field {
+    size_t name, name_size, value_size;  // the value follows the name
+  };
+  void Fail(Code code, std::string text);
+
+  std::string path_;
+  bool post_ = false;
+  bool grpc_ = false;
+  Encoding encoding_ = Encoding::kNone;
+  std::optional<std::chrono::nanoseconds> timeout_;
+  Status status_;
+  size_t list_size_ = 0;
+  std::string text_;  // names and values of the metadata
+  std::vector<Field> fields_;
+  mutable Metadata metadata_;
+  mutable bool made_ = false;
+};
+
+}  // namespace mindserve::gateway

@@ -1,0 +1,80 @@
+#include "gateway/router.h"
+
+#include <algorithm>
+
+namespace mindserve::gateway {
+
+size_t Router::Version::Routable() const {
+  return static_cast<size_t>(std::ranges::count_if(workers, [](const auto& worker) { return worker->routable(); }));
+}
+
+void Router::Declare(const std::string& servable) { servables_.try_emplace(servable); }
+
+void Router::Remove(const std::string& servable) { servables_.erase(servable); }
+
+void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
+  const WorkerSpec& spec = worker->spec();
+  Version& version = servables_[spec.servable][spec.version];
+  version.methods = spec.methods;
+  version.workers.push_back(std::move(worker));
+}
+
+void Router::RemoveWorker(const std::shared_ptr<WorkerEnd>& worker) {
+  const auto servable = servables_.find(worker->spec().servable);
+  if (servable == servables_.end()) return;
+  const auto version = servable->second.find(worker->spec().version);
+  if (version != servable->second.end()) std::erase(version->second.workers, worker);
+}
+
+template <typename V>
+auto Router::Choose(V& versions, uint64_t version) -> decltype(&versions.begin()->second) {
+  if (version != 0) {
+    const auto found = versions.find(version);
+    return found == versions.end() ? nullptr : &found->second;
+  }
+  for (auto& [number, candidate] : versions) {
+    if (candidate.Routable() > 0) return &candidate;
+  }
+  return versions.empty() ? nullptr : &versions.begin()->second;
+}
+
+size_t Router::Workers(std::string_view servable, uint64_t version) const {
+  const auto found = servables_.find(servable);
+  if (found == servables_.end()) return 0;
+  const Version* chosen = Choose(found->second, version);
+  return chosen == nullptr ? 0 : chosen->Routable();
+}
+
+Router::Outcome Router::Find(std::string_view servable, std::string_view method, uint64_t number, size_t count,
+                             std::vector<Target>* targets) {
+  targets->clear();
+  const auto found = servables_.find(servable);
+  if (found == servables_.end()) return Outcome::kNoServable;
+  Version* version = Choose(found->second, number);
+  // A servable that is declared and has never had a worker is being started: its versions are not known yet.
+  if (version == nullptr) return found->second.empty() ? Outcome::kNoWorker : Outcome::kNoServable;
+  if (std::ranges::find(version->methods, method) == version->methods.end()) return Outcome::kNoMethod;
+  const size_t n = version->workers.size();
+  if (n > 0) version->turn = (version->turn + 1) % n;
+  for (size_t i = 0; i < n; ++i) {
+    const std::shared_ptr<WorkerEnd>& worker = version->workers[(version->turn + i) % n];
+    if (!worker->routable()) continue;
+    const int index = worker->MethodIndex(method);
+    if (index >= 0) targets->push_back({worker, static_cast<uint16_t>(index)});
+  }
+  if (targets->empty()) return Outcome::kNoWorker;
+  if (targets->size() > 1) {
+    std::ranges::stable_sort(*targets, {}, [](const Target& target) { return target.worker->load; });
+  }
+  if (targets->size() > count) targets->erase(targets->begin() + static_cast<ptrdiff_t>(count), targets->end());
+  return Outcome::kFound;
+}
+
+bool Router::Alive(std::string_view servable) const {
+  const auto found = servables_.find(servable);
+  return found != servables_.end() && std::ranges::any_of(found->second, [](const auto& version) {
+           return version.second.Routable() > 0;
+         });
+}
+
+}  // namespace mindserve::gateway

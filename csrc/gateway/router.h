@@ -1,0 +1,56 @@
+// Servable -> versions -> workers, as one I/O thread knows them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gateway/service_table.h"
+#include "gateway/worker_calls.h"
+
+namespace mindserve::gateway {
+
+// Belongs to one I/O thread.
+class Router {
+ public:
+  void Declare(const std::string& servable);
+  void Remove(const std::string& servable);
+  void AddWorker(std::shared_ptr<WorkerEnd> worker);
+  // The worker is gone for good. What it served stays known until the servable is removed.
+  void RemoveWorker(const std::shared_ptr<WorkerEnd>& worker);
+
+  struct Target {
+    std::shared_ptr<WorkerEnd> worker;
+    uint16_t method = 0;
+  };
+  enum class Outcome : uint8_t { kFound, kNoServable, kNoMethod, kNoWorker };
+  // Who can answer: up to `count` workers of one version, the least loaded first, those of equal load in turn. Version 0: the
+  // newest that has a worker.
+  Outcome Find(std::string_view servable, std::string_view method, uint64_t version, size_t count,
+               std::vector<Target>* targets);
+  // How many workers could answer.
+  size_t Workers(std::string_view servable, uint64_t version) const;
+
+  // For health: whether it is known, and whether a worker lives that takes requests.
+  bool Known(std::string_view servable) const { return servables_.contains(servable); }
+  bool Alive(std::string_view servable) const;
+
+ private:
+  struct Version {
+    std::vector<std::shared_ptr<WorkerEnd>> workers;
+    std::vector<std::string> methods;  // of the worker that was added last
+    size_t turn = 0;
+    size_t Routable() const;
+  };
+  using Versions = std::map<uint64_t, Version, std::greater<>>;  // the newest first
+
+  template <typename V>
+  static auto Choose(V& versions, uint64_t version) -> decltype(&versions.begin()->second);
+
+  StringMap<Versions> servables_;
+};
+
+}  // namespace mindserve::gateway

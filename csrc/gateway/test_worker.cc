@@ -1,0 +1,161 @@
+#include "gateway/test_worker.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "wire/predict.h"
+
+namespace mindserve::gateway {
+namespace {
+
+enum Method : uint16_t { kAdd, kHold, kEnd, kDie, kRogue, kBig };
+
+// Unaligned views of the request.
+std::vector<float> Floats(const Tensor& tensor) {
+  std::vector<float> values(tensor.data().size() / sizeof(float));
+  std::memcpy(values.data(), tensor.data().data(), values.size() * sizeof(float));
+  return values;
+}
+
+wire::InstanceReply Add(const std::vector<Tensor>& inputs) {
+  const std::vector<float> x1 = Floats(inputs[0]);
+  const std::vector<float> x2 = Floats(inputs[1]);
+  std::span<std::byte> bytes;
+  auto y = Tensor::Allocate(DType::kFloat32, inputs[0].shape(), &bytes);
+  wire::InstanceReply reply;
+  std::vector<float> sums(x1.size());
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] = x1[i] + x2[i];
+  std::memcpy(bytes.data(), sums.data(), bytes.size());
+  reply.outputs.push_back(*std::move(y));
+  return reply;
+}
+
+}  // namespace
+
+const std::vector<std::string>& TestWorker::Methods() {
+  static const std::vector<std::string> methods = {"add", "hold", "end", "die", "rogue", "big"};
+  return methods;
+}
+
+TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version,
+                       size_t reply_arena) {
+  int fds[2];
+  EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+  socket_.reset(fds[0]);
+  command_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  constexpr std::chrono::seconds kPatience{20};
+  thread_ = std::thread([this, reply_arena, kPatience] {
+    auto link = link::WorkerLink::Connect(socket_.get(), reply_arena, kPatience);
+    ASSERT_TRUE(link.ok()) << link.status().ToString();
+    link_ = *std::move(link);
+    Run();
+  });
+  const Status attached = gateway.AttachWorker(UniqueFd(fds[1]), {id, servable, version, Methods()}, kPatience);
+  EXPECT_TRUE(attached.ok()) << attached.ToString();
+}
+
+TestWorker::~TestWorker() { Die(); }
+
+void TestWorker::Die() {
+  if (!thread_.joinable()) return;
+  stop_ = true;
+  ::eventfd_write(command_.get(), 1);
+  thread_.join();
+  socket_.reset();
+}
+
+void TestWorker::Resume() {
+  resumed_ = true;
+  ::eventfd_write(command_.get(), 1);
+}
+
+void TestWorker::Run() {
+  while (!stop_) {
+    for (size_t lane = 0; lane < link_->lanes(); ++lane) {
+      link::GatewayFrame frame;
+      while (!stop_ && link_->Receive(lane, &frame)) Take(lane, frame);
+    }
+    if (!link_->fault().ok()) faulty_ = true;
+    if (resumed_) {
+      for (const Held& held : std::exchange(held_, {})) Answer(held.lane, held.frame);
+      held_count_ = 0;
+    }
+    link_->Flush();
+    if (link_->PrepareSleep() && !stop_) {
+      std::array<pollfd, 3> wait{{{link_->bell_fd(), POLLIN, 0}, {command_.get(), POLLIN, 0}, {socket_.get(), 0, 0}}};
+      ::poll(wait.data(), wait.size(), -1);
+      uint64_t count;
+      (void)!::read(command_.get(), &count, sizeof(count));
+      if ((wait[2].revents & (POLLHUP | POLLERR)) != 0) stop_ = true;
+    }
+    link_->Awake();
+  }
+  ::shutdown(socket_.get(), SHUT_RDWR);
+}
+
+void TestWorker::Take(size_t lane, const link::GatewayFrame& frame) {
+  if (frame.type == link::FrameType::kCancel) {
+    ++cancels_;
+    const auto found = std::ranges::find(held_, frame.call, [](const Held& held) { return held.frame.call; });
+    if (found != held_.end()) {
+      link_->SendEnd(lane, frame.call, {Code::kCancelled, "cancelled"}, link::kReleased);
+      held_.erase(found);
+      --held_count_;
+    }
+    return;
+  }
+  if (frame.type != link::FrameType::kMessage) return;
+  ++calls_;
+  instances_ += frame.instances;
+  last_deadline_ns_ = frame.deadline_ns;
+  switch (frame.method) {
+    case kHold:
+      held_.push_back({lane, frame});
+      ++held_count_;
+      return;
+    case kEnd:
+      return link_->SendEnd(lane, frame.call, {Code::kFailedPrecondition, "this is the end"}, link::kReleased);
+    case kDie:
+      stop_ = true;
+      return;
+    case kRogue:
+      return link_->SendEnd(lane, frame.call + 1000, {Code::kInternal, "whose is this?"}, link::kReleased);
+    default:
+      return Answer(lane, frame);
+  }
+}
+
+void TestWorker::Answer(size_t lane, const link::GatewayFrame& frame) {
+  const std::vector<std::string> inputs = {"x1", "x2"};
+  const std::vector<std::string> outputs = {"y"};
+  std::vector<wire::InstanceReply> replies;
+  wire::InstanceReader reader(frame.payload, inputs, nullptr);
+  while (reader.Next()) {
+    std::vector<Tensor> slots;
+    if (const Status status = reader.Read(&slots); !status.ok()) {
+      replies.push_back({{}, wire::ErrorCode::kInvalidInput, status.message()});
+    } else if (frame.method == kBig) {
+      const auto size = static_cast<size_t>(Floats(slots[0]).front() * (1 << 20));
+      replies.push_back({{Tensor::Text(DType::kBytes, std::string(size, 'x'))}, wire::ErrorCode::kSuccess, {}});
+    } else {
+      replies.push_back(Add(slots));
+    }
+  }
+  EXPECT_TRUE(reader.status().ok()) << reader.status().ToString();
+  EXPECT_EQ(replies.size(), frame.instances);
+  const wire::ReplyWriter writer(outputs, replies);
+  const auto slab = link_->AllocateReply(lane, writer.size());
+  ASSERT_TRUE(slab) << "no reply memory";
+  writer.WriteTo(slab->bytes);
+  link_->SendReply(lane, frame.call, *slab,
+                   static_cast<uint8_t>(link::kEnds | link::kReleased | (writer.has_errors() ? link::kHasErrors : 0)));
+}
+
+}  // namespace mindserve::gateway

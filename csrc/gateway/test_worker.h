@@ -1,0 +1,67 @@
+// A worker for the tests: the real end of a real link, in a thread, with methods that do what tests need.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "gateway/gateway.h"
+#include "link/worker_link.h"
+
+namespace mindserve::gateway {
+
+class TestWorker {
+ public:
+  // Its methods, in this order:
+  //   add     y = x1 + x2, float32 of any shape, each instance for itself; an instance without x2 is an error of its own
+  //   hold    as add, but not before Resume
+  //   end     ends the call with FAILED_PRECONDITION "this is the end"
+  //   die     closes the link without an answer
+  //   rogue   answers a call that it does not hold
+  //   big     one bytes tensor of as many MiB as x1's first element says
+  static const std::vector<std::string>& Methods();
+
+  // Attaches itself to the gateway.
+  TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version = 1,
+             size_t reply_arena = 256 << 20);
+  ~TestWorker();  // dies
+
+  void Die();     // closes the link
+  void Resume();  // answers what is held, also what comes to be held later
+
+  // What it has seen.
+  size_t calls() const { return calls_; }
+  size_t instances() const { return instances_; }
+  size_t cancels() const { return cancels_; }
+  size_t held() const { return held_count_; }
+  int64_t last_deadline_ns() const { return last_deadline_ns_; }
+  bool faulty() const { return faulty_; }
+
+ private:
+  struct Held {
+    size_t lane;
+    link::GatewayFrame frame;
+  };
+  void Run();
+  void Take(size_t lane, const link::GatewayFrame& frame);
+  void Answer(size_t lane, const link::GatewayFrame& frame);
+
+  UniqueFd socket_;
+  UniqueFd command_;  // an eventfd
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> resumed_{false};
+  std::atomic<size_t> calls_{0}, instances_{0}, cancels_{0}, held_count_{0};
+  std::atomic<int64_t> last_deadline_ns_{0};
+  std::atomic<bool> faulty_{false};
+  std::unique_ptr<link::WorkerLink> link_;
+  std::vector<Held> held_;
+  std::thread thread_;
+};
+
+}  // namespace mindserve::gateway

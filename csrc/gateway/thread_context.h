@@ -1,0 +1,89 @@
+// What the connections of one I/O thread use together.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "gateway/http2_session.h"
+#include "gateway/limits.h"
+#include "gateway/request_memory.h"
+#include "gateway/service_table.h"
+#include "gateway/timer_heap.h"
+#include "net/event_loop.h"
+
+namespace mindserve::gateway {
+
+class GrpcStream;
+class Http2Connection;
+
+// Counted by one thread, read by any.
+class Counter {
+ public:
+  void Add(uint64_t n = 1) {
+    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  void Set(uint64_t n) { value_.store(n, std::memory_order_relaxed); }
+  uint64_t value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
+
+struct alignas(64) Counters {
+  Counter requests;     // calls begun
+  Counter replies;      // calls that ended OK
+  Counter errors;       // calls that ended otherwise
+  Counter connections;  // open now
+};
+
+// A line at most so often, so that nobody can fill the log. Belongs to one thread.
+class LimitedLog {
+ public:
+  void Warn(TimePoint now, std::string_view line) {
+    if (now - since_ >= std::chrono::seconds(1)) {
+      if (dropped_ > 0) Log(LogLevel::kWarning, std::to_string(dropped_) + " more warnings like it were left out");
+      since_ = now;
+      lines_ = dropped_ = 0;
+    }
+    constexpr int kLinesPerSecond = 10;
+    if (lines_ == kLinesPerSecond) {
+      ++dropped_;
+      return;
+    }
+    ++lines_;
+    Log(LogLevel::kWarning, line);
+  }
+
+ private:
+  TimePoint since_;
+  int lines_ = 0;
+  int dropped_ = 0;
+};
+
+struct ThreadContext {
+  ThreadContext(net::EventLoop& its_loop, RequestMemory& its_memory);
+  ~ThreadContext();
+
+  net::EventLoop& loop;
+  RequestMemory& memory;
+  Limits limits;
+  std::shared_ptr<const Http2Settings> http2;  // shared by the thread and the connections made while it was in force
+  ServiceTable services;
+  TimerHeap timers;
+  Counters counters;
+  LimitedLog log;
+  TimePoint now;  // when this round began
+  uint64_t next_client = 1;
+
+  std::vector<std::byte> read_buffer = std::vector<std::byte>(256 * 1024);
+  std::vector<Http2Connection*> dirty;   // have something to write, or are to be closed, at the end of the round
+  std::vector<std::unique_ptr<GrpcStream>> spare_streams;
+};
+
+}  // namespace mindserve::gateway

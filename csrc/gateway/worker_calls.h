@@ -1,0 +1,125 @@
+// Calls that workers hold: what an I/O thread has sent over its lanes and waits for.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "gateway/admission.h"
+#include "gateway/call.h"
+#include "gateway/gateway.h"
+#include "link/lane.h"
+
+namespace mindserve::gateway {
+
+// An I/O thread's end of one worker. Shared by the thread's list of workers, the calls that the worker holds, and the reply
+// parts lent by it that are not yet sent: the lane has to live as long as each of them.
+class WorkerEnd final : public ReplyLender {
+ public:
+  WorkerEnd(WorkerSpec spec, std::unique_ptr<link::Lane> lane) : spec_(std::move(spec)), lane_(std::move(lane)) {}
+
+  const WorkerSpec& spec() const { return spec_; }
+  link::Lane& lane() { return *lane_; }
+  // Position of a method in the worker's list; -1 if it has none of that name.
+  int MethodIndex(std::string_view method) const;
+
+  bool routable() const { return !draining && !gone; }
+  void Return(std::span<const std::byte> bytes) override {
+    if (!gone) lane_->ReleaseReply(bytes);
+  }
+
+  bool draining = false;  // gets no new requests
+  bool gone = false;      // its lane is not used any more
+  size_t load = 0;        // instances it was sent and has not answered
+
+ private:
+  const WorkerSpec spec_;
+  const std::unique_ptr<link::Lane> lane_;
+};
+
+// A request that was admitted. Shared by the call's handler and by the calls on workers that read its bytes.
+struct Request {
+  Message message;
+  Ticket ticket;
+};
+
+// Who waits for an answer. `tag` is what it gave to Open.
+class WorkerCallListener {
+ public:
+  virtual ~WorkerCallListener() = default;
+  virtual void OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) = 0;
+  virtual void OnWorkerEnd(uint32_t tag, Status status) = 0;
+  // The worker died before it has ended the call.
+  virtual void OnWorkerLost(uint32_t tag) = 0;
+};
+
+// One for each I/O thread.
+class WorkerCalls {
+ public:
+  // `on_fault` is told of a worker that broke the link's rules, at most once each; it is not called from within Poll.
+  using FaultHandler = std::function<void(uint64_t worker, const Status& why)>;
+  explicit WorkerCalls(FaultHandler on_fault) : on_fault_(std::move(on_fault)) {}
+
+  void Add(std::shared_ptr<WorkerEnd> worker);
+  // The worker is dead: its calls are lost. Listeners are told.
+  void Remove(const std::shared_ptr<WorkerEnd>& worker);
+
+  struct Payload {
+    size_t offset = 0;  // in the request's message
+    size_t length = 0;
+    uint32_t instances = 0;
+  };
+  // Sends the first and last message of a call. Returns its number. `listener` is told until Cancel.
+  uint64_t Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
+                const std::shared_ptr<Request>& request, TimePoint deadline, uint64_t client, WorkerCallListener& listener,
+                uint32_t tag);
+  // The listener is told no more, and the worker is to give the call up. No-op for one that has ended.
+  void Cancel(uint64_t call);
+
+  // Takes what workers have sent.
+  void Poll();
+  bool HasWork();
+  // Publishes what was queued for workers.
+  void Flush();
+
+  // Calls that workers hold: not ended, or not released.
+  size_t size() const { return entries_.size() - free_.size(); }
+
+ private:
+  struct Entry {
+    uint32_t generation = 0;
+    uint32_t tag = 0;
+    uint32_t instances = 0;
+    bool live = false;
+    bool ended = false;
+    bool released = false;
+    WorkerCallListener* listener = nullptr;
+    std::shared_ptr<WorkerEnd> worker;
+    std::shared_ptr<Request> request;
+  };
+
+  // Number of a call: its place in the lower half, the place's generation in the upper.
+  Entry* Find(uint64_t call);
+  void Take(const std::shared_ptr<WorkerEnd>& worker, const link::WorkerFrame& frame);
+  void End(Entry& entry);
+  void CollectIfDone(uint64_t call);
+  void Drop(Entry& entry, uint32_t place);
+  void Fault(WorkerEnd& worker, const Status& why);
+
+  FaultHandler on_fault_;
+  std::vector<std::shared_ptr<WorkerEnd>> workers_;
+  std::vector<Entry> entries_;
+  std::vector<uint32_t> free_;
+  struct Faulty {
+    uint64_t worker;
+    Status why;
+  };
+  std::vector<Faulty> faults_;
+};
+
+}  // namespace mindserve::gateway

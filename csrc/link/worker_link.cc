@@ -1,0 +1,200 @@
+#include "link/worker_link.h"
+
+#include <cstring>
+#include <deque>
+#include <new>
+
+#include "link/handshake.h"
+
+namespace mindserve::link {
+
+struct WorkerLink::LaneState {
+  Region ours;    // replies' ring, how far requests were read, the reply arena
+  Region port;    // the I/O thread's sleep flag and its request arena
+  Region theirs;  // requests' ring, how far replies were read
+  UniqueFd bell;  // the I/O thread's
+  std::unique_ptr<Arena> arena;
+  RingWriter out;
+  RingReader in;
+  std::deque<Frame> waiting;  // what the ring had no room for
+  uint32_t last_rung = 0;
+
+  RingBlock& block() { return *reinterpret_cast<RingBlock*>(ours.data()); }
+
+  void Send(const Frame& frame) {
+    if (!waiting.empty() || !out.Put(frame)) waiting.push_back(frame);
+  }
+};
+
+WorkerLink::WorkerLink() = default;
+WorkerLink::~WorkerLink() = default;
+
+Result<std::unique_ptr<WorkerLink>> WorkerLink::Connect(int socket, size_t arena_bytes,
+                                                        std::chrono::milliseconds timeout) {
+  const Deadline deadline = Deadline::clock::now() + timeout;
+  std::unique_ptr<WorkerLink> link(new WorkerLink);
+  auto flag = Region::Create("mindserve-worker", sizeof(SleepFlag));
+  if (!flag.ok()) return flag.status();
+  auto bell = NewBell();
+  if (!bell.ok()) return bell.status();
+  link->flag_region_ = *std::move(flag);
+  link->flag_ = new (link->flag_region_.data()) SleepFlag;
+  link->bell_ = *std::move(bell);
+  const int hello[] = {link->flag_region_.fd(), link->bell_.get()};
+  MS_RETURN_IF_ERROR(SendHandshake(socket, HandshakeMessage{}, hello, deadline));
+
+  uint32_t lanes = 1;
+  for (uint32_t i = 0; i < lanes; ++i) {
+    UniqueFd offered[3];
+    auto offer = ReceiveHandshake(socket, HandshakeStep::kOffer, offered, deadline);
+    if (!offer.ok()) return offer.status();
+    if (offer->lane != i || offer->lanes == 0 || offer->lanes > kMaxLanes) {
+      return Status(Code::kInvalidArgument, "link handshake: lane " + std::to_string(offer->lane) + " of " +
+                                                std::to_string(offer->lanes) + " offered, expected lane " +
+                                                std::to_string(i));
+    }
+    lanes = offer->lanes;
+    auto lane = std::make_unique<LaneState>();
+    auto port = Region::Open(std::move(offered[0]), kRequestArenaBegin);
+    if (!port.ok()) return port.status();
+    MS_RETURN_IF_ERROR(CheckBell(offered[1].get()));
+    auto theirs = Region::Open(std::move(offered[2]), sizeof(RingBlock));
+    if (!theirs.ok()) return theirs.status();
+    auto ours = Region::Create("mindserve-replies", kReplyArenaBegin + arena_bytes);
+    if (!ours.ok()) return ours.status();
+    new (ours->data()) RingBlock;
+    lane->ours = *std::move(ours);
+    lane->port = *std::move(port);
+    lane->theirs = *std::move(theirs);
+    lane->bell = std::move(offered[1]);
+    lane->arena = std::make_unique<Arena>(lane->ours, kReplyArenaBegin);
+    const auto* other = reinterpret_cast<const RingBlock*>(lane->theirs.data());
+    lane->out = RingWriter(&lane->block(), other);
+    lane->in = RingReader(&lane->block(), other);
+    HandshakeMessage accept;
+    accept.step = HandshakeStep::kAccept;
+    accept.lane = i;
+    const int accepted[] = {lane->ours.fd()};
+    MS_RETURN_IF_ERROR(SendHandshake(socket, accept, accepted, deadline));
+    link->lanes_.push_back(std::move(lane));
+  }
+  return link;
+}
+
+size_t WorkerLink::lanes() const {
+  return lanes_.size();
+}
+
+bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
+  LaneState& lane = *lanes_[index];
+  while (fault_.ok()) {
+    Frame frame;
+    const auto outcome = lane.in.Take(&frame);
+    if (outcome == RingReader::Outcome::kEmpty) return false;
+    bool fine = outcome == RingReader::Outcome::kFrame;
+    if (fine && frame.type == FrameType::kReleaseReply) {
+      fine = lane.arena->Free(frame.offset);
+      if (fine) continue;
+    }
+    const bool known = frame.type == FrameType::kMessage || frame.type == FrameType::kCancel;
+    const bool inside = frame.length == 0 || (frame.offset >= kRequestArenaBegin && frame.offset <= lane.port.size() &&
+                                              frame.length <= lane.port.size() - frame.offset);
+    if (!fine || !known || !inside) {
+      fault_ = Status(Code::kInternal, "the gateway broke the link's protocol");
+      return false;
+    }
+    out->type = frame.type;
+    out->flags = frame.flags;
+    out->method = frame.method;
+    out->instances = frame.instances;
+    out->call = frame.call;
+    out->deadline_ns = frame.deadline_ns;
+    out->client = frame.client;
+    out->payload = {};
+    if (frame.length != 0) out->payload = {lane.port.data() + frame.offset, frame.length};
+    return true;
+  }
+  return false;
+}
+
+std::optional<Slab> WorkerLink::AllocateReply(size_t index, size_t bytes) {
+  LaneState& lane = *lanes_[index];
+  auto slab = lane.arena->Allocate(bytes);
+  const uint32_t starved = slab ? 0 : 1;
+  auto& flag = lane.block().starved.value;
+  if (flag.load(std::memory_order_relaxed) != starved) flag.store(starved, std::memory_order_seq_cst);
+  return slab;
+}
+
+void WorkerLink::SendReply(size_t index, uint64_t call, const Slab& slab, uint8_t flags) {
+  LaneState& lane = *lanes_[index];
+  Frame frame{};
+  frame.type = FrameType::kReply;
+  frame.flags = flags;
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  if (slab.bytes.empty()) {
+    lane.arena->Free(slab.offset);
+  } else {
+    frame.offset = slab.offset;
+    frame.length = slab.bytes.size();
+  }
+  lane.Send(frame);
+}
+
+void WorkerLink::SendEnd(size_t index, uint64_t call, const Status& status, uint8_t flags) {
+  LaneState& lane = *lanes_[index];
+  Frame frame{};
+  frame.type = FrameType::kEnd;
+  frame.flags = flags;
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  frame.code = static_cast<uint32_t>(status.code());
+  const std::string& text = status.message();
+  if (!text.empty()) {
+    if (auto slab = lane.arena->Allocate(text.size())) {
+      std::memcpy(slab->bytes.data(), text.data(), text.size());
+      frame.offset = slab->offset;
+      frame.length = text.size();
+    }
+  }
+  lane.Send(frame);
+}
+
+void WorkerLink::SendRelease(size_t index, uint64_t call) {
+  Frame frame{};
+  frame.type = FrameType::kRelease;
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  lanes_[index]->Send(frame);
+}
+
+void WorkerLink::Flush() {
+  for (const auto& lane : lanes_) {
+    while (!lane->waiting.empty() && lane->out.Put(lane->waiting.front())) lane->waiting.pop_front();
+    const bool room_told = lane->in.Publish();
+    const bool published = lane->out.Publish();
+    if (room_told || published) {
+      RingIfAsleep(*reinterpret_cast<const SleepFlag*>(lane->port.data()), lane->bell.get(), &lane->last_rung);
+    }
+  }
+}
+
+bool WorkerLink::PrepareSleep() {
+  asleep_ = true;
+  flag_->epoch.fetch_add(1, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (const auto& lane : lanes_) {
+    if (lane->in.HasFrames() || (!lane->waiting.empty() && lane->out.HasRoom())) return false;
+  }
+  return true;
+}
+
+void WorkerLink::Awake() {
+  if (!asleep_) return;
+  asleep_ = false;
+  flag_->epoch.fetch_add(1, std::memory_order_seq_cst);
+  EmptyBell(bell_.get());
+}
+
+}  // namespace mindserve::link

@@ -1,0 +1,310 @@
+#include "net/listener.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "net/test_support.h"
+
+namespace mindserve::net {
+namespace {
+
+using testing::Connect;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::LogCapture;
+using ::testing::SizeIs;
+using testing::TemporaryDirectory;
+
+namespace fs = std::filesystem;
+
+Address Host(const std::string& host, uint16_t port = 0) {
+  Address address;
+  address.host = host;
+  address.port = port;
+  return address;
+}
+
+Address Path(const fs::path& path) {
+  Address address;
+  address.unix_socket = true;
+  address.path = path;
+  return address;
+}
+
+std::unique_ptr<Listener> MustListen(const Address& address, const ListenOptions& options = {}) {
+  auto listener = Listen(address, options);
+  EXPECT_TRUE(listener.ok()) << listener.status().ToString();
+  return listener.ok() ? std::move(*listener) : nullptr;
+}
+
+// Connects and hands out what was accepted.
+UniqueFd AcceptOne(Listener& listener) {
+  EventLoop loop;
+  UniqueFd accepted;
+  const UniqueFd client = Connect(listener.address());
+  EXPECT_TRUE(client) << std::strerror(errno);
+  listener.Start(loop, [&](UniqueFd connection) {
+    accepted = std::move(connection);
+    loop.Stop();
+  });
+  loop.Run(nullptr);
+  return accepted;
+}
+
+// A socket file that nobody listens on any more.
+void LeaveStaleSocket(const fs::path& path) {
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strcpy(address.sun_path, path.c_str());
+  ASSERT_EQ(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+}
+
+std::vector<std::string> FilesIn(const fs::path& directory) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(directory)) names.push_back(entry.path().filename());
+  return names;
+}
+
+mode_t ModeOf(const fs::path& path) {
+  struct stat found;
+  EXPECT_EQ(::stat(path.c_str(), &found), 0);
+  return found.st_mode & 07777;
+}
+
+TEST(ListenerTest, AcceptsOverIpv4AndNames) {
+  for (const std::string& host : std::vector<std::string>{"127.0.0.1", "0.0.0.0", "localhost"}) {
+    const auto listener = MustListen(Host(host));
+    ASSERT_NE(listener, nullptr);
+    EXPECT_EQ(listener->address().host, host);
+    EXPECT_NE(listener->address().port, 0);
+    const UniqueFd accepted = AcceptOne(*listener);
+    EXPECT_TRUE(::fcntl(accepted.get(), F_GETFL) & O_NONBLOCK);
+    EXPECT_TRUE(::fcntl(accepted.get(), F_GETFD) & FD_CLOEXEC);
+  }
+}
+
+TEST(ListenerTest, AcceptsOverIpv6) {
+  for (const std::string& host : std::vector<std::string>{"::1", "::"}) {
+    auto listener = Listen(Host(host), {});
+    if (!listener.ok()) GTEST_SKIP() << listener.status().ToString();
+    EXPECT_TRUE(AcceptOne(**listener));
+  }
+}
+
+TEST(ListenerTest, PortInUseIsAnError) {
+  const auto listener = MustListen(Host("127.0.0.1"));
+  const uint16_t port = listener->address().port;
+  for (const std::string& host : std::vector<std::string>{"127.0.0.1", "localhost", "0.0.0.0"}) {
+    const auto second = Listen(Host(host, port), {});
+    ASSERT_FALSE(second.ok()) << host;
+    EXPECT_EQ(second.status().code(), Code::kUnavailable);
+    EXPECT_EQ(second.status().message(), "address '" + host + ":" + std::to_string(port) + "': Address already in use");
+  }
+}
+
+TEST(ListenerTest, PortIsFreeAgainAfterConnectionsWereServed) {
+  auto listener = MustListen(Host("127.0.0.1"));
+  const Address address = listener->address();
+  AcceptOne(*listener).reset();  // the server closes first: its side waits in TIME_WAIT
+  listener.reset();
+  EXPECT_TRUE(Listen(address, {}).ok());
+}
+
+TEST(ListenerTest, AddressesOfOthersAndUnknownNamesAreErrors) {
+  const auto foreign = Listen(Host("192.0.2.1"), {});
+  EXPECT_EQ(foreign.status().message(), "address '192.0.2.1:0': Cannot assign requested address");
+  const auto unknown = Listen(Host("no-such-host.invalid"), {});
+  EXPECT_THAT(unknown.status().message(), HasSubstr("looking up 'no-such-host.invalid': "));
+}
+
+TEST(ListenerTest, UnixSocketHasItsModeAndGoesWithTheListener) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path() / "s";
+  const mode_t umask_before = ::umask(0);
+  for (const int mode : {0600, 0660, 0666}) {
+    auto listener = MustListen(Path(path), {.unix_mode = mode});
+    EXPECT_EQ(ModeOf(path), static_cast<mode_t>(mode));
+    EXPECT_TRUE(AcceptOne(*listener));
+    EXPECT_THAT(FilesIn(directory.path()), SizeIs(1));
+    listener.reset();
+    EXPECT_THAT(FilesIn(directory.path()), IsEmpty());
+  }
+  ::umask(0077);
+  const auto listener = MustListen(Path(path), {.unix_mode = 0666});
+  EXPECT_EQ(ModeOf(path), 0666u);
+  ::umask(umask_before);
+}
+
+TEST(ListenerTest, StaleUnixSocketIsReplaced) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path() / "s";
+  LeaveStaleSocket(path);
+  const auto listener = MustListen(Path(path));
+  ASSERT_NE(listener, nullptr);
+  EXPECT_TRUE(AcceptOne(*listener));
+  EXPECT_THAT(FilesIn(directory.path()), SizeIs(1));
+}
+
+TEST(ListenerTest, LiveUnixSocketIsRefusedAndLeftAlone) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path() / "s";
+  const auto first = MustListen(Path(path));
+  const auto second = Listen(Path(path), {});
+  EXPECT_EQ(second.status().code(), Code::kUnavailable);
+  EXPECT_EQ(second.status().message(),
+            "address 'unix:" + path.string() + "': Address already in use (a server is listening on it)");
+  EXPECT_THAT(FilesIn(directory.path()), SizeIs(1));
+  EXPECT_TRUE(Connect(Path(path)));
+}
+
+TEST(ListenerTest, UnixSocketWithAFullBacklogIsLive) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path() / "s";
+  const auto first = MustListen(Path(path), {.backlog = 0});
+  const UniqueFd waiting = Connect(Path(path));
+  EXPECT_EQ(Listen(Path(path), {}).status().code(), Code::kUnavailable);
+}
+
+TEST(ListenerTest, FileThatIsNoSocketIsRefused) {
+  const TemporaryDirectory directory;
+  const fs::path file = directory.path() / "file";
+  std::ofstream(file) << "precious";
+  const fs::path link = directory.path() / "link";
+  fs::create_symlink("elsewhere", link);
+  const fs::path subdirectory = directory.path() / "directory";
+  fs::create_directory(subdirectory);
+  for (const fs::path& path : {file, link, subdirectory}) {
+    const auto listener = Listen(Path(path), {});
+    EXPECT_EQ(listener.status().code(), Code::kFailedPrecondition);
+    EXPECT_EQ(listener.status().message(),
+              "address 'unix:" + path.string() + "': there is a file of this name that is no socket");
+  }
+  EXPECT_THAT(FilesIn(directory.path()), SizeIs(3));
+}
+
+TEST(ListenerTest, MissingDirectoryAndLongPathsAreErrors) {
+  const TemporaryDirectory directory;
+  const auto missing = Listen(Path(directory.path() / "none" / "s"), {});
+  EXPECT_EQ(missing.status().code(), Code::kNotFound);
+  EXPECT_THAT(missing.status().message(), HasSubstr("none': No such file or directory"));
+  const auto too_long = Listen(Path(std::string(200, 'a')), {});
+  EXPECT_THAT(too_long.status().message(), HasSubstr("has 200 bytes, at most 107 are possible"));
+}
+
+TEST(ListenerTest, LongestPathWorks) {
+  const TemporaryDirectory directory;
+  // The name for a moment is longer than this one.
+  const std::string base = directory.path() / "";
+  const fs::path path = base + std::string(105 - base.size() - 2, 'd') + "/s";
+  fs::create_directory(path.parent_path());
+  const auto listener = MustListen(Path(path));
+  ASSERT_NE(listener, nullptr);
+  EXPECT_TRUE(AcceptOne(*listener));
+}
+
+TEST(ListenerTest, RelativePathIsRemovedWhereverTheWorkingDirectoryIsThen) {
+  const TemporaryDirectory directory;
+  const fs::path before = fs::current_path();
+  fs::current_path(directory.path());
+  auto listener = MustListen(Path("s"));
+  fs::current_path(before);
+  EXPECT_THAT(FilesIn(directory.path()), SizeIs(1));
+  listener.reset();
+  EXPECT_THAT(FilesIn(directory.path()), IsEmpty());
+}
+
+TEST(ListenerTest, SocketFileOfASuccessorIsLeftAlone) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory.path() / "s";
+  auto first = MustListen(Path(path));
+  fs::remove(path);
+  const auto second = MustListen(Path(path));
+  first.reset();
+  EXPECT_TRUE(Connect(Path(path)));
+}
+
+TEST(ListenerTest, HandlerMayDestroyTheListener) {
+  EventLoop loop;
+  auto listener = MustListen(Host("127.0.0.1"));
+  const UniqueFd client1 = Connect(listener->address());
+  const UniqueFd client2 = Connect(listener->address());
+  int accepted = 0;
+  listener->Start(loop, [&](UniqueFd /*connection*/) {
+    ++accepted;
+    listener.reset();
+    loop.Post([&] { loop.Stop(); });
+  });
+  loop.Run(nullptr);
+  EXPECT_EQ(accepted, 1);
+}
+
+TEST(ListenerTest, TakesABurstOfConnections) {
+  constexpr int kClients = 200;
+  EventLoop loop;
+  const auto listener = MustListen(Host("127.0.0.1"));
+  std::vector<UniqueFd> clients;
+  for (int i = 0; i < kClients; ++i) clients.push_back(Connect(listener->address()));
+  int accepted = 0;
+  listener->Start(loop, [&](UniqueFd /*connection*/) {
+    if (++accepted == kClients) loop.Stop();
+  });
+  loop.Run(nullptr);
+  EXPECT_EQ(accepted, kClients);
+}
+
+TEST(ListenerTest, WaitsWithoutDescriptorsAndGoesOnWhenThereAreSome) {
+  const LogCapture log;
+  EventLoop loop;
+  const auto listener = MustListen(Host("127.0.0.1"));
+  const UniqueFd client = Connect(listener->address());
+  rlimit before;
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  bool accepted = false;
+  listener->Start(loop, [&](UniqueFd connection) {
+    accepted = static_cast<bool>(connection);
+    loop.Stop();
+  });
+  // No number below the limit is free now.
+  rlimit none = before;
+  const UniqueFd lowest_free(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  none.rlim_cur = static_cast<rlim_t>(lowest_free.get());
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+
+  int rounds = 0;
+  class Rounds final : public RoundHooks {
+   public:
+    explicit Rounds(std::function<void()> each) : each_(std::move(each)) {}
+    void RoundEnd() override { each_(); }
+    bool PrepareSleep() override { return true; }
+    void Awake() override {}
+
+   private:
+    std::function<void()> each_;
+  };
+  // Each round is a failed try, since nothing else is going on; after three the shortage is over.
+  Rounds hooks([&] {
+    if (++rounds == 3) {
+      EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    }
+  });
+  loop.Run(&hooks);
+  EXPECT_TRUE(accepted);
+  ASSERT_THAT(log.lines(), SizeIs(1));
+  EXPECT_THAT(log.lines()[0], HasSubstr("have to wait: accept: Too many open files"));
+}
+
+}  // namespace
+}  // namespace mindserve::net

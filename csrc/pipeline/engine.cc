@@ -1,0 +1,231 @@
+#include "pipeline/engine.h"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "pipeline/engine_state.h"
+#include "pipeline/function_batch.h"
+
+namespace mindserve::pipeline {
+namespace {
+
+using batching::Item;
+using batching::ItemList;
+using batching::Taken;
+
+// How long one Poll goes on running models before the caller, which has sockets and rings to look at, gets its turn.
+constexpr Duration kPollSlice = std::chrono::microseconds(500);
+
+}  // namespace
+
+TimePoint Engine::State::Poll() {
+  now = time.Now();
+  CollectMail();
+  if (stopped.load(std::memory_order_acquire)) {
+    FailAll();
+    Deliver();
+    return has_more() ? now : kNever;
+  }
+  Announce();
+  Deliver();
+  TimePoint next = RunModels();
+  next = std::min(next, DropExpired());
+  Deliver();
+  Announce();
+  return has_more() ? now : next;
+}
+
+// Runs what may run on this thread, one batch a model in turn, for about a slice of time.
+TimePoint Engine::State::RunModels() {
+  const TimePoint until = now + kPollSlice;
+  for (;;) {
+    TimePoint next = kNever;
+    bool ran = false;
+    for (ModelSlot& model : models) {
+      ModelStage& stage = *model.stage;
+      if (!stage.has_turn()) continue;
+      if (!stage.RunsWithin(kLongRun) && stage.queue().size() > 0 && stage.HandOver()) {
+        model.pushed = false;
+        continue;
+      }
+      model.pushed = false;
+      Taken taken = stage.queue().TryTake();
+      Expire(std::move(taken.expired));
+      next = std::min(next, taken.again);
+      if (taken.batch.empty()) continue;
+      RunHere(stage, std::move(taken.batch));
+      now = time.Now();
+      ran = true;
+    }
+    if (!ran) return next;
+    if (now >= until) return now;
+  }
+}
+
+void Engine::State::RunHere(ModelStage& stage, ItemList batch) {
+  try {
+    run_here.items.clear();
+    run_here.items.reserve(batch.size());
+  } catch (const std::bad_alloc&) {
+    return FailTaken(std::move(batch), OutOfMemory());
+  }
+  while (Item* item = batch.Pop()) run_here.items.push_back(item);
+  run_here.status = stage.RunBatch(run_here.items);
+  Finish(run_here);
+}
+
+// For queues whose takers are busy, or are none: nobody should wait for an answer that is known.
+TimePoint Engine::State::DropExpired() {
+  TimePoint next = kNever;
+  const auto sweep = [&](batching::Queue& queue) {
+    TimePoint again = kNever;
+    Expire(queue.DropExpired(&again));
+    next = std::min(next, again);
+  };
+  for (ModelSlot& model : models) sweep(model.stage->queue());
+  for (auto& function : functions) sweep(function->queue);
+  return next;
+}
+
+void Engine::State::Announce() {
+  for (ModelSlot& model : models) {
+    if (model.pushed && !model.stage->has_turn()) {
+      model.pushed = false;
+      model.stage->queue().Announce();
+    }
+  }
+  for (auto& function : functions) {
+    if (std::exchange(function->pushed, false)) function->queue.Announce();
+  }
+}
+
+bool Engine::State::has_more() const {
+  return first_done != nullptr || std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; });
+}
+
+void Engine::State::Stop() {
+  {
+    const std::lock_guard lock(set_up);
+    stopped.store(true, std::memory_order_release);
+    for (ModelSlot& model : models) model.stage->queue().Close();
+    for (auto& function : functions) function->queue.Close();
+  }
+  shared->mailbox.Nudge();
+}
+
+Engine::Engine(const TimeSource& time, std::function<void()> wake)
+    : state_(std::make_unique<State>(time, std::move(wake))) {}
+
+Engine::~Engine() {
+  State& state = *state_;
+  state.Stop();
+  do {
+    state.Poll();
+  } while (state.first_done != nullptr);
+  state.models.clear();  // joins their threads, which post to the mailbox
+  state.shared->mailbox.Close();
+}
+
+Result<int> Engine::AddModel(std::shared_ptr<device::Model> model, ModelOptions options) {
+  State& state = *state_;
+  auto stage = ModelStage::Create(std::move(model), std::move(options), state.time, state.shared->mailbox);
+  if (!stage.ok()) return stage.status();
+  state.arities.push_back({(*stage)->model().inputs().size(), (*stage)->model().outputs().size()});
+  const std::lock_guard lock(state.set_up);
+  if (state.stopped) (*stage)->queue().Close();
+  state.models.push_back({.stage = *std::move(stage)});
+  return static_cast<int>(state.models.size() - 1);
+}
+
+int Engine::AddFunction(FunctionOptions options) {
+  State& state = *state_;
+  auto function = std::make_unique<FunctionStage>(state.time, std::move(options));
+  const std::lock_guard lock(state.set_up);
+  if (state.stopped) function->queue.Close();
+  state.functions.push_back(std::move(function));
+  return static_cast<int>(state.functions.size() - 1);
+}
+
+Result<int> Engine::AddMethod(MethodSpec spec) {
+  State& state = *state_;
+  auto plan = PlanMethod(std::move(spec), {.models = state.arities, .functions = state.functions.size()});
+  if (!plan.ok()) return plan.status();
+  state.methods.push_back(*std::move(plan));
+  return static_cast<int>(state.methods.size() - 1);
+}
+
+const MethodSpec& Engine::method(int index) const {
+  return state_->methods.at(static_cast<size_t>(index)).spec;
+}
+
+size_t Engine::methods() const {
+  return state_->methods.size();
+}
+
+Status Engine::WarmUp(int model) {
+  if (model < 0 || static_cast<size_t>(model) >= state_->models.size()) {
+    return {Code::kInvalidArgument, "there is no model number " + std::to_string(model)};
+  }
+  try {
+    return state_->models[static_cast<size_t>(model)].stage->WarmUp();
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory();
+  }
+}
+
+void Engine::Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs) {
+  state_->Submit(method, std::move(request), index, std::move(inputs));
+}
+
+void Engine::Cancel(RequestContext& request) {
+  state_->Cancel(request);
+}
+
+TimePoint Engine::Poll() {
+  return state_->Poll();
+}
+
+size_t Engine::in_flight() const {
+  return state_->in_flight.load(std::memory_order_relaxed);
+}
+
+std::unique_ptr<FunctionBatch> Engine::NextBatch(int function) {
+  FunctionStage* stage = nullptr;
+  {
+    const std::lock_guard lock(state_->set_up);
+    if (function < 0 || static_cast<size_t>(function) >= state_->functions.size()) return nullptr;
+    stage = state_->functions[static_cast<size_t>(function)].get();
+  }
+  for (;;) {
+    Taken taken = stage->queue.Take();
+    if (taken.closed) return nullptr;
+    state_->shared->mailbox.PostExpired(std::move(taken.expired));
+    if (taken.batch.empty()) continue;
+    try {
+      auto inside = std::make_unique<FunctionBatch::State>(state_->shared, stage->options.name);
+      FunctionBatch::State& batch_state = *inside;
+      std::unique_ptr<FunctionBatch> batch(new FunctionBatch(std::move(inside)));
+      auto run = std::make_unique<Run>();
+      run->items.reserve(taken.batch.size());
+      while (Item* item = taken.batch.Pop()) run->items.push_back(item);
+      batch_state.run = std::move(run);
+      return batch;
+    } catch (const std::bad_alloc&) {
+      state_->shared->mailbox.PostOutOfMemory(std::move(taken.batch));
+    }
+  }
+}
+
+void Engine::Complete(std::unique_ptr<FunctionBatch> batch, std::vector<FunctionResult> results) {
+  if (batch == nullptr) return;
+  std::unique_ptr<Run> run = std::move(batch->state_->run);
+  run->results = std::move(results);
+  state_->shared->mailbox.PostRun(std::move(run));
+}
+
+void Engine::Stop() {
+  state_->Stop();
+}
+
+}  // namespace mindserve::pipeline

@@ -1,0 +1,109 @@
+// The inside of Engine.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "batching/queue.h"
+#include "pipeline/engine.h"
+#include "pipeline/instance.h"
+#include "pipeline/mailbox.h"
+#include "pipeline/method_plan.h"
+#include "pipeline/model_stage.h"
+
+namespace mindserve::pipeline {
+
+// Answers that are made when memory may be short: no text of theirs needs an allocation.
+inline Status OutOfMemory() {
+  return {Code::kResourceExhausted, "out of memory"};
+}
+inline Status Cancelled() {
+  return {Code::kCancelled, "cancelled"};
+}
+inline Status Stopping() {
+  return {Code::kUnavailable, "worker stopping"};
+}
+
+struct FunctionStage {
+  FunctionStage(const TimeSource& time, FunctionOptions given)
+      : options(std::move(given)),
+        queue(time, {.max_batch_size = std::max<size_t>(options.max_batch_size, 1),
+                     .max_queue_delay = options.max_queue_delay,
+                     .key = std::nullopt}) {}
+  const FunctionOptions options;
+  batching::Queue queue;
+  bool pushed = false;  // since takers were last told; the runtime thread's
+};
+
+struct ModelSlot {
+  std::unique_ptr<ModelStage> stage;
+  bool pushed = false;  // since the queue was last looked at or its taker told; the runtime thread's
+};
+
+struct Engine::State {
+  State(const TimeSource& source, std::function<void()> wake)
+      : time(source), shared(std::make_shared<Shared>(std::move(wake))) {}
+
+  // The way of an instance.
+  void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs);
+  void Begin(Instance& instance, int method, std::vector<Tensor> inputs);
+  void Advance(Instance& instance);
+  void EnterStage(Instance& instance);
+  void FinishMethod(Instance& instance);
+  void Accept(Instance& instance);
+  void Done(Instance& instance, Status status);
+  void Deliver();
+  void Cancel(RequestContext& request);
+
+  // What comes back from takers.
+  void CollectMail();
+  void Finish(Run& run);
+  Status TakeResult(Run& run, size_t i, Instance& instance);
+  bool Returned(Instance& instance);
+  void FailTaken(batching::ItemList items, const Status& status);
+  void Expire(batching::ItemList items);
+
+  void FailAll();
+
+  // What moves it all: engine.cc.
+  TimePoint Poll();
+  TimePoint RunModels();
+  void RunHere(ModelStage& stage, batching::ItemList batch);
+  TimePoint DropExpired();
+  void Announce();
+  void Stop();
+  bool has_more() const;
+
+  const StageSpec& StageOf(const Instance& instance) const { return instance.method->spec.stages[instance.stage]; }
+  std::string NameOf(const StageSpec& stage) const;
+
+  const TimeSource& time;
+  const std::shared_ptr<Shared> shared;  // see Shared
+  std::deque<MethodPlan> methods;
+  std::vector<ModelArity> arities;
+
+  // Guards the two lists against Stop and NextBatch while set-up adds to them; the runtime thread, which is the only
+  // one that adds, reads them without it.
+  std::mutex set_up;
+  std::vector<ModelSlot> models;
+  std::vector<std::unique_ptr<FunctionStage>> functions;
+  std::atomic<bool> stopped{false};
+
+  // The runtime thread's.
+  Instance* first_done = nullptr;  // answers not yet handed out, oldest first
+  Instance* last_done = nullptr;
+  TimePoint now;                     // read now and then: close enough for arrivals
+  Run run_here;                      // for models that run on this thread
+  std::atomic<size_t> in_flight{0};  // others may look
+};
+
+}  // namespace mindserve::pipeline

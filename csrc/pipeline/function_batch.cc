@@ -1,0 +1,33 @@
+#include "pipeline/function_batch.h"
+
+#include <utility>
+
+namespace mindserve::pipeline {
+
+FunctionBatch::State::~State() {
+  if (run == nullptr) return;
+  try {
+    run->status = Status(Code::kInternal, "function '" + name + "' ended without giving results");
+  } catch (...) {
+    run->status = Status(Code::kInternal, "");
+  }
+  shared->mailbox.PostRun(std::move(run));
+}
+
+FunctionBatch::FunctionBatch(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+FunctionBatch::~FunctionBatch() = default;
+
+size_t FunctionBatch::size() const {
+  return state_->run->items.size();
+}
+
+std::span<const Tensor> FunctionBatch::inputs(size_t i) const {
+  return state_->run->items[i]->tensors;
+}
+
+size_t FunctionBatch::outputs_count(size_t i) const {
+  return static_cast<const Instance*>(state_->run->items[i])->outputs_wanted;
+}
+
+}  // namespace mindserve::pipeline

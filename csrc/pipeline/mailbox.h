@@ -1,0 +1,85 @@
+// What function and model threads have for the runtime thread.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/status.h"
+#include "batching/item.h"
+#include "pipeline/engine.h"
+#include "pipeline/instance.h"
+
+namespace mindserve::pipeline {
+
+class ModelStage;
+
+// A batch that a taker has, and what became of it.
+struct Run {
+  std::vector<batching::Item*> items;   // all are Instances
+  Status status;                        // of the batch as a whole; OK: see results
+  std::vector<FunctionResult> results;  // of a function, by item; a model's outputs are in the items
+  ModelStage* hands_back = nullptr;     // a model whose turn is the runtime thread's again
+
+ private:
+  friend class Mailbox;
+  std::unique_ptr<Run> next_;
+};
+
+// Thread-safe. Posting can't fail.
+class Mailbox {
+ public:
+  struct Mail {
+    std::unique_ptr<Run> runs;  // the first; see Next
+    batching::ItemList expired;
+    batching::ItemList out_of_memory;  // taken, but there was no memory to run them
+
+    // The first run, taken off; null if there is none.
+    std::unique_ptr<Run> NextRun();
+  };
+
+  // `wake` is called on the posting thread, under no lock, when there is mail after there was none.
+  explicit Mailbox(std::function<void()> wake);
+  ~Mailbox();
+  Mailbox(const Mailbox&) = delete;
+  Mailbox& operator=(const Mailbox&) = delete;
+
+  void PostRun(std::unique_ptr<Run> run);
+  void PostExpired(batching::ItemList items);
+  void PostOutOfMemory(batching::ItemList items);
+  // Wakes as if there were mail.
+  void Nudge();
+
+  // All there is, runs in the order of posting.
+  Mail Collect();
+
+  // Waits for the calls of `wake` under way; after it there are none.
+  void Close();
+
+ private:
+  template <typename Add>
+  void Post(Add add);
+
+  const std::function<void()> wake_;
+  std::mutex mutex_;
+  std::condition_variable woken_;
+  // Guarded by mutex_.
+  Mail mail_;
+  Run* last_run_ = nullptr;
+  bool has_mail_ = false;
+  bool closed_ = false;
+  size_t waking_ = 0;
+};
+
+// What outlives an engine as long as a function still has a batch of it. Shared by the engine and its function batches.
+struct Shared {
+  explicit Shared(std::function<void()> wake) : mailbox(std::move(wake)) {}
+  InstancePool pool;
+  Mailbox mailbox;
+};
+
+}  // namespace mindserve::pipeline

@@ -1,0 +1,278 @@
+#include "pipeline/model_stage.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "base/log.h"
+#include "device/signature.h"
+
+namespace mindserve::pipeline {
+namespace {
+
+using batching::BatchLayout;
+using batching::Item;
+
+constexpr Duration kTooLongToRepeat = std::chrono::seconds(1);
+
+std::string InputName(const ModelOptions& options, const device::TensorSpec& spec, size_t index) {
+  return "model '" + options.name + "' input " + std::to_string(index + 1) + " '" + spec.name + "'";
+}
+
+bool IsStatic(const device::TensorSpec& spec) {
+  return spec.ranked && spec.shape.Elements().has_value();
+}
+
+bool IsWhole(const BatchLayout& layout, size_t input) {
+  return input < layout.whole_inputs.size() && layout.whole_inputs[input];
+}
+
+Result<Tensor> Zeros(const device::TensorSpec& row) {
+  const auto elements = row.shape.Elements();
+  if (IsText(row.dtype)) {
+    return Tensor::TextView(row.dtype, row.shape, std::vector<std::string_view>(*elements), nullptr);
+  }
+  std::span<std::byte> bytes;
+  auto zeros = Tensor::Allocate(row.dtype, row.shape, &bytes);
+  if (zeros.ok() && !bytes.empty()) std::memset(bytes.data(), 0, bytes.size());
+  return zeros;
+}
+
+}  // namespace
+
+Result<BatchLayout> FindLayout(const device::Model& model, const ModelOptions& options) {
+  const auto wrong = [](std::string text) { return Status(Code::kInvalidArgument, std::move(text)); };
+  const auto& inputs = model.inputs();
+  BatchLayout layout;
+  layout.batched = options.with_batch_dim;
+  layout.whole_inputs.resize(inputs.size());
+  for (size_t index : options.without_batch_dim_inputs) {
+    if (index >= inputs.size()) {
+      return wrong("without_batch_dim_inputs of model '" + options.name + "' names input " + std::to_string(index) +
+                   ", but the model has " + std::to_string(inputs.size()) + ", counted from 0");
+    }
+    layout.whole_inputs[index] = true;
+  }
+  if (!layout.batched) return layout;
+
+  const auto size_text = [](int64_t dim) { return dim < 0 ? std::string("of any size") : "of " + std::to_string(dim); };
+  std::optional<size_t> first;  // the first input with a batch dimension
+  int64_t batch = -1;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (IsWhole(layout, i)) continue;
+    if (inputs[i].ranked && inputs[i].shape.rank() == 0) {
+      return wrong(
+          InputName(options, inputs[i], i) +
+          " has the shape (), without a first dimension for the batch: name it in without_batch_dim_inputs, or "
+          "declare the model with with_batch_dim=False");
+    }
+    const int64_t dim = inputs[i].ranked ? inputs[i].shape[0] : -1;
+    if (dim == 0) {
+      return wrong(InputName(options, inputs[i], i) + " has the shape " + inputs[i].shape.ToString() +
+                   ": its batches are fixed to no rows");
+    }
+    if (!first) {
+      first = i;
+      batch = dim;
+    } else if (dim != batch) {
+      return wrong("the inputs of model '" + options.name +
+                   "' don't agree on a batch size: the first dimension of input " + std::to_string(*first + 1) + " '" +
+                   inputs[*first].name + "' is " + size_text(batch) + ", that of input " + std::to_string(i + 1) +
+                   " '" + inputs[i].name + "' is " + size_text(dim) +
+                   "; name inputs that have no batch dimension in without_batch_dim_inputs");
+    }
+  }
+  if (!first) {
+    return wrong("model '" + options.name +
+                 "' has no input with a batch dimension: declare it with with_batch_dim=False");
+  }
+  layout.fixed_rows = batch > 0 ? static_cast<size_t>(batch) : 0;
+  return layout;
+}
+
+Result<std::unique_ptr<ModelStage>> ModelStage::Create(std::shared_ptr<device::Model> model, ModelOptions options,
+                                                       const TimeSource& time, Mailbox& mailbox) {
+  if (model == nullptr) return Status(Code::kInvalidArgument, "no model was given for '" + options.name + "'");
+  auto layout = FindLayout(*model, options);
+  if (!layout.ok()) return layout.status();
+  std::vector<device::TensorSpec> rows = model->inputs();
+  bool mixed = false;  // whether instances of unequal shape or value can come
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const bool whole = !layout->batched || IsWhole(*layout, i);
+    if (!whole && rows[i].ranked) rows[i].shape = rows[i].shape.WithoutFirst();
+    mixed = mixed || (layout->batched && (whole || !IsStatic(rows[i])));
+  }
+  batching::QueueOptions queue;
+  queue.max_batch_size = !layout->batched         ? 1
+                         : layout->fixed_rows > 0 ? layout->fixed_rows
+                                                  : std::max<size_t>(options.max_batch_size, 1);
+  queue.max_queue_delay = options.max_queue_delay;
+  if (mixed) queue.key.emplace(layout->whole_inputs);
+  return std::unique_ptr<ModelStage>(new ModelStage(std::move(model), std::move(options), *std::move(layout),
+                                                    std::move(rows), std::move(queue), time, mailbox));
+}
+
+ModelStage::ModelStage(std::shared_ptr<device::Model> model, ModelOptions options, BatchLayout layout,
+                       std::vector<device::TensorSpec> rows, batching::QueueOptions queue, const TimeSource& time,
+                       Mailbox& mailbox)
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      layout_(std::move(layout)),
+      rows_(std::move(rows)),
+      time_(time),
+      mailbox_(mailbox),
+      queue_(time, std::move(queue)) {}
+
+ModelStage::~ModelStage() {
+  queue_.Close();
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+Status ModelStage::Admit(std::span<Tensor> tensors) const {
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    MS_RETURN_IF_ERROR(device::CheckInput(rows_[i], i, tensors[i]));
+    if (!IsStatic(rows_[i]) || tensors[i].shape() == rows_[i].shape) continue;
+    auto reshaped = tensors[i].Reshaped(rows_[i].shape);
+    if (!reshaped.ok()) return reshaped.status();
+    tensors[i] = *std::move(reshaped);
+  }
+  return Status::Ok();
+}
+
+Status ModelStage::WarmUp() {
+  if (!has_turn_) return {Code::kFailedPrecondition, "model '" + options_.name + "' is running already"};
+  for (int run = 0; run < 2; ++run) {
+    Item item;
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      if (!IsStatic(rows_[i])) {
+        return {Code::kFailedPrecondition,
+                InputName(options_, rows_[i], i) + " has dynamic dimensions besides the batch: " +
+                    (rows_[i].ranked ? rows_[i].shape.ToString() + " for an instance" : "not even its rank is known")};
+      }
+      auto zeros = Zeros(rows_[i]);
+      if (!zeros.ok()) return zeros.status();
+      item.tensors.push_back(*std::move(zeros));
+    }
+    measured_ = false;
+    Item* const items[] = {&item};
+    MS_RETURN_IF_ERROR(RunBatch(items));
+    // The first run does what is done only once: it says little about the others.
+    if (average_ <= kLongRun || average_ > kTooLongToRepeat) break;
+  }
+  return Status::Ok();
+}
+
+Status ModelStage::RunBatch(std::span<Item* const> items) noexcept {
+  const TimePoint start = time_.Now();
+  Status status;
+  try {
+    try {
+      status = TryRun(items);
+      if (!status.ok()) {
+        status = Status(status.code(), "Run model '" + options_.name + "' failed: " + status.message());
+      }
+    } catch (const std::exception& e) {
+      status = Status(Code::kInternal, "Run model '" + options_.name + "' failed: " + e.what());
+    }
+  } catch (...) {
+    status = Status(Code::kInternal, "");
+  }
+  // What the instances looked at is let go here, not when the next batch comes.
+  inputs_.clear();
+  Measure(time_.Now() - start);
+  return status;
+}
+
+Status ModelStage::TryRun(std::span<Item* const> items) {
+  MS_RETURN_IF_ERROR(batching::Gather(layout_, items, pool_, &inputs_));
+  auto outputs = model_->Run(inputs_);
+  if (!outputs.ok()) return outputs.status();
+  if (outputs->size() != model_->outputs().size()) {
+    return {Code::kInternal, "it gave " + std::to_string(outputs->size()) + " outputs, expected " +
+                                 std::to_string(model_->outputs().size())};
+  }
+  return batching::Scatter(layout_, *outputs, items);
+}
+
+// Rises fast and falls slowly: a long run holds up everybody, a handoff only the one.
+void ModelStage::Measure(Duration run) {
+  if (!std::exchange(measured_, true)) {
+    average_ = run;
+  } else if (run > average_) {
+    average_ += (run - average_) / 2;
+  } else {
+    average_ -= (average_ - run) / 16;
+  }
+}
+
+bool ModelStage::RunsWithin(Duration limit) const {
+  return measured_ && average_ <= limit;
+}
+
+bool ModelStage::HandOver() {
+  if (!thread_.joinable()) {
+    if (no_thread_) return false;
+    try {
+      thread_ = std::thread([this] { ThreadMain(); });
+    } catch (const std::system_error& e) {
+      no_thread_ = true;
+      Log(LogLevel::kWarning, "no thread could be started for model '" + options_.name +
+                                  "', which runs on the worker's own from now on: " + e.what());
+      return false;
+    }
+  }
+  has_turn_ = false;
+  {
+    const std::lock_guard lock(mutex_);
+    thread_has_turn_ = true;
+  }
+  changed_.notify_all();
+  return true;
+}
+
+void ModelStage::ThreadMain() {
+  while (WaitForTurn() && TakeAndRun()) {
+  }
+}
+
+bool ModelStage::WaitForTurn() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return thread_has_turn_ || stopping_; });
+  return !stopping_;
+}
+
+bool ModelStage::TakeAndRun() {
+  batching::Taken taken = queue_.Take();
+  if (taken.closed) return false;
+  mailbox_.PostExpired(std::move(taken.expired));
+  if (taken.batch.empty()) return true;
+  std::unique_ptr<Run> run;
+  try {
+    run = std::make_unique<Run>();
+    run->items.reserve(taken.batch.size());
+  } catch (const std::bad_alloc&) {
+    mailbox_.PostOutOfMemory(std::move(taken.batch));
+    return true;
+  }
+  while (Item* item = taken.batch.Pop()) run->items.push_back(item);
+  run->status = RunBatch(run->items);
+  if (RunsWithin(kShortRun)) {
+    const std::lock_guard lock(mutex_);
+    thread_has_turn_ = false;
+    run->hands_back = this;
+  }
+  mailbox_.PostRun(std::move(run));
+  return true;
+}
+
+}  // namespace mindserve::pipeline

@@ -1,0 +1,445 @@
+#include "wire/predict.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cstring>
+#include <protozero/pbf_reader.hpp>
+#include <protozero/varint.hpp>
+
+#include "wire/fields.h"
+
+namespace mindserve::wire {
+namespace {
+
+using protozero::pbf_reader;
+using protozero::pbf_wire_type;
+
+namespace entry_field = field::map_entry;
+namespace error_field = field::error_msg;
+namespace reply_field = field::predict_reply;
+namespace request_field = field::predict_request;
+namespace shape_field = field::tensor_shape;
+namespace spec_field = field::servable_spec;
+namespace tensor_field = field::tensor;
+
+static_assert(std::endian::native == std::endian::little, "Tensor.data is little-endian and used as it stands");
+
+// What numpy can hold. Also keeps a hostile shape from costing eight times its bytes in memory.
+constexpr size_t kMaxRank = 32;
+
+// Tag and wire type, as they stand in front of a field. A field of the wrong wire type matches none and is skipped as
+// an unknown one, as protobuf does.
+constexpr uint32_t Varint(uint32_t number) {
+  return protozero::tag_and_type(number, pbf_wire_type::varint);
+}
+constexpr uint32_t Delimited(uint32_t number) {
+  return protozero::tag_and_type(number, pbf_wire_type::length_delimited);
+}
+
+pbf_reader Reader(std::string_view message) {
+  return {message.data(), message.size()};
+}
+
+std::string_view View(pbf_reader* reader) {
+  const auto view = reader->get_view();
+  return {view.data(), view.size()};
+}
+
+std::string_view Chars(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+Status Malformed(Code code, std::string_view what, size_t size, const pbf_reader& reader,
+                 const protozero::exception& error) {
+  return {code, "the " + std::string(what) + " doesn't parse at byte " + std::to_string(size - reader.length()) +
+                    " of " + std::to_string(size) + ": " + error.what()};
+}
+
+void ReadSpec(std::string_view spec, Route* route) {
+  pbf_reader reader = Reader(spec);
+  while (reader.next()) {
+    switch (reader.tag_and_type()) {
+      case Delimited(spec_field::kName):
+        route->servable = View(&reader);
+        break;
+      case Delimited(spec_field::kMethodName):
+        route->method = View(&reader);
+        break;
+      case Varint(spec_field::kVersionNumber):
+        route->version = reader.get_uint64();
+        break;
+      default:
+        reader.skip();
+    }
+  }
+}
+
+Status TooManyDims() {
+  return {Code::kInvalidArgument, "the shape has more than " + std::to_string(kMaxRank) + " dimensions"};
+}
+
+// Appends to `shape`: fields that stand several times are concatenated, packed or not.
+Status ReadShape(std::string_view message, Shape* shape) {
+  pbf_reader reader = Reader(message);
+  while (reader.next()) {
+    switch (reader.tag_and_type()) {
+      case Delimited(shape_field::kDims): {
+        const std::string_view packed = View(&reader);
+        const char* at = packed.data();
+        const char* const end = at + packed.size();
+        while (at != end) {
+          if (shape->rank() == kMaxRank) return TooManyDims();
+          shape->push_back(static_cast<int64_t>(protozero::decode_varint(&at, end)));
+        }
+        break;
+      }
+      case Varint(shape_field::kDims):
+        if (shape->rank() == kMaxRank) return TooManyDims();
+        shape->push_back(reader.get_int64());
+        break;
+      default:
+        reader.skip();
+    }
+  }
+  return Status::Ok();
+}
+
+Result<Tensor> ReadTensor(std::string_view message, const TensorOwner& owner) {
+  Shape shape;
+  int32_t number = 0;
+  std::string_view data;
+  std::vector<std::string_view> elements;
+  pbf_reader reader = Reader(message);
+  while (reader.next()) {
+    switch (reader.tag_and_type()) {
+      case Delimited(tensor_field::kShape):
+        MS_RETURN_IF_ERROR(ReadShape(View(&reader), &shape));
+        break;
+      case Varint(tensor_field::kDtype):
+        number = reader.get_enum();
+        break;
+      case Delimited(tensor_field::kData):
+        data = View(&reader);
+        break;
+      case Delimited(tensor_field::kBytesVal): {
+        const std::string_view element = View(&reader);
+        if (elements.empty()) {
+          // The shape usually comes first and tells the count. An element takes two bytes at least, so that a shape
+          // which lies can't ask for more than the message is worth.
+          elements.reserve(std::min<uint64_t>(shape.Elements().value_or(0), reader.length() / 2 + 1));
+        }
+        elements.push_back(element);
+        break;
+      }
+      default:
+        reader.skip();
+    }
+  }
+  // A negative number becomes one that the table lacks.
+  const auto dtype = DTypeFromWire(static_cast<uint64_t>(int64_t{number}));
+  if (!dtype) return Status(Code::kInvalidArgument, "unknown data type " + std::to_string(number));
+  if (IsText(*dtype)) return Tensor::TextView(*dtype, std::move(shape), std::move(elements), owner);
+  return Tensor::View(*dtype, std::move(shape), std::as_bytes(std::span(data)), owner);
+}
+
+}  // namespace
+
+Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route) {
+  route->servable = {};
+  route->method = {};
+  route->version = 0;
+  route->spec = {};
+  route->instances.clear();
+  const std::string_view bytes = Chars(request);
+  pbf_reader reader = Reader(bytes);
+  try {
+    size_t field = 0;  // where the field that is being read begins
+    while (reader.next()) {
+      switch (reader.tag_and_type()) {
+        case Delimited(request_field::kServableSpec): {
+          const std::string_view spec = View(&reader);
+          route->spec = {static_cast<size_t>(spec.data() - bytes.data()), spec.size()};
+          ReadSpec(spec, route);
+          field = bytes.size() - reader.length();
+          break;
+        }
+        case Delimited(request_field::kInstances): {
+          reader.skip();
+          if (route->instances.size() >= max_instances) {
+            return {Code::kResourceExhausted, "the request has more instances than max_instances_per_request allows (" +
+                                                  std::to_string(max_instances) + ")"};
+          }
+          const size_t end = bytes.size() - reader.length();
+          route->instances.push_back({field, end - field});
+          field = end;
+          break;
+        }
+        default:
+          reader.skip();
+          field = bytes.size() - reader.length();
+      }
+    }
+  } catch (const protozero::exception& error) {
+    return Malformed(Code::kInvalidArgument, "PredictRequest", bytes.size(), reader, error);
+  }
+  return Status::Ok();
+}
+
+InstanceReader::InstanceReader(std::span<const std::byte> request, std::span<const std::string> names,
+                               TensorOwner owner)
+    : request_(request), names_(names), owner_(std::move(owner)) {}
+
+bool InstanceReader::Next() {
+  if (!status_.ok()) return false;
+  pbf_reader reader = Reader(Chars(request_.subspan(position_)));
+  try {
+    if (reader.next(request_field::kInstances, pbf_wire_type::length_delimited)) {
+      instance_ = std::as_bytes(std::span(View(&reader)));
+      position_ = request_.size() - reader.length();
+      return true;
+    }
+    position_ = request_.size();
+  } catch (const protozero::exception& error) {
+    status_ = Malformed(Code::kInvalidArgument, "PredictRequest", request_.size(), reader, error);
+  }
+  instance_ = {};
+  return false;
+}
+
+Status InstanceReader::Read(std::vector<Tensor>* slots) {
+  slots->resize(names_.size());
+  Status status = ReadItems();
+  for (size_t slot = 0; status.ok() && slot < names_.size(); ++slot) status = ReadSlot(slot, &(*slots)[slot]);
+  // A failed instance must not keep the request's memory, nor show another one's tensors.
+  if (!status.ok()) std::ranges::fill(*slots, Tensor());
+  return status;
+}
+
+Status InstanceReader::ReadItems() {
+  values_.assign(names_.size(), {});
+  size_t likely = 0;
+  pbf_reader items = Reader(Chars(instance_));
+  try {
+    while (items.next(field::instance::kItems, pbf_wire_type::length_delimited)) {
+      const std::string_view entry = View(&items);
+      std::string_view key;
+      // Where the entry has no value, an empty Tensor stands for it. Not null: null says that there is no entry.
+      std::string_view value = entry.substr(0, 0);
+      pbf_reader reader = Reader(entry);
+      while (reader.next()) {
+        switch (reader.tag_and_type()) {
+          case Delimited(entry_field::kKey):
+            key = View(&reader);
+            break;
+          case Delimited(entry_field::kValue):
+            value = View(&reader);
+            break;
+          default:
+            reader.skip();
+        }
+      }
+      // Names come in much the same order each time: the next one's slot is most often the one after the last's.
+      for (size_t i = 0; i < names_.size(); ++i, ++likely) {
+        if (likely >= names_.size()) likely = 0;
+        if (names_[likely] != key) continue;
+        values_[likely++] = value;
+        break;
+      }
+    }
+  } catch (const protozero::exception& error) {
+    return Malformed(Code::kDataLoss, "instance", instance_.size(), items, error);
+  }
+  return Status::Ok();
+}
+
+Status InstanceReader::ReadSlot(size_t slot, Tensor* tensor) const {
+  const std::string_view value = values_[slot];
+  if (value.data() == nullptr) {
+    return {Code::kInvalidArgument, "Cannot find input " + names_[slot] + " in instance input"};
+  }
+  try {
+    auto read = ReadTensor(value, owner_);
+    if (!read.ok()) return {read.status().code(), "input " + names_[slot] + ": " + read.status().message()};
+    *tensor = *std::move(read);
+    return Status::Ok();
+  } catch (const protozero::exception& error) {
+    return {Code::kDataLoss, "input " + names_[slot] + ": the Tensor of " + std::to_string(value.size()) +
+                                 " bytes doesn't parse: " + error.what()};
+  }
+}
+
+namespace {
+
+// Tag and wire type in one byte.
+consteval char Tag(uint32_t number, pbf_wire_type type) {
+  if (number >= 16) throw "the sizes below count one byte a tag";
+  return static_cast<char>(protozero::tag_and_type(number, type));
+}
+consteval char DelimitedTag(uint32_t number) {
+  return Tag(number, pbf_wire_type::length_delimited);
+}
+
+size_t VarintSize(uint64_t value) {
+  return static_cast<size_t>(protozero::length_of_varint(value));
+}
+
+// Of a length-delimited field with this much content: tag, length, content.
+size_t FieldSize(size_t content) {
+  return 1 + VarintSize(content) + content;
+}
+
+size_t PackedSize(const Shape& shape) {
+  size_t size = 0;
+  for (int64_t dim : shape.dims()) size += VarintSize(static_cast<uint64_t>(dim));
+  return size;
+}
+
+// Of a TensorShape whose packed dims take this much. An empty one is a scalar's.
+size_t ShapeSize(size_t packed) {
+  return packed == 0 ? 0 : FieldSize(packed);
+}
+
+size_t TensorSize(const Tensor& tensor, size_t packed) {
+  size_t size = FieldSize(ShapeSize(packed));
+  if (tensor) size += 1 + VarintSize(static_cast<uint64_t>(tensor.dtype()));
+  if (!IsText(tensor.dtype())) return size + FieldSize(tensor.data().size());
+  for (std::string_view element : tensor.elements()) size += FieldSize(element.size());
+  return size;
+}
+
+size_t EntrySize(std::string_view name, size_t tensor) {
+  return FieldSize(name.size()) + FieldSize(tensor);
+}
+
+size_t ErrorSize(ErrorCode code, std::string_view message) {
+  if (code == ErrorCode::kSuccess) return 0;
+  return 1 + VarintSize(static_cast<uint64_t>(code)) + FieldSize(message.size());
+}
+
+// How many outputs of `reply` are written.
+size_t OutputCount(const InstanceReply& reply, std::span<const std::string> names) {
+  return reply.code == ErrorCode::kSuccess ? std::min(reply.outputs.size(), names.size()) : 0;
+}
+
+// Writes fields one after the other. The caller has made room.
+class Cursor {
+ public:
+  explicit Cursor(char* at) : at_(at) {}
+
+  const char* at() const { return at_; }
+
+  void AddVarint(char tag, uint64_t value) {
+    *at_++ = tag;
+    at_ += protozero::add_varint_to_buffer(at_, value);
+  }
+
+  // The head of a length-delimited field, whose content comes next.
+  void Open(char tag, size_t content) { AddVarint(tag, content); }
+
+  void AddDelimited(char tag, std::string_view content) {
+    Open(tag, content.size());
+    if (!content.empty()) std::memcpy(at_, content.data(), content.size());
+    at_ += content.size();
+  }
+
+  void AddTensor(const Tensor& tensor, size_t packed) {
+    Open(DelimitedTag(tensor_field::kShape), ShapeSize(packed));
+    if (packed > 0) {
+      Open(DelimitedTag(shape_field::kDims), packed);
+      for (int64_t dim : tensor.shape().dims()) at_ += protozero::add_varint_to_buffer(at_, static_cast<uint64_t>(dim));
+    }
+    if (tensor) {
+      AddVarint(Tag(tensor_field::kDtype, pbf_wire_type::varint), static_cast<uint64_t>(tensor.dtype()));
+    }
+    if (IsText(tensor.dtype())) {
+      for (std::string_view element : tensor.elements()) AddDelimited(DelimitedTag(tensor_field::kBytesVal), element);
+    } else {
+      AddDelimited(DelimitedTag(tensor_field::kData), Chars(tensor.data()));
+    }
+  }
+
+  void AddError(ErrorCode code, std::string_view message) {
+    Open(DelimitedTag(reply_field::kErrorMsg), ErrorSize(code, message));
+    if (code == ErrorCode::kSuccess) return;
+    AddVarint(Tag(error_field::kErrorCode, pbf_wire_type::varint), static_cast<uint64_t>(code));
+    AddDelimited(DelimitedTag(error_field::kErrorMsg), message);
+  }
+
+ private:
+  char* at_;
+};
+
+size_t SpecFieldSize(std::string_view spec) {
+  return spec.empty() ? 0 : FieldSize(spec.size());
+}
+
+}  // namespace
+
+ReplyWriter::ReplyWriter(std::span<const std::string> names, std::span<const InstanceReply> replies)
+    : names_(names), replies_(replies) {
+  size_t count = 0;
+  for (const InstanceReply& reply : replies_) count += 1 + 2 * OutputCount(reply, names_);
+  sizes_.reserve(count);
+  for (const InstanceReply& reply : replies_) {
+    has_errors_ = has_errors_ || reply.code != ErrorCode::kSuccess;
+    const size_t place = sizes_.size();
+    sizes_.push_back(0);
+    size_t instance = 0;
+    for (size_t i = 0; i < OutputCount(reply, names_); ++i) {
+      const size_t packed = PackedSize(reply.outputs[i].shape());
+      const size_t tensor = TensorSize(reply.outputs[i], packed);
+      sizes_.push_back(tensor);
+      sizes_.push_back(packed);
+      instance += FieldSize(EntrySize(names_[i], tensor));
+    }
+    sizes_[place] = instance;
+    size_ += FieldSize(instance);
+  }
+  if (!has_errors_) return;
+  for (const InstanceReply& reply : replies_) size_ += FieldSize(ErrorSize(reply.code, reply.error));
+}
+
+void ReplyWriter::WriteTo(std::span<std::byte> out) const {
+  assert(out.size() >= size_);
+  Cursor cursor(reinterpret_cast<char*>(out.data()));
+  auto size = sizes_.begin();
+  for (const InstanceReply& reply : replies_) {
+    cursor.Open(DelimitedTag(reply_field::kInstances), *size++);
+    for (size_t i = 0; i < OutputCount(reply, names_); ++i) {
+      const size_t tensor = *size++;
+      const size_t packed = *size++;
+      cursor.Open(DelimitedTag(field::instance::kItems), EntrySize(names_[i], tensor));
+      cursor.AddDelimited(DelimitedTag(entry_field::kKey), names_[i]);
+      cursor.Open(DelimitedTag(entry_field::kValue), tensor);
+      cursor.AddTensor(reply.outputs[i], packed);
+    }
+  }
+  if (has_errors_) {
+    for (const InstanceReply& reply : replies_) cursor.AddError(reply.code, reply.error);
+  }
+  assert(cursor.at() == reinterpret_cast<const char*>(out.data()) + size_);
+}
+
+std::string ErrorReply(std::string_view spec, ErrorCode code, std::string_view message) {
+  std::string reply(SpecFieldSize(spec) + FieldSize(ErrorSize(code, message)), '\0');
+  Cursor cursor(reply.data());
+  if (!spec.empty()) cursor.AddDelimited(DelimitedTag(reply_field::kServableSpec), spec);
+  cursor.AddError(code, message);
+  return reply;
+}
+
+std::string SpecField(std::string_view spec) {
+  std::string field(SpecFieldSize(spec), '\0');
+  if (!spec.empty()) Cursor(field.data()).AddDelimited(DelimitedTag(reply_field::kServableSpec), spec);
+  return field;
+}
+
+std::string SuccessErrors(size_t count) {
+  std::string errors(count * FieldSize(0), '\0');
+  Cursor cursor(errors.data());
+  for (size_t i = 0; i < count; ++i) cursor.AddError(ErrorCode::kSuccess, {});
+  return errors;
+}
+
+}  // namespace mindserve::wire

@@ -1,0 +1,316 @@
+#include "worker/runtime.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "link/worker_link.h"
+#include "wire/predict.h"
+#include "worker/releases.h"
+
+namespace mindserve::worker {
+
+// What ends the runtime thread's sleep besides the link.
+struct Runtime::Wakeup {
+  UniqueFd fd{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+  std::atomic<bool> stopping{false};
+
+  void Wake() const { [[maybe_unused]] const int full = ::eventfd_write(fd.get(), 1); }
+  void Clear() const {
+    eventfd_t count = 0;
+    [[maybe_unused]] const int empty = ::eventfd_read(fd.get(), &count);
+  }
+};
+
+namespace {
+
+wire::ErrorCode ToErrorCode(Code code) {
+  switch (code) {
+    case Code::kOk:
+      return wire::ErrorCode::kSuccess;
+    case Code::kInvalidArgument:
+    case Code::kOutOfRange:
+      return wire::ErrorCode::kInvalidInput;
+    case Code::kUnavailable:
+      return wire::ErrorCode::kWorkerUnavailable;
+    case Code::kResourceExhausted:
+      return wire::ErrorCode::kSystemError;
+    default:
+      return wire::ErrorCode::kFailed;
+  }
+}
+
+}  // namespace
+
+// One run of Serve.
+class Runtime::Session {
+ public:
+  Session(Runtime& runtime, std::unique_ptr<link::WorkerLink> link, UniqueFd socket)
+      : runtime_(runtime),
+        engine_(*runtime.engine_),
+        link_(std::move(link)),
+        socket_(std::move(socket)),
+        calls_(link_->lanes()),
+        starved_(link_->lanes()) {}
+
+  Status Run();
+
+ private:
+  // A request, or the part of one that came to this worker.
+  struct Request final : pipeline::ResultSink {
+    Request(Session& owner, size_t on_lane, uint64_t number, const pipeline::MethodSpec& called)
+        : session(owner), lane(on_lane), call(number), method(called) {}
+    void InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) override;
+
+    Session& session;
+    const size_t lane;
+    const uint64_t call;
+    const pipeline::MethodSpec& method;
+    std::shared_ptr<pipeline::RequestContext> context;  // shared with the engine's instances
+    std::shared_ptr<Payload> payload;                   // shared with the tensors that look at it
+    std::vector<wire::InstanceReply> replies;
+    size_t left = 0;
+  };
+
+  void Handle(size_t lane, const link::GatewayFrame& frame);
+  void Open(size_t lane, const link::GatewayFrame& frame);
+  void Answer(Request& request);
+  bool TryReply(Request& request);
+  void End(Request& request, const Status& status);
+  // Lets go of everything that looks at the request's bytes; true if nobody else does.
+  bool LetGo(Request& request);
+  void Forget(Request& request) { calls_[request.lane].erase(request.call); }
+  void SendReleases();
+  void RetryStarved();
+  Status Wait(TimePoint until);
+
+  Runtime& runtime_;
+  pipeline::Engine& engine_;
+  const std::unique_ptr<link::WorkerLink> link_;
+  const UniqueFd socket_;
+  std::vector<std::unordered_map<uint64_t, std::unique_ptr<Request>>> calls_;  // by lane
+  std::vector<std::deque<uint64_t>> starved_;  // by lane: answered calls that wait for reply memory, oldest first
+  std::vector<Releases::Entry> releases_;
+};
+
+void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) {
+  wire::InstanceReply& reply = replies[index];
+  if (status.ok()) {
+    reply.outputs = std::move(outputs);
+  } else {
+    reply.code = ToErrorCode(status.code());
+    reply.error = status.message();
+  }
+  if (--left == 0) session.Answer(*this);
+}
+
+void Runtime::Session::Handle(size_t lane, const link::GatewayFrame& frame) {
+  if (frame.type == link::FrameType::kCancel) {
+    const auto found = calls_[lane].find(frame.call);
+    // Not found: it was answered while the cancellation was on its way.
+    if (found != calls_[lane].end()) engine_.Cancel(*found->second->context);
+    return;
+  }
+  Open(lane, frame);
+}
+
+void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
+  constexpr uint8_t kUnary = link::kOpens | link::kEnds;
+  const bool known = frame.method < engine_.methods();
+  if ((frame.flags & kUnary) != kUnary || !known || calls_[lane].contains(frame.call)) {
+    Log(LogLevel::kError, "the gateway sent a call that this worker does not know how to take: method " +
+                              std::to_string(frame.method) + ", flags " + std::to_string(frame.flags));
+    link_->SendEnd(lane, frame.call, Status(Code::kInternal, "the worker was sent a call that it does not know"),
+                   link::kReleased);
+    return;
+  }
+  const pipeline::MethodSpec& method = engine_.method(frame.method);
+  auto owned = std::make_unique<Request>(*this, lane, frame.call, method);
+  Request& request = *owned;
+  request.payload =
+      std::make_shared<Payload>(runtime_.releases_, Releases::Entry{lane, frame.call}, frame.payload.size());
+  request.context = std::make_shared<pipeline::RequestContext>();
+  request.context->client = frame.client;
+  if (frame.deadline_ns != INT64_MAX) request.context->deadline = TimePoint(Duration(frame.deadline_ns));
+  request.context->sink = &request;
+  calls_[lane].emplace(frame.call, std::move(owned));
+
+  // All instances are read before the first is submitted, so that a part that does not parse is refused whole.
+  std::vector<std::pair<Status, std::vector<Tensor>>> instances;
+  instances.reserve(frame.instances < 4096 ? frame.instances : 4096);
+  wire::InstanceReader reader(frame.payload, method.inputs, request.payload);
+  while (reader.Next()) {
+    auto& [status, inputs] = instances.emplace_back();
+    status = reader.Read(&inputs);
+    if (status.code() == Code::kDataLoss) {
+      End(request, Status(Code::kInvalidArgument, status.message()));
+      return;
+    }
+  }
+  if (!reader.status().ok() || instances.size() != frame.instances || instances.empty()) {
+    End(request, Status(Code::kInvalidArgument, reader.status().ok() ? "the request's instances could not be read"
+                                                                     : reader.status().message()));
+    return;
+  }
+  request.replies.resize(instances.size());
+  request.left = instances.size();
+  for (uint32_t i = 0; i < instances.size(); ++i) {
+    auto& [status, inputs] = instances[i];
+    if (status.ok()) {
+      engine_.Submit(frame.method, request.context, i, std::move(inputs));
+    } else {
+      request.InstanceDone(i, std::move(status), {});
+    }
+  }
+}
+
+bool Runtime::Session::LetGo(Request& request) {
+  request.replies.clear();
+  const bool alone = request.payload.use_count() == 1;
+  if (alone) {
+    // Pairs with the release in the decrement by which the last other owner, on whatever thread, let go.
+    std::atomic_thread_fence(std::memory_order_acquire);
+    request.payload->MarkReleased();
+  } else {
+    request.payload->MarkRetained();
+  }
+  return alone;
+}
+
+void Runtime::Session::End(Request& request, const Status& status) {
+  const uint8_t flags = LetGo(request) ? static_cast<uint8_t>(link::kReleased) : uint8_t{0};
+  link_->SendEnd(request.lane, request.call, status, flags);
+  Forget(request);
+}
+
+void Runtime::Session::Answer(Request& request) {
+  if (request.context->cancelled) {
+    End(request, Status(Code::kCancelled, "the call was cancelled"));
+  } else if (!starved_[request.lane].empty() || !TryReply(request)) {
+    starved_[request.lane].push_back(request.call);
+  }
+}
+
+bool Runtime::Session::TryReply(Request& request) {
+  const wire::ReplyWriter writer(request.method.outputs, request.replies);
+  if (writer.size() > runtime_.options_.reply_arena_bytes / 2) {
+    End(request, Status(Code::kResourceExhausted,
+                        "the answer has " + std::to_string(writer.size()) + " bytes, more than a message can have"));
+    return true;
+  }
+  const auto slab = link_->AllocateReply(request.lane, writer.size());
+  if (!slab) return false;
+  writer.WriteTo(slab->bytes);
+  uint8_t flags = link::kEnds;
+  if (writer.has_errors()) flags |= link::kHasErrors;
+  if (LetGo(request)) flags |= link::kReleased;
+  link_->SendReply(request.lane, request.call, *slab, flags);
+  Forget(request);
+  return true;
+}
+
+void Runtime::Session::RetryStarved() {
+  for (size_t lane = 0; lane < starved_.size(); ++lane) {
+    auto& waiting = starved_[lane];
+    while (!waiting.empty()) {
+      Request& request = *calls_[lane].at(waiting.front());
+      if (request.context->cancelled) {
+        End(request, Status(Code::kCancelled, "the call was cancelled"));
+      } else if (!TryReply(request)) {
+        break;
+      }
+      waiting.pop_front();
+    }
+  }
+}
+
+void Runtime::Session::SendReleases() {
+  runtime_.releases_->Take(&releases_);
+  for (const auto& [lane, call] : releases_) link_->SendRelease(lane, call);
+}
+
+Status Runtime::Session::Wait(TimePoint until) {
+  pollfd watched[] = {
+      {link_->bell_fd(), POLLIN, 0}, {runtime_.wakeup_->fd.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
+  timespec timeout{};
+  const timespec* limit = nullptr;
+  if (until != kNever) {
+    const auto left = std::max<int64_t>(0, (until - runtime_.time_.Now()).count());
+    timeout.tv_sec = left / 1'000'000'000;
+    timeout.tv_nsec = left % 1'000'000'000;
+    limit = &timeout;
+  }
+  if (::ppoll(watched, 3, limit, nullptr) < 0 && errno != EINTR) {
+    return {Code::kInternal, std::string("ppoll: ") + std::strerror(errno)};
+  }
+  if (watched[1].revents != 0) runtime_.wakeup_->Clear();
+  // Nothing is ever said on the socket after the handshake: what makes it readable is its end.
+  if (watched[2].revents != 0) return {Code::kUnavailable, "the gateway is gone"};
+  return Status::Ok();
+}
+
+Status Runtime::Session::Run() {
+  Status status;
+  while (status.ok() && !runtime_.wakeup_->stopping.load(std::memory_order_acquire)) {
+    link::GatewayFrame frame;
+    for (size_t lane = 0; lane < link_->lanes(); ++lane) {
+      while (link_->Receive(lane, &frame)) Handle(lane, frame);
+    }
+    if (!link_->fault().ok()) return link_->fault();
+    SendReleases();
+    const TimePoint next = engine_.Poll();
+    RetryStarved();
+    link_->Flush();
+    if (link_->PrepareSleep()) status = Wait(next);
+    link_->Awake();
+  }
+  return status;
+}
+
+Runtime::Runtime(const TimeSource& time, RuntimeOptions options)
+    : time_(time),
+      options_(options),
+      wakeup_(std::make_shared<Wakeup>()),
+      engine_(std::make_unique<pipeline::Engine>(time, [wakeup = wakeup_] { wakeup->Wake(); })),
+      releases_(std::make_shared<Releases>([wakeup = wakeup_] { wakeup->Wake(); })) {}
+
+Runtime::~Runtime() {
+  Stop();
+  releases_->Close();
+}
+
+pipeline::Engine& Runtime::engine() {
+  return *engine_;
+}
+
+size_t Runtime::retained_bytes() const {
+  return releases_->retained_bytes();
+}
+
+Status Runtime::Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeout) {
+  auto link = link::WorkerLink::Connect(socket.get(), options_.reply_arena_bytes, handshake_timeout);
+  if (!link.ok()) return link.status();
+  // The session's requests are sinks of the engine's instances: the engine lets go of them before they go.
+  auto session = std::make_unique<Session>(*this, *std::move(link), std::move(socket));
+  const Status status = session->Run();
+  Stop();
+  engine_->Poll();
+  return status;
+}
+
+void Runtime::Stop() {
+  wakeup_->stopping.store(true, std::memory_order_release);
+  wakeup_->Wake();
+  engine_->Stop();
+}
+
+}  // namespace mindserve::worker

@@ -1,0 +1,52 @@
+// The worker runtime: takes requests from the link, walks their instances through the engine, writes the answers.
+//
+// One thread, the one that calls Serve, does all of it; models that are slow and Python functions have threads of their
+// own (pipeline/engine.h).
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "pipeline/engine.h"
+
+namespace mindserve::worker {
+
+struct RuntimeOptions {
+  // Address space for answers, for each lane; pages cost memory once touched. A protobuf message ends at 2 GiB.
+  size_t reply_arena_bytes = size_t{2} << 30;
+};
+
+class Runtime {
+ public:
+  // `time` outlives the runtime.
+  Runtime(const TimeSource& time, RuntimeOptions options);
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  // Models, functions and methods are added here before Serve; method i of the engine is method i of the link.
+  pipeline::Engine& engine();
+
+  // Shakes hands over `socket` and serves. OK after Stop; UNAVAILABLE when the gateway is gone; what broke otherwise.
+  Status Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeout);
+  // Makes Serve return and stops the engine. Any thread, any number of times.
+  void Stop();
+
+  // Bytes of requests that were answered while somebody still looks at them. Any thread.
+  size_t retained_bytes() const;
+
+ private:
+  class Session;
+  struct Wakeup;
+  const TimeSource& time_;
+  const RuntimeOptions options_;
+  std::shared_ptr<Wakeup> wakeup_;  // shared with the engine's and the releases' wake functions
+  std::unique_ptr<pipeline::Engine> engine_;
+  std::shared_ptr<class Releases> releases_;  // shared with every payload
+};
+
+}  // namespace mindserve::worker

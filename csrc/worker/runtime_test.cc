@@ -1,0 +1,300 @@
+// The worker runtime behind a real link: the test holds the gateway's end. Requests are written as protobuf by hand, since
+// wire only reads them; answers are looked at as bytes made by wire's own writer.
+#include "worker/runtime.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+#include <future>
+#include <thread>
+
+#include "link/lane.h"
+#include "wire/predict.h"
+
+namespace mindserve::worker {
+namespace {
+
+using std::chrono::milliseconds;
+constexpr milliseconds kPatience{30'000};
+constexpr size_t kArena = 4 << 20;
+
+// x + x, on rows of any length of float32.
+class Doubler final : public device::Model {
+ public:
+  const std::vector<device::TensorSpec>& inputs() const override { return inputs_; }
+  const std::vector<device::TensorSpec>& outputs() const override { return outputs_; }
+  Result<std::vector<Tensor>> Run(std::span<const Tensor> inputs) override {
+    std::span<std::byte> bytes;
+    auto out = Tensor::Allocate(DType::kFloat32, inputs[0].shape(), &bytes);
+    if (!out.ok()) return out.status();
+    const auto* from = reinterpret_cast<const float*>(inputs[0].data().data());
+    auto* to = reinterpret_cast<float*>(bytes.data());
+    for (size_t i = 0; i < bytes.size() / sizeof(float); ++i) to[i] = from[i] + from[i];
+    std::vector<Tensor> outputs;
+    outputs.push_back(*std::move(out));
+    return outputs;
+  }
+
+ private:
+  std::vector<device::TensorSpec> inputs_ = {{"x", DType::kFloat32, Shape{-1, 2}}};
+  std::vector<device::TensorSpec> outputs_ = {{"y", DType::kFloat32, Shape{-1, 2}}};
+};
+
+std::string Field(int number, std::string_view content) {
+  EXPECT_LT(content.size(), 128u);
+  std::string field;
+  field += static_cast<char>(number << 3 | 2);
+  field += static_cast<char>(content.size());
+  return field.append(content);
+}
+
+std::string Pair(float a, float b) {
+  std::string bytes(8, '\0');
+  std::memcpy(bytes.data(), &a, 4);
+  std::memcpy(bytes.data() + 4, &b, 4);
+  return bytes;
+}
+
+// An Instance with one float32 tensor of shape (2,) named `name`.
+std::string Instance(std::string_view name, float a, float b) {
+  const std::string tensor = Field(1, "\x0a\x01\x02") + "\x10\x0b" + Field(3, Pair(a, b));
+  return Field(2, Field(1, Field(1, name) + Field(2, tensor)));
+}
+
+Tensor Row(float a, float b) {
+  std::span<std::byte> bytes;
+  auto tensor = Tensor::Allocate(DType::kFloat32, Shape{2}, &bytes);
+  std::memcpy(bytes.data(), Pair(a, b).data(), 8);
+  return *std::move(tensor);
+}
+
+std::string Written(const std::vector<wire::InstanceReply>& replies) {
+  const std::vector<std::string> names = {"y"};
+  const wire::ReplyWriter writer(names, replies);
+  std::string text(writer.size(), '\0');
+  writer.WriteTo(std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+struct Answer {
+  link::WorkerFrame frame;
+  std::string text;
+};
+
+class RuntimeTest : public testing::Test {
+ protected:
+  void Start(RuntimeOptions options = {.reply_arena_bytes = kArena}) {
+    runtime_ = std::make_unique<Runtime>(time_, options);
+    pipeline::Engine& engine = runtime_->engine();
+    const auto model = engine.AddModel(std::make_shared<Doubler>(), {.name = "doubler"});
+    ASSERT_TRUE(model.ok()) << model.status().ToString();
+    const int function = engine.AddFunction({.name = "test.function"});
+    pipeline::MethodSpec doubled{.name = "double", .inputs = {"x"}, .outputs = {"y"}};
+    doubled.stages.push_back({.kind = pipeline::StageSpec::Kind::kModel, .target = *model, .inputs = {{}}});
+    doubled.results = {{0, 0}};
+    pipeline::MethodSpec called{.name = "call", .inputs = {"x"}, .outputs = {"y"}};
+    called.stages.push_back({.kind = pipeline::StageSpec::Kind::kFunction, .target = function, .inputs = {{}}});
+    called.results = {{0, 0}};
+    pipeline::MethodSpec same{.name = "same", .inputs = {"x"}, .outputs = {"y"}};
+    same.results = {{}};
+    ASSERT_TRUE(engine.AddMethod(doubled).ok());
+    ASSERT_TRUE(engine.AddMethod(called).ok());
+    ASSERT_TRUE(engine.AddMethod(same).ok());
+
+    int fds[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+    socket_.reset(fds[0]);
+    served_ = std::async(std::launch::async, [this, fd = fds[1]] { return runtime_->Serve(UniqueFd(fd), kPatience); });
+    auto port = link::GatewayPort::Create(kArena);
+    ASSERT_TRUE(port.ok());
+    port_ = *std::move(port);
+    link::GatewayPort* ports[] = {port_.get()};
+    auto lanes = link::GatewayHandshake::Run(socket_.get(), ports, kPatience);
+    ASSERT_TRUE(lanes.ok()) << lanes.status().ToString();
+    lane_ = std::move((*lanes)[0]);
+  }
+
+  void TearDown() override {
+    if (runtime_) runtime_->Stop();
+    if (served_.valid()) served_.wait();
+  }
+
+  void Send(uint64_t call, uint16_t method, uint32_t instances, const std::string& body) {
+    const auto slab = port_->arena().Allocate(body.size());
+    ASSERT_TRUE(slab);
+    std::memcpy(slab->bytes.data(), body.data(), body.size());
+    lane_->SendOpen({.call = call,
+                     .method = method,
+                     .instances = instances,
+                     .client = 1,
+                     .offset = slab->offset,
+                     .length = body.size()});
+    lane_->Flush();
+  }
+
+  Answer Receive() {
+    Answer answer;
+    while (!lane_->Receive(&answer.frame)) {
+      EXPECT_FALSE(lane_->broken()) << lane_->fault().ToString();
+      port_->Asleep();
+      if (!lane_->HasWork()) {
+        pollfd bell{port_->bell_fd(), POLLIN, 0};
+        if (::poll(&bell, 1, static_cast<int>(kPatience.count())) == 0) {
+          ADD_FAILURE() << "the worker does not answer";
+          return answer;
+        }
+      }
+      port_->Awake();
+    }
+    answer.text.assign(reinterpret_cast<const char*>(answer.frame.payload.data()), answer.frame.payload.size());
+    lane_->ReleaseReply(answer.frame.payload);
+    lane_->Flush();
+    return answer;
+  }
+
+  SystemTime time_;
+  std::unique_ptr<Runtime> runtime_;
+  UniqueFd socket_;
+  std::future<Status> served_;
+  std::unique_ptr<link::GatewayPort> port_;
+  std::unique_ptr<link::Lane> lane_;
+};
+
+constexpr uint16_t kDouble = 0;
+constexpr uint16_t kCall = 1;
+constexpr uint16_t kSame = 2;
+
+TEST_F(RuntimeTest, AnswersWithTheModelsResultsAndLetsGoInTheSameFrame) {
+  Start();
+  Send(11, kDouble, 2, Instance("x", 1, 2) + Instance("x", 3, 4));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kReply);
+  EXPECT_EQ(answer.frame.call, 11u);
+  EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased);
+  EXPECT_EQ(answer.text, Written({{{Row(2, 4)}, {}, {}}, {{Row(6, 8)}, {}, {}}}));
+}
+
+TEST_F(RuntimeTest, AnInstanceFailsAlone) {
+  Start();
+  Send(1, kDouble, 3, Instance("x", 1, 2) + Instance("z", 3, 4) + Instance("x", 5, 6));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased | link::kHasErrors);
+  EXPECT_EQ(answer.text,
+            Written({{{Row(2, 4)}, {}, {}},
+                     {{}, wire::ErrorCode::kInvalidInput, "Cannot find input x in instance input"},
+                     {{Row(10, 12)}, {}, {}}}));
+}
+
+TEST_F(RuntimeTest, AMethodMayReturnItsInput) {
+  Start();
+  Send(1, kSame, 1, Instance("x", 7, 8));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased);
+  EXPECT_EQ(answer.text, Written({{{Row(7, 8)}, {}, {}}}));
+}
+
+TEST_F(RuntimeTest, WhatDoesNotParseIsRefusedWhole) {
+  Start();
+  // The second instance's content is a field that claims more than there is.
+  Send(1, kDouble, 2, Instance("x", 1, 2) + Field(2, "\x0a\x7f"));
+  Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kInvalidArgument));
+  EXPECT_EQ(answer.frame.flags, link::kReleased);
+  Send(2, kDouble, 3, Instance("x", 1, 2));
+  answer = Receive();
+  EXPECT_EQ(answer.frame.call, 2u);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kInvalidArgument));
+}
+
+TEST_F(RuntimeTest, AnUnknownMethodEndsTheCall) {
+  Start();
+  Send(1, 9, 1, Instance("x", 1, 2));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kInternal));
+}
+
+TEST_F(RuntimeTest, BytesThatAreStillLookedAtAreReleasedLater) {
+  Start();
+  Send(5, kCall, 1, Instance("x", 1, 2));
+  auto batch = runtime_->engine().NextBatch(0);
+  ASSERT_NE(batch, nullptr);
+  Tensor kept = batch->inputs(0)[0];
+  std::vector<pipeline::FunctionResult> results;
+  results.emplace_back(std::vector<Tensor>{Row(5, 6)});
+  runtime_->engine().Complete(std::move(batch), std::move(results));
+  Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kReply);
+  EXPECT_EQ(answer.frame.flags, link::kEnds);
+  EXPECT_GT(runtime_->retained_bytes(), 0u);
+  EXPECT_EQ(std::memcmp(kept.data().data(), Pair(1, 2).data(), 8), 0);
+  kept = Tensor();
+  answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kRelease);
+  EXPECT_EQ(answer.frame.call, 5u);
+  EXPECT_EQ(runtime_->retained_bytes(), 0u);
+}
+
+TEST_F(RuntimeTest, ACancelledCallIsEnded) {
+  Start();
+  Send(1, kCall, 1, Instance("x", 1, 2));
+  auto batch = runtime_->engine().NextBatch(0);
+  ASSERT_NE(batch, nullptr);
+  lane_->SendCancel(1);
+  lane_->SendCancel(77);  // of a call that is not there: nothing happens
+  lane_->Flush();
+  std::vector<pipeline::FunctionResult> results;
+  results.emplace_back(std::vector<Tensor>{Row(5, 6)});
+  runtime_->engine().Complete(std::move(batch), std::move(results));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.call, 1u);
+  EXPECT_TRUE(answer.frame.type == link::FrameType::kEnd || answer.frame.type == link::FrameType::kReply);
+}
+
+TEST_F(RuntimeTest, AnswersWaitForReplyMemory) {
+  Start({.reply_arena_bytes = 8192});
+  constexpr uint64_t kCalls = 200;
+  for (uint64_t call = 0; call < kCalls; ++call) Send(call, kDouble, 1, Instance("x", 1, 2));
+  std::vector<bool> answered(kCalls);
+  const std::string expected = Written({{{Row(2, 4)}, {}, {}}});
+  for (uint64_t i = 0; i < kCalls; ++i) {
+    const Answer answer = Receive();
+    ASSERT_LT(answer.frame.call, kCalls);
+    EXPECT_FALSE(answered[answer.frame.call]);
+    answered[answer.frame.call] = true;
+    EXPECT_EQ(answer.text, expected);
+  }
+}
+
+TEST_F(RuntimeTest, AnAnswerThatCanNeverBeSentIsAnError) {
+  Start({.reply_arena_bytes = 64});
+  Send(1, kSame, 3, Instance("x", 1, 2) + Instance("x", 3, 4) + Instance("x", 5, 6));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kResourceExhausted));
+}
+
+TEST_F(RuntimeTest, EndsWithTheGateway) {
+  Start();
+  socket_.reset();
+  const Status status = served_.get();
+  EXPECT_EQ(status.code(), Code::kUnavailable);
+  EXPECT_EQ(runtime_->engine().NextBatch(0), nullptr);
+}
+
+TEST_F(RuntimeTest, StopEndsItWhileAFunctionIsRunning) {
+  Start();
+  Send(1, kCall, 1, Instance("x", 1, 2));
+  auto batch = runtime_->engine().NextBatch(0);
+  ASSERT_NE(batch, nullptr);
+  runtime_->Stop();
+  EXPECT_TRUE(served_.get().ok());
+  runtime_->engine().Complete(std::move(batch), {});
+}
+
+}  // namespace
+}  // namespace mindserve::worker

@@ -1,0 +1,5 @@
+"""``python -m mindserve``: the command line."""
+
+from mindserve.cli import main
+
+main()

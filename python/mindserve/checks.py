@@ -1,0 +1,95 @@
+"""Checks of parameters, with the texts that users of the API match on. All raise `ConfigError`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mindserve.errors import ConfigError
+
+
+def check_str(name: str, value: Any) -> str:
+    """A str that is not empty."""
+    if not isinstance(value, str):
+        raise ConfigError(f"Parameter '{name}' should be str, but actually {type(value)}")
+    if not value:
+        raise ConfigError(f"Parameter '{name}' should not be empty str")
+    return value
+
+
+def check_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"Parameter '{name}' should be bool, but actually {type(value)}")
+    return value
+
+
+def check_int(name: str, value: Any, minimum: int | None = None, maximum: int | None = None) -> int:
+    """An int, and no bool, in [minimum, maximum]; None: no bound."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"Parameter '{name}' should be int, but actually {type(value)}")
+    _check_range(f"Parameter '{name}'", value, minimum, maximum)
+    return value
+
+
+def check_seconds(name: str, value: Any, *, zero: bool) -> float:
+    """A time in seconds, greater than 0, or ``zero`` allowed too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"Parameter '{name}' should be int or float, but actually {type(value)}")
+    if not (value >= 0 if zero else value > 0) or value > 1e9:
+        raise ConfigError(f"Parameter '{name}' should be {'>= 0' if zero else '> 0'} seconds, but actually {value}")
+    return float(value)
+
+
+def check_int_list(name: str, value: Any, minimum: int | None = None) -> tuple[int, ...]:
+    """A tuple or list of int."""
+    if not isinstance(value, tuple | list):
+        raise ConfigError(f"Parameter '{name}' should be tuple/list of int, but actually {type(value)}")
+    return _check_int_items(name, value, minimum)
+
+
+def check_int_or_list(name: str, value: Any, minimum: int | None = None) -> tuple[int, ...]:
+    """An int, or a tuple or list of int without repetition, as a tuple."""
+    if isinstance(value, tuple | list):
+        return _check_int_items(name, value, minimum)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"Parameter '{name}' should be int or tuple/list of int, but actually {type(value)}")
+    return _check_int_items(name, (value,), minimum)
+
+
+def check_str_or_list(name: str, value: Any) -> tuple[str, ...]:
+    """A str, or a tuple or list of str without repetition, as a tuple."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, tuple | list):
+        raise ConfigError(f"Parameter '{name}' should be str or tuple/list of str, but actually {type(value)}")
+    items: list[str] = []
+    for item in value:
+        if not isinstance(item, str):
+            raise ConfigError(f"The item of parameter '{name}' should be str, but actually {type(item)}")
+        if not item:
+            raise ConfigError(f"The item of parameter '{name}' should not be empty str")
+        if item in items:
+            raise ConfigError(f"The item value '{item}' in parameter '{name}' should not be repeated")
+        items.append(item)
+    return tuple(items)
+
+
+def _check_int_items(name: str, value: tuple[Any, ...] | list[Any], minimum: int | None) -> tuple[int, ...]:
+    items: list[int] = []
+    for item in value:
+        if isinstance(item, bool) or not isinstance(item, int):
+            raise ConfigError(f"The item of parameter '{name}' should be int, but actually {type(item)}")
+        _check_range(f"The item value '{item}' in parameter '{name}'", item, minimum, None)
+        if item in items:
+            raise ConfigError(f"The item value '{item}' in parameter '{name}' should not be repeated")
+        items.append(item)
+    return tuple(items)
+
+
+def _check_range(prefix: str, value: int, minimum: int | None, maximum: int | None) -> None:
+    if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
+        return
+    if minimum is not None and maximum is not None:
+        raise ConfigError(f"{prefix} should be in range [{minimum},{maximum}]")
+    if minimum is not None:
+        raise ConfigError(f"{prefix} should be >= {minimum}")
+    raise ConfigError(f"{prefix} should be <= {maximum}")

@@ -1,0 +1,152 @@
+"""The client that blocks."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import grpc
+
+from mindserve.client.decoding import Results, decode_reply
+from mindserve.client.encoding import Instances, as_instances, encode_request
+from mindserve.client.endpoint import Endpoint, Metadata, as_metadata, check_timeout, grpc_error
+from mindserve.client.ssl_config import SSLConfig
+from mindserve.errors import MindserveError
+from mindserve.proto import PREDICT
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Client:
+    """Calls one method of a servable. Threads may share it.
+
+    An instance is a dict of values by the names of the method's inputs. A value may be a numpy array or a numpy number
+    of a bool, integer or float type (to 64 bits), a numpy array of str or bytes, or Python's bool, int (as int64),
+    float (as float64), str and bytes, which the method gets as arrays of one element.
+
+    A result is a dict of values by the names of the method's outputs: numpy arrays, which belong to the caller and may
+    be written to; a numpy number where the output has no dimensions; str and bytes where it has one element; an array
+    of Python objects where it has several.
+
+    Args:
+        address: "host:port", "[IPv6]:port" or "unix:path", the path relative or absolute.
+        servable_name: the servable.
+        method_name: its method.
+        version_number: the servable's version; 0: the newest.
+        ssl_config: for TLS; None: without.
+
+    Raises:
+        MindserveError: an argument is not what it should be, or a file of `ssl_config` cannot be read. Nothing is sent
+            before the first call: a server that is not there shows in that call's result.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        servable_name: str,
+        method_name: str,
+        version_number: int = 0,
+        ssl_config: SSLConfig | None = None,
+    ) -> None:
+        self._endpoint = endpoint = Endpoint(address, servable_name, method_name, version_number, ssl_config)
+        credentials, options = endpoint.credentials(), endpoint.options()
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options)
+        self._predict = self._channel.unary_unary(PREDICT, bytes, bytes)
+        self._closed = False
+
+    def infer(self, instances: Instances, timeout: float | None = None, metadata: Metadata | None = None) -> Results:
+        """Run instances through the method and wait for the results.
+
+        Args:
+            instances: one instance or a list or tuple of them.
+            timeout: seconds until the call ends without a result; None: never. The server gets to know it, too.
+            metadata: names and values to go with the call: ``{"authorization": "Bearer …"}``.
+
+        Returns:
+            A list with a result for each instance, in their order; where one failed, ``{"error": text}`` stands in its
+            place. One ``{"error": text}`` alone where the whole call failed.
+
+        Raises:
+            MindserveError: a value that cannot be sent, a wrong argument, or a closed client.
+        """
+        instances = as_instances(instances)
+        request = encode_request(self._endpoint.spec, instances)
+        timeout, pairs = check_timeout(timeout), as_metadata(metadata)
+        self._check_open()
+        try:
+            reply = self._predict(request, timeout=timeout, metadata=pairs)
+        except grpc.RpcError as error:
+            return grpc_error(error.code(), error.details())
+        except ValueError:
+            self._check_open()
+            raise
+        return decode_reply(reply, len(instances))
+
+    def infer_async(
+        self, instances: Instances, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> PendingResults:
+        """Send instances and return at once; the arguments and errors are those of `infer`."""
+        instances = as_instances(instances)
+        request = encode_request(self._endpoint.spec, instances)
+        timeout, pairs = check_timeout(timeout), as_metadata(metadata)
+        self._check_open()
+        try:
+            future = self._predict.future(request, timeout=timeout, metadata=pairs)
+        except ValueError:
+            self._check_open()
+            raise
+        return PendingResults(future, len(instances))
+
+    def close(self) -> None:
+        """End the connection; calls that are still under way end with an error. May be called again."""
+        self._closed = True
+        self._channel.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise MindserveError(f"The client of {self._endpoint.address} is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        endpoint = self._endpoint
+        return (
+            f"Client({endpoint.address!r}, {endpoint.servable_name!r}, {endpoint.method_name!r},"
+            f" version_number={endpoint.version_number})"
+        )
+
+
+class PendingResults:
+    """A call that `Client.infer_async` has begun."""
+
+    def __init__(self, future: grpc.Future[bytes], count: int) -> None:
+        self._future = future
+        self._count = count
+
+    def result(self) -> Results:
+        """Wait for the results, which are those that `Client.infer` would return."""
+        try:
+            reply = self._future.result()
+        except grpc.FutureCancelledError:
+            return grpc_error(grpc.StatusCode.CANCELLED, "The call was cancelled by the client")
+        except grpc.RpcError as error:
+            return grpc_error(error.code(), error.details())
+        return decode_reply(reply, self._count)
+
+    def done(self) -> bool:
+        """Whether `result` would return at once."""
+        return self._future.done()
+
+    def cancel(self) -> None:
+        """Give the call up, if it is still under way; the server stops working on it."""
+        self._future.cancel()

@@ -1,0 +1,231 @@
+"""From the bytes of a PredictReply to Python values.
+
+The bytes are read here instead of by protobuf because that copies a tensor twice before it can be had, and this copies
+it once, into the array: for a tensor of 600 KB that takes a third of the time, and for 6 MB a small part of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mindserve.client.dtypes import MS_BYTES, MS_STRING, NUMERIC
+
+Results = list[dict[str, Any]] | dict[str, Any]
+
+# Tags of the fields, as protobuf reads them: number << 3 | wire type (0: varint, 2: counted bytes).
+_REPLY_INSTANCE = 3 << 3 | 2
+_REPLY_ERROR = 4 << 3 | 2
+_ERROR_CODE = 1 << 3
+_ERROR_TEXT = 2 << 3 | 2
+_INSTANCE_ITEM = 1 << 3 | 2
+_ITEM_KEY = 1 << 3 | 2
+_ITEM_TENSOR = 2 << 3 | 2
+_TENSOR_SHAPE = 1 << 3 | 2
+_TENSOR_DTYPE = 2 << 3
+_TENSOR_DATA = 3 << 3 | 2
+_TENSOR_BYTES_VAL = 4 << 3 | 2
+_SHAPE_DIMS = 1 << 3 | 2
+_SHAPE_DIM = 1 << 3
+
+_DTYPES = {number: np.dtype(kind).newbyteorder("<") for kind, number in NUMERIC.items()}
+
+
+def decode_reply(data: bytes, count: int) -> Results:
+    """What a reply says about the instances of its request.
+
+    Args:
+        data: the reply.
+        count: of the request's instances.
+
+    Returns:
+        A dict of values for each instance, or ``{"error": text}`` in its place where it failed; one ``{"error": text}``
+        where the whole request failed, or where the reply is not one to this request.
+    """
+    try:
+        return _reply(data, count)
+    except (_Broken, IndexError):
+        return _error(f"The reply of {len(data)} bytes is not a PredictReply message")
+
+
+class _Broken(Exception):
+    """The bytes are not in protobuf's form."""
+
+
+def _reply(data: bytes, count: int) -> Results:
+    instances: list[tuple[int, int]] = []
+    errors: list[tuple[int, str]] = []
+    for tag, start, end in _fields(data, 0, len(data)):
+        if tag == _REPLY_INSTANCE:
+            instances.append((start, end))
+        elif tag == _REPLY_ERROR:
+            errors.append(_error_message(data, start, end))
+    if len(errors) == 1 and errors[0][0] != 0:
+        return _error(errors[0][1])
+    if len(instances) != count or (errors and len(errors) != count):
+        return _error(
+            f"The reply has {len(instances)} instances and {len(errors)} error messages, the request {count} instances"
+        )
+    view = memoryview(data)
+    if not errors:
+        return [_instance(data, view, start, end) for start, end in instances]
+    return [
+        _error(text) if code != 0 else _instance(data, view, start, end)
+        for (code, text), (start, end) in zip(errors, instances, strict=True)
+    ]
+
+
+def _error_message(data: bytes, at: int, end: int) -> tuple[int, str]:
+    code, text = 0, b""
+    for tag, value, stop in _fields(data, at, end):
+        if tag == _ERROR_CODE:
+            code = value
+        elif tag == _ERROR_TEXT:
+            text = data[value:stop]
+    return code, text.decode(errors="replace")
+
+
+def _instance(data: bytes, view: memoryview, at: int, end: int) -> dict[str, Any]:
+    values = {}
+    for tag, start, stop in _fields(data, at, end):
+        if tag != _INSTANCE_ITEM:
+            continue
+        key = b""
+        tensor = (0, 0)
+        for item_tag, item_start, item_stop in _fields(data, start, stop):
+            if item_tag == _ITEM_KEY:
+                key = data[item_start:item_stop]
+            elif item_tag == _ITEM_TENSOR:
+                tensor = (item_start, item_stop)
+        try:
+            values[key.decode()] = _value(data, view, *tensor)
+        except ValueError as error:
+            return _error(f"The output {key.decode(errors='replace')!r} of the reply is malformed: {error}")
+    return values
+
+
+def _value(data: bytes, view: memoryview, at: int, end: int) -> Any:
+    """The value of a tensor.
+
+    Raises:
+        ValueError: its parts contradict each other.
+    """
+    shape: tuple[int, ...] = ()
+    number = 0
+    content = (0, 0)
+    texts: list[bytes] = []
+    for tag, value, stop in _fields(data, at, end):
+        if tag == _TENSOR_DATA:
+            content = (value, stop)
+        elif tag == _TENSOR_SHAPE:
+            shape = _shape(data, value, stop)
+        elif tag == _TENSOR_DTYPE:
+            number = value
+        elif tag == _TENSOR_BYTES_VAL:
+            texts.append(data[value:stop])
+    dtype = _DTYPES.get(number)
+    if dtype is None:
+        return _text_value(number, shape, texts)
+    start, stop = content
+    if stop - start != _count(shape) * dtype.itemsize:
+        raise ValueError(f"{stop - start} bytes for shape {list(shape)} of {dtype.name}")
+    if not shape:
+        return np.frombuffer(data, dtype, 1, start)[0]
+    # A copy: the caller may write to it, it is aligned, and it does not keep the whole reply alive.
+    return np.ndarray(shape, dtype, bytearray(view[start:stop]))
+
+
+def _text_value(number: int, shape: tuple[int, ...], texts: list[bytes]) -> Any:
+    values: list[Any] = texts
+    if number == MS_STRING:
+        values = [text.decode() for text in texts]
+    elif number != MS_BYTES:
+        raise ValueError(f"the data type {number} is unknown")
+    if len(values) != _count(shape):
+        raise ValueError(f"{len(values)} elements for shape {list(shape)}")
+    if shape in ((), (1,)):
+        return values[0]
+    # Of objects: numpy's own text types would drop trailing zeros and give every element the longest one's width.
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def _shape(data: bytes, at: int, end: int) -> tuple[int, ...]:
+    dims: list[int] = []
+    for tag, value, stop in _fields(data, at, end):
+        if tag == _SHAPE_DIMS:
+            while value < stop:
+                dim, value = _varint(data, value)
+                dims.append(dim)
+            if value != stop:
+                raise _Broken
+        elif tag == _SHAPE_DIM:
+            dims.append(value)
+    return tuple(dims)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    # The wire's form of a negative number is one of 64 bits.
+    if any(dim >= 2**63 for dim in shape):
+        raise ValueError(f"a negative dimension in shape {[dim - 2**64 if dim >= 2**63 else dim for dim in shape]}")
+    return math.prod(shape)
+
+
+def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message that lies in ``data[at:end]``: the tag, and the value or where the counted bytes lie.
+
+    Raises:
+        _Broken: a field reaches over the end, or is of a wire type that protobuf no longer has.
+        IndexError: a field reaches over the end of `data`.
+    """
+    while at < end:
+        tag = data[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = _varint(data, at - 1)
+        wire_type = tag & 7
+        if wire_type == 2:
+            size = data[at]
+            at += 1
+            if size >= 0x80:
+                size, at = _varint(data, at - 1)
+            start = at
+            at += size
+            if at > end:
+                raise _Broken
+            yield tag, start, at
+        elif wire_type == 0:
+            value, at = _varint(data, at)
+            yield tag, value, at
+        elif wire_type == 1:
+            at += 8
+        elif wire_type == 5:
+            at += 4
+        else:
+            raise _Broken
+    if at != end:
+        raise _Broken
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """An unsigned number of up to 64 bits and where it ends."""
+    value = data[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    for shift in range(7, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & (1 << 64) - 1, at
+    raise _Broken
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"error": text}

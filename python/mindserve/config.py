@@ -1,0 +1,251 @@
+"""What a server is told: limits, listeners, and which servables to start. Values, checked where they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindserve import checks
+from mindserve.errors import ConfigError, later
+
+if TYPE_CHECKING:
+    from mindserve.tls import SSLConfig
+
+DEVICE_TYPES = ("Ascend", "GPU", "CPU")
+DEFAULT_MAX_BATCH_SIZE = 32
+DEFAULT_START_TIMEOUT = 600.0
+MAX_PARALLEL_WORKERS = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a gRPC server admits. What goes over a limit is refused at once, never queued without bound.
+
+    Attributes:
+        max_msg_mb_size: largest request message in MiB, 1 to 512. Default 100.
+        max_instances_per_request: Default 100,000.
+        max_enqueued_requests: requests that have not been answered yet, over all servables. Default 10,000.
+        max_enqueued_bytes: bytes of such requests; 0, the default: a quarter of the machine's memory, at most 4 GB.
+        max_connections: open connections. Default 10,000.
+        max_connections_per_peer: from one address; 0, the default: no limit.
+        max_concurrent_streams: calls at a time on one connection. Default 1,000.
+        max_metadata_bytes: headers of one call. Default 16 KiB.
+        max_resets_per_second: streams that one connection may reset each second. Default 2,000.
+        header_timeout: seconds until a connection's handshakes and a call's headers are whole. Default 10.
+        body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
+        idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
+        default_deadline: seconds for calls whose client gives no deadline; 0, the default: none.
+        drain_timeout: seconds that calls in flight have to finish when the server stops. Default 30.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range.
+    """
+
+    max_msg_mb_size: int = 100
+    max_instances_per_request: int = 100_000
+    max_enqueued_requests: int = 10_000
+    max_enqueued_bytes: int = 0
+    max_connections: int = 10_000
+    max_connections_per_peer: int = 0
+    max_concurrent_streams: int = 1_000
+    max_metadata_bytes: int = 16 * 1024
+    max_resets_per_second: int = 2_000
+    header_timeout: float = 10.0
+    body_idle_timeout: float = 30.0
+    idle_connection_timeout: float = 0.0
+    default_deadline: float = 0.0
+    drain_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        checks.check_int("max_msg_mb_size", self.max_msg_mb_size, 1, 512)
+        for name in ("max_instances_per_request", "max_enqueued_requests", "max_connections", "max_concurrent_streams",
+                     "max_metadata_bytes", "max_resets_per_second"):  # fmt: skip
+            checks.check_int(name, getattr(self, name), 1, 2**31 - 1)
+        checks.check_int("max_connections_per_peer", self.max_connections_per_peer, 0, 2**31 - 1)
+        checks.check_int("max_enqueued_bytes", self.max_enqueued_bytes, 0, 2**62)
+        for name in ("header_timeout", "body_idle_timeout"):
+            checks.check_seconds(name, getattr(self, name), zero=False)
+        for name in ("idle_connection_timeout", "default_deadline", "drain_timeout"):
+            checks.check_seconds(name, getattr(self, name), zero=True)
+
+    def as_native(self) -> dict[str, int]:
+        """By the names of csrc/gateway/limits.h, with times in milliseconds."""
+        values: dict[str, int] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            # A time above 0 must not become 0, which means "none".
+            seconds = isinstance(field.default, float)
+            values[field.name] = (max(1, round(value * 1000)) if value > 0 else 0) if seconds else value
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Listener:
+    """One address that a server answers on.
+
+    Attributes:
+        address: "127.0.0.1:5500", "localhost:5500", "[::1]:5500" or "unix:path"; port 0 takes a free one.
+        ssl_config: certificates for TLS; None, the default: plaintext.
+        mode: permissions of a Unix socket's file. Default 0o600.
+
+    Raises:
+        ConfigError: a value of the wrong type.
+    """
+
+    address: str
+    ssl_config: SSLConfig | None = None
+    mode: int = 0o600
+
+    def __post_init__(self) -> None:
+        checks.check_str("address", self.address)
+        checks.check_int("mode", self.mode, 0, 0o777)
+
+
+@dataclasses.dataclass(frozen=True)
+class ServableStartConfig:
+    """Which servable to start, in which version, and on which devices.
+
+    Attributes:
+        servable_directory: holds the servable's directory; a relative path counts from the current directory.
+        servable_name: name of the servable and of its directory, which holds ``servable_config.py``.
+        device_ids: an int or a tuple or list of int ≥ 0: one worker is started for each. None, the default: device 0.
+        version_number: the version directory to load, ≥ 1; 0, the default: the newest.
+        device_type: "CPU", "GPU" or "Ascend", case ignored; None, the default: the best that is there.
+        num_parallel_workers: further workers for Python stages only, 0 to 64. Not yet supported: 0, the default.
+        dec_key: the key of encrypted models. Not yet supported: None, the default.
+        dec_mode: "AES-GCM", the default, or "AES-CBC".
+        start_timeout: seconds until a worker must be ready; else its start has failed. Default 600.
+        max_batch_size: instances that a stage takes at a time, where the model or the stage sets no size. Default 32.
+        max_queue_delay_us: microseconds that an instance waits for others to fill a batch. 0, the default: a batch is
+            what is there when the device is free.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range.
+        UnsupportedError: ``num_parallel_workers`` or ``dec_key`` is given.
+    """
+
+    servable_directory: str
+    servable_name: str
+    device_ids: Any = None
+    version_number: int = 0
+    device_type: str | None = None
+    num_parallel_workers: int = 0
+    dec_key: bytes | None = dataclasses.field(default=None, repr=False)
+    dec_mode: str = "AES-GCM"
+    start_timeout: float = dataclasses.field(default=DEFAULT_START_TIMEOUT, kw_only=True)
+    max_batch_size: int = dataclasses.field(default=DEFAULT_MAX_BATCH_SIZE, kw_only=True)
+    max_queue_delay_us: int = dataclasses.field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        checks.check_str("servable_directory", self.servable_directory)
+        checks.check_str("servable_name", self.servable_name)
+        if self.servable_name in (".", "..") or "/" in self.servable_name or "\0" in self.servable_name:
+            raise ConfigError(
+                f"Parameter 'servable_name' should be the name of a directory, but actually '{self.servable_name}'"
+            )
+        device_ids = (0,) if self.device_ids is None else checks.check_int_or_list("device_ids", self.device_ids, 0)
+        checks.check_int("version_number", self.version_number, 0)
+        checks.check_int("num_parallel_workers", self.num_parallel_workers, 0, MAX_PARALLEL_WORKERS)
+        if self.num_parallel_workers:
+            raise later("Parameter 'num_parallel_workers' > 0")
+        if self.dec_key is not None:
+            if not isinstance(self.dec_key, bytes):
+                raise ConfigError(f"Parameter 'dec_key' should be bytes, but actually {type(self.dec_key)}")
+            raise later("Parameter 'dec_key' (encrypted models)")
+        if checks.check_str("dec_mode", self.dec_mode) not in ("AES-GCM", "AES-CBC"):
+            raise ConfigError(f"Parameter 'dec_mode' should be 'AES-GCM' or 'AES-CBC', but actually '{self.dec_mode}'")
+        start_timeout = checks.check_seconds("start_timeout", self.start_timeout, zero=False)
+        checks.check_int("max_batch_size", self.max_batch_size, 1, 2**20)
+        checks.check_int("max_queue_delay_us", self.max_queue_delay_us, 0, 60_000_000)
+        # The directory is fixed now: a later chdir must not change what a restarted worker loads.
+        object.__setattr__(self, "servable_directory", os.path.abspath(self.servable_directory))
+        object.__setattr__(self, "device_ids", device_ids or (0,))
+        object.__setattr__(self, "device_type", parse_device_type(self.device_type))
+        object.__setattr__(self, "start_timeout", start_timeout)
+
+
+def parse_device_type(device_type: Any) -> str | None:
+    """One of `DEVICE_TYPES` for its name in any case; None for None and "None"."""
+    if device_type is None:
+        return None
+    wanted = checks.check_str("device_type", device_type).lower()
+    if wanted == "none":
+        return None
+    for name in DEVICE_TYPES:
+        if name.lower() == wanted:
+            return name
+    raise ConfigError(
+        f"Unsupported device type '{device_type}', only support 'Ascend', 'GPU', 'CPU' and None, case ignored"
+    )
+
+
+def check_servable_configs(servable_configs: Any) -> tuple[ServableStartConfig, ...]:
+    """The argument of ``start_servables`` as a tuple, its parts in order and agreeing with each other."""
+    if isinstance(servable_configs, ServableStartConfig):
+        servable_configs = (servable_configs,)
+    if not isinstance(servable_configs, tuple | list):
+        raise ConfigError(
+            "Parameter 'servable_configs' should be ServableStartConfig or tuple/list of ServableStartConfig, "
+            f"but actually {type(servable_configs)}"
+        )
+    if not servable_configs:
+        raise ConfigError("Parameter 'servable_configs' should not be empty")
+    directories: dict[str, str] = {}
+    for config in servable_configs:
+        if not isinstance(config, ServableStartConfig):
+            raise ConfigError(
+                f"The item of parameter 'servable_configs' should be ServableStartConfig, but actually {type(config)}"
+            )
+        known = directories.setdefault(config.servable_name, config.servable_directory)
+        if known != config.servable_directory:
+            raise ConfigError(
+                f"The servable directory of servable name {config.servable_name} is different in multiple "
+                f"configurations: '{known}' and '{config.servable_directory}'"
+            )
+    return tuple(servable_configs)
+
+
+def check_servable_directory(config: ServableStartConfig) -> None:
+    """Whether the servable's directory and its ``servable_config.py`` are there.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    directory = Path(config.servable_directory) / config.servable_name
+    where = f"servable directory: '{config.servable_directory}', servable name: '{config.servable_name}'"
+    for path in (Path(config.servable_directory), directory):
+        if not path.is_dir():
+            raise ConfigError(f"Check servable config failed, directory '{path}' not exist, {where}")
+    if not (directory / "servable_config.py").is_file():
+        raise ConfigError(f"Check servable config failed, file '{directory / 'servable_config.py'}' not exist, {where}")
+
+
+def find_version(servable_directory: str, servable_name: str, version_number: int) -> int | None:
+    """The version to load: ``version_number``, or the newest for 0; None if there is no such version directory."""
+    versions = _versions(Path(servable_directory) / servable_name)
+    if version_number == 0:
+        return max(versions, default=None)
+    return version_number if version_number in versions else None
+
+
+def missing_version(servable_directory: str, servable_name: str, version_number: int) -> ConfigError:
+    """The error for models that have been declared where `find_version` finds no directory."""
+    where = f"servable directory: '{servable_directory}', servable name: '{servable_name}'"
+    if version_number == 0:
+        return ConfigError(
+            f"There is no valid version directory of models (a number ≥ 1) while models are declared, {where}"
+        )
+    return ConfigError(
+        f"There is no specified version directory of models, specified version number: {version_number}, {where}"
+    )
+
+
+def _versions(directory: Path) -> Sequence[int]:
+    try:
+        names = [entry.name for entry in os.scandir(directory) if entry.is_dir()]
+    except OSError:
+        return ()
+    return [int(name) for name in names if name.isascii() and name.isdecimal() and name[0] != "0" and len(name) < 20]

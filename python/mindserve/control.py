@@ -1,0 +1,141 @@
+"""What a master and a worker tell each other over the control socket: lines of JSON.
+
+The master's first line holds the worker's parameters. The worker's lines are events: what it is doing, then that it is
+ready, or why it failed. The end of the stream tells either that the other is gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from mindserve.errors import MindserveError
+
+MAX_LINE_BYTES = 1 << 20
+# What an error's text is cut to, so that its line fits.
+MAX_TEXT = 64 * 1024
+
+
+class ControlError(MindserveError):
+    """The other process sent what is no line of this protocol."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerParameters:
+    """What a worker is to serve, and how.
+
+    Attributes:
+        servable_directory: absolute path.
+        servable_name: name of the servable.
+        version: the version directory; also for a servable without models, which may have none.
+        version_asked: what the user asked for; 0: the newest.
+        device_id: number of the device.
+        device_type: "CPU", "GPU", "Ascend" or None, the best that is there.
+        intra_op_threads: threads for one operator where a model's context says nothing.
+        max_batch_size: instances at a time where the model or the stage sets no size.
+        max_queue_delay_us: microseconds that an instance waits for a fuller batch.
+    """
+
+    servable_directory: str
+    servable_name: str
+    version: int
+    version_asked: int
+    device_id: int
+    device_type: str | None
+    intra_op_threads: int
+    max_batch_size: int
+    max_queue_delay_us: int
+
+    def encode(self) -> bytes:
+        return _encode(dataclasses.asdict(self))
+
+    @classmethod
+    def decode(cls, line: bytes) -> WorkerParameters:
+        values = _decode(line)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ControlError(f"Worker parameters are not as expected: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """The worker has begun with ``text``: "importing", "loading model add.onnx", "warming up"."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """The worker waits for the link's handshake. ``methods`` in the order of their numbers on the link."""
+
+    methods: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """The worker can't start. It exits after this."""
+
+    error: str
+    traceback: str
+
+
+Event = Phase | Ready | Failed
+
+
+def encode_event(event: Event) -> bytes:
+    if isinstance(event, Phase):
+        return _encode({"event": "phase", "text": event.text[:MAX_TEXT]})
+    if isinstance(event, Ready):
+        return _encode({"event": "ready", "methods": list(event.methods)})
+    return _encode({"event": "failed", "error": event.error[:MAX_TEXT], "traceback": event.traceback[-MAX_TEXT:]})
+
+
+def decode_event(line: bytes) -> Event:
+    """The event in a line from a worker.
+
+    Raises:
+        ControlError: it is none.
+    """
+    values = _decode(line)
+    match values:
+        case {"event": "phase", "text": str(text)}:
+            return Phase(text)
+        case {"event": "ready", "methods": list(methods)} if all(isinstance(method, str) for method in methods):
+            return Ready(tuple(methods))
+        case {"event": "failed", "error": str(error), "traceback": str(trace)}:
+            return Failed(error, trace)
+    raise ControlError(f"No event of a worker: {line[:200]!r}")
+
+
+class LineBuffer:
+    """Puts lines together from what a socket gives. Holds at most one line's bound."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` has completed, without their ends.
+
+        Raises:
+            ControlError: a line is too long.
+        """
+        *lines, self._data = (self._data + data).split(b"\n")
+        if len(self._data) > MAX_LINE_BYTES or any(len(line) > MAX_LINE_BYTES for line in lines):
+            raise ControlError(f"A line of more than {MAX_LINE_BYTES} bytes")
+        return lines
+
+
+def _encode(values: dict[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ControlError(f"A line that is no JSON: {line[:200]!r}") from error
+    if not isinstance(values, dict):
+        raise ControlError(f"A line that is no JSON object: {line[:200]!r}")
+    return values

@@ -1,0 +1,27 @@
+"""The errors that MindServe raises.
+
+All of them are ``RuntimeError``, so that a start script needs no import to catch them.
+"""
+
+from __future__ import annotations
+
+
+class MindserveError(RuntimeError):
+    """What MindServe raises by itself: the text says what was given, what was expected, and where."""
+
+
+class ConfigError(MindserveError):
+    """A parameter, a servable's directory or its ``servable_config.py`` is wrong: to be mended by who wrote it."""
+
+
+class StartError(MindserveError):
+    """A server or a servable that could not be started, though it was configured well."""
+
+
+class UnsupportedError(MindserveError):
+    """What this version does not have yet."""
+
+
+def later(what: str) -> UnsupportedError:
+    """The error for ``what``, an option or a function that is known and comes in a later version."""
+    return UnsupportedError(f"{what} is not supported by this version of MindServe, it comes in a later version")

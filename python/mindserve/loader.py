@@ -1,0 +1,54 @@
+"""Loads a servable's ``servable_config.py``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from mindserve.errors import ConfigError
+from mindserve.register.values import Registration
+
+_MODULE = "servable_config"
+
+
+def load_servable(servable_directory: str, servable_name: str) -> Registration:
+    """Imports a servable's ``servable_config.py``, which may import modules that lie beside it.
+
+    Leaves the servable's directory first in ``sys.path`` and the module in ``sys.modules``: its functions may import
+    more when they run. So one process loads one servable.
+
+    Returns:
+        What it has declared.
+
+    Raises:
+        ConfigError: it can't be imported, or it declares no method. The text says where in the file.
+    """
+    directory = Path(servable_directory) / servable_name
+    path = directory / f"{_MODULE}.py"
+    where = f"servable directory: '{servable_directory}', servable name: '{servable_name}'"
+    sys.path.insert(0, str(directory))
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"Check servable config failed, file '{path}' can't be imported, {where}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    registration = Registration(servable_name)
+    try:
+        with registration.collecting():
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[_MODULE]
+        raise ConfigError(f"{_describe(error, path)}, {where}") from error
+    if not registration.methods:
+        raise ConfigError(f"There is no method registered for servable '{servable_name}', file '{path}', {where}")
+    return registration
+
+
+def _describe(error: BaseException, path: Path) -> str:
+    """The error's own text first: that is what people look for, and then the last line of the file that led to it."""
+    text = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = f", line {lines[-1]}" if lines else ""
+    return f"{text}; while importing file '{path}'{line}"

@@ -1,0 +1,205 @@
+"""Threads and devices of a model: `Context` and the device infos."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from mindserve import checks
+from mindserve.errors import ConfigError
+
+
+@dataclasses.dataclass
+class ModelContext:
+    """What a `Context` holds.
+
+    Attributes:
+        thread_num: threads that run one operator; None: the cores divided by the workers.
+        thread_affinity_core_list: the cores for these threads; empty: any.
+        enable_parallel: run independent operators at once; None: no.
+        device_list: the ``context_map`` of each device info, in the order in which they were appended.
+    """
+
+    thread_num: int | None = None
+    thread_affinity_core_list: tuple[int, ...] = ()
+    enable_parallel: bool | None = None
+    device_list: list[dict[str, str]] = dataclasses.field(default_factory=list)
+
+
+class DeviceInfoContext:
+    """What is common to the device infos.
+
+    Attributes:
+        context_map: the options as texts, with the device's type under "device_type".
+    """
+
+    context_map: dict[str, str]
+
+
+class CPUDeviceInfo(DeviceInfoContext):
+    """Options of a model on CPUs.
+
+    Args:
+        precision_mode: "origin", compute as the model says, or "fp16", in half precision where the device can.
+            Default: "origin".
+
+    Raises:
+        ConfigError: an option that there is not, or a wrong value.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.context_map = _read_options("cpu", ("precision_mode",), kwargs)
+
+
+class GPUDeviceInfo(DeviceInfoContext):
+    """Options of a model on GPUs.
+
+    Args:
+        precision_mode: "origin", compute as the model says, or "fp16", in half precision where the device can.
+            Default: "origin".
+
+    Raises:
+        ConfigError: an option that there is not, or a wrong value.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.context_map = _read_options("gpu", ("precision_mode",), kwargs)
+
+
+class AscendDeviceInfo(DeviceInfoContext):
+    """Options of a model on Ascend devices, each a str; absent ones are the engine's own choice.
+
+    Args:
+        insert_op_cfg_path: file with operators to insert, for models of other formats than ONNX.
+        input_format: layout of the inputs, likewise.
+        input_shape: shapes of the inputs, likewise.
+        output_type: "FP32", "UINT8" or "FP16", likewise.
+        precision_mode: "force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype" or "allow_mix_precision".
+        op_select_impl_mode: "high_performance" or "high_precision".
+        fusion_switch_config_path: file with fusion switches, for models of other formats than ONNX.
+        buffer_optimize_mode: "l1_optimize", "l2_optimize", "off_optimize" or "l1_and_l2_optimize", likewise.
+
+    Raises:
+        ConfigError: an option that there is not, or a wrong value.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.context_map = _read_options("ascend", tuple(_ASCEND_OPTIONS), kwargs)
+
+
+class Context:
+    """Threads and devices of a model, an argument of `declare_model`.
+
+    Args:
+        thread_num: threads that run one operator, ≥ 1. Default: the cores divided by the workers.
+        thread_affinity_core_list: tuple or list of the cores for these threads. Default: any.
+        enable_parallel: whether independent operators run at once. Default: False.
+
+    Attributes:
+        model_context: the options that were given.
+
+    Raises:
+        ConfigError: an option that there is not, or a wrong value.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.model_context = ModelContext()
+        for name, value in kwargs.items():
+            if name == "thread_num":
+                self.model_context.thread_num = checks.check_int(name, value, 1, 1024)
+            elif name == "thread_affinity_core_list":
+                self.model_context.thread_affinity_core_list = checks.check_int_list(name, value, 0)
+            elif name == "enable_parallel":
+                self.model_context.enable_parallel = checks.check_bool(name, value)
+            else:
+                raise ConfigError(f"Set context failed, unsupported option {name}")
+
+    @property
+    def context_map(self) -> dict[str, str]:
+        """The options that were given, as texts."""
+        values = {
+            "thread_num": self.model_context.thread_num,
+            "thread_affinity_core_list": self.model_context.thread_affinity_core_list or None,
+            "enable_parallel": self.model_context.enable_parallel,
+        }
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+    def append_device_info(self, device_info: DeviceInfoContext) -> None:
+        """Adds the options for one type of device; they count when the model is loaded on such a device.
+
+        Raises:
+            ConfigError: no device info, or one of its type is there already.
+        """
+        if not isinstance(device_info, DeviceInfoContext):
+            raise ConfigError(
+                "Parameter 'device_info' should be CPUDeviceInfo, GPUDeviceInfo or AscendDeviceInfo, "
+                f"but actually {type(device_info)}"
+            )
+        device_type = device_info.context_map["device_type"]
+        if self.device_options(device_type):
+            raise ConfigError(f"Device info of type {device_type} has already been appended")
+        self.model_context.device_list.append(device_info.context_map)
+
+    def device_options(self, device_type: str) -> dict[str, str]:
+        """The options for ``device_type`` in any case, with "device_type" among them; empty if there are none."""
+        for options in self.model_context.device_list:
+            if options["device_type"] == device_type.lower():
+                return options
+        return {}
+
+    def __repr__(self) -> str:
+        return f"Context({self.context_map}, device_list={self.model_context.device_list})"
+
+
+class AclOptions:
+    """Deprecated: use `Context` with `AscendDeviceInfo`, whose options it takes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.context = _options_context("AclOptions", AscendDeviceInfo(**kwargs))
+
+
+class GpuOptions:
+    """Deprecated: use `Context` with `GPUDeviceInfo`, whose options it takes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.context = _options_context("GpuOptions", GPUDeviceInfo(**kwargs))
+
+
+_ASCEND_OPTIONS: dict[str, Sequence[str]] = {
+    "insert_op_cfg_path": (),
+    "input_format": (),
+    "input_shape": (),
+    "output_type": ("FP32", "UINT8", "FP16"),
+    "precision_mode": ("force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype", "allow_mix_precision"),
+    "op_select_impl_mode": ("high_performance", "high_precision"),
+    "fusion_switch_config_path": (),
+    "buffer_optimize_mode": ("l1_optimize", "l2_optimize", "off_optimize", "l1_and_l2_optimize"),
+}
+_PRECISION_MODES = ("origin", "fp16")
+
+
+def _read_options(device: str, names: Sequence[str], options: dict[str, Any]) -> dict[str, str]:
+    context_map: dict[str, str] = {}
+    for name, value in options.items():
+        if name not in names:
+            raise ConfigError(f"Set {device} device info failed, unsupported option {name}")
+        checks.check_str(name, value)
+        allowed = _ASCEND_OPTIONS[name] if device == "ascend" else _PRECISION_MODES
+        if allowed and value not in allowed:
+            choices = ", ".join(f"'{choice}'" for choice in allowed)
+            raise ConfigError(
+                f"{device.capitalize()} device info '{name}' can only be {choices}, but actually '{value}'"
+            )
+        context_map[name] = value
+    context_map["device_type"] = device
+    return context_map
+
+
+def _options_context(name: str, device_info: DeviceInfoContext) -> Context:
+    instead = type(device_info).__name__
+    warnings.warn(f"'{name}' is deprecated, use Context and {instead} instead", DeprecationWarning, stacklevel=3)
+    context = Context()
+    context.append_device_info(device_info)
+    return context

@@ -1,0 +1,165 @@
+"""What a servable declares, as values, and the registration that collects them."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mindserve.errors import ConfigError, later
+from mindserve.register.context import Context
+
+METHOD_INPUT = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A model that a servable declares; made by `declare_model`, used as a stage by `add_stage`.
+
+    Attributes:
+        file: its file's path inside the version directory.
+        with_batch_dim: the first dimension of its inputs and outputs is the batch's.
+        without_batch_dim_inputs: the inputs, counted from 0, that have no batch dimension all the same.
+        context: threads and devices; None: the defaults.
+    """
+
+    file: str
+    with_batch_dim: bool = True
+    without_batch_dim_inputs: tuple[int, ...] = ()
+    context: Context | None = None
+
+    def call(self, *args: Any, subgraph: int = 0) -> Any:
+        """Runs the model from a Python stage. Not yet supported: use `add_stage` with the model.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise later("Model.call")
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueRef:
+    """A value that flows in a method: output ``index`` of stage ``stage``, or for `METHOD_INPUT` the method's input."""
+
+    stage: int
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of a method.
+
+    Attributes:
+        target: the model or the function that it runs.
+        inputs: where its inputs come from.
+        outputs_count: how many outputs it gives.
+        batch_size: of a function: None, it takes one instance's inputs; 0, it takes instances, as many as the server
+            likes; n ≥ 1, at most n instances.
+        tag: put before the errors of this stage; may be empty.
+    """
+
+    target: Model | Callable[..., Any]
+    inputs: tuple[ValueRef, ...]
+    outputs_count: int
+    batch_size: int | None = None
+    tag: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method: its stages run in their order for each instance, ``results`` say where its outputs come from."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    results: tuple[ValueRef, ...]
+
+
+@dataclasses.dataclass
+class _Use:
+    """How a model or function was used by the first stage that did; the others must do the same."""
+
+    inputs_count: int
+    outputs_count: int
+    batched: bool
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """The name of a stage function in messages."""
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+class Registration:
+    """What one servable has declared so far. Belongs to the load of its ``servable_config.py``; not thread-safe.
+
+    Attributes:
+        servable_name: name of the servable; in messages.
+        models: in the order of their declaration.
+        methods: by name, in the order of their registration.
+    """
+
+    def __init__(self, servable_name: str) -> None:
+        self.servable_name = servable_name
+        self.models: list[Model] = []
+        self.methods: dict[str, Method] = {}
+        self._uses: dict[int, _Use] = {}
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Inside, what this thread declares comes to this registration."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    def add_model(self, model: Model) -> None:
+        if any(model.file == known.file for known in self.models):
+            raise ConfigError(f"model file '{model.file}' has already been used, servable name: {self.servable_name}")
+        self.models.append(model)
+
+    def add_method(self, method: Method) -> None:
+        if method.name in self.methods:
+            raise ConfigError(f"Method {method.name} has been registered more than once.")
+        for stage in method.stages:
+            self._check_use(stage)
+        self.methods[method.name] = method
+
+    def function_label(self, function: Callable[..., Any]) -> str:
+        """A function's name with its servable's."""
+        return f"{self.servable_name}.{function_name(function)}"
+
+    def _check_use(self, stage: Stage) -> None:
+        use = _Use(len(stage.inputs), stage.outputs_count, stage.batch_size is not None)
+        # By identity: the stages of this registration's methods keep their targets alive.
+        known = self._uses.setdefault(id(stage.target), use)
+        for what, count, old in (
+            ("inputs", use.inputs_count, known.inputs_count),
+            ("outputs", use.outputs_count, known.outputs_count),
+        ):
+            if count == old:
+                continue
+            if isinstance(stage.target, Model):
+                raise ConfigError(
+                    f"RegisterInputOutputInfo failed, {what} count {count} not match old count {old}, "
+                    f"model file: '{stage.target.file}'"
+                )
+            raise ConfigError(
+                f"'{self.function_label(stage.target)}' {what} count {count} not match last registered count {old}"
+            )
+        if use.batched != known.batched and not isinstance(stage.target, Model):
+            raise ConfigError(
+                f"'{self.function_label(stage.target)}' parameter 'batch_size' in multiple 'add_stage' should be "
+                "enabled or disabled consistently"
+            )
+
+
+def current_registration() -> Registration | None:
+    """The registration that is collecting in this thread; None outside the load of a servable."""
+    return _current.get()
+
+
+_current: contextvars.ContextVar[Registration | None] = contextvars.ContextVar("registration", default=None)

@@ -1,0 +1,27 @@
+"""Serves models: starts servables and the servers that answer for them.
+
+A start script calls `start_servables` and `start_grpc_server`, in any order, and returns; the server goes on until
+SIGINT, SIGTERM or `stop`::
+
+    from mindserve import server
+
+    server.start_servables(server.ServableStartConfig("servables", "add"))
+    server.start_grpc_server("127.0.0.1:5500")
+"""
+
+from mindserve.config import Limits, Listener, ServableStartConfig
+from mindserve.server import register
+from mindserve.server.start import start_grpc_server, start_restful_server, start_servables, stop
+from mindserve.tls import SSLConfig
+
+__all__ = [
+    "Limits",
+    "Listener",
+    "SSLConfig",
+    "ServableStartConfig",
+    "register",
+    "start_grpc_server",
+    "start_restful_server",
+    "start_servables",
+    "stop",
+]

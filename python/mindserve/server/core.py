@@ -1,0 +1,204 @@
+"""The master's parts, and how they start and stop together."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mindserve import config, logs, native, tls
+from mindserve.config import Limits, Listener, ServableStartConfig
+from mindserve.control import WorkerParameters
+from mindserve.errors import ConfigError, StartError
+from mindserve.server.signals import SignalWatch
+from mindserve.supervisor import Supervisor, WorkerSpec
+from mindserve.supervisor.progress import wait_with_progress
+
+if TYPE_CHECKING:
+    from mindserve._native import Gateway
+
+_log = logs.get_logger("server")
+
+
+class Server:
+    """A gateway, the workers behind it, and the signals that end them. Used once: started, then stopped.
+
+    Its methods may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        core = native.load()
+        core.set_log_level(logs.configure_master())
+        core.set_log_sink(logs.native_sink)
+        self._native = core
+        self._gateway: Gateway = core.Gateway()
+        self._supervisor = Supervisor(self._gateway)
+        self._signals = SignalWatch(lambda number: self._supervisor.call(lambda: self._on_signal(number)))
+        self._lock = threading.Lock()
+        self._listening = False
+        self._drain_timeout = Limits().drain_timeout
+        self._declared: set[str] = set()
+        self._stopping = False
+        self._stopped = threading.Event()
+        threading.Thread(target=self._watch_main_thread, name="mindserve-main-watch", daemon=True).start()
+
+    @property
+    def stopping(self) -> bool:
+        """It is being stopped, or has been."""
+        return self._stopping
+
+    def wait_stopped(self) -> None:
+        """Waits until it has been stopped."""
+        self._stopped.wait()
+
+    def start_servables(self, configs: Sequence[ServableStartConfig]) -> None:
+        """See `mindserve.server.start_servables`."""
+        self._signals.install()
+        specs = make_specs(configs, running=len(self._supervisor.pids()))
+        names = {spec.parameters.servable_name for spec in specs}
+        with self._lock:
+            new_names = names - self._declared
+            self._declared |= names
+        for name in new_names:
+            self._gateway.declare_servable(name)
+        job = self._supervisor.start(specs)
+        wait_with_progress(job)
+        if not job.error:
+            return
+        with self._lock:
+            self._declared -= new_names
+        for name in new_names:
+            self._gateway.remove_servable(name)
+        if self._stopping:
+            # By a signal: it comes to this thread, if it is the main one, while this waits.
+            self._stopped.wait()
+        raise StartError(job.error)
+
+    def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
+        """See `mindserve.server.start_grpc_server`."""
+        self._signals.install()
+        with self._lock:
+            if self._listening:
+                raise StartError("Serving Error: Serving gRPC server is already running")
+            given = [_as_native(listener) for listener in listeners]
+            try:
+                bound: list[str] = self._gateway.listen(given, limits.as_native())
+            except self._native.NativeError as error:
+                if error.code == "INVALID_ARGUMENT":
+                    raise ConfigError(str(error)) from error
+                raise StartError(_listen_error(str(error), listeners)) from error
+            self._listening = True
+            self._drain_timeout = limits.drain_timeout
+        _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
+        return bound
+
+    def set_max_enqueued_requests(self, count: int) -> None:
+        """See `mindserve.server.master.context.set_max_enqueued_requests`."""
+        self._gateway.set_max_enqueued_requests(count)
+
+    def worker_pids(self) -> list[int]:
+        """The process ids of the workers that run now."""
+        return list(self._supervisor.pids().values())
+
+    def stop(self) -> None:
+        """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
+        with self._lock:
+            first, self._stopping = not self._stopping, True
+        if not first:
+            self._stopped.wait()
+            return
+        self._shut_down()
+        self._signals.restore()
+        self._stopped.set()
+
+    def _shut_down(self) -> None:
+        _log.info("the server stops")
+        try:
+            self._gateway.stop_listening(self._drain_timeout)
+        finally:
+            self._supervisor.stop()
+            self._supervisor.join()
+            self._native.set_log_sink(None)
+        _log.info("the server has stopped")
+
+    def _on_signal(self, number: int) -> None:
+        """The supervisor's thread: a signal has come."""
+        with self._lock:
+            first, self._stopping = not self._stopping, True
+        if first:
+            # Not a daemon: the process must not end before the requests in flight have.
+            threading.Thread(target=self._stop_for_signal, args=(number,), name="mindserve-stop", daemon=False).start()
+            return
+        # Without workers the gateway answers UNAVAILABLE to what is in flight, and so is done.
+        _log.warning("asked to stop once more: what is in flight is given up")
+        self._supervisor.kill()
+
+    def _stop_for_signal(self, number: int) -> None:
+        try:
+            self._shut_down()
+        finally:
+            self._signals.deliver(number)
+            self._stopped.set()
+
+    def _watch_main_thread(self) -> None:
+        """A start script that fails after it has started something must not leave a half-started server behind."""
+        threading.main_thread().join()
+        failed = getattr(sys, "last_value", None)
+        if failed is not None and not self._stopping:
+            _log.error("the start script has failed (%s: %s), so the server stops", type(failed).__name__, failed)
+            threading.Thread(target=self.stop, name="mindserve-stop", daemon=False).start()
+
+
+def make_specs(configs: Sequence[ServableStartConfig], running: int) -> list[WorkerSpec]:
+    """One worker for each device of each config, each once.
+
+    Args:
+        configs: what to start.
+        running: workers that run on this host already; they share the cores.
+
+    Raises:
+        ConfigError: a directory or a file is missing.
+    """
+    wanted: dict[tuple[str, int, int], ServableStartConfig] = {}
+    for item in configs:
+        config.check_servable_directory(item)
+        # A servable of functions alone needs no version directory; the worker knows whether it has models.
+        version = config.find_version(item.servable_directory, item.servable_name, item.version_number)
+        for device_id in item.device_ids:
+            wanted.setdefault((item.servable_name, version or item.version_number or 1, device_id), item)
+    threads = max(1, len(os.sched_getaffinity(0)) // (len(wanted) + running))
+    return [
+        WorkerSpec(
+            WorkerParameters(
+                servable_directory=item.servable_directory,
+                servable_name=name,
+                version=version,
+                version_asked=item.version_number,
+                device_id=device_id,
+                device_type=item.device_type,
+                intra_op_threads=threads,
+                max_batch_size=item.max_batch_size,
+                max_queue_delay_us=item.max_queue_delay_us,
+            ),
+            logs.worker_log_path(name, device_id, version),
+            item.start_timeout,
+        )
+        for (name, version, device_id), item in wanted.items()
+    ]
+
+
+def _listen_error(text: str, listeners: Sequence[Listener]) -> str:
+    if text.startswith("Serving Error: "):
+        return text
+    addresses = ", ".join(listener.address for listener in listeners)
+    return f"Serving Error: Serving gRPC server start failed, create server failed, address {addresses}: {text}"
+
+
+def _as_native(listener: Listener) -> dict[str, Any]:
+    return {
+        "address": listener.address,
+        "unix_mode": listener.mode,
+        "tls": None if listener.ssl_config is None else dict(tls.load_server_tls(listener.ssl_config)),
+    }

@@ -1,0 +1,165 @@
+"""The functions that a start script calls. They act on the one server of this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+from mindserve import checks
+from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_configs
+from mindserve.errors import ConfigError, later
+from mindserve.server.core import Server
+from mindserve.tls import SSLConfig
+
+_DEFAULT_MAX_MSG_MB_SIZE = Limits().max_msg_mb_size
+
+
+def start_servables(
+    servable_configs: ServableStartConfig | tuple[ServableStartConfig, ...] | list[ServableStartConfig],
+    enable_lite: bool = False,
+) -> None:
+    """Starts a worker for each servable and device, and waits until all of them are ready.
+
+    May be called before or after `start_grpc_server`, and several times. On a terminal it shows how far each worker is.
+    Each worker logs to ``serving_logs/log_{name}_device{d}_version{v}.log`` under the current directory. A worker that
+    dies is restarted; one that is ended by SIGINT or SIGTERM is not.
+
+    The first call from the main thread takes over SIGINT and SIGTERM until the server has stopped. With either, calls
+    in flight are finished (a second signal: given up), then the workers end. If the main thread has ended by then, so
+    does the process, with status 0 if the start script did well; if it still runs, SIGINT arrives there as
+    ``KeyboardInterrupt`` and SIGTERM as ``SystemExit(0)``. A start script that raises takes its server with it.
+
+    Args:
+        servable_configs: one, or a tuple or list of them.
+        enable_lite: not yet supported. Default False.
+
+    Raises:
+        ConfigError: a wrong parameter, a directory or a file that is missing.
+        StartError: a worker failed to start, with its own error and the end of its log; this call leaves none then.
+        UnsupportedError: ``enable_lite`` is True.
+    """
+    configs = check_servable_configs(servable_configs)
+    if checks.check_bool("enable_lite", enable_lite):
+        raise later("Parameter 'enable_lite'")
+    _current.get().start_servables(configs)
+
+
+def start_grpc_server(
+    address: str | list[Listener] | tuple[Listener, ...],
+    max_msg_mb_size: int = _DEFAULT_MAX_MSG_MB_SIZE,
+    ssl_config: SSLConfig | None = None,
+    *,
+    limits: Limits | None = None,
+) -> list[str]:
+    """Starts to answer gRPC.
+
+    Args:
+        address: "127.0.0.1:5500", "localhost:5500", "[::1]:5500" or "unix:path", whose directory must exist; port 0
+            takes a free one. Or a list of `Listener` to answer on several at once, each with its own certificates.
+        max_msg_mb_size: the largest request in MiB, 1 to 512. Default 100.
+        ssl_config: certificates for TLS on ``address``. Default None: plaintext.
+        limits: what the server admits. Default None: the defaults of `Limits`.
+
+    Returns:
+        The addresses, with the ports that were taken.
+
+    Raises:
+        ConfigError: a wrong parameter, an illegal address, or certificates that don't work.
+        StartError: the server is running already, or an address can't be bound.
+    """
+    listeners = _listeners(address, ssl_config)
+    checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
+    if limits is not None and not isinstance(limits, Limits):
+        raise ConfigError(f"Parameter 'limits' should be Limits, but actually {type(limits)}")
+    effective = limits if limits is not None else _current.default_limits()
+    if max_msg_mb_size != _DEFAULT_MAX_MSG_MB_SIZE:
+        if effective.max_msg_mb_size not in (_DEFAULT_MAX_MSG_MB_SIZE, max_msg_mb_size):
+            raise ConfigError(
+                f"Parameter 'max_msg_mb_size' {max_msg_mb_size} is different from that of parameter 'limits', "
+                f"{effective.max_msg_mb_size}"
+            )
+        effective = dataclasses.replace(effective, max_msg_mb_size=max_msg_mb_size)
+    return _current.get().start_grpc_server(listeners, effective)
+
+
+def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLConfig | None = None) -> None:
+    """Not yet supported.
+
+    Raises:
+        UnsupportedError: always.
+    """
+    raise later("start_restful_server (HTTP with JSON)")
+
+
+def stop() -> None:
+    """Stops the server: finishes the calls in flight, within ``Limits.drain_timeout``, and ends the workers.
+
+    Returns when all is gone; then everything can be started again. Any thread may call it, also when nothing runs.
+    """
+    _current.stop()
+
+
+def set_max_enqueued_requests(count: int) -> None:
+    """See `mindserve.server.master.context.set_max_enqueued_requests`."""
+    _current.set_max_enqueued_requests(count)
+
+
+class _Current:
+    """The server of this process: what lets plain functions be the API. The only state that the package keeps."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._server: Server | None = None
+        self._max_enqueued_requests: int | None = None
+
+    def get(self) -> Server:
+        """The server that runs; a new one if there is none."""
+        with self._lock:
+            server = self._server
+        if server is not None and server.stopping:
+            server.wait_stopped()
+        with self._lock:
+            if self._server is None or self._server.stopping:
+                self._server = Server()
+            return self._server
+
+    def stop(self) -> None:
+        with self._lock:
+            server = self._server
+        if server is None:
+            return
+        server.stop()
+        with self._lock:
+            if self._server is server:
+                self._server = None
+
+    def default_limits(self) -> Limits:
+        with self._lock:
+            count = self._max_enqueued_requests
+        return Limits() if count is None else Limits(max_enqueued_requests=count)
+
+    def set_max_enqueued_requests(self, count: int) -> None:
+        with self._lock:
+            self._max_enqueued_requests = count
+            server = self._server
+        if server is not None and not server.stopping:
+            server.set_max_enqueued_requests(count)
+
+
+def _listeners(address: Any, ssl_config: Any) -> list[Listener]:
+    if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
+        raise ConfigError(f"Parameter 'ssl_config' should be SSLConfig, but actually {type(ssl_config)}")
+    if not isinstance(address, list | tuple):
+        return [Listener(checks.check_str("address", address), ssl_config)]
+    if ssl_config is not None:
+        raise ConfigError("Parameter 'ssl_config' belongs to each Listener where parameter 'address' is a list of them")
+    if not address:
+        raise ConfigError("Parameter 'address' should not be an empty list")
+    for item in address:
+        if not isinstance(item, Listener):
+            raise ConfigError(f"The item of parameter 'address' should be Listener, but actually {type(item)}")
+    return list(address)
+
+
+_current = _Current()

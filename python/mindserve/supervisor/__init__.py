@@ -1,0 +1,6 @@
+"""Starts, watches, restarts and ends worker processes."""
+
+from mindserve.supervisor.job import StartJob, WorkerSpec
+from mindserve.supervisor.supervisor import Supervisor
+
+__all__ = ["StartJob", "Supervisor", "WorkerSpec"]

@@ -1,0 +1,102 @@
+"""One call of ``start_servables``: which workers it waits for, and how far they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindserve.control import WorkerParameters
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerSpec:
+    """A worker to run: what it serves, where it logs, and the seconds it has to become ready."""
+
+    parameters: WorkerParameters
+    log_path: Path
+    start_timeout: float
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Servable, version and device: there is at most one worker for each."""
+        return (self.parameters.servable_name, self.parameters.version, self.parameters.device_id)
+
+    def __str__(self) -> str:
+        name, version, device = self.key
+        return f"servable '{name}' version {version} on device {device}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a worker is. Times by ``time.monotonic``.
+
+    Attributes:
+        worker: which one.
+        phase: what it does.
+        begun: when its start began.
+        ended: when it became ready, or failed; None while it starts.
+        failed: it has failed.
+    """
+
+    worker: str
+    phase: str
+    begun: float
+    ended: float | None = None
+    failed: bool = False
+
+
+class StartJob:
+    """The workers that are started together: all become ready, or all are ended. Thread-safe."""
+
+    def __init__(self, specs: Sequence[WorkerSpec]) -> None:
+        self.specs = tuple(specs)
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        now = time.monotonic()
+        self._progress = {spec.key: Progress(str(spec), "starting", now) for spec in self.specs}
+        self._error = ""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether the job has ended, waiting up to ``timeout`` seconds."""
+        return self._ended.wait(timeout)
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty if it didn't (yet)."""
+        with self._lock:
+            return self._error
+
+    def progress(self) -> list[Progress]:
+        """How far each worker is, in the order of ``specs``."""
+        with self._lock:
+            return list(self._progress.values())
+
+    # What follows is for the supervisor's thread.
+
+    def set_phase(self, spec: WorkerSpec, phase: str) -> None:
+        self._update(spec, phase=phase)
+
+    def set_ready(self, spec: WorkerSpec) -> bool:
+        """Notes that a worker is ready. Returns whether all are now."""
+        self._update(spec, phase="ready", ended=time.monotonic())
+        return all(progress.ended is not None for progress in self.progress())
+
+    def set_failed(self, spec: WorkerSpec, error: str) -> None:
+        """Notes that a worker has failed. The first error is the job's."""
+        self._update(spec, phase="failed", ended=time.monotonic(), failed=True)
+        self.fail(error)
+
+    def fail(self, error: str) -> None:
+        with self._lock:
+            self._error = self._error or error
+
+    def end(self) -> None:
+        """All workers are ready, or, after an error, all are gone."""
+        self._ended.set()
+
+    def _update(self, spec: WorkerSpec, **changes: object) -> None:
+        with self._lock:
+            self._progress[spec.key] = dataclasses.replace(self._progress[spec.key], **changes)  # type: ignore[arg-type]

@@ -1,0 +1,124 @@
+"""One worker process, as its master sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from mindserve import control, logs
+from mindserve.supervisor.job import WorkerSpec
+
+
+class WorkerProcess:
+    """A running worker: its process and its two sockets.
+
+    Owned by the supervisor's thread, which must also make it: the kernel ends a worker with the thread that started it.
+
+    Attributes:
+        spec: what it runs.
+        number: its number on the gateway.
+        control: non-blocking socket on which its events come.
+        pidfd: readable once it has ended; None where the kernel has no such thing, so that `poll` must be asked.
+        error: what it said of its failure; empty.
+        deadline: when it must be ready, by ``time.monotonic``; None once it is.
+        ready: it has said so, and the gateway routes to it.
+        silent: nothing comes on ``control`` any more.
+    """
+
+    def __init__(self, spec: WorkerSpec, number: int, *, append_log: bool) -> None:
+        self.spec = spec
+        self.number = number
+        self.error = ""
+        self.ready = False
+        self.silent = False
+        self.deadline: float | None = time.monotonic() + spec.start_timeout
+        self._lines = control.LineBuffer()
+        with contextlib.ExitStack() as undo:
+            self.control, its_control = _socket_pair(undo)
+            self._link, its_link = _socket_pair(undo)
+            log = logs.open_worker_log(spec.log_path, append=append_log)
+            undo.callback(os.close, log)
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "mindserve.worker", "--parent", str(os.getpid()),
+                    "--control-fd", str(its_control.fileno()), "--link-fd", str(its_link.fileno()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(its_control.fileno(), its_link.fileno()),
+                # Ctrl-C at the terminal is the master's to hear: it lets requests finish first.
+                start_new_session=True,
+            )  # fmt: skip
+            its_control.close()
+            its_link.close()
+            os.close(log)
+            undo.pop_all()
+        self.pidfd = _open_pidfd(self._process.pid)
+        self.control.setblocking(False)
+        # A socket takes this much at once, whatever the other side does.
+        with contextlib.suppress(OSError):
+            self.control.send(spec.parameters.encode())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit status, the signal negated if one ended it; None while it runs."""
+        return self._process.poll()
+
+    def read_events(self) -> list[control.Event]:
+        """What it has said since the last call. At the end of the stream sets `silent`.
+
+        Raises:
+            ControlError: it spoke no sense.
+        """
+        events: list[control.Event] = []
+        while not self.silent:
+            try:
+                data = self.control.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            self.silent = not data
+            events += [control.decode_event(line) for line in self._lines.feed(data)]
+        return events
+
+    def take_link(self) -> int | None:
+        """The master's end of the link, which the caller owns from now on; None if it was taken before."""
+        fd = self._link.detach()
+        return fd if fd >= 0 else None
+
+    def signal(self, number: signal.Signals) -> None:
+        # Popen sends nothing to a process that has been waited for, whose number may be another's by now.
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def close(self) -> None:
+        """Gives back the descriptors; the process must have ended."""
+        self.control.close()
+        self._link.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+
+def _socket_pair(undo: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    undo.callback(ours.close)
+    undo.callback(theirs.close)
+    return ours, theirs
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None  # An old kernel, or a sandbox that forbids it.

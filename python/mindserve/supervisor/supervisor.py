@@ -1,0 +1,363 @@
+"""The thread that owns the worker processes."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mindserve import control, logs
+from mindserve.supervisor.job import StartJob, WorkerSpec
+from mindserve.supervisor.process import WorkerProcess
+from mindserve.supervisor.restart import RestartPolicy, describe_exit
+
+# Seconds for the link's handshake: the worker is waiting for it when it says that it is ready.
+_ATTACH_TIMEOUT = 30.0
+# Seconds between telling a worker to end and making it.
+_TERMINATE_TIMEOUT = 5.0
+# Seconds between questions where the kernel doesn't tell by itself that a process has ended.
+_POLL_INTERVAL = 0.2
+_LOG_LINES = 20
+
+_log = logs.get_logger("supervisor")
+
+
+class Gateway(Protocol):
+    """What a supervisor needs of the native gateway."""
+
+    def attach_worker(
+        self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float
+    ) -> None: ...
+
+    def detach_worker(self, worker_id: int) -> None: ...
+
+
+@dataclasses.dataclass(eq=False)
+class _Slot:
+    """A place for a worker and its successors.
+
+    Attributes:
+        spec: what runs there.
+        process: the worker; None between two of them.
+        job: the start that waits for it; None once it has been ready.
+        policy: says when a successor is started.
+        restart_at: when that is; None: not to be started.
+        kill_at: when a worker that was told to end is killed.
+    """
+
+    spec: WorkerSpec
+    job: StartJob | None
+    policy: RestartPolicy = dataclasses.field(default_factory=RestartPolicy)
+    process: WorkerProcess | None = None
+    restart_at: float | None = None
+    kill_at: float | None = None
+    starts: int = 0
+
+
+class Supervisor:
+    """Runs workers as direct children of this process, from one long-lived thread.
+
+    The thread is no daemon: as long as it runs, the process lives on after its main thread has ended. Methods may be
+    called from any thread.
+
+    Args:
+        gateway: is told of workers that become ready, and of those that are gone.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._slots: dict[tuple[str, int, int], _Slot] = {}
+        self._next_number = 1
+        self._stopping = False
+        self._calls: collections.deque[Callable[[], None]] = collections.deque()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._run, name="mindserve-supervisor", daemon=False)
+        self._thread.start()
+
+    def start(self, specs: Sequence[WorkerSpec]) -> StartJob:
+        """Begins to start workers. The job ends when all are ready, or one has failed and all are gone."""
+        job = StartJob(specs)
+        self._post(lambda: self._start(job))
+        return job
+
+    def stop(self) -> None:
+        """Tells the workers to end, and makes them after a while. Returns at once; see `join`."""
+        self._post(self._stop)
+
+    def kill(self) -> None:
+        """Ends the workers at once. Returns at once; see `join`."""
+        self._post(self._kill)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Has the supervisor's thread call ``function``. Async-signal-safe as far as a Python signal handler goes."""
+        self._post(function)
+
+    def join(self) -> None:
+        """Waits until, after `stop`, no worker is left and the thread has ended."""
+        self._thread.join()
+
+    def pids(self) -> dict[tuple[str, int, int], int]:
+        """The process ids of the workers that run now, by servable, version and device."""
+        return {key: slot.process.pid for key, slot in list(self._slots.items()) if slot.process}
+
+    # All that follows happens in the supervisor's thread.
+
+    def _post(self, function: Callable[[], None]) -> None:
+        self._calls.append(function)
+        # Full: it will wake anyway. Closed: it has ended.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_write.send(b"\0")
+
+    def _run(self) -> None:
+        while not (self._stopping and not self._slots and not self._calls):
+            for key, _ in self._selector.select(self._timeout()):
+                if key.data is not None:
+                    self._guarded(key.data)
+            self._drain_wake()
+            while self._calls:
+                self._guarded(self._calls.popleft())
+            self._guarded(self._on_time)
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _guarded(self, function: Callable[[], None]) -> None:
+        """A fault in one worker's handling must not end the watch over the others."""
+        try:
+            function()
+        except Exception:
+            _log.exception("a fault in the supervisor")
+
+    def _drain_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_read.recv(4096):
+                pass
+
+    def _timeout(self) -> float | None:
+        times: list[float] = []
+        for slot in self._slots.values():
+            if slot.restart_at is not None:
+                times.append(slot.restart_at)
+            if slot.kill_at is not None:
+                times.append(slot.kill_at)
+            if slot.process is not None:
+                if slot.process.deadline is not None:
+                    times.append(slot.process.deadline)
+                if slot.process.pidfd is None:
+                    times.append(time.monotonic() + _POLL_INTERVAL)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        for slot in list(self._slots.values()):
+            process = slot.process
+            if process is None:
+                if slot.restart_at is not None and slot.restart_at <= now:
+                    self._spawn(slot)
+                continue
+            if slot.kill_at is not None and slot.kill_at <= now:
+                slot.kill_at = None
+                _log.warning("%s, process %d, does not end and is killed", slot.spec, process.pid)
+                process.signal(signal.SIGKILL)
+            if process.deadline is not None and process.deadline <= now:
+                process.deadline = None
+                process.error = process.error or f"not ready within the start_timeout of {slot.spec.start_timeout:g} s"
+                process.signal(signal.SIGKILL)
+            if process.pidfd is None and process.poll() is not None:
+                self._on_exit(slot, process)
+
+    def _start(self, job: StartJob) -> None:
+        if self._stopping:
+            job.fail("the server is being stopped")
+            job.end()
+            return
+        for spec in job.specs:
+            if spec.key in self._slots:
+                job.fail(f"{spec} is already running")
+                job.end()
+                return
+        slots = [_Slot(spec, job) for spec in job.specs]
+        self._slots.update((slot.spec.key, slot) for slot in slots)
+        for slot in slots:
+            if not job.error:
+                self._spawn(slot)
+        self._end_failed_job(job)
+
+    def _spawn(self, slot: _Slot) -> None:
+        slot.restart_at = None
+        slot.starts += 1
+        number = self._next_number
+        self._next_number += 1
+        try:
+            process = WorkerProcess(slot.spec, number, append_log=slot.starts > 1)
+        except OSError as error:
+            text = f"{slot.spec} can't be started: {error}"
+            if slot.job is not None:
+                slot.job.set_failed(slot.spec, text)
+            else:
+                _log.error("%s", text)
+                self._plan_restart(slot, returncode=1, was_ready=False)
+            return
+        slot.process = process
+        if process.pidfd is not None:
+            self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._on_exit(slot, process))
+        self._selector.register(process.control, selectors.EVENT_READ, lambda: self._on_control(slot, process))
+
+    def _on_control(self, slot: _Slot, process: WorkerProcess) -> None:
+        if slot.process is not process:
+            return  # It ended earlier in this round.
+        try:
+            events = process.read_events()
+        except control.ControlError as error:
+            _log.error("%s, process %d: %s", slot.spec, process.pid, error)
+            process.error = process.error or str(error)
+            process.signal(signal.SIGKILL)
+            self._forget_control(process)
+            return
+        for event in events:
+            self._on_event(slot, process, event)
+        if process.silent:
+            self._forget_control(process)  # The process is ending too.
+
+    def _forget_control(self, process: WorkerProcess) -> None:
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(process.control)
+
+    def _on_event(self, slot: _Slot, process: WorkerProcess, event: control.Event) -> None:
+        if isinstance(event, control.Phase):
+            _log.debug("%s: %s", slot.spec, event.text)
+            if slot.job is not None:
+                slot.job.set_phase(slot.spec, event.text)
+        elif isinstance(event, control.Failed):
+            process.error = event.error
+            # It exits by itself; if not, this ends it.
+            process.deadline = time.monotonic() + _TERMINATE_TIMEOUT
+        elif (link := process.take_link()) is not None:
+            # A handshake may wait; the watch over the others must not.
+            threading.Thread(
+                target=self._attach, args=(slot, process, link, event.methods), name="mindserve-attach", daemon=True
+            ).start()
+
+    def _attach(self, slot: _Slot, process: WorkerProcess, link: int, methods: Sequence[str]) -> None:
+        """Thread of its own: hands the worker's link to the gateway."""
+        name, version, _ = slot.spec.key
+        error = ""
+        try:
+            self._gateway.attach_worker(link, process.number, name, version, methods, _ATTACH_TIMEOUT)
+        except Exception as caught:
+            error = f"the link's handshake failed: {caught}"
+        self._post(lambda: self._on_attached(slot, process, error))
+
+    def _on_attached(self, slot: _Slot, process: WorkerProcess, error: str) -> None:
+        if slot.process is not process:
+            self._gateway.detach_worker(process.number)  # It died meanwhile.
+            return
+        if error:
+            process.error = process.error or error
+            process.signal(signal.SIGKILL)
+            return
+        process.deadline = None
+        process.ready = True
+        _log.info("%s is ready, process %d", slot.spec, process.pid)
+        job, slot.job = slot.job, None
+        if job is not None and not job.error and job.set_ready(slot.spec):
+            job.end()
+
+    def _on_exit(self, slot: _Slot, process: WorkerProcess) -> None:
+        if slot.process is not process:
+            return
+        returncode = process.poll()
+        if returncode is None:
+            return
+        # What it said last may still be unread, and tells why.
+        with contextlib.suppress(control.ControlError):
+            for event in process.read_events():
+                if isinstance(event, control.Failed):
+                    process.error = event.error
+        self._forget_control(process)
+        if process.pidfd is not None:
+            self._selector.unregister(process.pidfd)
+        process.close()
+        slot.process = None
+        slot.kill_at = None
+        self._gateway.detach_worker(process.number)
+        text = self._describe_death(slot, process, returncode)
+        if self._stopping:
+            del self._slots[slot.spec.key]
+            if slot.job is not None:
+                slot.job.fail("the server is being stopped")
+                self._end_failed_job(slot.job)
+            return
+        if slot.job is not None:
+            slot.job.set_failed(slot.spec, text)
+            self._end_failed_job(slot.job)
+            return
+        _log.error("%s", text) if process.error else _log.warning("%s", text)
+        self._plan_restart(slot, returncode, was_ready=process.ready)
+
+    def _describe_death(self, slot: _Slot, process: WorkerProcess, returncode: int) -> str:
+        path = slot.spec.log_path
+        if slot.job is None:
+            reason = f": {process.error}" if process.error else ""
+            return f"{slot.spec}, process {process.pid}, {describe_exit(returncode)}{reason}; its log: {path}"
+        reason = process.error or f"its process {describe_exit(returncode)}"
+        text = f"Start of {slot.spec} failed: {reason}\nIts log is {path}"
+        end = logs.tail(path, _LOG_LINES)
+        return f"{text}, which ends so:\n{end}" if end else text
+
+    def _plan_restart(self, slot: _Slot, returncode: int, *, was_ready: bool) -> None:
+        now = time.monotonic()
+        delay = slot.policy.after_death(returncode, was_ready=was_ready, now=now)
+        if delay is None:
+            _log.info("%s was told to end and is not started again", slot.spec)
+            del self._slots[slot.spec.key]
+            return
+        slot.restart_at = now + delay
+        if delay > 0:
+            _log.info("%s is started again in %g s", slot.spec, delay)
+        else:
+            self._spawn(slot)
+
+    def _end_failed_job(self, job: StartJob) -> None:
+        """If the job has failed, ends its other workers, and the job once they are gone."""
+        if not job.error:
+            return
+        left = False
+        for spec in job.specs:
+            slot = self._slots.get(spec.key)
+            if slot is None:
+                continue
+            slot.job = job
+            if slot.process is None:
+                del self._slots[spec.key]
+            else:
+                left = True
+                slot.process.signal(signal.SIGKILL)
+        if not left:
+            job.end()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for key, slot in list(self._slots.items()):
+            if slot.process is None:
+                del self._slots[key]
+                continue
+            slot.process.signal(signal.SIGTERM)
+            slot.kill_at = time.monotonic() + _TERMINATE_TIMEOUT
+
+    def _kill(self) -> None:
+        self._stopping = True
+        for slot in self._slots.values():
+            if slot.process is not None:
+                slot.process.signal(signal.SIGKILL)

@@ -1,0 +1,191 @@
+"""Makes a native runtime out of what a servable has declared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindserve import engines, logs
+from mindserve.config import find_version, missing_version
+from mindserve.control import WorkerParameters
+from mindserve.errors import ConfigError, StartError
+from mindserve.loader import load_servable
+from mindserve.register.context import ModelContext
+from mindserve.register.values import Method, Model, Registration, Stage, ValueRef
+
+if TYPE_CHECKING:
+    from mindserve._native import Runtime
+
+# Of CANN's options, those that there are for ONNX models; the others belong to the formats of MindIR.
+_CANN_OPTIONS = ("precision_mode", "op_select_impl_mode")
+
+_log = logs.get_logger("worker")
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltRuntime:
+    """What a runtime serves.
+
+    Attributes:
+        methods: names, in the order of their numbers.
+        functions: number and name of each stage function, for which the worker runs a thread.
+    """
+
+    methods: tuple[str, ...]
+    functions: tuple[tuple[int, str], ...]
+
+
+def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callable[[str], None]) -> BuiltRuntime:
+    """Imports the servable, loads its models, and adds everything to ``runtime``.
+
+    Args:
+        runtime: a new one.
+        parameters: what to serve.
+        report: told of each phase as it begins.
+
+    Raises:
+        ConfigError: what is wrong with the servable.
+        StartError: a model, or what runs it, can't be loaded.
+    """
+    report("importing servable_config.py")
+    registration = load_servable(parameters.servable_directory, parameters.servable_name)
+    models = _load_models(runtime, registration, parameters, report)
+    builder = _MethodBuilder(runtime, registration, parameters, models)
+    for method in registration.methods.values():
+        builder.add(method)
+    for model, number in models.items():
+        report(f"warming up {model.file}")
+        _warm_up(runtime, model, number, parameters)
+    return BuiltRuntime(tuple(registration.methods), tuple(builder.functions))
+
+
+def _load_models(
+    runtime: Runtime, registration: Registration, parameters: WorkerParameters, report: Callable[[str], None]
+) -> dict[Model, int]:
+    if not registration.models:
+        return {}
+    directory, name = parameters.servable_directory, parameters.servable_name
+    if find_version(directory, name, parameters.version) is None:
+        raise missing_version(directory, name, parameters.version_asked)
+    version_directory = Path(directory) / name / str(parameters.version)
+    report("loading ONNX Runtime")
+    device_type = engines.open_engine(runtime, parameters.device_type, servable_name=name)
+    models: dict[Model, int] = {}
+    for model in registration.models:
+        report(f"loading model {model.file}")
+        models[model] = _load_model(runtime, model, version_directory / model.file, device_type, parameters)
+    return models
+
+
+def _load_model(runtime: Runtime, model: Model, path: Path, device_type: str, parameters: WorkerParameters) -> int:
+    context = model.context.model_context if model.context else ModelContext()
+    options = model.context.device_options(device_type) if model.context else {}
+    if device_type == "Ascend":
+        for name in options:
+            if name not in (*_CANN_OPTIONS, "device_type"):
+                _log.warning("model file '%s': option '%s' is not used for ONNX models", model.file, name)
+    try:
+        if not path.is_file():
+            raise StartError(f"model file '{path}' not exist")
+        return runtime.load_model(
+            str(path),
+            name=model.file,
+            device_type=device_type,
+            device_id=parameters.device_id,
+            intra_op_threads=context.thread_num or parameters.intra_op_threads,
+            parallel=bool(context.enable_parallel),
+            affinity=context.thread_affinity_core_list,
+            fp16=options.get("precision_mode") == "fp16",
+            provider_options=(
+                {name: options[name] for name in _CANN_OPTIONS if name in options} if device_type == "Ascend" else {}
+            ),
+            with_batch_dim=model.with_batch_dim,
+            without_batch_dim_inputs=model.without_batch_dim_inputs,
+            max_batch_size=parameters.max_batch_size,
+            max_queue_delay_us=parameters.max_queue_delay_us,
+        )
+    except RuntimeError as error:
+        raise StartError(f"Load model failed, {_where(model, parameters)}: {error}") from error
+
+
+def _warm_up(runtime: Runtime, model: Model, number: int, parameters: WorkerParameters) -> None:
+    try:
+        impossible = runtime.warm_up(number)
+    except RuntimeError as error:
+        raise StartError(f"Load model failed, {_where(model, parameters)}: its first run on zeros: {error}") from error
+    if impossible:
+        _log.warning("model file '%s' is not warmed up, its first requests will be slower: %s", model.file, impossible)
+
+
+def _where(model: Model, parameters: WorkerParameters) -> str:
+    return (
+        f"servable directory: '{parameters.servable_directory}', servable name: '{parameters.servable_name}', "
+        f"model file: '{model.file}', version number: {parameters.version}"
+    )
+
+
+class _MethodBuilder:
+    """Adds methods to a runtime, and the functions that their stages need."""
+
+    def __init__(
+        self, runtime: Runtime, registration: Registration, parameters: WorkerParameters, models: dict[Model, int]
+    ) -> None:
+        self.functions: list[tuple[int, str]] = []
+        self._runtime = runtime
+        self._registration = registration
+        self._parameters = parameters
+        self._models = models
+        self._numbers: dict[tuple[int, int | None], int] = {}
+
+    def add(self, method: Method) -> None:
+        stages = [self._stage(method, stage) for stage in method.stages]
+        self._runtime.add_method(method.name, method.inputs, method.outputs, stages, _pairs(method.results))
+
+    def _stage(self, method: Method, stage: Stage) -> tuple[str, int, Sequence[tuple[int, int]], int, str]:
+        if isinstance(stage.target, Model):
+            kind, number = "model", self._model(method, stage, stage.target)
+        else:
+            kind, number = "function", self._function(stage.target, stage.batch_size)
+        return kind, number, _pairs(stage.inputs), stage.outputs_count, stage.tag
+
+    def _model(self, method: Method, stage: Stage, model: Model) -> int:
+        number = self._models.get(model)
+        if number is None:
+            raise ConfigError(
+                f"Method '{method.name}' uses model file '{model.file}', which this servable has not declared"
+            )
+        inputs = len(self._runtime.model_inputs(number))
+        outputs = len(self._runtime.model_outputs(number))
+        for what, registered, defined in (
+            ("inputs", len(stage.inputs), inputs),
+            ("outputs", stage.outputs_count, outputs),
+        ):
+            if registered != defined:
+                raise ConfigError(
+                    f"The {what} count {registered} in register_method not equal to the count {defined} defined in "
+                    f"model, method '{method.name}', {_where(model, self._parameters)}"
+                )
+        return number
+
+    def _function(self, function: Callable[..., Any], batch_size: int | None) -> int:
+        # Stages that use a function alike share its queue and its thread.
+        key = (id(function), batch_size)
+        number = self._numbers.get(key)
+        if number is None:
+            label = self._registration.function_label(function)
+            number = self._runtime.add_function(
+                label,
+                function,
+                batched=batch_size is not None,
+                max_batch_size=batch_size or self._parameters.max_batch_size,
+                max_queue_delay_us=self._parameters.max_queue_delay_us if batch_size is not None else 0,
+            )
+            self._numbers[key] = number
+            self.functions.append((number, label))
+        return number
+
+
+def _pairs(refs: Sequence[ValueRef]) -> list[tuple[int, int]]:
+    return [(ref.stage, ref.index) for ref in refs]

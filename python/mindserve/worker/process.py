@@ -1,0 +1,150 @@
+"""The worker process from its first line to its end."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from mindserve import control, logs
+
+_PR_SET_PDEATHSIG = 1
+_PARAMETERS_TIMEOUT = 60.0
+# The master answers "ready" at once; it may be busy with many workers on few cores.
+_HANDSHAKE_TIMEOUT = 60.0
+
+_log = logs.get_logger("worker")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serves until it is told to end or the master is gone. Returns the exit status: 0 only for the latter."""
+    parser = argparse.ArgumentParser(prog="python -m mindserve.worker", description="A worker; started by a master.")
+    parser.add_argument("--parent", type=int, required=True, help="process id of the master")
+    parser.add_argument("--control-fd", type=int, required=True, help="socket for parameters and progress")
+    parser.add_argument("--link-fd", type=int, required=True, help="socket for the link's handshake")
+    options = parser.parse_args(arguments)
+
+    die_with_parent(options.parent)
+    # SIGINT and SIGTERM end the process at once, whatever it is doing: its master hears of it by the exit status.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    for fd in (options.control_fd, options.link_fd):
+        os.set_inheritable(fd, False)
+    # Before anything can load ONNX Runtime, also a stage function on its own account.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    _prepare_streams()
+
+    channel = socket.socket(fileno=options.control_fd)
+    try:
+        parameters = _read_parameters(channel)
+        _serve(channel, parameters, options.link_fd)
+    except Exception as error:
+        text = str(error) if isinstance(error, RuntimeError) and str(error) else f"{type(error).__name__}: {error}"
+        _log.error("%s", traceback.format_exc())
+        _send(channel, control.Failed(text, traceback.format_exc()))
+        return 1
+    return 0
+
+
+def die_with_parent(parent: int) -> None:
+    """Asks the kernel to kill this process when the thread that started it ends, which is when its master ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    # It may have ended before that.
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _prepare_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True, errors="backslashreplace")
+    logs.configure_worker()
+    logging.captureWarnings(True)
+    warnings.filterwarnings("default", category=DeprecationWarning, module="servable_config")
+
+
+def _read_parameters(channel: socket.socket) -> control.WorkerParameters:
+    channel.settimeout(_PARAMETERS_TIMEOUT)
+    buffer = control.LineBuffer()
+    while True:
+        data = channel.recv(65536)
+        if not data:
+            os._exit(0)
+        lines = buffer.feed(data)
+        if lines:
+            channel.settimeout(None)
+            return control.WorkerParameters.decode(lines[0])
+
+
+def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd: int) -> None:
+    from mindserve import native
+    from mindserve.worker.build import build_runtime
+
+    # "-m" has put the current directory first; what a servable imports must not depend on where the server is started.
+    if sys.path and sys.path[0] == os.getcwd() and not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
+    core = native.load()
+    core.set_log_level(logs.level_from_environment())
+    core.set_log_sink(logs.native_sink)
+    runtime = core.Runtime()
+    _log.info(
+        "serving %s version %d on device %d, process %d",
+        parameters.servable_name, parameters.version, parameters.device_id, os.getpid(),
+    )  # fmt: skip
+    built = build_runtime(runtime, parameters, lambda text: _send(channel, control.Phase(text)))
+    threads = [
+        threading.Thread(target=_run_function, args=(runtime, number), name=f"stage-{name}", daemon=True)
+        for number, name in built.functions
+    ]
+    for thread in threads:
+        thread.start()
+    threading.Thread(target=_watch_master, args=(channel,), name="watch-master", daemon=True).start()
+    _send(channel, control.Ready(built.methods))
+    try:
+        runtime.serve(link_fd, _HANDSHAKE_TIMEOUT)
+    except core.NativeError as error:
+        # UNAVAILABLE: the gateway is gone, and with it the reason to be.
+        if error.code != "UNAVAILABLE":
+            raise
+        _log.info("the master's gateway is gone: %s", error)
+    finally:
+        runtime.stop()
+
+
+def _run_function(runtime: object, number: int) -> None:
+    try:
+        runtime.run_function(number)  # type: ignore[attr-defined]
+    except BaseException:
+        # Without this thread the stage's instances would wait for ever. A fresh worker is better.
+        _log.critical("a stage function's thread has ended:\n%s", traceback.format_exc())
+        logging.shutdown()
+        os._exit(70)
+
+
+def _watch_master(channel: socket.socket) -> None:
+    """Ends the process when the control socket ends, should the parent-death signal not have come."""
+    try:
+        while channel.recv(4096):
+            pass
+    except OSError:
+        pass
+    os._exit(0)
+
+
+def _send(channel: socket.socket, event: control.Event) -> None:
+    try:
+        channel.sendall(control.encode_event(event))
+    except OSError as error:
+        _log.warning("the master does not listen: %s", error)

@@ -1,0 +1,435 @@
+"""What a server is told: parameters, directories, limits, levels of logs, and the control protocol's lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+from typing import Any
+
+import pytest
+
+import mindserve
+from conftest import Servables
+from mindserve import control, logs, server
+from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_directory, find_version
+from mindserve.errors import ConfigError, MindserveError, StartError, UnsupportedError
+from mindserve.server.core import make_specs
+from mindserve.supervisor.restart import RestartPolicy, describe_exit
+
+
+def test_errors_are_runtime_errors() -> None:
+    for error in (ConfigError, StartError, UnsupportedError):
+        assert issubclass(error, MindserveError)
+        assert issubclass(error, RuntimeError)
+    assert mindserve.__version__
+
+
+# -- ServableStartConfig -----------------------------------------------------------------------------------------------
+
+
+def test_servable_start_config_defaults(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ServableStartConfig("servables", "add")
+    assert config.servable_directory == str(tmp_path / "servables")
+    assert config.device_ids == (0,)
+    assert config.version_number == 0
+    assert config.device_type is None
+    assert config.num_parallel_workers == 0
+    assert config.dec_key is None
+    assert config.dec_mode == "AES-GCM"
+    assert config.start_timeout == 600
+    assert config.max_batch_size == 32
+    assert config.max_queue_delay_us == 0
+
+
+@pytest.mark.parametrize(("given", "kept"), [("cpu", "CPU"), ("Gpu", "GPU"), ("ASCEND", "Ascend"), ("None", None)])
+def test_device_type_in_any_case(given: str, kept: str | None) -> None:
+    assert ServableStartConfig("d", "n", device_type=given).device_type == kept
+
+
+@pytest.mark.parametrize(("given", "kept"), [(2, (2,)), ((0, 1), (0, 1)), ([3, 1], (3, 1)), ((), (0,))])
+def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
+    assert ServableStartConfig("d", "n", given).device_ids == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"servable_directory": 1}, "Parameter 'servable_directory' should be str, but actually <class 'int'>"),
+        ({"servable_directory": ""}, "Parameter 'servable_directory' should not be empty str"),
+        ({"servable_name": False}, "Parameter 'servable_name' should be str, but actually <class 'bool'>"),
+        ({"servable_name": ""}, "Parameter 'servable_name' should not be empty str"),
+        ({"servable_name": "../x"}, "Parameter 'servable_name' should be the name of a directory"),
+        ({"servable_name": ".."}, "Parameter 'servable_name' should be the name of a directory"),
+        (
+            {"device_ids": "1"},
+            "Parameter 'device_ids' should be int or tuple/list of int, but actually <class 'str'>",
+        ),
+        ({"device_ids": True}, "Parameter 'device_ids' should be int or tuple/list of int, but actually"),
+        ({"device_ids": -1}, "The item value '-1' in parameter 'device_ids' should be >= 0"),
+        ({"device_ids": [0, "1"]}, "The item of parameter 'device_ids' should be int, but actually <class 'str'>"),
+        ({"device_ids": [0, 0]}, "The item value '0' in parameter 'device_ids' should not be repeated"),
+        ({"version_number": False}, "Parameter 'version_number' should be int, but actually <class 'bool'>"),
+        ({"version_number": -1}, "Parameter 'version_number' should be >= 0"),
+        ({"device_type": 123}, "Parameter 'device_type' should be str, but actually <class 'int'>"),
+        ({"device_type": ""}, "Parameter 'device_type' should not be empty str"),
+        (
+            {"device_type": "TPU"},
+            "Unsupported device type 'TPU', only support 'Ascend', 'GPU', 'CPU' and None, case ignored",
+        ),
+        ({"num_parallel_workers": "1"}, "Parameter 'num_parallel_workers' should be int, but actually"),
+        ({"num_parallel_workers": 65}, "Parameter 'num_parallel_workers' should be in range [0,64]"),
+        ({"num_parallel_workers": -1}, "Parameter 'num_parallel_workers' should be in range [0,64]"),
+        ({"num_parallel_workers": 1}, "Parameter 'num_parallel_workers' > 0 is not supported by this version"),
+        ({"dec_key": "key"}, "Parameter 'dec_key' should be bytes, but actually <class 'str'>"),
+        ({"dec_key": b"key"}, "comes in a later version"),
+        ({"dec_mode": 1}, "Parameter 'dec_mode' should be str, but actually <class 'int'>"),
+        ({"dec_mode": "AES-CTR"}, "Parameter 'dec_mode' should be 'AES-GCM' or 'AES-CBC', but actually 'AES-CTR'"),
+        ({"start_timeout": 0}, "Parameter 'start_timeout' should be > 0 seconds, but actually 0"),
+        ({"start_timeout": float("nan")}, "Parameter 'start_timeout' should be > 0 seconds, but actually nan"),
+        ({"start_timeout": "1"}, "Parameter 'start_timeout' should be int or float, but actually <class 'str'>"),
+        ({"max_batch_size": 0}, "Parameter 'max_batch_size' should be in range [1,"),
+        ({"max_queue_delay_us": -1}, "Parameter 'max_queue_delay_us' should be in range [0,"),
+    ],
+)
+def test_wrong_servable_start_configs(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        ServableStartConfig(**{"servable_directory": "d", "servable_name": "n", **arguments})
+    assert text in str(error.value)
+
+
+def test_the_key_is_not_shown() -> None:
+    with pytest.raises(UnsupportedError) as error:
+        ServableStartConfig("d", "n", dec_key=b"secret")
+    assert "secret" not in str(error.value)
+    (field,) = (field for field in dataclasses.fields(ServableStartConfig) if field.name == "dec_key")
+    assert not field.repr
+
+
+# -- directories and versions ------------------------------------------------------------------------------------------
+
+
+def test_missing_directories_and_files(servables: Servables) -> None:
+    servables.add("add", "")
+    directory = str(servables.directory)
+    check_servable_directory(ServableStartConfig(directory, "add"))
+    with pytest.raises(ConfigError, match=f"Check servable config failed, directory '{directory}_not' not exist"):
+        check_servable_directory(ServableStartConfig(directory + "_not", "add"))
+    with pytest.raises(ConfigError, match=f"Check servable config failed, directory '{directory}/sub' not exist"):
+        check_servable_directory(ServableStartConfig(directory, "sub"))
+    (servables.directory / "add" / "servable_config.py").unlink()
+    with pytest.raises(ConfigError, match=r"Check servable config failed, file '.*/add/servable_config.py' not exist"):
+        check_servable_directory(ServableStartConfig(directory, "add"))
+
+
+def test_find_version(servables: Servables) -> None:
+    servable = servables.add("add", "")
+    directory = str(servables.directory)
+    assert find_version(directory, "add", 0) is None
+    for name in ("0", "-1", "01", "1.5", "x", "٣", "2", "10", "9"):
+        (servable / name).mkdir()
+    (servable / "11").write_text("no directory")
+    assert find_version(directory, "add", 0) == 10
+    assert find_version(directory, "add", 2) == 2
+    assert find_version(directory, "add", 1) is None
+    assert find_version(directory, "add", 11) is None
+    assert find_version(directory, "nothing", 0) is None
+
+
+def test_a_worker_for_each_device_once(servables: Servables) -> None:
+    servable = servables.add("add", "")
+    for version in ("1", "2"):
+        (servable / version).mkdir()
+    directory = str(servables.directory)
+    specs = make_specs(
+        [
+            ServableStartConfig(directory, "add", (1, 3)),
+            ServableStartConfig(directory, "add", (3, 2), version_number=2),
+            ServableStartConfig(directory, "add", 1, version_number=1),
+        ],
+        running=0,
+    )
+    assert [spec.key for spec in specs] == [("add", 2, 1), ("add", 2, 3), ("add", 2, 2), ("add", 1, 1)]
+    assert specs[0].log_path == pathlib.Path.cwd() / "serving_logs" / "log_add_device1_version2.log"
+    assert {spec.parameters.intra_op_threads for spec in specs} == {max(1, len(os.sched_getaffinity(0)) // 4)}
+
+
+def test_a_servable_without_version_directories(servables: Servables) -> None:
+    servables.add("add", "")
+    directory = str(servables.directory)
+    (spec,) = make_specs([ServableStartConfig(directory, "add")], running=0)
+    assert (spec.parameters.version, spec.parameters.version_asked) == (1, 0)
+    (spec,) = make_specs([ServableStartConfig(directory, "add", version_number=2)], running=0)
+    assert (spec.parameters.version, spec.parameters.version_asked) == (2, 2)
+
+
+# -- the functions of a start script, as far as no server is needed ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((1,), "Parameter 'servable_configs' should be ServableStartConfig or tuple/list of ServableStartConfig"),
+        (((),), "Parameter 'servable_configs' should not be empty"),
+        (((1,),), "The item of parameter 'servable_configs' should be ServableStartConfig, but actually"),
+        (
+            ([ServableStartConfig("a", "n"), ServableStartConfig("b", "n")],),
+            "The servable directory of servable name n is different in multiple configurations",
+        ),
+        ((ServableStartConfig("a", "n"), 1), "Parameter 'enable_lite' should be bool, but actually <class 'int'>"),
+        ((ServableStartConfig("a", "n"), True), "Parameter 'enable_lite' is not supported by this version"),
+    ],
+)
+def test_wrong_arguments_of_start_servables(arguments: tuple[Any, ...], text: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        server.start_servables(*arguments)
+    assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"address": 1}, "Parameter 'address' should be str, but actually <class 'int'>"),
+        ({"address": ""}, "Parameter 'address' should not be empty str"),
+        ({"address": []}, "Parameter 'address' should not be an empty list"),
+        (
+            {"address": ["127.0.0.1:0"]},
+            "The item of parameter 'address' should be Listener, but actually <class 'str'>",
+        ),
+        ({"max_msg_mb_size": "1"}, "Parameter 'max_msg_mb_size' should be int, but actually <class 'str'>"),
+        ({"max_msg_mb_size": 0}, "Parameter 'max_msg_mb_size' should be in range [1,512]"),
+        ({"max_msg_mb_size": 513}, "Parameter 'max_msg_mb_size' should be in range [1,512]"),
+        ({"ssl_config": "x"}, "Parameter 'ssl_config' should be SSLConfig, but actually <class 'str'>"),
+        ({"limits": {}}, "Parameter 'limits' should be Limits, but actually <class 'dict'>"),
+        (
+            {"limits": Limits(max_msg_mb_size=5), "max_msg_mb_size": 6},
+            "Parameter 'max_msg_mb_size' 6 is different from that of parameter 'limits', 5",
+        ),
+        (
+            {"address": [Listener("127.0.0.1:0")], "ssl_config": server.SSLConfig("c", "k")},
+            "Parameter 'ssl_config' belongs to each Listener",
+        ),
+    ],
+)
+def test_wrong_arguments_of_start_grpc_server(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        server.start_grpc_server(**{"address": "127.0.0.1:0", **arguments})
+    assert text in str(error.value)
+
+
+def test_restful_server_comes_later() -> None:
+    with pytest.raises(UnsupportedError, match=r"start_restful_server .* comes in a later version"):
+        server.start_restful_server("127.0.0.1:0")
+
+
+def test_stop_without_a_server() -> None:
+    server.stop()
+    server.stop()
+
+
+def test_set_max_enqueued_requests_checks() -> None:
+    from mindserve.server.master import context
+
+    with pytest.raises(RuntimeError, match="Parameter 'max_enqueued_requests' should be in range"):
+        context.set_max_enqueued_requests(0)
+    with pytest.raises(RuntimeError, match="Parameter 'max_enqueued_requests' should be int, but actually"):
+        context.set_max_enqueued_requests("1")  # type: ignore[arg-type]
+
+
+def test_register_is_importable_as_a_module() -> None:
+    from mindserve.server.register import Context
+
+    assert Context is server.register.Context
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+def test_limits_as_native() -> None:
+    native = Limits(header_timeout=0.0001, drain_timeout=1.5, max_connections=3).as_native()
+    assert native["header_timeout"] == 1
+    assert native["drain_timeout"] == 1500
+    assert native["default_deadline"] == 0
+    assert native["max_connections"] == 3
+    assert native.keys() == {field.name for field in dataclasses.fields(Limits)}
+    assert all(type(value) is int for value in native.values())
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"max_msg_mb_size": 513}, "Parameter 'max_msg_mb_size' should be in range [1,512]"),
+        ({"max_connections": 0}, "Parameter 'max_connections' should be in range [1,"),
+        ({"max_connections_per_peer": -1}, "Parameter 'max_connections_per_peer' should be in range [0,"),
+        ({"max_enqueued_bytes": 1.5}, "Parameter 'max_enqueued_bytes' should be int, but actually <class 'float'>"),
+        ({"header_timeout": 0}, "Parameter 'header_timeout' should be > 0 seconds, but actually 0"),
+        ({"drain_timeout": -1}, "Parameter 'drain_timeout' should be >= 0 seconds, but actually -1"),
+        ({"default_deadline": "1"}, "Parameter 'default_deadline' should be int or float, but actually <class 'str'>"),
+    ],
+)
+def test_wrong_limits(limits: dict[str, Any], text: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        Limits(**limits)
+    assert text in str(error.value)
+
+
+def test_wrong_listeners() -> None:
+    with pytest.raises(ConfigError, match="Parameter 'address' should be str, but actually"):
+        Listener(1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"Parameter 'mode' should be in range \[0,511\]"):
+        Listener("unix:x", mode=0o1000)
+
+
+# -- logs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "level"),
+    [
+        ({}, 1),
+        ({"GLOG_v": "3"}, 3),
+        ({"GLOG_v": "0", "MS_SUBMODULE_LOG_v": "{SERVING:2}"}, 2),
+        ({"GLOG_v": "3", "MS_SUBMODULE_LOG_v": "{MD:0, SERVING: 0}"}, 0),
+        ({"GLOG_v": "3", "MS_SUBMODULE_LOG_v": "{MD:0}"}, 3),
+        ({"GLOG_v": "many", "MS_SUBMODULE_LOG_v": "{SERVING:9}"}, 1),
+    ],
+)
+def test_level_from_environment(environment: dict[str, str], level: int) -> None:
+    assert logs.level_from_environment(environment) == level
+
+
+def test_native_lines_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "mindserve"):
+        logs.native_sink(2, "100% text")
+        logs.native_sink(9, "beyond")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "100% text"),
+        ("CRITICAL", "beyond"),
+    ]
+
+
+def test_tail(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "log"
+    assert logs.tail(path) == ""
+    path.write_text("".join(f"line {i}\n" for i in range(100)))
+    assert logs.tail(path, 2) == "line 98\nline 99"
+    assert logs.tail(path, 1000, limit=8) == "line 99"
+
+
+def test_worker_logs_are_private(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "serving_logs" / "log"
+    for append, text in ((False, b"a"), (True, b"b"), (False, b"c"), (True, b"d")):
+        descriptor = logs.open_worker_log(path, append=append)
+        os.write(descriptor, text)
+        os.close(descriptor)
+    assert path.read_bytes() == b"cd"
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+# -- the control protocol ----------------------------------------------------------------------------------------------
+
+PARAMETERS = control.WorkerParameters(
+    servable_directory="/d",
+    servable_name="n",
+    version=1,
+    version_asked=0,
+    device_id=2,
+    device_type=None,
+    intra_op_threads=1,
+    max_batch_size=32,
+    max_queue_delay_us=0,
+)
+
+
+def test_parameters_round_trip() -> None:
+    line = PARAMETERS.encode()
+    assert line.count(b"\n") == 1
+    assert control.WorkerParameters.decode(line) == PARAMETERS
+
+
+@pytest.mark.parametrize(
+    "event",
+    [control.Phase("loading\nmodel"), control.Ready(("a", "b")), control.Ready(()), control.Failed("error é", "trace")],
+)
+def test_events_round_trip(event: control.Event) -> None:
+    line = control.encode_event(event)
+    assert line.count(b"\n") == 1
+    assert control.decode_event(line) == event
+
+
+def test_long_errors_fit_into_a_line() -> None:
+    line = control.encode_event(control.Failed("é" * 10**6, "é" * 10**6))
+    assert len(line) < control.MAX_LINE_BYTES
+    assert control.LineBuffer().feed(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{", b"1", b"\xff", b"{}", b'{"event": "phase"}', b'{"event": "ready", "methods": [1]}', b"[" * 100_000],
+)
+def test_lines_that_are_no_events(line: bytes) -> None:
+    with pytest.raises(control.ControlError):
+        control.decode_event(line)
+
+
+def test_every_cut_and_changed_event_is_told() -> None:
+    line = control.encode_event(control.Failed("text", "trace")).strip()
+    for end in range(len(line)):
+        with pytest.raises(control.ControlError):
+            control.decode_event(line[:end])
+    for place in range(len(line)):
+        changed = bytearray(line)
+        changed[place] ^= 0x80
+        with pytest.raises(control.ControlError):
+            control.decode_event(bytes(changed))
+
+
+def test_parameters_that_are_not_as_expected() -> None:
+    with pytest.raises(control.ControlError, match="Worker parameters are not as expected"):
+        control.WorkerParameters.decode(json.dumps({"servable_name": "x"}).encode())
+
+
+def test_line_buffer() -> None:
+    buffer = control.LineBuffer()
+    assert buffer.feed(b"ab") == []
+    assert buffer.feed(b"c\nd\ne") == [b"abc", b"d"]
+    assert buffer.feed(b"\n") == [b"e"]
+    with pytest.raises(control.ControlError, match="A line of more than"):
+        buffer.feed(b"x" * (control.MAX_LINE_BYTES + 1))
+
+
+# -- restarts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_was_told_to_end_is_not_restarted() -> None:
+    policy = RestartPolicy()
+    assert policy.after_death(-2, was_ready=True, now=0) is None
+    assert policy.after_death(-15, was_ready=False, now=0) is None
+
+
+def test_a_worker_that_was_ready_is_restarted_at_once() -> None:
+    policy = RestartPolicy()
+    assert [policy.after_death(-9, was_ready=True, now=now) for now in (0, 100, 101, 102, 200)] == [0] * 5
+    assert policy.after_death(0, was_ready=True, now=300) == 0
+
+
+def test_a_worker_that_is_never_ready_is_restarted_later_and_later() -> None:
+    policy = RestartPolicy()
+    assert [policy.after_death(1, was_ready=False, now=0) for _ in range(6)] == [5, 10, 20, 40, 60, 60]
+    assert policy.after_death(-9, was_ready=True, now=1000) == 0
+    assert policy.after_death(1, was_ready=False, now=1001) == 5
+
+
+def test_many_quick_deaths_slow_down() -> None:
+    policy = RestartPolicy()
+    assert [policy.after_death(-11, was_ready=True, now=now) for now in range(7)] == [0, 0, 0, 0, 5, 10, 20]
+
+
+def test_exits_in_words() -> None:
+    assert describe_exit(3) == "exited with status 3"
+    assert describe_exit(-9) == "was ended by SIGKILL"
+    assert describe_exit(-63) == "was ended by signal 63"

@@ -1,0 +1,82 @@
+"""What the documentation says about files, limits and packages is so."""
+
+import dataclasses
+import pathlib
+import re
+import sys
+
+import pytest
+
+from mindserve.config import Limits, ServableStartConfig
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("example/*/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: pathlib.Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def table(page: str, heading: str) -> dict[str, str]:
+    """The first two columns of the table under a heading."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row[1] for row in rows}
+
+
+def number(cell: str) -> float:
+    return float(cell.partition(":")[0])
+
+
+def test_limits_of_a_server() -> None:
+    assert {name: number(cell) for name, cell in table("limits.md", "Of a gRPC server").items()} == {
+        field.name: field.default for field in dataclasses.fields(Limits)
+    }
+
+
+def test_limits_of_a_servable() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(ServableStartConfig)}
+    documented = table("limits.md", "Of a servable")
+    assert documented
+    assert {name: number(cell) for name, cell in documented.items()} == {name: defaults[name] for name in documented}
+
+
+def test_limits_have_the_same_names_and_defaults_in_the_core() -> None:
+    text = (ROOT / "csrc" / "gateway" / "limits.h").read_text(encoding="utf-8")
+    native = {}
+    for milliseconds, name, value in re.findall(r"(milliseconds)?\s+(\w+)(?: = |\{)([\d'* ]+)\}?;", text):
+        product = 1.0
+        for factor in value.replace("'", "").split("*"):
+            product *= float(factor)
+        native[name] = product / 1000 if milliseconds else product
+    assert native == {field.name: field.default for field in dataclasses.fields(Limits)}
+
+
+def test_extras_of_the_readme_and_install_page() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from requirements import requirements
+    finally:
+        sys.path.pop(0)
+    packages = {
+        "cpu": "onnxruntime>",
+        "gpu": "onnxruntime-gpu[cuda,cudnn]>",
+        "ascend": "onnxruntime-cann>",
+    }
+    plain = requirements(ROOT / "pyproject.toml", [])
+    assert not any("onnx" in requirement for requirement in plain)
+    for extra, package in packages.items():
+        (found,) = set(requirements(ROOT / "pyproject.toml", [extra])) - set(plain)
+        assert found.startswith(package)
+        assert f"'.[{extra}]'" in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+
+
+def test_setup_installs_what_the_install_page_names() -> None:
+    script = (ROOT / "scripts" / "setup.sh").read_text(encoding="utf-8")
+    packages = set(re.search(r"^PACKAGES=\((.*)\)$", script, re.MULTILINE)[1].split()) | {"g++"}
+    row = re.search(r"apt-get install ([^`]*)`", (ROOT / "docs" / "install.md").read_text(encoding="utf-8"))[1]
+    assert packages | {"python3-dev", "python3-venv"} == set(row.split())
