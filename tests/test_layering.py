@@ -57,7 +57,7 @@ def includes(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
 
 
 def is_test(path: pathlib.Path) -> bool:
-    return path.parent.name == "testing" or re.search(r"(^|_)test(_|$)", path.stem) is not None
+    return path.parent.name == "testing" or re.search(r"(^|_)(test|fixture)(_|$)", path.stem) is not None
 
 
 def test_every_folder_is_named_here() -> None:

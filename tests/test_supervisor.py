@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pty
 import re
 import signal
 import textwrap
@@ -16,6 +17,9 @@ import pytest
 
 from conftest import ADD_SERVABLE, ECHO_SERVABLE, Servables, ServerProcess, is_alive, wait_gone
 from mindserve.client import Client
+from mindserve.control import WorkerParameters
+from mindserve.supervisor import StartJob, WorkerSpec
+from mindserve.supervisor.progress import wait_with_progress
 
 StartScript = Callable[..., ServerProcess]
 
@@ -383,6 +387,83 @@ def test_start_again_after_a_failed_start(servables: Servables, start_script: St
     address = server.line()
     with Client(address, "echo", "worker_pid") as client:
         assert [pid_of(client.infer({"x": 1}))] == server.workers()
+
+
+def test_a_script_that_lives_with_a_failed_start_can_end(servables: Servables, start_script: StartScript) -> None:
+    script = """
+    from mindserve import server
+    for start in (
+        lambda: server.start_servables(server.ServableStartConfig("nowhere", "add")),
+        lambda: server.start_grpc_server("127.0.0.1"),
+    ):
+        try:
+            start()
+        except RuntimeError as error:
+            print(error, flush=True)
+    """
+    server = start_script(script)
+    assert "Check servable config failed, directory '" in server.line()
+    assert "The format of the Serving gRPC server address '127.0.0.1' is illegal" in server.line()
+    assert server.wait() == 0
+
+
+# -- progress ----------------------------------------------------------------------------------------------------------
+
+
+def spec(device: int) -> WorkerSpec:
+    parameters = WorkerParameters(
+        servable_directory="/d",
+        servable_name="add",
+        version=1,
+        version_asked=0,
+        device_id=device,
+        device_type=None,
+        intra_op_threads=1,
+        max_batch_size=32,
+        max_queue_delay_us=0,
+    )
+    return WorkerSpec(parameters, pathlib.Path("log"), 1.0)
+
+
+def test_a_job_ends_when_all_are_ready() -> None:
+    job = StartJob([spec(0), spec(1)])
+    assert not job.set_ready(spec(1))
+    job.set_phase(spec(0), "loading model add.onnx")
+    assert [line.phase for line in job.progress()] == ["loading model add.onnx", "ready"]
+    assert job.set_ready(spec(0))
+    assert not job.wait(0)
+    job.end()
+    assert job.wait()
+    assert job.error == ""
+
+
+def test_a_jobs_first_error_is_its_error() -> None:
+    job = StartJob([spec(0), spec(1)])
+    job.set_failed(spec(0), "first")
+    job.set_failed(spec(1), "second")
+    assert job.error == "first"
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen, open(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        job = StartJob([spec(0), spec(1)])
+        job.set_ready(spec(0))
+        job.set_failed(spec(1), "error")
+        job.end()
+        wait_with_progress(job)
+        shown = screen.read(65536).decode()
+    assert "servable 'add' version 1 on device 0" in shown
+    assert "ready" in shown
+    assert "failed" in shown
+
+
+def test_no_progress_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    job = StartJob([spec(0)])
+    job.end()
+    wait_with_progress(job)
+    assert capsys.readouterr().err == ""
 
 
 # -- the gRPC server ---------------------------------------------------------------------------------------------------

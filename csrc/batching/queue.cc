@@ -15,7 +15,7 @@ struct Group {
   Group* previous = nullptr;   // among the groups that have items
   Group* next = nullptr;
 
-  bool OldestWaited(TimePoint now, Duration window) const { return oldest->arrival_ + window <= now; }
+  bool OldestWaited(TimePoint now, Duration window) const { return now - oldest->arrival_ >= window; }
 };
 
 namespace {

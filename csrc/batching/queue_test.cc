@@ -190,6 +190,7 @@ TEST_F(QueueTest, WhatATakerHasCannotBeRemoved) {
   Queue queue(time_, UpTo(8));
   NamedItem& a = Push(queue, "a");
   const Taken taken = queue.TryTake();
+  EXPECT_EQ(taken.batch.size(), 1u);
   EXPECT_FALSE(queue.Remove(a));
 }
 

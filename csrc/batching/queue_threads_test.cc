@@ -118,12 +118,9 @@ TEST_F(QueueThreadsTest, WhatIsRemovedIsNotTaken) {
     }
   });
   int removed = 0;
-  for (Item& item : items) {
-    ASSERT_TRUE(queue.Push(item, time.Now()));
-    if (&item != &items.front() &&
-        queue.Remove(*(&item == &items.front() ? &item : &items[static_cast<size_t>(removed)]))) {
-      ++removed;
-    }
+  for (size_t i = 0; i < items.size(); ++i) {
+    ASSERT_TRUE(queue.Push(items[i], time.Now()));
+    if (i > 0 && queue.Remove(items[i - 1])) ++removed;
     queue.Announce();
   }
   while (taken_count + removed < kItems) {

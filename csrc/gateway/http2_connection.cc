@@ -366,6 +366,8 @@ void Http2Connection::End(const Status& status) {
   if (closed_) return;
   if (!started_) return Close();
   for (const auto& stream : streams_) stream->Abort(status);
+  Flush();  // by itself: a session that is to terminate sends nothing else
+  if (closed_) return;
   nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);
   Flush();
   if (closed_) return;

@@ -312,7 +312,8 @@ TEST_F(PredictTest, ADeadlineGoesToTheWorkerAndEndsTheCall) {
 
   const auto& late = client.Call(kPredictPath, One("hold"), {{"grpc-timeout", "20m"}});
   EXPECT_EQ(late.grpc_status(), Number(Code::kDeadlineExceeded));
-  Eventually([&] { return worker.cancels() == 1; });
+  // On a slow machine the deadline may have passed before the worker was asked.
+  Eventually([&] { return worker.cancels() == worker.calls() - 1; });
   NothingHeld();
   EXPECT_EQ(client.Call(kPredictPath, One("add"), {{"grpc-timeout", "x"}}).grpc_status(), Number(Code::kInternal));
 }
@@ -430,13 +431,13 @@ TEST_F(PredictOnTwoThreadsTest, WorkersDieUnderLoadAndEveryCallIsAnswered) {
   const net::Address address = Listen();
   std::atomic<bool> done{false};
   std::thread killer([&] {
-    for (uint64_t id = 2; !done; ++id) TestWorker mortal(*gateway_, id, "add");
+    for (uint64_t id = 2; id < 200 && !done; ++id) TestWorker mortal(*gateway_, id, "add");
   });
   std::vector<std::thread> threads;
   for (int t = 0; t < 2; ++t) {
     threads.emplace_back([&] {
       TestClient client(address);
-      for (int i = 0; i < 500; ++i) {
+      for (int i = 0; i < 200; ++i) {
         const auto& response = client.Call(kPredictPath, PredictRequest("add", "add", 0, {{1, 2}, {3, 4}, {5, 6}, {7, 8}}));
         // Twice in a row on a dying worker is possible, and answered as such.
         if (response.grpc_status() == 0) {

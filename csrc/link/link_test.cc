@@ -60,14 +60,15 @@ class LinkTest : public testing::TestWithParam<int> {
     const auto slab = ports_[lane]->arena().Allocate(text.size());
     EXPECT_TRUE(slab);
     std::memcpy(slab->bytes.data(), text.data(), text.size());
-    lanes_[lane]->SendOpen({.call = call,
-                            .method = 3,
-                            .instances = 2,
-                            .deadline_ns = 99,
-                            .client = 7,
-                            .offset = slab->offset,
-                            .length = text.size(),
-                            .ends = true});
+    Lane::Open open;
+    open.call = call;
+    open.method = 3;
+    open.instances = 2;
+    open.deadline_ns = 99;
+    open.client = 7;
+    open.offset = slab->offset;
+    open.length = text.size();
+    lanes_[lane]->SendOpen(open);
     return *slab;
   }
 

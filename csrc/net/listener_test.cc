@@ -50,8 +50,7 @@ std::unique_ptr<Listener> MustListen(const Address& address, const ListenOptions
 }
 
 // Connects and hands out what was accepted.
-UniqueFd AcceptOne(Listener& listener) {
-  EventLoop loop;
+UniqueFd AcceptOne(EventLoop& loop, Listener& listener) {
   UniqueFd accepted;
   const UniqueFd client = Connect(listener.address());
   EXPECT_TRUE(client) << std::strerror(errno);
@@ -85,22 +84,24 @@ mode_t ModeOf(const fs::path& path) {
 }
 
 TEST(ListenerTest, AcceptsOverIpv4AndNames) {
+  EventLoop loop;
   for (const std::string& host : std::vector<std::string>{"127.0.0.1", "0.0.0.0", "localhost"}) {
     const auto listener = MustListen(Host(host));
     ASSERT_NE(listener, nullptr);
     EXPECT_EQ(listener->address().host, host);
     EXPECT_NE(listener->address().port, 0);
-    const UniqueFd accepted = AcceptOne(*listener);
+    const UniqueFd accepted = AcceptOne(loop, *listener);
     EXPECT_TRUE(::fcntl(accepted.get(), F_GETFL) & O_NONBLOCK);
     EXPECT_TRUE(::fcntl(accepted.get(), F_GETFD) & FD_CLOEXEC);
   }
 }
 
 TEST(ListenerTest, AcceptsOverIpv6) {
+  EventLoop loop;
   for (const std::string& host : std::vector<std::string>{"::1", "::"}) {
     auto listener = Listen(Host(host), {});
     if (!listener.ok()) GTEST_SKIP() << listener.status().ToString();
-    EXPECT_TRUE(AcceptOne(**listener));
+    EXPECT_TRUE(AcceptOne(loop, **listener));
   }
 }
 
@@ -116,9 +117,10 @@ TEST(ListenerTest, PortInUseIsAnError) {
 }
 
 TEST(ListenerTest, PortIsFreeAgainAfterConnectionsWereServed) {
+  EventLoop loop;
   auto listener = MustListen(Host("127.0.0.1"));
   const Address address = listener->address();
-  AcceptOne(*listener).reset();  // the server closes first: its side waits in TIME_WAIT
+  AcceptOne(loop, *listener).reset();  // the server closes first: its side waits in TIME_WAIT
   listener.reset();
   EXPECT_TRUE(Listen(address, {}).ok());
 }
@@ -131,13 +133,14 @@ TEST(ListenerTest, AddressesOfOthersAndUnknownNamesAreErrors) {
 }
 
 TEST(ListenerTest, UnixSocketHasItsModeAndGoesWithTheListener) {
+  EventLoop loop;
   const TemporaryDirectory directory;
   const fs::path path = directory.path() / "s";
   const mode_t umask_before = ::umask(0);
   for (const int mode : {0600, 0660, 0666}) {
     auto listener = MustListen(Path(path), {.unix_mode = mode});
     EXPECT_EQ(ModeOf(path), static_cast<mode_t>(mode));
-    EXPECT_TRUE(AcceptOne(*listener));
+    EXPECT_TRUE(AcceptOne(loop, *listener));
     EXPECT_THAT(FilesIn(directory.path()), SizeIs(1));
     listener.reset();
     EXPECT_THAT(FilesIn(directory.path()), IsEmpty());
@@ -149,12 +152,13 @@ TEST(ListenerTest, UnixSocketHasItsModeAndGoesWithTheListener) {
 }
 
 TEST(ListenerTest, StaleUnixSocketIsReplaced) {
+  EventLoop loop;
   const TemporaryDirectory directory;
   const fs::path path = directory.path() / "s";
   LeaveStaleSocket(path);
   const auto listener = MustListen(Path(path));
   ASSERT_NE(listener, nullptr);
-  EXPECT_TRUE(AcceptOne(*listener));
+  EXPECT_TRUE(AcceptOne(loop, *listener));
   EXPECT_THAT(FilesIn(directory.path()), SizeIs(1));
 }
 
@@ -205,6 +209,7 @@ TEST(ListenerTest, MissingDirectoryAndLongPathsAreErrors) {
 }
 
 TEST(ListenerTest, LongestPathWorks) {
+  EventLoop loop;
   const TemporaryDirectory directory;
   // The name for a moment is longer than this one.
   const std::string base = directory.path() / "";
@@ -212,7 +217,7 @@ TEST(ListenerTest, LongestPathWorks) {
   fs::create_directory(path.parent_path());
   const auto listener = MustListen(Path(path));
   ASSERT_NE(listener, nullptr);
-  EXPECT_TRUE(AcceptOne(*listener));
+  EXPECT_TRUE(AcceptOne(loop, *listener));
 }
 
 TEST(ListenerTest, RelativePathIsRemovedWhereverTheWorkingDirectoryIsThen) {

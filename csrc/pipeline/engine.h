@@ -23,15 +23,15 @@
 namespace mindserve::pipeline {
 
 struct ModelOptions {
-  std::string name;                            // for messages: the file's name
+  std::string name = {};                       // for messages: the file's name
   bool with_batch_dim = true;                  // the first dimension of inputs and outputs is the batch's
-  std::vector<size_t> without_batch_dim_inputs;  // inputs that have none all the same; their values must be equal to share a batch
+  std::vector<size_t> without_batch_dim_inputs = {};  // inputs that have none all the same; their values must be equal to share a batch
   size_t max_batch_size = 32;                  // for a dynamic first dimension; a fixed one says it itself
   Duration max_queue_delay{0};                 // how long the oldest may wait for a fuller batch; 0: batch what is there
 };
 
 struct FunctionOptions {
-  std::string name;            // for messages: "servable.func"
+  std::string name = {};       // for messages: "servable.func"
   size_t max_batch_size = 32;  // instances handed over at a time
   Duration max_queue_delay{0};
 };

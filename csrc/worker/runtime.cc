@@ -83,6 +83,9 @@ class Runtime::Session {
 
   void Handle(size_t lane, const link::GatewayFrame& frame);
   void Open(size_t lane, const link::GatewayFrame& frame);
+  // An instance's inputs, or what is wrong with it alone.
+  using ReadInstance = std::pair<Status, std::vector<Tensor>>;
+  static Status Read(const Request& request, const link::GatewayFrame& frame, std::vector<ReadInstance>* instances);
   void Answer(Request& request);
   bool TryReply(Request& request);
   void End(Request& request, const Status& status);
@@ -144,21 +147,12 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   request.context->sink = &request;
   calls_[lane].emplace(frame.call, std::move(owned));
 
-  // All instances are read before the first is submitted, so that a part that does not parse is refused whole.
-  std::vector<std::pair<Status, std::vector<Tensor>>> instances;
-  instances.reserve(frame.instances < 4096 ? frame.instances : 4096);
-  wire::InstanceReader reader(frame.payload, method.inputs, request.payload);
-  while (reader.Next()) {
-    auto& [status, inputs] = instances.emplace_back();
-    status = reader.Read(&inputs);
-    if (status.code() == Code::kDataLoss) {
-      End(request, Status(Code::kInvalidArgument, status.message()));
-      return;
-    }
-  }
-  if (!reader.status().ok() || instances.size() != frame.instances || instances.empty()) {
-    End(request, Status(Code::kInvalidArgument, reader.status().ok() ? "the request's instances could not be read"
-                                                                     : reader.status().message()));
+  // All instances are read before the first is submitted, so that a request that does not parse is refused whole.
+  std::vector<ReadInstance> instances;
+  const Status read = Read(request, frame, &instances);
+  if (!read.ok()) {
+    instances.clear();
+    End(request, read);
     return;
   }
   request.replies.resize(instances.size());
@@ -171,6 +165,23 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
       request.InstanceDone(i, std::move(status), {});
     }
   }
+}
+
+Status Runtime::Session::Read(const Request& request, const link::GatewayFrame& frame,
+                              std::vector<ReadInstance>* instances) {
+  instances->reserve(std::min<size_t>(frame.instances, 4096));
+  wire::InstanceReader reader(frame.payload, request.method.inputs, request.payload);
+  while (reader.Next()) {
+    auto& [status, inputs] = instances->emplace_back();
+    status = reader.Read(&inputs);
+    if (status.code() == Code::kDataLoss) return {Code::kInvalidArgument, status.message()};
+  }
+  MS_RETURN_IF_ERROR(reader.status());
+  if (instances->empty() || instances->size() != frame.instances) {
+    return {Code::kInvalidArgument, "the request has " + std::to_string(instances->size()) + " instances, expected " +
+                                        std::to_string(frame.instances)};
+  }
+  return Status::Ok();
 }
 
 bool Runtime::Session::LetGo(Request& request) {

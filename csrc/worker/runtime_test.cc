@@ -1,5 +1,5 @@
-// The worker runtime behind a real link: the test holds the gateway's end. Requests are written as protobuf by hand, since
-// wire only reads them; answers are looked at as bytes made by wire's own writer.
+// The worker runtime behind a real link: the test holds the gateway's end. Requests are written as protobuf by hand,
+// since wire only reads them; answers are looked at as bytes made by wire's own writer.
 #include "worker/runtime.h"
 
 #include <gtest/gtest.h>
@@ -89,17 +89,32 @@ class RuntimeTest : public testing::Test {
   void Start(RuntimeOptions options = {.reply_arena_bytes = kArena}) {
     runtime_ = std::make_unique<Runtime>(time_, options);
     pipeline::Engine& engine = runtime_->engine();
-    const auto model = engine.AddModel(std::make_shared<Doubler>(), {.name = "doubler"});
+    pipeline::ModelOptions options_of_model;
+    options_of_model.name = "doubler";
+    const auto model = engine.AddModel(std::make_shared<Doubler>(), options_of_model);
     ASSERT_TRUE(model.ok()) << model.status().ToString();
-    const int function = engine.AddFunction({.name = "test.function"});
-    pipeline::MethodSpec doubled{.name = "double", .inputs = {"x"}, .outputs = {"y"}};
-    doubled.stages.push_back({.kind = pipeline::StageSpec::Kind::kModel, .target = *model, .inputs = {{}}});
-    doubled.results = {{0, 0}};
-    pipeline::MethodSpec called{.name = "call", .inputs = {"x"}, .outputs = {"y"}};
-    called.stages.push_back({.kind = pipeline::StageSpec::Kind::kFunction, .target = function, .inputs = {{}}});
-    called.results = {{0, 0}};
-    pipeline::MethodSpec same{.name = "same", .inputs = {"x"}, .outputs = {"y"}};
-    same.results = {{}};
+    pipeline::FunctionOptions options_of_function;
+    options_of_function.name = "test.function";
+    const int function = engine.AddFunction(options_of_function);
+    const auto method = [](const char* name, std::vector<pipeline::StageSpec> stages) {
+      pipeline::MethodSpec spec;
+      spec.name = name;
+      spec.inputs = {"x"};
+      spec.outputs = {"y"};
+      spec.results = {stages.empty() ? pipeline::ValueRef{} : pipeline::ValueRef{0, 0}};
+      spec.stages = std::move(stages);
+      return spec;
+    };
+    const auto stage = [](pipeline::StageSpec::Kind kind, int target) {
+      pipeline::StageSpec spec;
+      spec.kind = kind;
+      spec.target = target;
+      spec.inputs = {pipeline::ValueRef{}};
+      return spec;
+    };
+    const auto doubled = method("double", {stage(pipeline::StageSpec::Kind::kModel, *model)});
+    const auto called = method("call", {stage(pipeline::StageSpec::Kind::kFunction, function)});
+    const auto same = method("same", {});
     ASSERT_TRUE(engine.AddMethod(doubled).ok());
     ASSERT_TRUE(engine.AddMethod(called).ok());
     ASSERT_TRUE(engine.AddMethod(same).ok());
@@ -126,12 +141,14 @@ class RuntimeTest : public testing::Test {
     const auto slab = port_->arena().Allocate(body.size());
     ASSERT_TRUE(slab);
     std::memcpy(slab->bytes.data(), body.data(), body.size());
-    lane_->SendOpen({.call = call,
-                     .method = method,
-                     .instances = instances,
-                     .client = 1,
-                     .offset = slab->offset,
-                     .length = body.size()});
+    link::Lane::Open open;
+    open.call = call;
+    open.method = method;
+    open.instances = instances;
+    open.client = 1;
+    open.offset = slab->offset;
+    open.length = body.size();
+    lane_->SendOpen(open);
     lane_->Flush();
   }
 
@@ -182,10 +199,9 @@ TEST_F(RuntimeTest, AnInstanceFailsAlone) {
   Send(1, kDouble, 3, Instance("x", 1, 2) + Instance("z", 3, 4) + Instance("x", 5, 6));
   const Answer answer = Receive();
   EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased | link::kHasErrors);
-  EXPECT_EQ(answer.text,
-            Written({{{Row(2, 4)}, {}, {}},
-                     {{}, wire::ErrorCode::kInvalidInput, "Cannot find input x in instance input"},
-                     {{Row(10, 12)}, {}, {}}}));
+  EXPECT_EQ(answer.text, Written({{{Row(2, 4)}, {}, {}},
+                                  {{}, wire::ErrorCode::kInvalidInput, "Cannot find input x in instance input"},
+                                  {{Row(10, 12)}, {}, {}}}));
 }
 
 TEST_F(RuntimeTest, AMethodMayReturnItsInput) {

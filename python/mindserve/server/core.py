@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mindserve import config, logs, native, tls
@@ -26,9 +25,13 @@ class Server:
     """A gateway, the workers behind it, and the signals that end them. Used once: started, then stopped.
 
     Its methods may be called from any thread.
+
+    Args:
+        on_stopped: called when it has stopped, for whatever reason, from the thread that stopped it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_stopped: Callable[[Server], None]) -> None:
+        self._on_stopped = on_stopped
         core = native.load()
         core.set_log_level(logs.configure_master())
         core.set_log_sink(logs.native_sink)
@@ -42,7 +45,6 @@ class Server:
         self._declared: set[str] = set()
         self._stopping = False
         self._stopped = threading.Event()
-        threading.Thread(target=self._watch_main_thread, name="mindserve-main-watch", daemon=True).start()
 
     @property
     def stopping(self) -> bool:
@@ -56,6 +58,44 @@ class Server:
     def start_servables(self, configs: Sequence[ServableStartConfig]) -> None:
         """See `mindserve.server.start_servables`."""
         self._signals.install()
+        try:
+            self._start_servables(configs)
+        except BaseException:
+            self._stop_if_idle()
+            raise
+
+    def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
+        """See `mindserve.server.start_grpc_server`."""
+        self._signals.install()
+        try:
+            return self._start_grpc_server(listeners, limits)
+        except BaseException:
+            self._stop_if_idle()
+            raise
+
+    def set_max_enqueued_requests(self, count: int) -> None:
+        """See `mindserve.server.master.context.set_max_enqueued_requests`."""
+        self._gateway.set_max_enqueued_requests(count)
+
+    def worker_pids(self) -> list[int]:
+        """The process ids of the workers that run now."""
+        return list(self._supervisor.pids().values())
+
+    def stop(self) -> None:
+        """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
+        with self._lock:
+            first, self._stopping = not self._stopping, True
+        if not first:
+            self._stopped.wait()
+            return
+        try:
+            self._shut_down()
+        finally:
+            self._signals.restore()
+            self._on_stopped(self)
+            self._stopped.set()
+
+    def _start_servables(self, configs: Sequence[ServableStartConfig]) -> None:
         specs = make_specs(configs, running=len(self._supervisor.pids()))
         names = {spec.parameters.servable_name for spec in specs}
         with self._lock:
@@ -76,10 +116,10 @@ class Server:
             self._stopped.wait()
         raise StartError(job.error)
 
-    def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
-        """See `mindserve.server.start_grpc_server`."""
-        self._signals.install()
+    def _start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
         with self._lock:
+            if self._stopping:
+                raise StartError("Serving Error: Serving gRPC server start failed, the server is being stopped")
             if self._listening:
                 raise StartError("Serving Error: Serving gRPC server is already running")
             given = [_as_native(listener) for listener in listeners]
@@ -94,24 +134,10 @@ class Server:
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
         return bound
 
-    def set_max_enqueued_requests(self, count: int) -> None:
-        """See `mindserve.server.master.context.set_max_enqueued_requests`."""
-        self._gateway.set_max_enqueued_requests(count)
-
-    def worker_pids(self) -> list[int]:
-        """The process ids of the workers that run now."""
-        return list(self._supervisor.pids().values())
-
-    def stop(self) -> None:
-        """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
-        with self._lock:
-            first, self._stopping = not self._stopping, True
-        if not first:
-            self._stopped.wait()
-            return
-        self._shut_down()
-        self._signals.restore()
-        self._stopped.set()
+    def _stop_if_idle(self) -> None:
+        """After a failure: a server that has nothing must not keep the process alive."""
+        if not self._listening and not self._supervisor.busy() and not self._stopping:
+            self.stop()
 
     def _shut_down(self) -> None:
         _log.info("the server stops")
@@ -139,16 +165,9 @@ class Server:
         try:
             self._shut_down()
         finally:
+            self._on_stopped(self)
             self._signals.deliver(number)
             self._stopped.set()
-
-    def _watch_main_thread(self) -> None:
-        """A start script that fails after it has started something must not leave a half-started server behind."""
-        threading.main_thread().join()
-        failed = getattr(sys, "last_value", None)
-        if failed is not None and not self._stopping:
-            _log.error("the start script has failed (%s: %s), so the server stops", type(failed).__name__, failed)
-            threading.Thread(target=self.stop, name="mindserve-stop", daemon=False).start()
 
 
 def make_specs(configs: Sequence[ServableStartConfig], running: int) -> list[WorkerSpec]:

@@ -22,30 +22,28 @@ class SignalWatch:
     """
 
     def __init__(self, on_signal: Callable[[int], None]) -> None:
-        self._on_signal = on_signal
+        self._on_signal: Callable[[int], None] | None = on_signal
         self._previous: dict[int, Any] = {}
         # A child made by os.fork has the handlers but no server.
         self._pid = os.getpid()
-        self._active = False
 
     def install(self) -> None:
         """Takes the signals over, if called from the main thread and not done before."""
         if threading.current_thread() is not threading.main_thread() or self._previous:
             return
-        self._active = True
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
 
     def deliver(self, number: int) -> None:
         """From any thread: gives the main thread, if it still runs, the signal that ended the server."""
-        self._active = False
+        self._on_signal = None
         main = threading.main_thread()
         if self._previous and main.is_alive() and main.ident is not None:
             signal.pthread_kill(main.ident, number)
 
     def restore(self) -> None:
         """Gives the signals back to those who had them. From another thread than the main: at the next signal."""
-        self._active = False
+        self._on_signal = None
         if threading.current_thread() is not threading.main_thread():
             return
         for number, previous in self._previous.items():
@@ -55,8 +53,9 @@ class SignalWatch:
         self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._active and os.getpid() == self._pid:
-            self._on_signal(number)
+        on_signal = self._on_signal
+        if on_signal is not None and os.getpid() == self._pid:
+            on_signal(number)
             return
         if not threading.main_thread().is_alive():
             return  # The interpreter is ending already.

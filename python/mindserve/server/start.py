@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from typing import Any
 
-from mindserve import checks
+from mindserve import checks, logs
 from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_configs
 from mindserve.errors import ConfigError, later
 from mindserve.server.core import Server
 from mindserve.tls import SSLConfig
 
 _DEFAULT_MAX_MSG_MB_SIZE = Limits().max_msg_mb_size
+
+_log = logs.get_logger("server")
 
 
 def start_servables(
@@ -112,6 +115,7 @@ class _Current:
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._max_enqueued_requests: int | None = None
+        self._watching = False
 
     def get(self) -> Server:
         """The server that runs; a new one if there is none."""
@@ -121,18 +125,33 @@ class _Current:
             server.wait_stopped()
         with self._lock:
             if self._server is None or self._server.stopping:
-                self._server = Server()
+                self._server = Server(self._forget)
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch_main_thread, name="mindserve-main-watch", daemon=True).start()
             return self._server
 
     def stop(self) -> None:
         with self._lock:
             server = self._server
-        if server is None:
-            return
-        server.stop()
+        if server is not None:
+            server.stop()
+
+    def _forget(self, server: Server) -> None:
+        """Lets go of a server that has stopped, and so of its native threads and memory."""
         with self._lock:
             if self._server is server:
                 self._server = None
+
+    def _watch_main_thread(self) -> None:
+        """A start script that fails after it has started something must not leave a half-started server behind."""
+        threading.main_thread().join()
+        failed = getattr(sys, "last_value", None)
+        with self._lock:
+            running = self._server is not None
+        if failed is not None and running:
+            _log.error("the start script has failed (%s: %s), so the server stops", type(failed).__name__, failed)
+            threading.Thread(target=self.stop, name="mindserve-stop", daemon=False).start()
 
     def default_limits(self) -> Limits:
         with self._lock:

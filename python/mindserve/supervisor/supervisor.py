@@ -107,6 +107,10 @@ class Supervisor:
         """Waits until, after `stop`, no worker is left and the thread has ended."""
         self._thread.join()
 
+    def busy(self) -> bool:
+        """Whether any worker runs or is to be started."""
+        return bool(self._slots or self._calls)
+
     def pids(self) -> dict[tuple[str, int, int], int]:
         """The process ids of the workers that run now, by servable, version and device."""
         return {key: slot.process.pid for key, slot in list(self._slots.items()) if slot.process}

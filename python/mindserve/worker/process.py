@@ -20,6 +20,7 @@ _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
 # The master answers "ready" at once; it may be busy with many workers on few cores.
 _HANDSHAKE_TIMEOUT = 60.0
+_END_TIMEOUT = 2.0
 
 _log = logs.get_logger("worker")
 
@@ -121,6 +122,17 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
         _log.info("the master's gateway is gone: %s", error)
     finally:
         runtime.stop()
+        _end_threads(threads)
+
+
+def _end_threads(threads: Sequence[threading.Thread]) -> None:
+    """Waits a moment for the stage functions; one that goes on must not meet an interpreter that is being torn down."""
+    for thread in threads:
+        thread.join(_END_TIMEOUT)
+    if any(thread.is_alive() for thread in threads):
+        _log.warning("a stage function is still running, the process ends without it")
+        logging.shutdown()
+        os._exit(1)
 
 
 def _run_function(runtime: object, number: int) -> None:

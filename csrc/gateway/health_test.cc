@@ -1,0 +1,101 @@
+#include <gtest/gtest.h>
+
+#include "gateway/health_service.h"
+#include "gateway/test_client.h"
+#include "gateway/test_gateway.h"
+#include "gateway/test_worker.h"
+
+namespace mindserve::gateway {
+namespace {
+
+using wire::ServingStatus;
+
+class HealthTest : public GatewayTest {
+ protected:
+  static std::string Request(const std::string& service) {
+    return service.empty() ? "" : wire::test::Field(1, service);
+  }
+  static std::vector<ServingStatus> Statuses(const TestClient::Response& response) {
+    std::vector<ServingStatus> statuses;
+    for (const std::string& message : response.messages()) {
+      EXPECT_TRUE(message.empty() || message.size() == 2);
+      statuses.push_back(message.empty() ? ServingStatus::kUnknown : static_cast<ServingStatus>(message[1]));
+    }
+    return statuses;
+  }
+};
+
+TEST_F(HealthTest, CheckTellsOfTheServerAndEachServable) {
+  TestWorker worker(*gateway_, 1, "add");
+  gateway_->DeclareServable("starting");
+  TestClient client(Listen());
+  const auto check = [&](const std::string& service) {
+    const auto& response = client.Call(kHealthCheckPath, Request(service));
+    EXPECT_EQ(response.grpc_status(), 0) << response.grpc_message();
+    return Statuses(response);
+  };
+  using Is = std::vector<ServingStatus>;
+  EXPECT_EQ(check(""), Is{ServingStatus::kServing});
+  EXPECT_EQ(check("add"), Is{ServingStatus::kServing});
+  EXPECT_EQ(check("starting"), Is{ServingStatus::kNotServing});
+  gateway_->DrainWorker(1);
+  EXPECT_EQ(check("add"), Is{ServingStatus::kNotServing});
+  const auto& unknown = client.Call(kHealthCheckPath, Request("nobody"));
+  EXPECT_EQ(unknown.grpc_status(), static_cast<int>(Code::kNotFound));
+  EXPECT_NE(unknown.grpc_message().find("'nobody'"), std::string::npos);
+  EXPECT_EQ(client.Call(kHealthCheckPath, "\x0a\x7f").grpc_status(), static_cast<int>(Code::kInvalidArgument));
+}
+
+TEST_F(HealthTest, WatchTellsWhatChanges) {
+  TestClient client(Listen());
+  const int32_t add = client.Start(kHealthWatchPath, Framed(Request("add")));
+  const int32_t server = client.Start(kHealthWatchPath, Framed(Request("")));
+  const auto wait = [&](int32_t stream, size_t count) {
+    client.RunUntil([&] { return client.response(stream).messages().size() >= count; });
+    return Statuses(client.response(stream));
+  };
+  using Are = std::vector<ServingStatus>;
+  Are expected = {ServingStatus::kServiceUnknown};
+  EXPECT_EQ(wait(add, 1), expected);
+  EXPECT_EQ(wait(server, 1), Are{ServingStatus::kServing});
+  gateway_->DeclareServable("add");
+  expected.push_back(ServingStatus::kNotServing);
+  EXPECT_EQ(wait(add, 2), expected);
+  {
+    TestWorker worker(*gateway_, 1, "add");
+    expected.push_back(ServingStatus::kServing);
+    EXPECT_EQ(wait(add, 3), expected);
+    TestWorker second(*gateway_, 2, "add");
+  }
+  expected.push_back(ServingStatus::kNotServing);
+  EXPECT_EQ(wait(add, 4), expected);
+  gateway_->RemoveServable("add");
+  expected.push_back(ServingStatus::kServiceUnknown);
+  EXPECT_EQ(wait(add, 5), expected);
+  EXPECT_EQ(Statuses(client.response(server)), Are{ServingStatus::kServing});
+}
+
+TEST_F(HealthTest, AServerThatStopsSaysSoToWatchersAndEndsThem) {
+  TestClient client(Listen());
+  const int32_t watch = client.Start(kHealthWatchPath, Framed(""));
+  client.RunUntil([&] { return client.response(watch).messages().size() == 1; });
+  std::thread stop([&] { gateway_->StopListening(std::chrono::seconds(20)); });
+  const auto& response = client.Wait(watch);
+  EXPECT_EQ(Statuses(response), (std::vector<ServingStatus>{ServingStatus::kServing, ServingStatus::kNotServing}));
+  EXPECT_EQ(response.grpc_status(), static_cast<int>(Code::kUnavailable));
+  client.RunUntil([&] { return client.ended(); });
+  stop.join();
+}
+
+TEST_F(HealthTest, AWatchMayBeCancelled) {
+  TestClient client(Listen());
+  const int32_t watch = client.Start(kHealthWatchPath, Framed(Request("add")));
+  client.RunUntil([&] { return client.response(watch).messages().size() == 1; });
+  client.Reset(watch);
+  client.Wait(watch);
+  gateway_->DeclareServable("add");
+  EXPECT_EQ(client.Call(kHealthCheckPath, Request("add")).grpc_status(), 0);
+}
+
+}  // namespace
+}  // namespace mindserve::gateway

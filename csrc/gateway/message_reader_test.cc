@@ -1,0 +1,130 @@
+#include "gateway/message_reader.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gateway/test_client.h"
+#include "link/lane.h"
+
+namespace mindserve::gateway {
+namespace {
+
+constexpr size_t kMax = 1 << 20;
+
+class MessageReaderTest : public testing::Test {
+ protected:
+  MessageReaderTest() {
+    auto port = link::GatewayPort::Create(64 << 20);
+    EXPECT_TRUE(port.ok());
+    port_ = *std::move(port);
+    memory_ = std::make_unique<RequestMemory>(port_->arena(), admission_);
+  }
+  ~MessageReaderTest() override {
+    EXPECT_EQ(admission_.bytes(), 0u);
+    EXPECT_EQ(port_->arena().slabs(), 0u);
+  }
+
+  // Feeds `body` in pieces of `step`; the messages that came out, and the error in the end.
+  std::vector<std::string> Read(const std::string& body, Encoding encoding, size_t step) {
+    MessageReader reader(*memory_, kMax, encoding);
+    std::vector<std::string> messages;
+    error_ = {};
+    for (size_t at = 0; at < body.size(); at += step) {
+      auto data = std::as_bytes(std::span<const char>(body)).subspan(at, std::min(step, body.size() - at));
+      while (!data.empty()) {
+        std::optional<Message> message;
+        if (reader.Feed(&data, &message)) {
+          const auto bytes = message->bytes();
+          messages.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+        } else if (!reader.error().status.ok()) {
+          error_ = reader.error();
+          return messages;
+        }
+      }
+    }
+    within_ = reader.within();
+    return messages;
+  }
+
+  Admission admission_;
+  std::unique_ptr<link::GatewayPort> port_;
+  std::unique_ptr<RequestMemory> memory_;
+  MessageReader::Error error_;
+  bool within_ = false;
+};
+
+TEST_F(MessageReaderTest, MessagesHoweverTheyAreCut) {
+  const std::vector<std::string> expected = {"one", "", std::string(1000, 't'), "three"};
+  std::string body;
+  std::string packed;
+  for (const std::string& message : expected) {
+    body += Framed(message);
+    packed += Framed(Gzip(message), true);
+  }
+  for (size_t step : {1, 2, 3, 4, 5, 6, 7, 100, 1 << 20}) {
+    EXPECT_EQ(Read(body, Encoding::kNone, step), expected) << step;
+    EXPECT_FALSE(within_);
+    EXPECT_EQ(Read(packed, Encoding::kGzip, step), expected) << step;
+    EXPECT_FALSE(within_);
+  }
+}
+
+TEST_F(MessageReaderTest, StoppingAnywhereIsWithinAMessageOrNot) {
+  const std::string body = Framed("message");
+  for (size_t size = 0; size <= body.size(); ++size) {
+    Read(body.substr(0, size), Encoding::kNone, 3);
+    EXPECT_EQ(within_, size != 0 && size != body.size()) << size;
+    EXPECT_TRUE(error_.status.ok());
+  }
+}
+
+TEST_F(MessageReaderTest, WhatIsWrongIsSaid) {
+  const auto code = [&](const std::string& body, Encoding encoding) {
+    EXPECT_TRUE(Read(body, encoding, 10).empty());
+    EXPECT_FALSE(error_.retry);
+    return error_.status.code();
+  };
+  EXPECT_EQ(code("\x02" + Framed("x").substr(1), Encoding::kNone), Code::kInternal);
+  EXPECT_EQ(code(Framed("x", true), Encoding::kNone), Code::kInternal);
+  EXPECT_EQ(code(Framed("x", true), Encoding::kIdentity), Code::kInternal);
+  EXPECT_EQ(code(Framed("this is no gzip at all", true), Encoding::kGzip), Code::kInternal);
+  EXPECT_EQ(code(Framed(Gzip("x") + "more", true), Encoding::kGzip), Code::kInternal);
+  EXPECT_EQ(code(Framed(std::string(kMax + 1, 'x')).substr(0, 5), Encoding::kNone), Code::kResourceExhausted);
+  EXPECT_EQ(code(Framed(Gzip(std::string(kMax + 1, 'x')), true), Encoding::kGzip), Code::kResourceExhausted);
+}
+
+TEST_F(MessageReaderTest, ACutOrChangedGzipIsAnErrorOrTheMessageWasNotReached) {
+  const std::string packed = Gzip("a message that is worth packing, packing, packing");
+  for (size_t size = 0; size < packed.size(); ++size) {
+    EXPECT_TRUE(Read(Framed(packed.substr(0, size), true), Encoding::kGzip, 7).empty()) << size;
+    EXPECT_EQ(error_.status.code(), Code::kInternal) << size;
+  }
+  for (size_t bit = 0; bit < packed.size() * 8; ++bit) {
+    std::string flipped = packed;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ 1 << bit % 8);
+    Read(Framed(flipped, true), Encoding::kGzip, 7);  // whatever comes of it
+  }
+}
+
+TEST_F(MessageReaderTest, TheLimitItselfIsAllowed) {
+  const std::string most(kMax, 'm');
+  EXPECT_EQ(Read(Framed(most), Encoding::kNone, 4096), std::vector<std::string>{most});
+  EXPECT_EQ(Read(Framed(Gzip(most), true), Encoding::kGzip, 4096), std::vector<std::string>{most});
+}
+
+TEST_F(MessageReaderTest, MemoryThatIsTakenMayBeFreeLater) {
+  admission_.SetMaxBytes(10);
+  Read(Framed("eleven byte"), Encoding::kNone, 100);
+  EXPECT_EQ(error_.status.code(), Code::kResourceExhausted);
+  EXPECT_NE(error_.status.message().find("max_enqueued_bytes"), std::string::npos);
+  EXPECT_TRUE(error_.retry);
+  Read(Framed(Gzip("eleven byte"), true), Encoding::kGzip, 100);
+  EXPECT_TRUE(error_.retry);
+  EXPECT_EQ(Read(Framed("ten bytes!"), Encoding::kNone, 100).size(), 1u);
+}
+
+}  // namespace
+}  // namespace mindserve::gateway

@@ -1,0 +1,69 @@
+#include "gateway/request_head.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace mindserve::gateway {
+namespace {
+
+using testing::ElementsAre;
+using testing::Pair;
+
+constexpr size_t kPlenty = 16 * 1024;
+
+RequestHead Head(std::initializer_list<std::pair<std::string_view, std::string_view>> fields, size_t max = kPlenty) {
+  RequestHead head;
+  for (const auto& [name, value] : fields) head.Add(name, value, max);
+  return head;
+}
+
+TEST(RequestHeadTest, WhatACallNeeds) {
+  const RequestHead head = Head({{":method", "POST"},
+                                 {":path", "/s/M"},
+                                 {"content-type", "application/grpc"},
+                                 {"te", "trailers"},
+                                 {"grpc-timeout", "3S"},
+                                 {"grpc-encoding", "gzip"},
+                                 {"user-agent", "a"},
+                                 {"x-b", "c"}});
+  EXPECT_EQ(head.http_error(), 0);
+  EXPECT_TRUE(head.status().ok());
+  EXPECT_EQ(head.path(), "/s/M");
+  EXPECT_EQ(head.timeout(), std::chrono::seconds(3));
+  EXPECT_EQ(head.encoding(), Encoding::kGzip);
+  EXPECT_THAT(head.metadata(), ElementsAre(Pair("user-agent", "a"), Pair("x-b", "c")));
+}
+
+TEST(RequestHeadTest, BinaryMetadataIsDecodedAndSplit) {
+  const RequestHead head = Head({{"a-bin", "Zm9v"}, {"b-bin", "Zg==,Zm8"}, {"c-bin", "?"}, {"d", "Zm9v,x"}});
+  EXPECT_THAT(head.metadata(),
+              ElementsAre(Pair("a-bin", "foo"), Pair("b-bin", "f"), Pair("b-bin", "fo"), Pair("d", "Zm9v,x")));
+}
+
+TEST(RequestHeadTest, ErrorsOfEachKind) {
+  EXPECT_EQ(Head({}).http_error(), 405);
+  EXPECT_EQ(Head({{":method", "POST"}}).http_error(), 415);
+  EXPECT_EQ(Head({{"grpc-timeout", "soon"}}).status().code(), Code::kInternal);
+  EXPECT_EQ(Head({{"grpc-encoding", "br"}}).status().code(), Code::kUnimplemented);
+}
+
+TEST(RequestHeadTest, TheLimitCountsAsHttp2Does) {
+  EXPECT_TRUE(Head({{"abc", "de"}}, 37).status().ok());
+  const RequestHead head = Head({{"abc", "de"}, {"x", ""}, {":method", "POST"}, {"content-type", "application/grpc"}}, 36);
+  EXPECT_EQ(head.status().code(), Code::kResourceExhausted);
+  EXPECT_EQ(head.http_error(), 0) << "the answer is still one of gRPC";
+  EXPECT_TRUE(head.metadata().empty());
+}
+
+TEST(RequestHeadTest, ClearMakesItNew) {
+  RequestHead head = Head({{":method", "POST"}, {":path", "/s/M"}, {"grpc-timeout", "x"}, {"a", "b"}});
+  EXPECT_EQ(head.metadata().size(), 1u);
+  head.Clear();
+  EXPECT_TRUE(head.status().ok());
+  EXPECT_TRUE(head.path().empty());
+  EXPECT_TRUE(head.metadata().empty());
+  EXPECT_EQ(head.http_error(), 405);
+}
+
+}  // namespace
+}  // namespace mindserve::gateway

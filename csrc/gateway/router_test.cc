@@ -1,0 +1,88 @@
+#include "gateway/router.h"
+
+#include <gtest/gtest.h>
+
+namespace mindserve::gateway {
+namespace {
+
+using Outcome = Router::Outcome;
+
+class RouterTest : public testing::Test {
+ protected:
+  std::shared_ptr<WorkerEnd> Add(uint64_t id, uint64_t version, std::vector<std::string> methods = {"m"}) {
+    auto worker = std::make_shared<WorkerEnd>(WorkerSpec{id, "s", version, std::move(methods)}, nullptr);
+    router_.AddWorker(worker);
+    return worker;
+  }
+  Outcome Find(const std::string& servable, const std::string& method, uint64_t version, size_t count = 1) {
+    return router_.Find(servable, method, version, count, &targets_);
+  }
+  uint64_t First() const { return targets_.at(0).worker->spec().id; }
+
+  Router router_;
+  std::vector<Router::Target> targets_;
+};
+
+TEST_F(RouterTest, WhatIsNotThere) {
+  EXPECT_EQ(Find("s", "m", 0), Outcome::kNoServable);
+  router_.Declare("s");
+  EXPECT_EQ(Find("s", "m", 0), Outcome::kNoWorker);
+  EXPECT_EQ(Find("s", "m", 3), Outcome::kNoWorker) << "it may be the version that is starting";
+  const auto worker = Add(1, 1);
+  EXPECT_EQ(Find("s", "m", 0), Outcome::kFound);
+  EXPECT_EQ(Find("s", "m", 3), Outcome::kNoServable);
+  EXPECT_EQ(Find("s", "x", 0), Outcome::kNoMethod);
+  router_.RemoveWorker(worker);
+  EXPECT_EQ(Find("s", "m", 0), Outcome::kNoWorker);
+  EXPECT_EQ(Find("s", "x", 0), Outcome::kNoMethod);
+  EXPECT_TRUE(router_.Known("s"));
+  EXPECT_FALSE(router_.Alive("s"));
+  router_.Remove("s");
+  EXPECT_EQ(Find("s", "m", 0), Outcome::kNoServable);
+  router_.RemoveWorker(worker);
+}
+
+TEST_F(RouterTest, EachWorkerNumbersItsMethodsItself) {
+  Add(1, 1, {"a", "b"});
+  Add(2, 1, {"b", "c", "a"});
+  ASSERT_EQ(Find("s", "a", 0, 2), Outcome::kFound);
+  ASSERT_EQ(targets_.size(), 2u);
+  for (const auto& target : targets_) EXPECT_EQ(target.method, target.worker->spec().id == 1 ? 0 : 2);
+}
+
+TEST_F(RouterTest, EqualLoadsTakeTurnsAndTheLeastLoadedGoesFirst) {
+  std::vector<std::shared_ptr<WorkerEnd>> workers;
+  for (uint64_t id = 1; id <= 3; ++id) workers.push_back(Add(id, 1));
+  std::vector<size_t> asked(4);
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_EQ(Find("s", "m", 0), Outcome::kFound);
+    ++asked[First()];
+  }
+  EXPECT_EQ(asked, (std::vector<size_t>{0, 10, 10, 10}));
+  workers[0]->load = 5;
+  workers[1]->load = 3;
+  workers[2]->load = 4;
+  ASSERT_EQ(Find("s", "m", 0, 2), Outcome::kFound);
+  ASSERT_EQ(targets_.size(), 2u);
+  EXPECT_EQ(targets_[0].worker->spec().id, 2u);
+  EXPECT_EQ(targets_[1].worker->spec().id, 3u);
+}
+
+TEST_F(RouterTest, WorkersThatDrainOrAreGoneAreLeftOut) {
+  const auto one = Add(1, 1);
+  const auto two = Add(2, 2);
+  ASSERT_EQ(Find("s", "m", 0), Outcome::kFound);
+  EXPECT_EQ(First(), 2u);
+  two->draining = true;
+  EXPECT_EQ(router_.Workers("s", 2), 0u);
+  ASSERT_EQ(Find("s", "m", 0), Outcome::kFound);
+  EXPECT_EQ(First(), 1u);
+  EXPECT_EQ(Find("s", "m", 2), Outcome::kNoWorker);
+  EXPECT_TRUE(router_.Alive("s"));
+  one->gone = true;
+  EXPECT_EQ(Find("s", "m", 0), Outcome::kNoWorker);
+  EXPECT_FALSE(router_.Alive("s"));
+}
+
+}  // namespace
+}  // namespace mindserve::gateway
