@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
-# The benchmarks of benchmarks/README.md. Needs h2load, which Debian and Ubuntu have in nghttp2-client.
+# Measures against a do-nothing server and prints the tables of docs/benchmarks.md. Options go to benchmarks/run.py.
+# Needs h2load, which Debian and Ubuntu have in nghttp2-client.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-scripts/build.sh
 command -v h2load >/dev/null || die "h2load is missing: sudo apt-get install nghttp2-client"
-exec "$PY" benchmarks/run.py "$@"
+scripts/build.sh
+[[ -f build/release/build.ninja ]] || cmake --preset release >/dev/null
+cmake --build --preset release --target do_nothing_server
+"$PY" example/resnet50/prepare_model.py >/dev/null
+exec "$PY" benchmarks/run.py --do-nothing build/release/benchmarks/do_nothing_server \
+  --resnet50 example/resnet50/resnet50/1/resnet50.onnx "$@"

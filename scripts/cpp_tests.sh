@@ -8,4 +8,9 @@ say "Building the C++ tests ($preset)"
 [[ -f "build/$preset/build.ninja" ]] || cmake --preset "$preset" >/dev/null
 cmake --build --preset "$preset"
 say "Running the C++ tests ($preset)"
-ctest --preset "$preset" --progress
+if [[ -t 1 ]]; then
+  ctest --preset "$preset" --progress
+else
+  # A log needs only what did not pass, and the summary.
+  ctest --preset "$preset" | grep -vE '^ *(Start +[0-9]+:|[0-9]+/[0-9]+ Test .* Passed )'
+fi

@@ -249,13 +249,15 @@ def test_register_is_importable_as_a_module() -> None:
 
 
 def test_limits_as_native() -> None:
-    native = Limits(header_timeout=0.0001, drain_timeout=1.5, max_connections=3).as_native()
-    assert native["header_timeout"] == 1
-    assert native["drain_timeout"] == 1500
-    assert native["default_deadline"] == 0
-    assert native["max_connections"] == 3
-    assert native.keys() == {field.name for field in dataclasses.fields(Limits)}
+    limits = Limits(header_timeout=0.0001, drain_timeout=1.5, body_idle_timeout=5, max_connections=3)
+    native = limits.as_native()
+    assert native == {"header_timeout": 1, "drain_timeout": 1500, "body_idle_timeout": 5000, "max_connections": 3}
     assert all(type(value) is int for value in native.values())
+    assert Limits().as_native() == {}
+
+
+def test_a_limit_of_zero_seconds_is_none() -> None:
+    assert Limits(drain_timeout=0).as_native() == {"drain_timeout": 0}
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,50 @@ def test_handlers_are_given_back(servables: Servables, start_script: StartScript
     assert server.wait() == 0, server.errors()
 
 
+def test_signals_of_a_forked_child_are_its_own(servables: Servables, start_script: StartScript) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    after = """
+    import os, signal
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"x")
+        signal.pause()
+    os.read(read, 1)
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    """
+    server = start_script(serve(servables.directory, "echo", after=after))
+    with Client(server.line(), "echo", "same") as client:
+        assert server.line() == str(-signal.SIGTERM)
+        assert client.infer({"x": "still here"}) == [{"x": "still here"}]
+
+
+def test_signals_beside_an_event_loop(servables: Servables, start_script: StartScript) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    after = """
+    import asyncio, signal
+    async def main():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: print("user", flush=True))
+        print("loop", flush=True)
+        await asyncio.Event().wait()
+    try:
+        asyncio.run(main())
+    except (KeyboardInterrupt, SystemExit) as error:
+        print(type(error).__name__, flush=True)
+    """
+    server = start_script(serve(servables.directory, "echo", after=after))
+    server.line()
+    assert server.line() == "loop"
+    server.send(signal.SIGUSR1)
+    assert server.line() == "user"
+    workers = server.workers()
+    server.send(signal.SIGTERM)
+    assert server.line() == "SystemExit"
+    assert server.wait() == 0
+    wait_gone(workers)
+
+
 def test_a_signal_while_workers_start(servables: Servables, start_script: StartScript) -> None:
     fifo = servables.directory / "fifo"
     servables.add("slow", SLOW_SERVABLE.format(fifo=str(fifo)))
@@ -499,6 +543,22 @@ def test_addresses_that_do_not_work(start_script: StartScript) -> None:
     assert server.line().startswith("127.0.0.1:")
     assert server.line() == "Serving Error: Serving gRPC server is already running"
     assert "Serving Error: Serving gRPC server start failed, create server failed, address 127.0.0.1:" in server.line()
+    assert server.wait() == 0, server.errors()
+
+
+def test_every_limit_is_known_to_the_core(start_script: StartScript) -> None:
+    script = """
+    import dataclasses
+    from mindserve import server
+    defaults = dataclasses.asdict(server.Limits())
+    changed = {name: 50 if value == 100 else value + 1 for name, value in defaults.items()}
+    limits = server.Limits(**changed)
+    assert limits.as_native().keys() == changed.keys()
+    print(server.start_grpc_server("127.0.0.1:0", limits=limits)[0], flush=True)
+    server.stop()
+    """
+    server = start_script(script)
+    assert server.line().startswith("127.0.0.1:")
     assert server.wait() == 0, server.errors()
 
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <limits>
 #include <mutex>
 #include <new>
 #include <string>
@@ -22,6 +21,7 @@ struct Buffer {
 };
 
 constexpr size_t kSmallest = 4096;
+constexpr size_t kLargest = size_t{1} << 40;  // beyond, a size is a mistake
 
 }  // namespace
 
@@ -63,15 +63,16 @@ BufferPool::BufferPool() : store_(std::make_shared<Store>()) {}
 BufferPool::~BufferPool() = default;
 
 Result<std::span<std::byte>> BufferPool::Acquire(size_t size, TensorOwner* owner) {
+  const auto no_memory = [size] {
+    return Status(Code::kResourceExhausted, "no memory for a batch of " + std::to_string(size) + " bytes");
+  };
+  if (size > kLargest) return no_memory();
   // Rounded up, so that batches of about the same size use the same buffers. Pages that aren't touched cost nothing.
-  const size_t capacity =
-      size > std::numeric_limits<size_t>::max() / 4 ? size : std::bit_ceil(std::max(size, kSmallest));
+  const size_t capacity = std::bit_ceil(std::max(size, kSmallest));
   Buffer buffer = store_->Take(capacity);
   if (buffer.memory == nullptr) {
     void* memory = ::operator new(capacity, std::align_val_t(kBufferAlignment), std::nothrow);
-    if (memory == nullptr) {
-      return Status(Code::kResourceExhausted, "no memory for a batch of " + std::to_string(size) + " bytes");
-    }
+    if (memory == nullptr) return no_memory();
     buffer = {std::unique_ptr<std::byte, Free>(static_cast<std::byte*>(memory)), capacity};
   }
   std::byte* const bytes = buffer.memory.get();

@@ -7,11 +7,48 @@ namespace py = pybind11;
 namespace mindserve::bindings {
 namespace {
 
+// A user's exception may hold as much text as it likes; an answer has it for each instance.
+constexpr size_t kMaxReasonBytes = 4096;
+
 py::tuple Inputs(const pipeline::FunctionBatch& batch, size_t i, const Values& values, bool copy) {
   const auto inputs = batch.inputs(i);
   py::tuple arguments(inputs.size());
   for (size_t k = 0; k < inputs.size(); ++k) arguments[k] = values.ToPython(inputs[k], copy);
   return arguments;
+}
+
+std::string Shortened(std::string text) {
+  if (text.size() <= kMaxReasonBytes) return text;
+  size_t end = kMaxReasonBytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;  // not within a character
+  text.resize(end);
+  return text + "...";
+}
+
+// What a batch function gave, to be iterated over. Text and dicts can be, too, but are never one result an instance.
+py::object Results(const py::object& given) {
+  PyObject* object = given.ptr();
+  PyObject* iterator = nullptr;
+  if (!PyDict_Check(object) && !PyUnicode_Check(object) && !PyBytes_Check(object)) iterator = PyObject_GetIter(object);
+  if (iterator == nullptr) {
+    PyErr_Clear();
+    throw py::type_error("it gave a value of type '" + TypeName(given) +
+                         "', expected a list, tuple or generator with one result for each instance");
+  }
+  return py::reinterpret_steal<py::object>(iterator);
+}
+
+// "ValueError: too large"
+std::string Describe(py::error_already_set& error) {
+  std::string reason;
+  try {
+    reason = ToUtf8(py::str(error.type().attr("__name__")));
+    const std::string text = ToUtf8(py::str(error.value()));
+    if (!text.empty()) reason += ": " + text;
+  } catch (py::error_already_set&) {
+    reason += " (whose text can't be had)";
+  }
+  return Shortened(std::move(reason));
 }
 
 }  // namespace
@@ -21,30 +58,37 @@ Status StageFunction::Failed(const std::string& reason) const {
 }
 
 Status StageFunction::Failed(py::error_already_set& error) {
-  std::string reason = py::str(error.type().attr("__name__")).cast<std::string>();
-  try {
-    const auto text = py::str(error.value()).cast<std::string>();
-    if (!text.empty()) reason += ": " + text;
-  } catch (py::error_already_set&) {
-    reason += " (whose text can't be had)";
-  }
   const auto now = std::chrono::steady_clock::now();
   if (now - last_logged_ >= std::chrono::seconds(1)) {
     last_logged_ = now;
     Log(LogLevel::kWarning, "stage function '" + name_ + "' raised:\n" + error.what());
   }
-  return Failed(reason);
+  return Failed(Describe(error));
+}
+
+// What `make` gives, or what it throws as the instance's own failure: whatever a user's objects do, the function's
+// thread goes on.
+template <typename T, typename Make>
+Result<T> StageFunction::Guarded(Make make) {
+  try {
+    return make();
+  } catch (py::error_already_set& error) {
+    return Failed(error);
+  } catch (const std::exception& error) {
+    return Failed(error.what());
+  }
 }
 
 pipeline::FunctionResult StageFunction::Outputs(py::object result, size_t count, const Values& values) const {
   std::vector<Tensor> outputs;
+  // Whether nobody else can reach `result`, and so what it alone refers to.
+  const bool ours = Py_REFCNT(result.ptr()) == 1;
   const bool several = PyTuple_Check(result.ptr()) || (count != 1 && PyList_Check(result.ptr()));
   if (!several) {
     if (count != 1) {
       return Failed("the stage has " + std::to_string(count) + " outputs, the function gave one");
     }
-    // Handed over, so that `result` holds the only reference if the function kept none.
-    auto tensor = values.FromPython(result);
+    auto tensor = values.FromPython(result, ours);
     if (!tensor.ok()) return Failed(tensor.status().message());
     outputs.push_back(*std::move(tensor));
     return outputs;
@@ -59,7 +103,7 @@ pipeline::FunctionResult StageFunction::Outputs(py::object result, size_t count,
     const auto at = static_cast<Py_ssize_t>(i);
     PyObject* item =
         PyTuple_Check(result.ptr()) ? PyTuple_GET_ITEM(result.ptr(), at) : PyList_GET_ITEM(result.ptr(), at);
-    auto tensor = values.FromPython(item);
+    auto tensor = values.FromPython(item, ours && Py_REFCNT(item) == 1);
     if (!tensor.ok()) return Failed("output " + std::to_string(i) + ": " + tensor.status().message());
     outputs.push_back(*std::move(tensor));
   }
@@ -68,37 +112,48 @@ pipeline::FunctionResult StageFunction::Outputs(py::object result, size_t count,
 
 pipeline::FunctionResult StageFunction::RunOne(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
                                                bool copy_inputs) {
-  try {
+  return Guarded<std::vector<Tensor>>([&] {
     const py::tuple arguments = Inputs(batch, i, values, copy_inputs);
     return Outputs(function_(*arguments), batch.outputs_count(i), values);
-  } catch (py::error_already_set& error) {
-    return Failed(error);
-  }
+  });
 }
 
 void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,
                              std::vector<pipeline::FunctionResult>* results) {
-  const size_t size = batch.size();
-  Status rest = Failed("it gave fewer results than the " + std::to_string(size) + " instances it was given");
-  try {
-    py::tuple instances(size);
-    for (size_t i = 0; i < size; ++i) instances[i] = Inputs(batch, i, values, copy_inputs);
-    const py::object given = function_(std::move(instances));
-    const py::object iterator = py::reinterpret_steal<py::object>(PyObject_GetIter(given.ptr()));
-    if (!iterator) throw py::error_already_set();
-    while (results->size() < size) {
+  // An instance whose inputs have no Python form fails alone: the function doesn't see it.
+  std::vector<size_t> passed;
+  py::list instances;
+  results->assign(batch.size(), Status(Code::kInternal, "it gave no result"));
+  for (size_t i = 0; i < batch.size(); ++i) {
+    auto inputs = Guarded<py::tuple>([&] { return Inputs(batch, i, values, copy_inputs); });
+    if (!inputs.ok()) {
+      (*results)[i] = inputs.status();
+      continue;
+    }
+    instances.append(*std::move(inputs));
+    passed.push_back(i);
+  }
+  if (passed.empty()) return;
+
+  size_t done = 0;
+  const auto given = Guarded<size_t>([&] {
+    const py::object iterator = Results(function_(py::tuple(std::move(instances))));
+    for (; done < passed.size(); ++done) {
       py::object result = py::reinterpret_steal<py::object>(PyIter_Next(iterator.ptr()));
       if (!result) {
         if (PyErr_Occurred() != nullptr) throw py::error_already_set();
         break;
       }
-      const size_t outputs = batch.outputs_count(results->size());
-      results->push_back(Outputs(std::move(result), outputs, values));
+      const size_t i = passed[done];
+      (*results)[i] =
+          Guarded<std::vector<Tensor>>([&] { return Outputs(std::move(result), batch.outputs_count(i), values); });
     }
-  } catch (py::error_already_set& error) {
-    rest = Failed(error);
-  }
-  while (results->size() < size) results->push_back(rest);
+    return done;
+  });
+  const Status rest = given.ok() ? Failed("it gave " + std::to_string(done) + " results for the " +
+                                          std::to_string(passed.size()) + " instances that it was given")
+                                 : given.status();
+  for (; done < passed.size(); ++done) (*results)[passed[done]] = rest;
 }
 
 std::vector<pipeline::FunctionResult> StageFunction::Run(const pipeline::FunctionBatch& batch, const Values& values,

@@ -30,6 +30,8 @@ class StageFunction {
   void RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,
                 std::vector<pipeline::FunctionResult>* results);
   pipeline::FunctionResult Outputs(pybind11::object result, size_t count, const Values& values) const;
+  template <typename T, typename Make>
+  Result<T> Guarded(Make make);
   Status Failed(pybind11::error_already_set& error);
   Status Failed(const std::string& reason) const;
 

@@ -31,9 +31,10 @@ void SetLimit(Limits& limits, const std::string& name, uint64_t value) {
       MS_COUNT(max_enqueued_requests),  MS_COUNT(max_enqueued_bytes),
       MS_COUNT(max_connections),        MS_COUNT(max_connections_per_peer),
       MS_COUNT(max_concurrent_streams), MS_COUNT(max_metadata_bytes),
-      MS_COUNT(max_resets_per_second),  MS_TIME(header_timeout),
-      MS_TIME(body_idle_timeout),       MS_TIME(idle_connection_timeout),
-      MS_TIME(default_deadline),        MS_TIME(drain_timeout),
+      MS_COUNT(max_resets_per_second),  MS_COUNT(max_attempts),
+      MS_TIME(header_timeout),          MS_TIME(body_idle_timeout),
+      MS_TIME(idle_connection_timeout), MS_TIME(default_deadline),
+      MS_TIME(drain_timeout),
 #undef MS_COUNT
 #undef MS_TIME
   };

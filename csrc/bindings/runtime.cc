@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <map>
+#include <memory>
 
 #include "bindings/bindings.h"
 #include "bindings/functions.h"
@@ -51,7 +52,19 @@ using StageTuple = std::tuple<std::string, int, std::vector<std::pair<int, int>>
 
 class PythonRuntime {
  public:
-  PythonRuntime() : runtime_(time_, {}), graveyard_(std::make_shared<Graveyard>()), values_(graveyard_) {}
+  PythonRuntime()
+      : runtime_(std::make_unique<worker::Runtime>(time_, worker::RuntimeOptions{})),
+        graveyard_(std::make_shared<Graveyard>()),
+        values_(graveyard_) {}
+  PythonRuntime(const PythonRuntime&) = delete;
+  PythonRuntime& operator=(const PythonRuntime&) = delete;
+  ~PythonRuntime() {
+    // Without the GIL: the models' threads, which are waited for, may be logging, for which they need it.
+    py::gil_scoped_release release;
+    runtime_.reset();
+    models_.clear();
+    engine_.reset();
+  }
 
   std::vector<std::string> OpenOnnxRuntime(const std::string& library) {
     auto engine = [&] {
@@ -71,7 +84,7 @@ class PythonRuntime {
       return engine_->Load(path, config);
     }();
     std::shared_ptr<device::Model> model = Unwrap(std::move(loaded));
-    const int index = Unwrap(runtime_.engine().AddModel(model, std::move(options)));
+    const int index = Unwrap(runtime_->engine().AddModel(model, std::move(options)));
     models_.push_back(std::move(model));
     return index;
   }
@@ -81,7 +94,7 @@ class PythonRuntime {
   std::string WarmUp(int index) {
     const Status status = [&] {
       py::gil_scoped_release release;
-      return runtime_.engine().WarmUp(index);
+      return runtime_->engine().WarmUp(index);
     }();
     if (status.code() == Code::kFailedPrecondition) return status.message();
     Raise(status);
@@ -89,7 +102,10 @@ class PythonRuntime {
   }
 
   int AddFunction(std::string name, py::function function, bool batched, size_t max_batch_size, int64_t delay_us) {
-    const int index = runtime_.engine().AddFunction({name, max_batch_size, std::chrono::microseconds(delay_us)});
+    const int index = runtime_->engine().AddFunction({.name = name,
+                                                      .max_batch_size = max_batch_size,
+                                                      .max_queue_delay = std::chrono::microseconds(delay_us),
+                                                      .same_shapes = batched});
     functions_.push_back(std::make_unique<StageFunction>(std::move(name), std::move(function), batched));
     return index;
   }
@@ -110,12 +126,12 @@ class PythonRuntime {
       stage.tag = tag;
     }
     for (const auto& [from, at] : results) spec.results.push_back({from, at});
-    return Unwrap(runtime_.engine().AddMethod(std::move(spec)));
+    return Unwrap(runtime_->engine().AddMethod(std::move(spec)));
   }
 
   void RunFunction(int index) {
     StageFunction& function = *functions_.at(static_cast<size_t>(index));
-    pipeline::Engine& engine = runtime_.engine();
+    pipeline::Engine& engine = runtime_->engine();
     std::unique_ptr<pipeline::FunctionBatch> batch;
     std::vector<pipeline::FunctionResult> results;
     while (true) {
@@ -126,7 +142,7 @@ class PythonRuntime {
       }
       graveyard_->Clear();
       if (!batch) return;
-      results = function.Run(*batch, values_, runtime_.retained_bytes() > kRetainAtMost);
+      results = function.Run(*batch, values_, runtime_->retained_bytes() > kRetainAtMost);
     }
   }
 
@@ -135,18 +151,18 @@ class PythonRuntime {
     const auto limit = std::chrono::milliseconds(static_cast<int64_t>(std::ceil(timeout * 1000)));
     const Status status = [&] {
       py::gil_scoped_release release;
-      return runtime_.Serve(std::move(socket), limit);
+      return runtime_->Serve(std::move(socket), limit);
     }();
     Raise(status);
   }
 
-  void Stop() { runtime_.Stop(); }
+  void Stop() { runtime_->Stop(); }
 
  private:
   SystemTime time_;
   std::unique_ptr<device::Engine> engine_;              // outlives the models
   std::vector<std::shared_ptr<device::Model>> models_;  // shared with the runtime's engine
-  worker::Runtime runtime_;
+  std::unique_ptr<worker::Runtime> runtime_;
   std::shared_ptr<Graveyard> graveyard_;  // shared with tensors that hold arrays
   Values values_;
   std::vector<std::unique_ptr<StageFunction>> functions_;

@@ -40,10 +40,6 @@ std::string_view Utf8(py::handle text) {
   return {data, static_cast<size_t>(size)};
 }
 
-std::string TypeName(py::handle value) {
-  return Py_TYPE(value.ptr())->tp_name;
-}
-
 template <typename T>
 Tensor Scalar(DType dtype, T value) {
   std::span<std::byte> bytes;
@@ -63,6 +59,17 @@ const TensorOwner* OwnerOf(const py::array& array) {
 }
 
 }  // namespace
+
+std::string ToUtf8(py::handle text) {
+  const auto bytes =
+      py::reinterpret_steal<py::object>(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "backslashreplace"));
+  if (!bytes) throw py::error_already_set();
+  return {PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
+}
+
+std::string TypeName(py::handle value) {
+  return Py_TYPE(value.ptr())->tp_name;
+}
 
 void Graveyard::Bury(PyObject* object) {
   std::lock_guard lock(mutex_);
@@ -91,6 +98,7 @@ Values::Values(std::shared_ptr<Graveyard> graveyard) : graveyard_(std::move(grav
   asarray_ = numpy.attr("asarray");
   from_dlpack_ = numpy.attr("from_dlpack");
   generic_ = numpy.attr("generic");
+  array_type_ = numpy.attr("ndarray");
 }
 
 py::object Values::ToPython(const Tensor& tensor, bool copy) const {
@@ -104,10 +112,11 @@ py::object Values::ToPython(const Tensor& tensor, bool copy) const {
     py::list list;
     for (std::string_view text : elements) list.append(make(text));
     const auto dims = tensor.shape().dims();
-    return asarray_(list, py::arg("dtype") = py::dtype("O"))
-        .attr("reshape")(std::vector<int64_t>(dims.begin(), dims.end()).empty()
-                             ? py::object(py::tuple(0))
-                             : py::object(py::cast(std::vector<int64_t>(dims.begin(), dims.end()))));
+    py::tuple shape(dims.size());
+    for (size_t i = 0; i < dims.size(); ++i) shape[i] = dims[i];
+    const py::object array = asarray_(list, py::arg("dtype") = py::dtype("O")).attr("reshape")(shape);
+    array.attr("setflags")(py::arg("write") = false);
+    return array;
   }
   // pybind11 wants to know numpy's own numbers of types only through py::dtype; made once for each of ours.
   static const std::vector<py::dtype>* const dtypes = [] {
@@ -162,19 +171,19 @@ Result<Tensor> Values::FromTextArray(const py::object& array, bool bytes) const 
   return Tensor::TextView(bytes ? DType::kBytes : DType::kString, std::move(shape), std::move(elements), owner);
 }
 
-Result<Tensor> Values::FromArray(py::object value, bool only_ours) const {
+Result<Tensor> Values::FromArray(py::object value, bool ours) const {
   auto array = py::reinterpret_borrow<py::array>(value);
   py::dtype dtype = array.dtype();
   const char kind = dtype.kind();
-  if (kind == 'U' || kind == 'S') return FromTextArray(array, kind == 'S');
+  if (kind == 'U' || kind == 'T' || kind == 'S') return FromTextArray(array, kind == 'S');
   if (kind == 'O') {
     const bool bytes = array.size() > 0 && PyBytes_Check(py::object(array.attr("flat")[py::int_(0)]).ptr());
     return FromTextArray(array, bytes);
   }
   const auto type = FromNumpy(dtype);
   if (!type) {
-    return Status(Code::kInvalidArgument, "an array of type '" + py::str(dtype.attr("name")).cast<std::string>() +
-                                              "' is not of a type that can be sent");
+    return Status(Code::kInvalidArgument,
+                  "an array of type '" + ToUtf8(py::str(dtype.attr("name"))) + "' is not of a type that can be sent");
   }
   Shape shape;
   for (py::ssize_t i = 0; i < array.ndim(); ++i) shape.push_back(array.shape(i));
@@ -184,7 +193,7 @@ Result<Tensor> Values::FromArray(py::object value, bool only_ours) const {
   if (plain) {
     const auto* data = static_cast<const std::byte*>(array.data());
     if (const TensorOwner* owner = OwnerOf(array)) return Tensor::View(*type, std::move(shape), {data, bytes}, *owner);
-    if (only_ours && array.owndata() && bytes >= kKeepFrom) {
+    if (ours && array.owndata() && bytes >= kKeepFrom) {
       PyObject* kept = array.release().ptr();
       TensorOwner owner(kept, [graveyard = graveyard_](PyObject* object) { graveyard->Bury(object); });
       return Tensor::View(*type, std::move(shape), {data, bytes}, std::move(owner));
@@ -202,31 +211,37 @@ Result<Tensor> Values::FromArray(py::object value, bool only_ours) const {
   return tensor;
 }
 
-Result<Tensor> Values::FromPython(py::handle value) const {
+Result<Tensor> Values::FromPython(py::handle value, bool ours) const {
   PyObject* object = value.ptr();
-  // The caller's own reference is the only one: then no user code can change the array any more.
   if (py::isinstance<py::array>(value)) {
-    const bool only_ours = Py_REFCNT(object) == 1;
-    return FromArray(py::reinterpret_borrow<py::object>(value), only_ours);
+    // Of a derived class, methods and attributes may be anything: numpy's own view of it is what counts.
+    const bool derived = reinterpret_cast<PyObject*>(Py_TYPE(object)) != array_type_.ptr();
+    return FromArray(derived ? asarray_(value) : py::reinterpret_borrow<py::object>(value), ours && !derived);
   }
   if (PyUnicode_CheckExact(object)) return Tensor::Text(DType::kString, std::string(Utf8(value)));
   if (PyBytes_CheckExact(object)) {
     return Tensor::Text(DType::kBytes, {PyBytes_AS_STRING(object), static_cast<size_t>(PyBytes_GET_SIZE(object))});
   }
   if (PyBool_Check(object)) return Scalar<uint8_t>(DType::kBool, object == Py_True ? 1 : 0);
-  if (PyLong_CheckExact(object)) {
+  // numpy's numbers come first: its float64 is a float as well, its str_ a str.
+  if (py::isinstance(value, generic_)) return FromArray(asarray_(value), false);
+  if (PyLong_Check(object)) {
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(object, &overflow);
     if (overflow != 0) {
-      return Status(Code::kInvalidArgument, "the int " + py::str(value).cast<std::string>() + " does not fit int64");
+      // Not the number itself, which Python may refuse to write.
+      return Status(Code::kInvalidArgument, "an int of " + ToUtf8(py::str(value.attr("bit_length")())) +
+                                                " bits was given, which does not fit int64");
     }
     return Scalar<int64_t>(DType::kInt64, number);
   }
-  if (PyFloat_CheckExact(object)) return Scalar<double>(DType::kFloat64, PyFloat_AS_DOUBLE(object));
-  if (py::isinstance(value, generic_)) return FromArray(asarray_(value), true);
+  if (PyFloat_Check(object)) return Scalar<double>(DType::kFloat64, PyFloat_AS_DOUBLE(object));
   if (PyUnicode_Check(object)) return Tensor::Text(DType::kString, std::string(Utf8(value)));
   if (PyBytes_Check(object) || PyByteArray_Check(object) || PyMemoryView_Check(object)) {
-    return Tensor::Text(DType::kBytes, py::bytes(py::reinterpret_borrow<py::object>(value)).cast<std::string>());
+    const auto bytes = py::reinterpret_steal<py::object>(PyBytes_FromObject(object));
+    if (!bytes) throw py::error_already_set();
+    return Tensor::Text(DType::kBytes,
+                        {PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr()))});
   }
   if (py::hasattr(value, "__array__")) return FromArray(asarray_(value), false);
   if (py::hasattr(value, "asnumpy")) return FromArray(asarray_(value.attr("asnumpy")()), false);

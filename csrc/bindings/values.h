@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "base/status.h"
@@ -25,6 +26,12 @@ class Graveyard {
   std::vector<PyObject*> objects_;  // guarded by mutex_
 };
 
+// The text in UTF-8, with what has no such form, lone surrogates, written as escapes.
+std::string ToUtf8(pybind11::handle text);
+
+// The name of the value's type, for messages.
+std::string TypeName(pybind11::handle value);
+
 // numpy's part in the conversions, looked up once.
 class Values {
  public:
@@ -35,19 +42,20 @@ class Values {
   pybind11::object ToPython(const Tensor& tensor, bool copy) const;
 
   // What a stage function may give: anything with __array__, __dlpack__ or asnumpy(), numpy and Python scalars (shape
-  // ()), str and bytes (shape (1,)). An array that nobody else can change any more is taken as it is, others are
-  // copied. Python exceptions come as pybind11::error_already_set; a value of another kind is INVALID_ARGUMENT that
-  // says which.
-  Result<Tensor> FromPython(pybind11::handle value) const;
+  // ()), str and bytes (shape (1,)). Arrays are copied, but for two kinds: those that ToPython made, which nobody can
+  // change, and with `ours`, which says that only the caller can reach `value`. Python exceptions come as
+  // pybind11::error_already_set; a value of another kind is INVALID_ARGUMENT that says which.
+  Result<Tensor> FromPython(pybind11::handle value, bool ours) const;
 
  private:
-  Result<Tensor> FromArray(pybind11::object array, bool only_ours) const;
+  Result<Tensor> FromArray(pybind11::object array, bool ours) const;
   Result<Tensor> FromTextArray(const pybind11::object& array, bool bytes) const;
 
   std::shared_ptr<Graveyard> graveyard_;  // shared with the tensors that hold arrays
   pybind11::object asarray_;
   pybind11::object from_dlpack_;
   pybind11::object generic_;
+  pybind11::object array_type_;
 };
 
 }  // namespace mindserve::bindings

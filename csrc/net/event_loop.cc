@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -72,12 +73,51 @@ struct Completion {
   uint32_t which;
 };
 
-}  // namespace
+// What belongs to a loop and may outlive it, doing nothing then.
+class Member {
+ public:
+  Member() = default;
+  Member(const Member&) = delete;
+  Member& operator=(const Member&) = delete;
+  virtual void Detach() = 0;  // leaves the list; drops what is asio's
 
-struct EventLoop::State {
+ protected:
+  ~Member() = default;
+
+  void Enlist(Member*& first) {
+    list_ = &first;
+    next_ = first;
+    if (next_ != nullptr) next_->previous_ = this;
+    first = this;
+  }
+
+  // False if it had left before.
+  bool Leave() {
+    if (list_ == nullptr) return false;
+    (previous_ != nullptr ? previous_->next_ : *list_) = next_;
+    if (next_ != nullptr) next_->previous_ = previous_;
+    list_ = nullptr;
+    return true;
+  }
+
+ private:
+  Member** list_ = nullptr;  // its first
+  Member* previous_ = nullptr;
+  Member* next_ = nullptr;
+};
+
+struct Core {
+  Core() = default;
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+  ~Core() {
+    while (members != nullptr) members->Detach();
+  }
+
   Slot round_slot;  // before the context, which may still hold an operation in it when it ends
   asio::io_context context{1};
   asio::executor_work_guard<Executor> work{context.get_executor()};
+  Member* members = nullptr;
   std::atomic<size_t> posted{0};
   std::atomic<bool> stop{false};
   RoundHooks* hooks = nullptr;
@@ -94,9 +134,9 @@ struct EventLoop::State {
 
   struct RoundMark {
     using allocator_type = SlotAllocator<std::byte>;
-    allocator_type get_allocator() const { return allocator_type(&state->round_slot); }
-    void operator()() const { state->round_over = true; }
-    State* state;
+    allocator_type get_allocator() const { return allocator_type(&core->round_slot); }
+    void operator()() const { core->round_over = true; }
+    Core* core;
   };
 
   // Runs what is ready, and not what becomes ready meanwhile: a busy connection must not put off the end of the round.
@@ -108,86 +148,89 @@ struct EventLoop::State {
   }
 };
 
-namespace {
-
 enum Direction : uint32_t { kRead = 0, kWrite = 1 };
 
 // Owned by the watch, and by the operations that have not come back yet.
-template <typename LoopState>
-class WatchState : public std::enable_shared_from_this<WatchState<LoopState>> {
+class WatchState final : public Member, public std::enable_shared_from_this<WatchState> {
  public:
-  WatchState(LoopState& loop, int fd) : loop_(loop), descriptor_(loop.context) {
+  WatchState(Core& core, int fd) : core_(core), descriptor_(std::in_place, core.context) {
+    Enlist(core.members);
     asio::error_code error;
-    descriptor_.assign(fd, error);
+    descriptor_->assign(fd, error);
     if (error) {
       Log(LogLevel::kError, "cannot watch descriptor " + std::to_string(fd) + ": " + error.message());
-      gone_ = true;
+      Detach();
     }
   }
 
   void Await(Direction direction, std::function<void()> handler) {
     assert(!handlers_[direction]);
-    if (gone_) return;
+    if (!descriptor_) return;
     handlers_[direction] = std::move(handler);
-    descriptor_.async_wait(direction == kRead ? Descriptor::wait_read : Descriptor::wait_write,
-                           Completion<WatchState>{this->shared_from_this(), &slots_[direction], direction});
+    descriptor_->async_wait(direction == kRead ? Descriptor::wait_read : Descriptor::wait_write,
+                            Completion<WatchState>{shared_from_this(), &slots_[direction], direction});
   }
 
-  void Forget() {
-    if (!gone_) descriptor_.release();
-    gone_ = true;
-    for (auto& handler : handlers_) handler = nullptr;
+  void Detach() override {
+    if (!Leave()) return;
+    if (descriptor_->is_open()) descriptor_->release();
+    descriptor_.reset();
+    const auto dropped = std::exchange(handlers_, {});  // at the end: they may own anything
   }
 
-  void Complete(uint32_t direction, const asio::error_code& /*readiness or failure: the next read or write tells*/) {
-    loop_.Enter();
-    if (gone_) return;
+  // Ready or failed: the next read or write tells which.
+  void Complete(uint32_t direction, const asio::error_code& /*error*/) {
+    core_.Enter();
+    if (!descriptor_) return;
     const auto handler = std::exchange(handlers_[direction], nullptr);
     handler();
   }
 
  private:
-  LoopState& loop_;
+  Core& core_;
   std::array<Slot, 2> slots_;
-  Descriptor descriptor_;
+  std::optional<Descriptor> descriptor_;  // none once detached
   std::array<std::function<void()>, 2> handlers_;
-  bool gone_ = false;
 };
 
-template <typename LoopState>
 class AsioWatch final : public Watch {
  public:
-  AsioWatch(LoopState& loop, int fd) : state_(std::make_shared<WatchState<LoopState>>(loop, fd)) {}
-  ~AsioWatch() override { state_->Forget(); }
+  AsioWatch(Core& core, int fd) : state_(std::make_shared<WatchState>(core, fd)) {}
+  ~AsioWatch() override { state_->Detach(); }
   void AwaitReadable(std::function<void()> handler) override { state_->Await(kRead, std::move(handler)); }
   void AwaitWritable(std::function<void()> handler) override { state_->Await(kWrite, std::move(handler)); }
 
  private:
-  std::shared_ptr<WatchState<LoopState>> state_;
+  std::shared_ptr<WatchState> state_;
 };
 
 // Owned by the timer, and by the waits that have not come back yet.
-template <typename LoopState>
-class TimerState : public std::enable_shared_from_this<TimerState<LoopState>> {
+class TimerState final : public Member, public std::enable_shared_from_this<TimerState> {
  public:
-  explicit TimerState(LoopState& loop) : loop_(loop), timer_(loop.context) {}
+  explicit TimerState(Core& core) : core_(core), timer_(std::in_place, core.context) { Enlist(core.members); }
 
   void Start(TimePoint at, std::function<void()> handler) {
     Cancel();
-    if (at == kNever) return;
+    if (!timer_ || at == kNever) return;
     handler_ = std::move(handler);
-    timer_.expires_at(at);
-    timer_.async_wait(Completion<TimerState>{this->shared_from_this(), &slot_, ++started_});
+    timer_->expires_at(at);
+    timer_->async_wait(Completion<TimerState>{shared_from_this(), &slot_, ++started_});
   }
 
   void Cancel() {
     if (!handler_) return;
-    handler_ = nullptr;
-    timer_.cancel();
+    const auto dropped = std::exchange(handler_, nullptr);  // at the end: it may own anything
+    timer_->cancel();
+  }
+
+  void Detach() override {
+    if (!Leave()) return;
+    timer_.reset();
+    const auto dropped = std::exchange(handler_, nullptr);
   }
 
   void Complete(uint32_t start, const asio::error_code& error) {
-    loop_.Enter();
+    core_.Enter();
     // A wait that was already over when it was replaced comes back without an error.
     if (error || start != started_ || !handler_) return;
     const auto handler = std::exchange(handler_, nullptr);
@@ -195,26 +238,27 @@ class TimerState : public std::enable_shared_from_this<TimerState<LoopState>> {
   }
 
  private:
-  LoopState& loop_;
+  Core& core_;
   Slot slot_;
-  WaitableTimer timer_;
+  std::optional<WaitableTimer> timer_;  // none once detached
   std::function<void()> handler_;
   uint32_t started_ = 0;
 };
 
-template <typename LoopState>
 class AsioTimer final : public Timer {
  public:
-  explicit AsioTimer(LoopState& loop) : state_(std::make_shared<TimerState<LoopState>>(loop)) {}
-  ~AsioTimer() override { state_->Cancel(); }
+  explicit AsioTimer(Core& core) : state_(std::make_shared<TimerState>(core)) {}
+  ~AsioTimer() override { state_->Detach(); }
   void Start(TimePoint at, std::function<void()> handler) override { state_->Start(at, std::move(handler)); }
   void Cancel() override { state_->Cancel(); }
 
  private:
-  std::shared_ptr<TimerState<LoopState>> state_;
+  std::shared_ptr<TimerState> state_;
 };
 
 }  // namespace
+
+struct EventLoop::State : Core {};
 
 EventLoop::EventLoop() : state_(std::make_unique<State>()) {}
 EventLoop::~EventLoop() = default;
@@ -254,10 +298,10 @@ void EventLoop::Post(std::function<void()> task) {
 }
 
 std::unique_ptr<Watch> EventLoop::NewWatch(int fd) {
-  return std::make_unique<AsioWatch<State>>(*state_, fd);
+  return std::make_unique<AsioWatch>(*state_, fd);
 }
 std::unique_ptr<Timer> EventLoop::NewTimer() {
-  return std::make_unique<AsioTimer<State>>(*state_);
+  return std::make_unique<AsioTimer>(*state_);
 }
 
 }  // namespace mindserve::net

@@ -45,11 +45,14 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  // Runs on the calling thread until Stop. `hooks` may be null and outlives the call.
+  // Runs on the calling thread until Stop. `hooks` may be null and outlives the call. The round in which Stop is called
+  // still gets its RoundEnd.
   void Run(RoundHooks* hooks);
-  void Stop();                            // any thread
+  void Stop();                            // any thread; without a Run, the next one returns at once
   void Post(std::function<void()> task);  // any thread; runs on the loop's thread, also after Stop if Run runs again
 
+  // Only on the loop's thread, or while it does not run. At most one watch of a descriptor at a time, and the watch
+  // goes before the descriptor is closed. A watch or timer that outlives its loop does nothing any more.
   std::unique_ptr<Watch> NewWatch(int fd);
   std::unique_ptr<Timer> NewTimer();
 

@@ -187,6 +187,24 @@ TEST(EventLoopTest, WatchDestroyedByAnotherHandlerOfTheRoundIsNotCalled) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(EventLoopTest, WatchesAndTimersThatOutliveTheirLoopDoNothing) {
+  const auto [near, far] = SocketPair();
+  Send(far);
+  const auto held = std::make_shared<int>(1);
+  auto loop = std::make_unique<EventLoop>();
+  const auto watch = loop->NewWatch(near.get());
+  const auto idle = loop->NewWatch(far.get());
+  const auto timer = loop->NewTimer();
+  const auto owned = std::make_shared<std::unique_ptr<Timer>>(loop->NewTimer());
+  watch->AwaitReadable([held, owned] { FAIL(); });
+  timer->Start(Clock::now(), [held] { FAIL(); });
+  loop.reset();
+  EXPECT_EQ(held.use_count(), 1);
+  watch->AwaitReadable([] { FAIL(); });
+  timer->Start(Clock::now(), [] { FAIL(); });
+  timer->Cancel();
+}
+
 TEST(EventLoopTest, WatchesANumberThatWasClosedAndIsUsedAgain) {
   EventLoop loop;
   int calls = 0;

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +21,7 @@ namespace mindserve::net {
 namespace {
 
 using testing::Connect;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::LogCapture;
@@ -270,45 +271,44 @@ TEST(ListenerTest, TakesABurstOfConnections) {
   EXPECT_EQ(accepted, kClients);
 }
 
-TEST(ListenerTest, WaitsWithoutDescriptorsAndGoesOnWhenThereAreSome) {
+// Calls a function at the end of each round.
+class EachRound final : public RoundHooks {
+ public:
+  explicit EachRound(std::function<void()> call) : call_(std::move(call)) {}
+  void RoundEnd() override { call_(); }
+  bool PrepareSleep() override { return true; }
+  void Awake() override {}
+
+ private:
+  std::function<void()> call_;
+};
+
+TEST(ListenerTest, WaitsWhileNothingCanBeAcceptedAndSaysSoOnce) {
   const LogCapture log;
   EventLoop loop;
   const auto listener = MustListen(Host("127.0.0.1"));
-  const UniqueFd client = Connect(listener->address());
-  rlimit before;
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  // Accepting fails now, as it does without descriptors (which the sanitizers need themselves), though the socket is
+  // ready.
+  ASSERT_EQ(::shutdown(listener->fd(), SHUT_RD), 0);
   bool accepted = false;
   listener->Start(loop, [&](UniqueFd connection) {
     accepted = static_cast<bool>(connection);
     loop.Stop();
   });
-  // No number below the limit is free now.
-  rlimit none = before;
-  const UniqueFd lowest_free(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  none.rlim_cur = static_cast<rlim_t>(lowest_free.get());
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-
+  UniqueFd client;
   int rounds = 0;
-  class Rounds final : public RoundHooks {
-   public:
-    explicit Rounds(std::function<void()> each) : each_(std::move(each)) {}
-    void RoundEnd() override { each_(); }
-    bool PrepareSleep() override { return true; }
-    void Awake() override {}
-
-   private:
-    std::function<void()> each_;
-  };
-  // Each round is a failed try, since nothing else is going on; after three the shortage is over.
-  Rounds hooks([&] {
+  // Each round is a failed try, since nothing else is going on; after three it works again.
+  EachRound hooks([&] {
     if (++rounds == 3) {
-      EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+      ASSERT_EQ(::listen(listener->fd(), 10), 0);
+      client = Connect(listener->address());
     }
   });
   loop.Run(&hooks);
   EXPECT_TRUE(accepted);
-  ASSERT_THAT(log.lines(), SizeIs(1));
-  EXPECT_THAT(log.lines()[0], HasSubstr("have to wait: accept: Too many open files"));
+  EXPECT_LE(rounds, 5);
+  EXPECT_THAT(log.lines(), ElementsAre("connections to " + listener->address().ToString() +
+                                       " have to wait: accept: Invalid argument"));
 }
 
 }  // namespace

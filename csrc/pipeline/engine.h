@@ -34,6 +34,7 @@ struct FunctionOptions {
   std::string name = {};       // for messages: "servable.func"
   size_t max_batch_size = 32;  // instances handed over at a time
   Duration max_queue_delay{0};
+  bool same_shapes = false;  // those handed over together have inputs of the same types and shapes
 };
 
 // Instances for a function stage, handed to the function thread that runs them. Must be given back to Complete, whatever

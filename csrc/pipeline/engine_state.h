@@ -38,7 +38,7 @@ struct FunctionStage {
       : options(std::move(given)),
         queue(time, {.max_batch_size = std::max<size_t>(options.max_batch_size, 1),
                      .max_queue_delay = options.max_queue_delay,
-                     .key = std::nullopt}) {}
+                     .key = options.same_shapes ? std::optional(batching::BatchKey({})) : std::nullopt}) {}
   const FunctionOptions options;
   batching::Queue queue;
   bool pushed = false;  // since takers were last told; the runtime thread's

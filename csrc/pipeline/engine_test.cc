@@ -180,6 +180,20 @@ TEST_F(EngineTest, AFunctionGetsBatches) {
   EXPECT_EQ(engine_->NextBatch(function)->size(), 1u);
 }
 
+TEST_F(EngineTest, AFunctionMayAskForEqualShapes) {
+  const int function = engine_->AddFunction({.name = "s.f", .same_shapes = true});
+  const int method = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);
+  Request request;
+  Submit(method, request, 0, {Pair(1, 2)});
+  Submit(method, request, 1, {Floats({1}, {3})});
+  Submit(method, request, 2, {Pair(4, 5)});
+  Settle();
+  const auto batch = engine_->NextBatch(function);
+  ASSERT_EQ(batch->size(), 2u);
+  EXPECT_THAT(Values(batch->inputs(1)[0]), ElementsAre(4, 5));
+  EXPECT_EQ(engine_->NextBatch(function)->size(), 1u);
+}
+
 TEST_F(EngineTest, AFunctionWaitsForItsWindow) {
   const int function = engine_->AddFunction({.name = "s.f", .max_batch_size = 2, .max_queue_delay = 1h});
   const int method = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);
@@ -216,7 +230,8 @@ TEST_F(EngineTest, PollGivesItsCallerATurn) {
       AddModelMethod(AddShort(AddModelOf({-1, 2}, [&] { time_.Advance(190us); }), {.max_batch_size = 1}));
   Request request;
   for (uint32_t i = 0; i < 10; ++i) Submit(method, request, i, {Pair(1, 2), Pair(3, 4)});
-  EXPECT_LE(engine_->Poll(), time_.Now());
+  const TimePoint next = engine_->Poll();
+  EXPECT_LE(next, time_.Now());
   EXPECT_EQ(request.answers.size(), 3u);
   Settle();
   EXPECT_EQ(request.answers.size(), 10u);

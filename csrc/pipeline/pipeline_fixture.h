@@ -152,6 +152,8 @@ class Request : public ResultSink {
     context->deadline = deadline;
     context->sink = this;
   }
+  // Tests may end while instances are on their way.
+  ~Request() override { context->sink = nullptr; }
   void InstanceDone(uint32_t index, Status status, Tensors outputs) override {
     order.push_back(index);
     const bool first = answers.emplace(index, Answer{std::move(status), std::move(outputs)}).second;

@@ -34,6 +34,7 @@ class Limits:
         max_concurrent_streams: calls at a time on one connection. Default 1,000.
         max_metadata_bytes: headers of one call. Default 16 KiB.
         max_resets_per_second: streams that one connection may reset each second. Default 2,000.
+        max_attempts: how often a request is sent to a worker when workers die over it. Default 2.
         header_timeout: seconds until a connection's handshakes and a call's headers are whole. Default 10.
         body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
@@ -53,6 +54,7 @@ class Limits:
     max_concurrent_streams: int = 1_000
     max_metadata_bytes: int = 16 * 1024
     max_resets_per_second: int = 2_000
+    max_attempts: int = 2
     header_timeout: float = 10.0
     body_idle_timeout: float = 30.0
     idle_connection_timeout: float = 0.0
@@ -62,7 +64,7 @@ class Limits:
     def __post_init__(self) -> None:
         checks.check_int("max_msg_mb_size", self.max_msg_mb_size, 1, 512)
         for name in ("max_instances_per_request", "max_enqueued_requests", "max_connections", "max_concurrent_streams",
-                     "max_metadata_bytes", "max_resets_per_second"):  # fmt: skip
+                     "max_metadata_bytes", "max_resets_per_second", "max_attempts"):  # fmt: skip
             checks.check_int(name, getattr(self, name), 1, 2**31 - 1)
         checks.check_int("max_connections_per_peer", self.max_connections_per_peer, 0, 2**31 - 1)
         checks.check_int("max_enqueued_bytes", self.max_enqueued_bytes, 0, 2**62)
@@ -72,10 +74,12 @@ class Limits:
             checks.check_seconds(name, getattr(self, name), zero=True)
 
     def as_native(self) -> dict[str, int]:
-        """By the names of csrc/gateway/limits.h, with times in milliseconds."""
+        """By the names of csrc/gateway/limits.h, with times in milliseconds: those that are not at their defaults."""
         values: dict[str, int] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if value == field.default:
+                continue
             # A time above 0 must not become 0, which means "none".
             seconds = isinstance(field.default, float)
             values[field.name] = (max(1, round(value * 1000)) if value > 0 else 0) if seconds else value

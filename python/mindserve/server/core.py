@@ -27,10 +27,11 @@ class Server:
     Its methods may be called from any thread.
 
     Args:
+        signals: tells it of SIGINT and SIGTERM.
         on_stopped: called when it has stopped, for whatever reason, from the thread that stopped it.
     """
 
-    def __init__(self, on_stopped: Callable[[Server], None]) -> None:
+    def __init__(self, signals: SignalWatch, on_stopped: Callable[[Server], None]) -> None:
         self._on_stopped = on_stopped
         core = native.load()
         core.set_log_level(logs.configure_master())
@@ -38,13 +39,14 @@ class Server:
         self._native = core
         self._gateway: Gateway = core.Gateway()
         self._supervisor = Supervisor(self._gateway)
-        self._signals = SignalWatch(lambda number: self._supervisor.call(lambda: self._on_signal(number)))
+        self._signals = signals
         self._lock = threading.Lock()
         self._listening = False
         self._drain_timeout = Limits().drain_timeout
         self._declared: set[str] = set()
         self._stopping = False
         self._stopped = threading.Event()
+        signals.begin(self._on_signal)
 
     @property
     def stopping(self) -> bool:
@@ -91,7 +93,7 @@ class Server:
         try:
             self._shut_down()
         finally:
-            self._signals.restore()
+            self._signals.end()
             self._on_stopped(self)
             self._stopped.set()
 
@@ -150,7 +152,7 @@ class Server:
         _log.info("the server has stopped")
 
     def _on_signal(self, number: int) -> None:
-        """The supervisor's thread: a signal has come."""
+        """The signal watch's thread: a signal has come."""
         with self._lock:
             first, self._stopping = not self._stopping, True
         if first:

@@ -2,66 +2,119 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from mindserve import logs
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_log = logs.get_logger("server")
 
 
 class SignalWatch:
-    """Tells a server of SIGINT and SIGTERM, and when it has stopped, lets the main thread have them as before.
+    """Tells the server that runs of SIGINT and SIGTERM; lives as long as the process.
 
-    Handlers belong to the main thread: installed from another, there are none, and the signals do what they did. The
-    handler itself only hands the signal on. When the server has stopped because of one, and the main thread still runs
-    the user's code, `deliver` brings it there: SIGINT as ``KeyboardInterrupt``, SIGTERM as ``SystemExit(0)``, or the
-    handler that was there before.
+    Handlers belong to the main thread: until `install` has been called there, the signals do what they did. A signal is
+    heard of through a socket that Python's own handler writes to (``signal.set_wakeup_fd``), since what is written in
+    Python runs only when the main thread comes to it: late in a long native call, and perhaps never while it waits for
+    the other threads at the end of the start script.
+
+    When a server has stopped because of a signal, and the main thread still runs the user's code, `deliver` brings it
+    there: to the handler that was there before (``KeyboardInterrupt`` for SIGINT), or as ``SystemExit(0)`` for SIGTERM.
     """
 
-    def __init__(self, on_signal: Callable[[int], None]) -> None:
-        self._on_signal: Callable[[int], None] | None = on_signal
+    def __init__(self) -> None:
+        self._on_signal: Callable[[int], None] | None = None
         self._previous: dict[int, Any] = {}
-        # A child made by os.fork has the handlers but no server.
-        self._pid = os.getpid()
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._thread: threading.Thread | None = None
+
+    def begin(self, on_signal: Callable[[int], None]) -> None:
+        """From now on ``on_signal`` is called for each signal, from a thread of this object's."""
+        self._on_signal = on_signal
 
     def install(self) -> None:
         """Takes the signals over, if called from the main thread and not done before."""
         if threading.current_thread() is not threading.main_thread() or self._previous:
             return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._listen, name="mindserve-signals", daemon=True)
+            self._thread.start()
+            # A child made by os.fork has the handlers but no server; its signals must not be taken for this process's.
+            os.register_at_fork(after_in_child=self._give_back)
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
+        before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        if before != -1:
+            signal.set_wakeup_fd(before)  # An event loop's; then the handler has to do.
+
+    def end(self) -> None:
+        """The server has stopped: gives the signals back. From another thread than the main: at the next signal."""
+        self._on_signal = None
+        if threading.current_thread() is threading.main_thread():
+            self._give_back()
 
     def deliver(self, number: int) -> None:
-        """From any thread: gives the main thread, if it still runs, the signal that ended the server."""
+        """The server has stopped because of a signal: gives it to the main thread, if it still runs."""
         self._on_signal = None
         main = threading.main_thread()
         if self._previous and main.is_alive() and main.ident is not None:
             signal.pthread_kill(main.ident, number)
 
-    def restore(self) -> None:
-        """Gives the signals back to those who had them. From another thread than the main: at the next signal."""
-        self._on_signal = None
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number, previous in self._previous.items():
-            # Someone may have taken it since; then it is theirs.
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous.clear()
+    def _listen(self) -> None:
+        while True:
+            for number in self._read.recv(64):
+                on_signal = self._on_signal
+                # Other signals come too, if they have handlers in Python.
+                if on_signal is None or number not in _SIGNALS:
+                    continue
+                try:
+                    on_signal(number)
+                except Exception:
+                    _log.exception("a fault in handling a signal")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        on_signal = self._on_signal
-        if on_signal is not None and os.getpid() == self._pid:
-            on_signal(number)
+        """The main thread has come to the signal."""
+        if self._on_signal is not None:
+            if not self._owns_wakeup():
+                with contextlib.suppress(BlockingIOError):
+                    self._write.send(bytes((number,)))
             return
         if not threading.main_thread().is_alive():
             return  # The interpreter is ending already.
         previous = self._previous.get(number)
-        self.restore()
+        self._give_back()
         if callable(previous):
             previous(number, frame)
         elif previous != signal.SIG_IGN:
-            raise SystemExit(0) if os.getpid() == self._pid else SystemExit(128 + number)
+            raise SystemExit(0)
+
+    def _owns_wakeup(self) -> bool:
+        """Whether the interpreter writes to this object's socket; only an exchange tells. Main thread."""
+        ours = self._write.fileno()
+        current = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        if current != ours:
+            signal.set_wakeup_fd(current)
+        return current == ours
+
+    def _give_back(self) -> None:
+        """Main thread, or the only one of a new child."""
+        self._on_signal = None
+        previous, self._previous = self._previous, {}
+        if not previous:
+            return
+        for number, handler in previous.items():
+            # Someone may have taken it since; then it is theirs.
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        current = signal.set_wakeup_fd(-1)
+        if current != self._write.fileno():
+            signal.set_wakeup_fd(current)

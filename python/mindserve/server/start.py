@@ -11,6 +11,7 @@ from mindserve import checks, logs
 from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_configs
 from mindserve.errors import ConfigError, later
 from mindserve.server.core import Server
+from mindserve.server.signals import SignalWatch
 from mindserve.tls import SSLConfig
 
 _DEFAULT_MAX_MSG_MB_SIZE = Limits().max_msg_mb_size
@@ -115,7 +116,7 @@ class _Current:
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._max_enqueued_requests: int | None = None
-        self._watching = False
+        self._signals: SignalWatch | None = None
 
     def get(self) -> Server:
         """The server that runs; a new one if there is none."""
@@ -124,11 +125,11 @@ class _Current:
         if server is not None and server.stopping:
             server.wait_stopped()
         with self._lock:
-            if self._server is None or self._server.stopping:
-                self._server = Server(self._forget)
-            if not self._watching:
-                self._watching = True
+            if self._signals is None:
+                self._signals = SignalWatch()
                 threading.Thread(target=self._watch_main_thread, name="mindserve-main-watch", daemon=True).start()
+            if self._server is None or self._server.stopping:
+                self._server = Server(self._signals, self._forget)
             return self._server
 
     def stop(self) -> None:

@@ -99,10 +99,6 @@ class Supervisor:
         """Ends the workers at once. Returns at once; see `join`."""
         self._post(self._kill)
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Has the supervisor's thread call ``function``. Async-signal-safe as far as a Python signal handler goes."""
-        self._post(function)
-
     def join(self) -> None:
         """Waits until, after `stop`, no worker is left and the thread has ended."""
         self._thread.join()
@@ -357,6 +353,8 @@ class Supervisor:
             if slot.process is None:
                 del self._slots[key]
                 continue
+            # First, so that the gateway does not take its end for a death.
+            self._gateway.detach_worker(slot.process.number)
             slot.process.signal(signal.SIGTERM)
             slot.kill_at = time.monotonic() + _TERMINATE_TIMEOUT
 
