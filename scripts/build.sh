@@ -6,8 +6,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 scripts/setup.sh
 
 TREE=build/python
-STAMP="$TREE/.installed"
-fingerprint() { cat pyproject.toml scripts/build.sh "$VENV/.setup" | cksum; }
+STAMP="$VENV/.installed"
+fingerprint() { cat pyproject.toml scripts/build.sh | cksum; }
 
 if [[ ! -f "$TREE/build.ninja" || ! -f "$STAMP" || "$(cat "$STAMP")" != "$(fingerprint)" ]]; then
   say "Building and installing mindserve (editable; the first time takes minutes)"

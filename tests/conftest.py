@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -175,9 +176,6 @@ def wait_gone(pids: list[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             descriptor = os.pidfd_open(pid)
             try:
-                os.set_blocking(descriptor, True)
-                import select
-
                 assert select.select([descriptor], [], [], 60)[0], f"process {pid} is still there"
             finally:
                 os.close(descriptor)

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import pathlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +22,15 @@ from mindserve.proto import PREDICT, messages
 ROOT = PACKAGE.parent
 T = TypeVar("T")
 
-TYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
+TYPES = (
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float16", "float32", "float64"),
+)
+    ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
+)
 
 # What a servable_config.py may begin with: `method` makes a stage function a method of the same name.
-PREAMBLE = '''
+PREAMBLE = """
 import inspect
 import numpy as np
 from mindserve.server import register
@@ -51,7 +55,7 @@ def method(inputs=None, outputs_count=1, **options):
 
 def throw(error):
     raise error
-'''
+"""
 
 
 def onnx_models() -> Any:
@@ -220,13 +224,11 @@ def same(actual: Any, expected: Any) -> bool:
     if isinstance(expected, str | bytes):
         return type(actual) is type(expected) and actual == expected
     if isinstance(expected, np.ndarray) and expected.dtype == object:
-        return isinstance(actual, np.ndarray) and actual.shape == expected.shape and actual.tolist() == expected.tolist()
+        return (
+            isinstance(actual, np.ndarray) and actual.shape == expected.shape and actual.tolist() == expected.tolist()
+        )
     expected = np.asarray(expected)
     expected = expected.astype(expected.dtype.newbyteorder("="))
     if isinstance(actual, np.ndarray) == (expected.shape == ()):
         return False
     return actual.dtype == expected.dtype and actual.shape == expected.shape and actual.tobytes() == expected.tobytes()
-
-
-def python() -> str:
-    return sys.executable

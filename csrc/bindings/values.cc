@@ -99,6 +99,7 @@ Values::Values(std::shared_ptr<Graveyard> graveyard) : graveyard_(std::move(grav
   from_dlpack_ = numpy.attr("from_dlpack");
   generic_ = numpy.attr("generic");
   array_type_ = numpy.attr("ndarray");
+  for (const DTypeInfo& info : kDTypes) dtypes_.emplace_back(info.numpy.empty() ? "O" : std::string(info.numpy));
 }
 
 py::object Values::ToPython(const Tensor& tensor, bool copy) const {
@@ -114,19 +115,12 @@ py::object Values::ToPython(const Tensor& tensor, bool copy) const {
     const auto dims = tensor.shape().dims();
     py::tuple shape(dims.size());
     for (size_t i = 0; i < dims.size(); ++i) shape[i] = dims[i];
-    const py::object array = asarray_(list, py::arg("dtype") = py::dtype("O")).attr("reshape")(shape);
+    const py::object array =
+        asarray_(list, py::arg("dtype") = dtypes_[static_cast<size_t>(tensor.dtype())]).attr("reshape")(shape);
     array.attr("setflags")(py::arg("write") = false);
     return array;
   }
-  // pybind11 wants to know numpy's own numbers of types only through py::dtype; made once for each of ours.
-  static const std::vector<py::dtype>* const dtypes = [] {
-    auto* made = new std::vector<py::dtype>;
-    for (const DTypeInfo& info : kDTypes) {
-      made->push_back(info.numpy.empty() ? py::dtype("O") : py::dtype(std::string(info.numpy)));
-    }
-    return made;
-  }();
-  const py::dtype& dtype = (*dtypes)[static_cast<size_t>(tensor.dtype())];
+  const py::dtype& dtype = dtypes_[static_cast<size_t>(tensor.dtype())];
   const auto dims = tensor.shape().dims();
   std::vector<py::ssize_t> shape(dims.begin(), dims.end());
   if (copy) {

@@ -1,6 +1,7 @@
 // Tensors to Python values and back. Everything here holds the GIL.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <memory>
@@ -56,6 +57,7 @@ class Values {
   pybind11::object from_dlpack_;
   pybind11::object generic_;
   pybind11::object array_type_;
+  std::vector<pybind11::dtype> dtypes_;  // by DType; objects for text
 };
 
 }  // namespace mindserve::bindings

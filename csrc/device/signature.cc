@@ -8,7 +8,7 @@ namespace mindserve::device {
 namespace {
 
 Status Refused(size_t index, const std::string& what) {
-  return {Code::kInvalidArgument, "Given model input " + std::to_string(index + 1) + " " + what};
+  return {Code::kInvalidArgument, "Given model input " + std::to_string(index) + " " + what};
 }
 
 // Sizes are bytes, or elements for string and bytes.

@@ -8,7 +8,7 @@
 
 namespace mindserve::device {
 
-// Checks input `index` (0-based; texts count from 1) of one instance against `spec`, from which the batch dimension has
+// Checks input `index` (0-based, also in the texts) of one instance against `spec`, from which the batch dimension has
 // been taken where there is one. Static shape: type and byte size only, so that (1, 2) feeds (2,). Dynamic: rank and
 // every fixed dimension. INVALID_ARGUMENT with the texts that MindSpore Serving's users match on:
 //   "Given model input 1 data type kMSI_Int32 not match the data type kMSI_Float32 defined in model"

@@ -1,5 +1,5 @@
-// The call seam: between HTTP/2 gRPC on one side and the services on the other. A call is a stream of messages each way; a
-// unary call is the case of one. Everything of a call happens on the I/O thread that owns its connection.
+// The call seam: between HTTP/2 gRPC on one side and the services on the other. A call is a stream of messages each
+// way; a unary call is the case of one. Everything of a call happens on the I/O thread that owns its connection.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ class ReplyLender {
   virtual void Return(std::span<const std::byte> bytes) = 0;
 };
 
-// Bytes to send. Its own, or lent; lent ones go back when the part is destroyed, which the transport does once they are sent
-// or the call is gone.
+// Bytes to send. Its own, or lent; lent ones go back when the part is destroyed, which the transport does once they are
+// sent or the call is gone.
 class ReplyPart {
  public:
   explicit ReplyPart(std::string own) : own_(std::move(own)) {}
@@ -74,20 +74,20 @@ class Call {
 
   // Sends a message. Never fails: a call that is gone drops it.
   virtual void Send(Reply reply) = 0;
-  // Ends the call: OK, or an error. The first time counts. What the handler still holds it may free at once; the handler
-  // itself is destroyed by the transport later, never from within this.
+  // Ends the call: OK, or an error. The first time counts. What the handler still holds it may free at once; the
+  // handler itself is destroyed by the transport later, never from within this.
   virtual void Finish(Status status, Metadata trailing = {}) = 0;
 };
 
-// The service's side of a call. Destroyed when the call is over, however it ended; a handler that has work elsewhere then gives
-// it up.
+// The service's side of a call. Destroyed when the call is over, however it ended; a handler that has work elsewhere
+// then gives it up.
 class CallHandler {
  public:
   virtual ~CallHandler() = default;
   virtual void OnMessage(Message message) = 0;  // takes it over
   virtual void OnHalfClose() = 0;               // the client sends no more
-  // The client cancelled, the connection is lost, or the deadline has passed (the transport then answers DEADLINE_EXCEEDED by
-  // itself). Call::Send and Finish have no effect any more. Not called after Finish.
+  // The client cancelled, the connection is lost, or the deadline has passed (the transport then answers
+  // DEADLINE_EXCEEDED by itself). Call::Send and Finish have no effect any more. Not called after Finish.
   virtual void OnCancel() = 0;
 };
 
@@ -95,7 +95,8 @@ class CallHandler {
 class Service {
  public:
   virtual ~Service() = default;
-  // Whether a client may send more than one message; if not, the transport sees to it that OnHalfClose follows exactly one.
+  // Whether a client may send more than one message; if not, the transport sees to it that OnHalfClose follows exactly
+  // one.
   virtual bool client_streaming() const { return false; }
   virtual std::unique_ptr<CallHandler> Start(Call& call) = 0;
 };

@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <fstream>
 #include <latch>
 #include <map>
 #include <mutex>
@@ -20,12 +20,20 @@ namespace {
 size_t MachineMemory() {
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page = sysconf(_SC_PAGESIZE);
-  return pages > 0 && page > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(page) : size_t{4} << 30;
+  size_t memory = pages > 0 && page > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(page) : size_t{4} << 30;
+  // A container may have less. "max" there, which is no number, means that it has not.
+  size_t allowed = 0;
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> allowed && allowed > 0) memory = std::min(memory, allowed);
+  return memory;
 }
 
-size_t DefaultMaxEnqueuedBytes() { return std::min(MachineMemory() / 4, size_t{4} << 30); }
+size_t DefaultMaxEnqueuedBytes() {
+  return std::min(MachineMemory() / 4, size_t{4} << 30);
+}
 
-int DefaultIoThreads() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 4); }
+int DefaultIoThreads() {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 4);
+}
 
 Status CheckLimits(const Limits& limits) {
   if (limits.max_msg_mb_size < 1 || limits.max_msg_mb_size > 512) {
@@ -93,8 +101,8 @@ Gateway::State::~State() {
     listeners.clear();
     sockets.clear();
   });
-  // The threads still call worker_fault until each has ended.
-  threads.clear();
+  // The first one last: the others post to it until they have ended.
+  while (!threads.empty()) threads.pop_back();
 }
 
 // On the first I/O thread.
@@ -168,7 +176,7 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   }
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
-                                                                      : DefaultMaxEnqueuedBytes());
+                                                                     : DefaultMaxEnqueuedBytes());
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
   State& state = *state_;
   state.OnFirst([&] {
@@ -186,7 +194,9 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   return addresses;
 }
 
-void Gateway::SetMaxEnqueuedRequests(size_t n) { state_->shared.admission.SetMaxRequests(n); }
+void Gateway::SetMaxEnqueuedRequests(size_t n) {
+  state_->shared.admission.SetMaxRequests(n);
+}
 
 Status Gateway::AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::milliseconds timeout) {
   State& state = *state_;

@@ -34,41 +34,45 @@ struct WorkerSpec {
   std::vector<std::string> methods;  // in the order of their numbers on the link
 };
 
-// Thread-safe: the master's Python threads call it. No method is called from an I/O thread.
+// Thread-safe: the master's Python threads call it. No method is called from an I/O thread. All but GetStats and
+// SetMaxEnqueuedRequests wait until the I/O threads have taken the change in, so that it holds when they return; a
+// caller must not hold a lock that the log sink takes (Python's).
 class Gateway {
  public:
   static Result<std::unique_ptr<Gateway>> Create(const GatewayOptions& options);
   ~Gateway();  // stops at once
 
-  // What Predict knows besides live workers: a servable that was started answers UNAVAILABLE while it has no worker, one that
-  // never was answers with the text "servable is not available". Health follows the same.
+  // What Predict knows besides live workers: a servable that was started answers UNAVAILABLE while it has no worker,
+  // one that never was answers with the text "servable is not available". Health follows the same.
   void DeclareServable(const std::string& name);
   void RemoveServable(const std::string& name);
 
-  // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already listening.
+  // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
+  // listening.
   Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits);
 
-  // Max enqueued requests may be changed while running.
+  // Max enqueued requests may be changed while listening; Listen sets it from its limits.
   void SetMaxEnqueuedRequests(size_t n);
 
-  // The worker at the other end of `socket` is ready: shakes hands (blocking, up to `timeout`), then routes to it until the
-  // socket's end-of-file or DetachWorker.
+  // The worker at the other end of `socket` is ready: shakes hands (blocking, up to `timeout`), then routes to it until
+  // the socket's end-of-file or DetachWorker.
   Status AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::milliseconds timeout);
   // No new requests for this worker; what it holds goes on. No-op for one that is gone.
   void DrainWorker(uint64_t id);
-  // The worker is dead or is to be forgotten: what it holds is answered UNAVAILABLE.
+  // The worker is dead or is to be forgotten: what it holds is sent to another worker of its version, if there is one
+  // and limits allow another attempt, or is answered UNAVAILABLE.
   void DetachWorker(uint64_t id);
 
-  // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes. Workers stay attached. May be
-  // followed by Listen.
+  // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes. Workers stay attached.
+  // May be followed by Listen.
   void StopListening(std::chrono::milliseconds grace);
 
   struct Stats {
-    uint64_t requests = 0;
-    uint64_t replies = 0;
-    uint64_t errors = 0;
-    uint64_t connections = 0;
-    uint64_t in_flight = 0;
+    uint64_t requests = 0;     // gRPC calls begun, of every service
+    uint64_t replies = 0;      // that ended OK
+    uint64_t errors = 0;       // that ended otherwise, or were cancelled
+    uint64_t connections = 0;  // open now
+    uint64_t in_flight = 0;    // Predict requests held now, as max_enqueued_requests counts them
   };
   Stats GetStats() const;
 

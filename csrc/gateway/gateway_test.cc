@@ -51,7 +51,7 @@ TEST_F(ListenTest, SeveralListenersAtOnce) {
     TestClient client(address);
     EXPECT_TRUE(Works(client)) << address.ToString();
   }
-  struct stat info {};
+  struct stat info{};
   ASSERT_EQ(::stat(file.address.path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   gateway_->StopListening(seconds(20));

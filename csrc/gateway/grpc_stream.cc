@@ -11,7 +11,7 @@ namespace mindserve::gateway {
 namespace {
 
 // Texts of the codes: a header's value that is never copied.
-constexpr const char* kCodes[kCodeCount] = {"0", "1", "2",  "3",  "4",  "5",  "6",  "7", "8",
+constexpr const char* kCodes[kCodeCount] = {"0", "1",  "2",  "3",  "4",  "5",  "6",  "7", "8",
                                             "9", "10", "11", "12", "13", "14", "15", "16"};
 
 // Header fields of the end of a call. The encoded texts live in `texts` until the fields are submitted.
@@ -66,8 +66,12 @@ void GrpcStream::Close() {
   service_ = nullptr;
 }
 
-uint64_t GrpcStream::client() const { return connection_->number(); }
-const net::Peer& GrpcStream::peer() const { return connection_->peer(); }
+uint64_t GrpcStream::client() const {
+  return connection_->number();
+}
+const net::Peer& GrpcStream::peer() const {
+  return connection_->peer();
+}
 
 void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
@@ -85,7 +89,8 @@ void GrpcStream::OnHeadersEnd() {
   }
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
   service_ = found->second.get();
-  reader_.emplace(context_.memory, context_.limits.max_msg_mb_size << 20, head_.encoding());
+  reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
+                  head_.encoding());
   handler_ = service_->Start(*this);
 }
 
@@ -117,7 +122,9 @@ void GrpcStream::OnHalfClose() {
   handler_->OnHalfClose();
 }
 
-TimePoint GrpcStream::waiting_since() const { return finished_ || half_closed_ ? kNever : last_data_; }
+TimePoint GrpcStream::waiting_since() const {
+  return finished_ || half_closed_ ? kNever : last_data_;
+}
 
 void GrpcStream::Send(Reply reply) {
   if (finished_) return;
@@ -157,7 +164,9 @@ void GrpcStream::Abort(Status status, Metadata trailing) {
   if (handler_) handler_->OnCancel();
 }
 
-void GrpcStream::OnTimer() { Abort({Code::kDeadlineExceeded, "the call's deadline has passed"}); }
+void GrpcStream::OnTimer() {
+  Abort({Code::kDeadlineExceeded, "the call's deadline has passed"});
+}
 
 void GrpcStream::SubmitHttpError(int status) {
   finished_ = responded_ = true;

@@ -1,5 +1,5 @@
-// The texts of gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): timeouts, percent-encoded
-// messages, base64 metadata, content types.
+// The texts of gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): timeouts,
+// percent-encoded messages, base64 metadata, content types.
 #pragma once
 
 #include <chrono>
@@ -29,6 +29,8 @@ inline constexpr const char* kRetryPushbackMs = "100";
 
 // Whether a header field of this (lower-case) name can be metadata: not a pseudo-header, not HTTP's own, not grpc-*.
 bool IsMetadataKey(std::string_view name);
-inline bool IsBinaryKey(std::string_view name) { return name.ends_with("-bin"); }
+inline bool IsBinaryKey(std::string_view name) {
+  return name.ends_with("-bin");
+}
 
 }  // namespace mindserve::gateway

@@ -19,7 +19,9 @@ TEST(TimeoutTest, EachUnit) {
   EXPECT_GT(*ParseTimeout("99999999M"), 1000000h);
 }
 
-TEST(TimeoutTest, MoreThanTheClockHoldsIsCut) { EXPECT_EQ(ParseTimeout("99999999H"), 1'000'000h); }
+TEST(TimeoutTest, MoreThanTheClockHoldsIsCut) {
+  EXPECT_EQ(ParseTimeout("99999999H"), 1'000'000h);
+}
 
 TEST(TimeoutTest, AnythingElseIsRefused) {
   for (const char* text : {"", "S", "1", "123456789S", "-1S", "1.5S", " 1S", "1s", "1h", "1 S", "0x1S"}) {

@@ -80,8 +80,12 @@ wire::ServingStatus Health::Get(std::string_view service) const {
   return alive ? wire::ServingStatus::kServing : wire::ServingStatus::kNotServing;
 }
 
-std::unique_ptr<CallHandler> HealthCheckService::Start(Call& call) { return std::make_unique<CheckCall>(health_, call); }
+std::unique_ptr<CallHandler> HealthCheckService::Start(Call& call) {
+  return std::make_unique<CheckCall>(health_, call);
+}
 
-std::unique_ptr<CallHandler> HealthWatchService::Start(Call& call) { return std::make_unique<WatchCall>(health_, call); }
+std::unique_ptr<CallHandler> HealthWatchService::Start(Call& call) {
+  return std::make_unique<WatchCall>(health_, call);
+}
 
 }  // namespace mindserve::gateway

@@ -134,9 +134,9 @@ struct Http2Connection::Callbacks {
 
   static ssize_t DataFrameSize(nghttp2_session*, uint8_t, int32_t, int32_t connection_window, int32_t stream_window,
                                uint32_t max_frame, void*) {
-    return static_cast<ssize_t>(std::min({static_cast<size_t>(std::max(connection_window, 0)),
-                                          static_cast<size_t>(std::max(stream_window, 0)),
-                                          static_cast<size_t>(max_frame), kMaxDataFrame}));
+    return static_cast<ssize_t>(
+        std::min({static_cast<size_t>(std::max(connection_window, 0)), static_cast<size_t>(std::max(stream_window, 0)),
+                  static_cast<size_t>(max_frame), kMaxDataFrame}));
   }
 };
 
@@ -213,7 +213,8 @@ bool Http2Connection::Feed(std::span<const std::byte> bytes) {
       nghttp2_session_mem_recv(session_.get(), reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   if (n == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
     constexpr std::byte kTlsHandshake{0x16};
-    Fail(bytes.front() == kTlsHandshake ? "a TLS client on a port without TLS" : "no HTTP/2 client: its preface is wrong");
+    Fail(bytes.front() == kTlsHandshake ? "a TLS client on a port without TLS"
+                                        : "no HTTP/2 client: its preface is wrong");
     return false;
   }
   if (n < 0) {
@@ -423,8 +424,8 @@ void Http2Connection::OnTimer() {
   for (const auto& stream : streams_) {
     sending = sending || stream->pending() > 0;
     if (const TimePoint since = stream->waiting_since(); since != kNever && over(since, limits.body_idle_timeout)) {
-      stream->Abort({Code::kCancelled, "the request's body did not go on within " +
-                                           text("body_idle_timeout", limits.body_idle_timeout)});
+      stream->Abort({Code::kCancelled,
+                     "the request's body did not go on within " + text("body_idle_timeout", limits.body_idle_timeout)});
     }
   }
   if (sending && over(last_written_, limits.body_idle_timeout)) {

@@ -18,8 +18,8 @@
 
 namespace mindserve::gateway {
 
-// Belongs to an I/O thread, which flushes it at the end of a round if it is on the context's dirty list, and destroys it
-// once it is closed.
+// Belongs to an I/O thread, which flushes it at the end of a round if it is on the context's dirty list, and destroys
+// it once it is closed.
 class Http2Connection final : private TimerNode {
  public:
   Http2Connection(ThreadContext& context, std::unique_ptr<net::Transport> transport);
@@ -43,6 +43,7 @@ class Http2Connection final : private TimerNode {
   // For streams.
   nghttp2_session* session() { return session_.get(); }
   void Touch();  // there is something to write
+  PartialBytes& partial_bytes() { return partial_bytes_; }
   void SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> fields);
 
   static void SetCallbacks(nghttp2_session_callbacks* callbacks);
@@ -71,17 +72,18 @@ class Http2Connection final : private TimerNode {
   const uint64_t number_;
   std::shared_ptr<const Http2Settings> settings_;  // the session's callbacks; shared as the context says
   Http2Owned<nghttp2_session> session_;
+  PartialBytes partial_bytes_;
   std::vector<std::unique_ptr<GrpcStream>> streams_;
   Output output_;
   RateLimit resets_;
 
   TimePoint accepted_;
-  TimePoint last_active_;   // something came, or a call ended
-  TimePoint last_written_;  // the socket took something, or there was nothing for it
+  TimePoint last_active_;            // something came, or a call ended
+  TimePoint last_written_;           // the socket took something, or there was nothing for it
   TimePoint header_since_ = kNever;  // a block of header fields is coming since then
   size_t header_bytes_ = 0;          // that came meanwhile
-  bool started_ = false;      // the transport's handshake is done
-  bool established_ = false;  // the client's preface and SETTINGS came
+  bool started_ = false;             // the transport's handshake is done
+  bool established_ = false;         // the client's preface and SETTINGS came
   bool dirty_ = false;
   bool write_blocked_ = false;
   bool read_paused_ = false;

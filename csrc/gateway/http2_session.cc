@@ -12,7 +12,8 @@ Http2Settings::Http2Settings() {
   option.reset(made_option);
   nghttp2_option_set_no_closed_streams(option.get(), 1);
 #ifdef MINDSERVE_NGHTTP2_RESET_RATE_LIMIT
-  // The connection counts resets itself, the same with every nghttp2; nghttp2's own default would forbid ordinary cancellation.
+  // The connection counts resets itself, the same with every nghttp2; nghttp2's own default would forbid ordinary
+  // cancellation.
   constexpr uint64_t kUnlimited = std::numeric_limits<uint32_t>::max();
   nghttp2_option_set_stream_reset_rate_limit(option.get(), kUnlimited, kUnlimited);
 #endif
@@ -49,7 +50,11 @@ nghttp2_nv Make(std::string_view name, std::string_view value, int flags) {
 nghttp2_nv StaticField(const char* name, const char* value) {
   return Make(name, value, NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE);
 }
-nghttp2_nv Field(const char* name, std::string_view value) { return Make(name, value, NGHTTP2_NV_FLAG_NO_COPY_NAME); }
-nghttp2_nv Field(std::string_view name, std::string_view value) { return Make(name, value, NGHTTP2_NV_FLAG_NONE); }
+nghttp2_nv Field(const char* name, std::string_view value) {
+  return Make(name, value, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+}
+nghttp2_nv Field(std::string_view name, std::string_view value) {
+  return Make(name, value, NGHTTP2_NV_FLAG_NONE);
+}
 
 }  // namespace mindserve::gateway

@@ -19,7 +19,9 @@ namespace {
 using std::chrono::milliseconds;
 using testing::HasSubstr;
 
-int Number(Code code) { return static_cast<int>(code); }
+int Number(Code code) {
+  return static_cast<int>(code);
+}
 
 class Http2Test : public GatewayTest {
  protected:
@@ -144,8 +146,7 @@ TEST_F(Http2Test, CompressionThatIsNotOfferedIsRefused) {
   TestClient client(Listen());
   const auto& unnamed = client.Wait(client.Start(kPredictPath, Framed(Gzip(Add()), true)));
   EXPECT_EQ(unnamed.grpc_status(), Number(Code::kInternal));
-  const auto& unknown =
-      client.Wait(client.Start(kPredictPath, Framed(Add(), true), true, {{"grpc-encoding", "zstd"}}));
+  const auto& unknown = client.Wait(client.Start(kPredictPath, Framed(Add(), true), true, {{"grpc-encoding", "zstd"}}));
   EXPECT_EQ(unknown.grpc_status(), Number(Code::kUnimplemented));
   EXPECT_THAT(unknown.grpc_message(), HasSubstr("zstd"));
   EXPECT_EQ(unknown.trailers.at("grpc-accept-encoding"), "identity,gzip");
@@ -164,8 +165,7 @@ TEST_F(Http2Test, AMessageOverTheLimitIsRefusedBeforeItComes) {
 
   const std::string bomb = Gzip(std::string(50 << 20, '\0'));
   ASSERT_LT(bomb.size(), 100'000u);
-  const auto& inflated =
-      client.Wait(client.Start(kPredictPath, Framed(bomb, true), true, {{"grpc-encoding", "gzip"}}));
+  const auto& inflated = client.Wait(client.Start(kPredictPath, Framed(bomb, true), true, {{"grpc-encoding", "gzip"}}));
   EXPECT_EQ(inflated.grpc_status(), Number(Code::kResourceExhausted));
   EXPECT_THAT(inflated.grpc_message(), HasSubstr("max_msg_mb_size 1"));
   EXPECT_EQ(Sum(client.Call(kPredictPath, Add())), 3);
@@ -174,7 +174,9 @@ TEST_F(Http2Test, AMessageOverTheLimitIsRefusedBeforeItComes) {
 TEST_F(Http2Test, BrokenFramingIsInternal) {
   TestWorker worker(*gateway_, 1, "add");
   TestClient client(Listen());
-  const auto code = [&](const std::string& body) { return client.Wait(client.Start(kPredictPath, body)).grpc_status(); };
+  const auto code = [&](const std::string& body) {
+    return client.Wait(client.Start(kPredictPath, body)).grpc_status();
+  };
   EXPECT_EQ(code(""), Number(Code::kInternal));
   EXPECT_EQ(code(std::string(3, '\0')), Number(Code::kInternal));
   EXPECT_EQ(code(Framed(Add()).substr(0, 20)), Number(Code::kInternal));
@@ -224,7 +226,8 @@ TEST_F(Http2Test, AFloodOfPingsOrSettingsEndsItsConnectionAlone) {
     UniqueFd fd = ConnectTo(address);
     std::string flood = preface + settings;
     for (int i = 0; i < 10'000; ++i) flood += frame;
-    (void)::send(fd.get(), flood.data(), flood.size(), MSG_NOSIGNAL);  // fails if the server is done with it before the end
+    (void)::send(fd.get(), flood.data(), flood.size(),
+                 MSG_NOSIGNAL);  // fails if the server is done with it before the end
     ReadAll(fd.get());
     EXPECT_EQ(Sum(client.Call(kPredictPath, Add())), 3);
   }

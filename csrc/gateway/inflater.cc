@@ -64,6 +64,8 @@ Status Inflater::End() const {
   return Status::Ok();
 }
 
-std::span<const std::byte> Inflater::output() const { return {state_->output.data(), state_->size}; }
+std::span<const std::byte> Inflater::output() const {
+  return {state_->output.data(), state_->size};
+}
 
 }  // namespace mindserve::gateway

@@ -1,4 +1,5 @@
-// The limits that concern the gateway. Their names are those of docs/limits.md, the options, the error texts and the metrics.
+// The limits that concern the gateway. Their names are those of docs/limits.md, the options, the error texts and the
+// metrics.
 #pragma once
 
 #include <chrono>

@@ -20,7 +20,12 @@ bool MessageReader::Fail(Status status, bool retry) {
   message_.reset();
   inflater_.reset();
   inflated_ = {};
+  EndPartial();
   return false;
+}
+
+void MessageReader::EndPartial() {
+  partial_.bytes -= std::exchange(counted_, 0);
 }
 
 bool MessageReader::Begin() {
@@ -32,6 +37,16 @@ bool MessageReader::Begin() {
                                       ", expected 0 or 1"});
   }
   if (length_ > max_bytes_) return Fail(TooLarge(max_bytes_));
+  const size_t share = memory_.admission().max_bytes() / 4;
+  if (partial_.bytes > 0 && partial_.bytes + length_ > share) {
+    return Fail({Code::kResourceExhausted,
+                 "messages that this connection has begun take more than a quarter of "
+                 "max_enqueued_bytes " +
+                     std::to_string(memory_.admission().max_bytes())},
+                true);
+  }
+  counted_ = length_;
+  partial_.bytes += counted_;
   if (byte(0) == 1) {
     if (encoding_ == Encoding::kNone || encoding_ == Encoding::kIdentity) {
       return Fail({Code::kInternal, "a message is flagged as compressed, but grpc-encoding names no compression"});
@@ -47,6 +62,7 @@ bool MessageReader::Begin() {
 
 bool MessageReader::Complete(std::optional<Message>* message) {
   prefix_size_ = 0;
+  EndPartial();
   if (inflater_) {
     if (Status status = inflater_->End(); !status.ok()) return Fail(std::move(status));
     message_ = memory_.Allocate(inflater_->output().size());

@@ -16,19 +16,28 @@ namespace mindserve::gateway {
 // grpc-encoding of a request.
 enum class Encoding : uint8_t { kNone, kIdentity, kGzip };
 
+// Bytes of the messages that a connection has begun and not completed. A client that sends slowly, or not at all, must
+// not take what others need: it may hold a quarter of max_enqueued_bytes in this way, or one message. Outlives its
+// readers.
+struct PartialBytes {
+  size_t bytes = 0;
+};
+
 class MessageReader {
  public:
   // `max_bytes` of a message, compressed or not.
-  MessageReader(RequestMemory& memory, size_t max_bytes, Encoding encoding)
-      : memory_(memory), max_bytes_(max_bytes), encoding_(encoding) {}
+  MessageReader(RequestMemory& memory, PartialBytes& partial, size_t max_bytes, Encoding encoding)
+      : memory_(memory), partial_(partial), max_bytes_(max_bytes), encoding_(encoding) {}
+  MessageReader(const MessageReader&) = delete;
+  ~MessageReader() { EndPartial(); }
 
   struct Error {
     Status status;
     bool retry = false;  // it may work later
   };
 
-  // Takes bytes from the front of `data`, up to the end of a message. True if `message` then holds one; false with an error
-  // if error() says so, else everything was taken and there is no message yet.
+  // Takes bytes from the front of `data`, up to the end of a message. True if `message` then holds one; false with an
+  // error if error() says so, else everything was taken and there is no message yet.
   bool Feed(std::span<const std::byte>* data, std::optional<Message>* message);
   const Error& error() const { return error_; }
 
@@ -38,10 +47,13 @@ class MessageReader {
  private:
   bool Fail(Status status, bool retry = false);
   bool Begin();
+  void EndPartial();
   bool Complete(std::optional<Message>* message);
 
   static constexpr size_t kPrefix = 5;
   RequestMemory& memory_;
+  PartialBytes& partial_;
+  size_t counted_ = 0;  // in partial_
   size_t max_bytes_;
   Encoding encoding_;
   std::array<std::byte, kPrefix> prefix_{};

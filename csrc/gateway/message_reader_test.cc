@@ -29,7 +29,8 @@ class MessageReaderTest : public testing::Test {
 
   // Feeds `body` in pieces of `step`; the messages that came out, and the error in the end.
   std::vector<std::string> Read(const std::string& body, Encoding encoding, size_t step) {
-    MessageReader reader(*memory_, kMax, encoding);
+    PartialBytes partial;
+    MessageReader reader(*memory_, partial, kMax, encoding);
     std::vector<std::string> messages;
     error_ = {};
     for (size_t at = 0; at < body.size(); at += step) {
@@ -124,6 +125,31 @@ TEST_F(MessageReaderTest, MemoryThatIsTakenMayBeFreeLater) {
   Read(Framed(Gzip("eleven byte"), true), Encoding::kGzip, 100);
   EXPECT_TRUE(error_.retry);
   EXPECT_EQ(Read(Framed("ten bytes!"), Encoding::kNone, 100).size(), 1u);
+}
+
+TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
+  admission_.SetMaxBytes(400);
+  PartialBytes partial;
+  const auto begin = [&](MessageReader& reader, size_t size) {
+    const std::string prefix = Framed(std::string(size, 'x')).substr(0, 5);
+    auto data = std::as_bytes(std::span<const char>(prefix));
+    std::optional<Message> message;
+    EXPECT_FALSE(reader.Feed(&data, &message));
+    return reader.error().status.ok();
+  };
+  {
+    MessageReader one(*memory_, partial, kMax, Encoding::kNone);
+    MessageReader two(*memory_, partial, kMax, Encoding::kNone);
+    MessageReader three(*memory_, partial, kMax, Encoding::kNone);
+    EXPECT_TRUE(begin(one, 60));
+    EXPECT_FALSE(begin(two, 41));
+    EXPECT_TRUE(two.error().retry);
+    EXPECT_TRUE(begin(three, 40));
+    EXPECT_EQ(partial.bytes, 100u);
+  }
+  EXPECT_EQ(partial.bytes, 0u);
+  MessageReader alone(*memory_, partial, kMax, Encoding::kNone);
+  EXPECT_TRUE(begin(alone, 300)) << "one message may be larger than the share";
 }
 
 }  // namespace

@@ -70,7 +70,8 @@ void Output::Compact() {
   constexpr size_t kWaste = 256 * 1024;
   constexpr size_t kWasteSegments = 1024;
   const auto first = segments_.begin() + static_cast<ptrdiff_t>(first_);
-  const auto copied = std::find_if(first, segments_.end(), [](const Segment& s) { return s.place == nullptr && s.size; });
+  const auto copied =
+      std::find_if(first, segments_.end(), [](const Segment& s) { return s.place == nullptr && s.size; });
   const size_t waste = copied == segments_.end() ? buffer_.size() : copied->offset;
   if (waste < kWaste && first_ < kWasteSegments) return;
   buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<ptrdiff_t>(waste));

@@ -7,7 +7,9 @@
 namespace mindserve::gateway {
 namespace {
 
-std::span<const std::byte> Bytes(const std::string& text) { return std::as_bytes(std::span<const char>(text)); }
+std::span<const std::byte> Bytes(const std::string& text) {
+  return std::as_bytes(std::span<const char>(text));
+}
 
 class Lender final : public ReplyLender {
  public:

@@ -35,7 +35,8 @@ class PeerCount {
     std::string peer_;
   };
 
-  // `address` as in net::Peer. Nothing if there are `max_all` connections, or `max_per_peer` of its host (0: any number).
+  // `address` as in net::Peer. Nothing if there are `max_all` connections, or `max_per_peer` of its host (0: any
+  // number).
   std::optional<Place> Enter(std::string_view address, size_t max_all, size_t max_per_peer);
   size_t size() const;
 

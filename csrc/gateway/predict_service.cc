@@ -64,7 +64,9 @@ class PredictCall final : public CallHandler, public WorkerCallListener {
   size_t missing_ = 0;  // parts without an answer
 };
 
-std::unique_ptr<CallHandler> PredictService::Start(Call& call) { return std::make_unique<PredictCall>(*this, call); }
+std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
+  return std::make_unique<PredictCall>(*this, call);
+}
 
 void PredictCall::OnHalfClose() {
   wire::Route& route = service_.route_;
@@ -78,13 +80,13 @@ void PredictCall::OnHalfClose() {
   std::vector<Router::Target>& targets = service_.targets_;
   switch (service_.router_.Find(route.servable, route.method, route.version, shares, &targets)) {
     case Router::Outcome::kNoServable:
-      return AnswerError(wire::ErrorCode::kServableUnavailable,
-                         "Request " + Describe(route.servable, route.method, route.version) +
-                             ", servable is not available");
+      return AnswerError(
+          wire::ErrorCode::kServableUnavailable,
+          "Request " + Describe(route.servable, route.method, route.version) + ", servable is not available");
     case Router::Outcome::kNoMethod:
-      return AnswerError(wire::ErrorCode::kInvalidInput, "Request " +
-                                                             Describe(route.servable, route.method, route.version) +
-                                                             ", method is not available");
+      return AnswerError(
+          wire::ErrorCode::kInvalidInput,
+          "Request " + Describe(route.servable, route.method, route.version) + ", method is not available");
     case Router::Outcome::kNoWorker:
       return Fail({Code::kUnavailable, "Request " + Describe(route.servable, route.method, route.version) +
                                            ", no worker of the servable is running: it is starting, or was stopped"});
@@ -98,10 +100,10 @@ void PredictCall::OnHalfClose() {
   }
   Ticket ticket = Ticket::Take(service_.admission_);
   if (!ticket) {
-    return Fail({Code::kResourceExhausted, "enqueued requests count exceeds the limit " +
-                                               std::to_string(service_.admission_.max_requests()) +
-                                               " (max_enqueued_requests)"},
-                {{kRetryPushbackKey, kRetryPushbackMs}});
+    return Fail(
+        {Code::kResourceExhausted, "enqueued requests count exceeds the limit " +
+                                       std::to_string(service_.admission_.max_requests()) + " (max_enqueued_requests)"},
+        {{kRetryPushbackKey, kRetryPushbackMs}});
   }
 
   servable_ = route.servable;
@@ -136,7 +138,8 @@ void PredictCall::OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors
   if (!request_) return;
   Part& part = parts_[tag];
   if (!ends) {
-    return Fail({Code::kInternal, "servable '" + std::string(servable_) + "': its worker answered with a stream of messages"});
+    return Fail(
+        {Code::kInternal, "servable '" + std::string(servable_) + "': its worker answered with a stream of messages"});
   }
   part.waiting = false;
   part.has_errors = has_errors;
@@ -176,11 +179,11 @@ void PredictCall::OnWorkerLost(uint32_t tag) {
       service_.router_.Find(servable_, method_, version_, 1, &targets) == Router::Outcome::kFound) {
     return Send(tag, targets.front());
   }
-  Fail({Code::kUnavailable, "servable '" + std::string(servable_) + "': the worker that held this request died" +
-                                (part.attempts > 1 ? ", at attempt " + std::to_string(part.attempts) +
-                                                         " of max_attempts " +
-                                                         std::to_string(service_.limits_.max_attempts)
-                                                   : std::string())});
+  Fail({Code::kUnavailable,
+        "servable '" + std::string(servable_) + "': the worker that held this request died" +
+            (part.attempts > 1 ? ", at attempt " + std::to_string(part.attempts) + " of max_attempts " +
+                                     std::to_string(service_.limits_.max_attempts)
+                               : std::string())});
 }
 
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {

@@ -18,7 +18,9 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pair;
 
-int Number(Code code) { return static_cast<int>(code); }
+int Number(Code code) {
+  return static_cast<int>(code);
+}
 
 class PredictTest : public GatewayTest {
  protected:
@@ -438,7 +440,8 @@ TEST_F(PredictOnTwoThreadsTest, WorkersDieUnderLoadAndEveryCallIsAnswered) {
     threads.emplace_back([&] {
       TestClient client(address);
       for (int i = 0; i < 200; ++i) {
-        const auto& response = client.Call(kPredictPath, PredictRequest("add", "add", 0, {{1, 2}, {3, 4}, {5, 6}, {7, 8}}));
+        const auto& response =
+            client.Call(kPredictPath, PredictRequest("add", "add", 0, {{1, 2}, {3, 4}, {5, 6}, {7, 8}}));
         // Twice in a row on a dying worker is possible, and answered as such.
         if (response.grpc_status() == 0) {
           EXPECT_THAT(Reply(response).sums, ElementsAre(3, 7, 11, 15));

@@ -49,7 +49,8 @@ TEST(RequestHeadTest, ErrorsOfEachKind) {
 
 TEST(RequestHeadTest, TheLimitCountsAsHttp2Does) {
   EXPECT_TRUE(Head({{"abc", "de"}}, 37).status().ok());
-  const RequestHead head = Head({{"abc", "de"}, {"x", ""}, {":method", "POST"}, {"content-type", "application/grpc"}}, 36);
+  const RequestHead head =
+      Head({{"abc", "de"}, {"x", ""}, {":method", "POST"}, {"content-type", "application/grpc"}}, 36);
   EXPECT_EQ(head.status().code(), Code::kResourceExhausted);
   EXPECT_EQ(head.http_error(), 0) << "the answer is still one of gRPC";
   EXPECT_TRUE(head.metadata().empty());

@@ -8,9 +8,13 @@ size_t Router::Version::Routable() const {
   return static_cast<size_t>(std::ranges::count_if(workers, [](const auto& worker) { return worker->routable(); }));
 }
 
-void Router::Declare(const std::string& servable) { servables_.try_emplace(servable); }
+void Router::Declare(const std::string& servable) {
+  servables_.try_emplace(servable);
+}
 
-void Router::Remove(const std::string& servable) { servables_.erase(servable); }
+void Router::Remove(const std::string& servable) {
+  servables_.erase(servable);
+}
 
 void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
   const WorkerSpec& spec = worker->spec();
@@ -72,9 +76,8 @@ Router::Outcome Router::Find(std::string_view servable, std::string_view method,
 
 bool Router::Alive(std::string_view servable) const {
   const auto found = servables_.find(servable);
-  return found != servables_.end() && std::ranges::any_of(found->second, [](const auto& version) {
-           return version.second.Routable() > 0;
-         });
+  return found != servables_.end() &&
+         std::ranges::any_of(found->second, [](const auto& version) { return version.second.Routable() > 0; });
 }
 
 }  // namespace mindserve::gateway

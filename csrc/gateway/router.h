@@ -27,8 +27,8 @@ class Router {
     uint16_t method = 0;
   };
   enum class Outcome : uint8_t { kFound, kNoServable, kNoMethod, kNoWorker };
-  // Who can answer: up to `count` workers of one version, the least loaded first, those of equal load in turn. Version 0: the
-  // newest that has a worker.
+  // Who can answer: up to `count` workers of one version, the least loaded first, those of equal load in turn. Version
+  // 0: the newest that has a worker.
   Outcome Find(std::string_view servable, std::string_view method, uint64_t version, size_t count,
                std::vector<Target>* targets);
   // How many workers could answer.

@@ -168,9 +168,12 @@ TestClient::TestClient(UniqueFd socket, uint32_t stream_window) : socket_(std::m
 TestClient::~TestClient() = default;
 
 int32_t TestClient::Start(std::string_view path, std::string body, bool ends, const Fields& more) {
-  Fields fields = {{":method", "POST"},      {":scheme", "http"},
-                   {":path", std::string(path)}, {":authority", "test"},
-                   {"te", "trailers"},       {"content-type", "application/grpc"},
+  Fields fields = {{":method", "POST"},
+                   {":scheme", "http"},
+                   {":path", std::string(path)},
+                   {":authority", "test"},
+                   {"te", "trailers"},
+                   {"content-type", "application/grpc"},
                    {"user-agent", "mindserve-test"}};
   fields.insert(fields.end(), more.begin(), more.end());
   return StartRaw(fields, std::move(body), ends);
@@ -201,7 +204,9 @@ void TestClient::Reset(int32_t stream) {
   nghttp2_submit_rst_stream(session_.get(), NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
 }
 
-void TestClient::Ping() { nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, nullptr); }
+void TestClient::Ping() {
+  nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, nullptr);
+}
 
 void TestClient::Flush() {
   for (;;) {

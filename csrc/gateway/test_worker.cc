@@ -61,7 +61,9 @@ TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servabl
   EXPECT_TRUE(attached.ok()) << attached.ToString();
 }
 
-TestWorker::~TestWorker() { Die(); }
+TestWorker::~TestWorker() {
+  Die();
+}
 
 void TestWorker::Die() {
   if (!thread_.joinable()) return;

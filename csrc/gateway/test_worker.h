@@ -19,12 +19,10 @@ namespace mindserve::gateway {
 class TestWorker {
  public:
   // Its methods, in this order:
-  //   add     y = x1 + x2, float32 of any shape, each instance for itself; an instance without x2 is an error of its own
-  //   hold    as add, but not before Resume
-  //   end     ends the call with FAILED_PRECONDITION "this is the end"
-  //   die     closes the link without an answer
-  //   rogue   answers a call that it does not hold
-  //   big     one bytes tensor of as many MiB as x1's first element says
+  //   add     y = x1 + x2, float32 of any shape, each instance for itself; an instance without x2 is an error of its
+  //   own hold    as add, but not before Resume end     ends the call with FAILED_PRECONDITION "this is the end" die
+  //   closes the link without an answer rogue   answers a call that it does not hold big     one bytes tensor of as
+  //   many MiB as x1's first element says
   static const std::vector<std::string>& Methods();
 
   // Attaches itself to the gateway.

@@ -4,7 +4,8 @@
 
 namespace mindserve::gateway {
 
-ThreadContext::ThreadContext(net::EventLoop& its_loop, RequestMemory& its_memory) : loop(its_loop), memory(its_memory) {}
+ThreadContext::ThreadContext(net::EventLoop& its_loop, RequestMemory& its_memory)
+    : loop(its_loop), memory(its_memory) {}
 ThreadContext::~ThreadContext() = default;
 
 }  // namespace mindserve::gateway

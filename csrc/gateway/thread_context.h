@@ -25,9 +25,7 @@ class Http2Connection;
 // Counted by one thread, read by any.
 class Counter {
  public:
-  void Add(uint64_t n = 1) {
-    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-  }
+  void Add(uint64_t n = 1) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
   void Set(uint64_t n) { value_.store(n, std::memory_order_relaxed); }
   uint64_t value() const { return value_.load(std::memory_order_relaxed); }
 
@@ -82,7 +80,7 @@ struct ThreadContext {
   uint64_t next_client = 1;
 
   std::vector<std::byte> read_buffer = std::vector<std::byte>(256 * 1024);
-  std::vector<Http2Connection*> dirty;   // have something to write, or are to be closed, at the end of the round
+  std::vector<Http2Connection*> dirty;  // have something to write, or are to be closed, at the end of the round
   std::vector<std::unique_ptr<GrpcStream>> spare_streams;
 };
 

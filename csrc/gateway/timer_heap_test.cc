@@ -12,7 +12,9 @@ namespace {
 
 using std::chrono::nanoseconds;
 
-TimePoint At(int64_t ns) { return TimePoint(nanoseconds(ns)); }
+TimePoint At(int64_t ns) {
+  return TimePoint(nanoseconds(ns));
+}
 
 struct Node final : TimerNode {
   void OnTimer() override { fired(); }

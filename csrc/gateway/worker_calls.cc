@@ -10,7 +10,9 @@ int WorkerEnd::MethodIndex(std::string_view method) const {
   return found == spec_.methods.end() ? -1 : static_cast<int>(found - spec_.methods.begin());
 }
 
-void WorkerCalls::Add(std::shared_ptr<WorkerEnd> worker) { workers_.push_back(std::move(worker)); }
+void WorkerCalls::Add(std::shared_ptr<WorkerEnd> worker) {
+  workers_.push_back(std::move(worker));
+}
 
 void WorkerCalls::Remove(const std::shared_ptr<WorkerEnd>& gone) {
   const std::shared_ptr<WorkerEnd> worker = gone;  // the caller's may be one of those that are cleared
@@ -103,7 +105,8 @@ void WorkerCalls::Take(const std::shared_ptr<WorkerEnd>& worker, const link::Wor
   const bool ends = frame.type == link::FrameType::kEnd ||
                     (frame.type == link::FrameType::kReply && (frame.flags & link::kEnds) != 0);
   if (entry == nullptr || entry->worker != worker) {
-    return Fault(*worker, {Code::kInternal, "a frame for call " + std::to_string(frame.call) + ", which it does not hold"});
+    return Fault(*worker,
+                 {Code::kInternal, "a frame for call " + std::to_string(frame.call) + ", which it does not hold"});
   }
   if (entry->ended && frame.type != link::FrameType::kRelease) {
     return Fault(*worker, {Code::kInternal, "another answer to call " + std::to_string(frame.call)});

@@ -17,8 +17,8 @@
 
 namespace mindserve::gateway {
 
-// An I/O thread's end of one worker. Shared by the thread's list of workers, the calls that the worker holds, and the reply
-// parts lent by it that are not yet sent: the lane has to live as long as each of them.
+// An I/O thread's end of one worker. Shared by the thread's list of workers, the calls that the worker holds, and the
+// reply parts lent by it that are not yet sent: the lane has to live as long as each of them.
 class WorkerEnd final : public ReplyLender {
  public:
   WorkerEnd(WorkerSpec spec, std::unique_ptr<link::Lane> lane) : spec_(std::move(spec)), lane_(std::move(lane)) {}
@@ -76,8 +76,8 @@ class WorkerCalls {
   };
   // Sends the first and last message of a call. Returns its number. `listener` is told until Cancel.
   uint64_t Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
-                const std::shared_ptr<Request>& request, TimePoint deadline, uint64_t client, WorkerCallListener& listener,
-                uint32_t tag);
+                const std::shared_ptr<Request>& request, TimePoint deadline, uint64_t client,
+                WorkerCallListener& listener, uint32_t tag);
   // The listener is told no more, and the worker is to give the call up. No-op for one that has ended.
   void Cancel(uint64_t call);
 

@@ -27,7 +27,7 @@ TEST_F(EngineFailureTest, AnInstanceFailsAlone) {
   Settle();
   EXPECT_THAT(request.values(0), ElementsAre(4, 6));
   EXPECT_EQ(request.status(1),
-            Status(Code::kInvalidArgument, "Given model input 1 size 12 not match the size 8 defined in model"));
+            Status(Code::kInvalidArgument, "Given model input 0 size 12 not match the size 8 defined in model"));
   EXPECT_THAT(request.values(2), ElementsAre(8, 10));
 }
 

@@ -134,12 +134,12 @@ TEST_F(ModelStageTest, InstancesThatDoNotFitAreRefused) {
   const auto stage = Create(AddModelOf({-1, 2}));
   Tensors inputs = {Pair(1, 2), Floats({3}, {1, 2, 3})};
   EXPECT_EQ(stage->Admit(inputs),
-            Status(Code::kInvalidArgument, "Given model input 2 size 12 not match the size 8 defined in model"));
+            Status(Code::kInvalidArgument, "Given model input 1 size 12 not match the size 8 defined in model"));
   const auto dynamic = Create(AddModelOf({-1, -1, 2}));
   inputs = {Floats({3, 2}, std::vector<float>(6)), Floats({2}, {1, 2})};
   EXPECT_EQ(
       dynamic->Admit(inputs),
-      Status(Code::kInvalidArgument, "Given model input 2 shape (2,) not match the shape (-1, 2) defined in model"));
+      Status(Code::kInvalidArgument, "Given model input 1 shape (2,) not match the shape (-1, 2) defined in model"));
 }
 
 TEST_F(ModelStageTest, WarmUpRunsOnZeros) {

@@ -37,7 +37,9 @@ class Server:
         core.set_log_level(logs.configure_master())
         core.set_log_sink(logs.native_sink)
         self._native = core
-        self._gateway: Gateway = core.Gateway()
+        # Only this and the supervisor hold the gateway: its threads must end with the server, not whenever its last
+        # reference goes, which could be in a thread that is being torn down with the interpreter.
+        self._gateway_or_none: Gateway | None = core.Gateway()
         self._supervisor = Supervisor(self._gateway)
         self._signals = signals
         self._lock = threading.Lock()
@@ -47,6 +49,12 @@ class Server:
         self._stopping = False
         self._stopped = threading.Event()
         signals.begin(self._on_signal)
+
+    @property
+    def _gateway(self) -> Gateway:
+        if self._gateway_or_none is None:
+            raise StartError("the server has been stopped")
+        return self._gateway_or_none
 
     @property
     def stopping(self) -> bool:
@@ -78,10 +86,6 @@ class Server:
     def set_max_enqueued_requests(self, count: int) -> None:
         """See `mindserve.server.master.context.set_max_enqueued_requests`."""
         self._gateway.set_max_enqueued_requests(count)
-
-    def worker_pids(self) -> list[int]:
-        """The process ids of the workers that run now."""
-        return list(self._supervisor.pids().values())
 
     def stop(self) -> None:
         """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
@@ -148,6 +152,7 @@ class Server:
         finally:
             self._supervisor.stop()
             self._supervisor.join()
+            self._gateway_or_none = None
             self._native.set_log_sink(None)
         _log.info("the server has stopped")
 

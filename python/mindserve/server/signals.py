@@ -72,14 +72,17 @@ class SignalWatch:
     def _listen(self) -> None:
         while True:
             for number in self._read.recv(64):
-                on_signal = self._on_signal
-                # Other signals come too, if they have handlers in Python.
-                if on_signal is None or number not in _SIGNALS:
-                    continue
-                try:
-                    on_signal(number)
-                except Exception:
-                    _log.exception("a fault in handling a signal")
+                self._tell(number)
+
+    def _tell(self, number: int) -> None:
+        on_signal = self._on_signal
+        # Other signals come too, if they have handlers in Python.
+        if on_signal is None or number not in _SIGNALS:
+            return
+        try:
+            on_signal(number)
+        except Exception:
+            _log.exception("a fault in handling a signal")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """The main thread has come to the signal."""

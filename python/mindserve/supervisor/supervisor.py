@@ -68,7 +68,7 @@ class Supervisor:
     called from any thread.
 
     Args:
-        gateway: is told of workers that become ready, and of those that are gone.
+        gateway: is told of workers that become ready, and of those that are gone; let go of by the end of `join`.
     """
 
     def __init__(self, gateway: Gateway) -> None:
@@ -76,6 +76,7 @@ class Supervisor:
         self._slots: dict[tuple[str, int, int], _Slot] = {}
         self._next_number = 1
         self._stopping = False
+        self._attaching: list[threading.Thread] = []
         self._calls: collections.deque[Callable[[], None]] = collections.deque()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -128,6 +129,10 @@ class Supervisor:
             while self._calls:
                 self._guarded(self._calls.popleft())
             self._guarded(self._on_time)
+        # Their workers are gone, and with them what they wait for.
+        for thread in self._attaching:
+            thread.join()
+        del self._gateway
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
@@ -245,9 +250,12 @@ class Supervisor:
             process.deadline = time.monotonic() + _TERMINATE_TIMEOUT
         elif (link := process.take_link()) is not None:
             # A handshake may wait; the watch over the others must not.
-            threading.Thread(
+            self._attaching = [thread for thread in self._attaching if thread.is_alive()]
+            thread = threading.Thread(
                 target=self._attach, args=(slot, process, link, event.methods), name="mindserve-attach", daemon=True
-            ).start()
+            )
+            self._attaching.append(thread)
+            thread.start()
 
     def _attach(self, slot: _Slot, process: WorkerProcess, link: int, methods: Sequence[str]) -> None:
         """Thread of its own: hands the worker's link to the gateway."""

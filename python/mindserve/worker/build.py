@@ -148,7 +148,8 @@ class _MethodBuilder:
             kind, number = "model", self._model(method, stage, stage.target)
         else:
             kind, number = "function", self._function(stage.target, stage.batch_size)
-        return kind, number, _pairs(stage.inputs), stage.outputs_count, stage.tag
+        tag = f"{stage.tag} Failed" if stage.tag else ""
+        return kind, number, _pairs(stage.inputs), stage.outputs_count, tag
 
     def _model(self, method: Method, stage: Stage, model: Model) -> int:
         number = self._models.get(model)
