@@ -27,7 +27,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: requests a second, CPU microseconds a request over all of the server's processes, p50 in microseconds."""
+    """One run: requests a second, CPU microseconds a request over all processes of the server, p50 in microseconds."""
 
     rate: float
     cpu_us: float

@@ -1,7 +1,7 @@
 """Measure MindServe against a server that does nothing, within one run: ``make bench``.
 
-Every round runs each server in turn, so that a noisy neighbour disturbs all of them; the table shows medians over the rounds and
-the ratio to the do-nothing server. CPU counts user and system time of all of a server's processes.
+Every round runs each server in turn, so that a noisy neighbour disturbs all of them; the table shows medians over the
+rounds and the ratio to the do-nothing server. CPU counts user and system time of all of a server's processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Running:
 def started(name: str, command: list[str], address: str | None, cwd: Path) -> Iterator[Running]:
     """A server process; without ``address`` it prints the one it has chosen. Ended by SIGTERM."""
     log = (cwd / f"{name}.log").open("w+")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE if address is None else log, stderr=log, cwd=cwd, text=True)
+    output = subprocess.PIPE if address is None else log
+    process = subprocess.Popen(command, stdout=output, stderr=log, cwd=cwd, text=True)
     try:
         if address is None:
             assert process.stdout is not None

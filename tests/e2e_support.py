@@ -26,8 +26,6 @@ TYPES = (
     *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
     *("float16", "float32", "float64"),
 )
-    ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
-)
 
 # What a servable_config.py may begin with: `method` makes a stage function a method of the same name.
 PREAMBLE = """

@@ -243,14 +243,16 @@ std::pair<UniqueFd, UniqueFd> TcpPair(bool small_buffers) {
   return {std::move(client), std::move(server)};
 }
 
-Identity MakeAuthority(const std::string& name) {
+Identity MakeAuthority(const std::string& name, CertificateVersion version) {
   const SslPtr<EVP_PKEY> key(EVP_RSA_gen(2048));
   const SslPtr<X509> certificate = NewCertificate(key.get(), name, Validity::kNow);
-  X509_set_version(certificate.get(), X509_VERSION_3);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate.get()));
-  X509_EXTENSION* constraints = X509V3_EXT_conf_nid(nullptr, nullptr, NID_basic_constraints, "critical,CA:TRUE");
-  Check(constraints != nullptr && X509_add_ext(certificate.get(), constraints, -1) == 1, "basicConstraints");
-  X509_EXTENSION_free(constraints);
+  if (version == CertificateVersion::k3) {
+    X509_set_version(certificate.get(), X509_VERSION_3);
+    X509_EXTENSION* constraints = X509V3_EXT_conf_nid(nullptr, nullptr, NID_basic_constraints, "critical,CA:TRUE");
+    Check(constraints != nullptr && X509_add_ext(certificate.get(), constraints, -1) == 1, "basicConstraints");
+    X509_EXTENSION_free(constraints);
+  }
   Check(X509_sign(certificate.get(), key.get(), EVP_sha256()) > 0, "X509_sign");
   return Write(certificate.get(), key.get());
 }

@@ -129,8 +129,10 @@ struct Identity {
 
 enum class Validity { kNow, kExpired };
 
-// A certificate of its own with basicConstraints CA:TRUE, as `openssl req -x509` makes it.
-Identity MakeAuthority(const std::string& name);
+enum class CertificateVersion { k1, k3 };
+
+// A certificate of its own; of version 3 with basicConstraints CA:TRUE, as `openssl req -x509` makes it.
+Identity MakeAuthority(const std::string& name, CertificateVersion version = CertificateVersion::k3);
 // X.509 v1 with the name in CN only, as `openssl x509 -req` without extensions makes it.
 Identity Issue(const Identity& authority, const std::string& name, Validity validity = Validity::kNow);
 

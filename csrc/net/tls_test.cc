@@ -1,14 +1,11 @@
 #include "net/tls.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -19,6 +16,7 @@
 #include <vector>
 
 #include "net/test_support.h"
+#include "net/test_tls_client.h"
 #include "net/tls_context.h"
 #include "net/transport.h"
 
@@ -26,6 +24,7 @@ namespace mindserve::net {
 namespace {
 
 using ::testing::AnyOf;
+using testing::CertificateVersion;
 using ::testing::HasSubstr;
 using testing::Identity;
 using testing::Issue;
@@ -38,127 +37,9 @@ using testing::Serve;
 using ::testing::StartsWith;
 using testing::TcpPair;
 using testing::TemporaryDirectory;
+using testing::TlsClient;
+using testing::TlsClientOptions;
 using testing::Validity;
-
-struct ClientOptions {
-  std::string authority;        // that the server's certificate must chain to
-  Identity identity;            // empty: no certificate
-  std::string alpn = "\x02h2";  // as on the wire; empty: none
-  int max_version = 0;          // 0: any
-};
-
-// A TLS client on a socket, by OpenSSL, that blocks.
-class Client {
- public:
-  Client(UniqueFd socket, const ClientOptions& options)
-      : socket_(std::move(socket)), context_(SSL_CTX_new(TLS_client_method())) {
-    SSL_CTX* context = context_.get();
-    if (options.max_version != 0) SSL_CTX_set_max_proto_version(context, options.max_version);
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
-    X509_STORE_add_cert(SSL_CTX_get_cert_store(context), Certificate(options.authority).get());
-    if (!options.identity.certificate.empty()) {
-      SSL_CTX_use_certificate(context, Certificate(options.identity.certificate).get());
-      const SslPtr<BIO> bio(BIO_new_mem_buf(options.identity.key.data(), -1));
-      const SslPtr<EVP_PKEY> key(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
-      SSL_CTX_use_PrivateKey(context, key.get());
-    }
-    ssl_.reset(SSL_new(context));
-    if (!options.alpn.empty()) {
-      SSL_set_alpn_protos(ssl_.get(), reinterpret_cast<const unsigned char*>(options.alpn.data()),
-                          static_cast<unsigned>(options.alpn.size()));
-    }
-    SSL_set_fd(ssl_.get(), socket_.get());
-  }
-
-  // "" or what OpenSSL says of the handshake, and of the server's verdict after it.
-  std::string Connect() {
-    ERR_clear_error();
-    if (SSL_connect(ssl_.get()) != 1) return TakeSslError("failed");
-    return "";
-  }
-
-  // Reads until the end, and says what was wrong with it ("" for a proper goodbye).
-  std::string ReadToEnd(std::string* all) {
-    char buffer[4096];
-    for (;;) {
-      ERR_clear_error();
-      const int n = SSL_read(ssl_.get(), buffer, sizeof buffer);
-      if (n > 0) {
-        all->append(buffer, static_cast<size_t>(n));
-        continue;
-      }
-      const int error = SSL_get_error(ssl_.get(), n);
-      return error == SSL_ERROR_ZERO_RETURN ? "" : TakeSslError("connection lost");
-    }
-  }
-
-  // Sends and receives at once, changing the keys on the way (TLS 1.3). Returns what came until the server's goodbye.
-  std::string Exchange(const std::string& text) {
-    ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
-    std::string received;
-    std::vector<char> buffer(20000);
-    size_t sent = 0;
-    size_t next_key = text.size() / 4;
-    for (;;) {
-      short wanted = 0;
-      ERR_clear_error();
-      if (sent >= next_key && next_key < text.size() && SSL_version(ssl_.get()) == TLS1_3_VERSION) {
-        SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_REQUESTED);
-        next_key += text.size() / 4;
-      }
-      if (sent < text.size()) {
-        SSL_set_mode(ssl_.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-        const int n = SSL_write(ssl_.get(), text.data() + sent, static_cast<int>(text.size() - sent));
-        if (n > 0) {
-          sent += static_cast<size_t>(n);
-          continue;
-        }
-        wanted |= Wanted(n);
-      }
-      ERR_clear_error();
-      const int n = SSL_read(ssl_.get(), buffer.data(), static_cast<int>(buffer.size()));
-      if (n > 0) {
-        received.append(buffer.data(), static_cast<size_t>(n));
-        continue;
-      }
-      if (SSL_get_error(ssl_.get(), n) == SSL_ERROR_ZERO_RETURN) return received;
-      wanted |= Wanted(n);
-      if (wanted == 0) return "failed: " + TakeSslError("connection lost");
-      pollfd waiting{socket_.get(), wanted, 0};
-      ::poll(&waiting, 1, -1);
-    }
-  }
-
-  bool Write(const std::string& text) {
-    return SSL_write(ssl_.get(), text.data(), static_cast<int>(text.size())) == static_cast<int>(text.size());
-  }
-
-  void SayGoodbye() { SSL_shutdown(ssl_.get()); }
-
-  SSL* ssl() { return ssl_.get(); }
-  int fd() const { return socket_.get(); }
-
- private:
-  static SslPtr<X509> Certificate(const std::string& text) {
-    const SslPtr<BIO> bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
-    return SslPtr<X509>(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
-  }
-
-  short Wanted(int returned) const {
-    switch (SSL_get_error(ssl_.get(), returned)) {
-      case SSL_ERROR_WANT_READ:
-        return POLLIN;
-      case SSL_ERROR_WANT_WRITE:
-        return POLLOUT;
-      default:
-        return 0;
-    }
-  }
-
-  UniqueFd socket_;
-  SslPtr<SSL_CTX> context_;
-  SslPtr<SSL> ssl_;
-};
 
 // Made once: keys take a while.
 class TlsTest : public ::testing::Test {
@@ -176,8 +57,8 @@ class TlsTest : public ::testing::Test {
 
   static TlsOptions OneWay() { return {server_->certificate, server_->key, "", false}; }
   static TlsOptions Mutual() { return {server_->certificate, server_->key, authority_->certificate, true}; }
-  static ClientOptions Trusting() { return {.authority = authority_->certificate, .identity = {}}; }
-  static ClientOptions Identified() { return {.authority = authority_->certificate, .identity = *client_}; }
+  static TlsClientOptions Trusting() { return {.authority = authority_->certificate, .identity = {}}; }
+  static TlsClientOptions Identified() { return {.authority = authority_->certificate, .identity = *client_}; }
 
   static std::shared_ptr<const TlsContext> Context(const TlsOptions& options) {
     auto context = TlsContext::Create(options);
@@ -186,10 +67,10 @@ class TlsTest : public ::testing::Test {
   }
 
   // What the server says to a client, which writes what it hears of it to `heard`.
-  static Pumped Meet(const TlsOptions& server_options, const ClientOptions& client_options,
+  static Pumped Meet(const TlsOptions& server_options, const TlsClientOptions& client_options,
                      std::string* heard = nullptr) {
     auto [client_socket, server_socket] = TcpPair();
-    Client client(std::move(client_socket), client_options);
+    TlsClient client(std::move(client_socket), client_options);
     return Serve(std::move(server_socket), Context(server_options), "hello", 0, [&] {
       std::string greeting;
       std::string problem = client.Connect();
@@ -226,7 +107,7 @@ TEST_F(TlsTest, OneWayWithVersion1Certificates) {
 
 TEST_F(TlsTest, MutualTellsTheClientsName) {
   for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
-    ClientOptions options = Identified();
+    TlsClientOptions options = Identified();
     options.max_version = version;
     std::string heard;
     const Pumped pumped = Meet(Mutual(), options, &heard);
@@ -237,7 +118,7 @@ TEST_F(TlsTest, MutualTellsTheClientsName) {
 }
 
 TEST_F(TlsTest, NamesThatNoLogLineCouldShowAreNone) {
-  ClientOptions options = Identified();
+  TlsClientOptions options = Identified();
   options.identity = Issue(*authority_, "evil\nclient");
   const Pumped pumped = Meet(Mutual(), options);
   EXPECT_TRUE(pumped.handshake.ok()) << pumped.handshake.ToString();
@@ -252,9 +133,43 @@ TEST_F(TlsTest, ClientCertificateWithoutVerificationIsNotAskedFor) {
   EXPECT_EQ(pumped.peer.subject, "");
 }
 
+TEST_F(TlsTest, ResumedSessionStillTellsTheClientsName) {
+  const auto context = Context(Mutual());
+  for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
+    SSL_SESSION* session = nullptr;
+    for (const bool resumed : {false, true}) {
+      TlsClientOptions options = Identified();
+      options.max_version = version;
+      options.session = session;
+      auto [client_socket, server_socket] = TcpPair();
+      TlsClient client(std::move(client_socket), options);
+      const Pumped pumped = Serve(std::move(server_socket), context, "hello", 0, [&] {
+        std::string heard;
+        ASSERT_EQ(client.Connect(), "");
+        ASSERT_EQ(client.ReadToEnd(&heard), "");  // the tickets come before the text
+      });
+      EXPECT_EQ(SSL_session_reused(client.ssl()) == 1, resumed);
+      EXPECT_EQ(pumped.peer.subject, "client");
+      if (!resumed) session = SSL_get1_session(client.ssl());
+      client.SayGoodbye();  // a session that was cut off is not resumed
+    }
+    SSL_SESSION_free(session);
+  }
+}
+
+TEST_F(TlsTest, AuthorityOfVersion1Works) {
+  const Identity authority = MakeAuthority("Old root", CertificateVersion::k1);
+  const Identity server = Issue(authority, "localhost");
+  std::string heard;
+  const Pumped pumped = Meet({server.certificate, server.key, authority.certificate, true},
+                             {.authority = authority.certificate, .identity = Issue(authority, "client")}, &heard);
+  EXPECT_EQ(pumped.peer.subject, "client") << pumped.handshake.ToString();
+  EXPECT_EQ(heard, "hello");
+}
+
 TEST_F(TlsTest, ClientWithoutCertificateIsRefused) {
   for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
-    ClientOptions options = Trusting();
+    TlsClientOptions options = Trusting();
     options.max_version = version;
     std::string heard;
     const Pumped pumped = Meet(Mutual(), options, &heard);
@@ -266,7 +181,7 @@ TEST_F(TlsTest, ClientWithoutCertificateIsRefused) {
 
 TEST_F(TlsTest, ClientOfAnotherAuthorityIsRefused) {
   const Identity other = MakeAuthority("Other");
-  ClientOptions options = Identified();
+  TlsClientOptions options = Identified();
   options.identity = Issue(other, "client");
   const Pumped pumped = Meet(Mutual(), options);
   EXPECT_EQ(pumped.handshake.code(), Code::kUnauthenticated);
@@ -275,14 +190,14 @@ TEST_F(TlsTest, ClientOfAnotherAuthorityIsRefused) {
 }
 
 TEST_F(TlsTest, ExpiredClientCertificateIsRefused) {
-  ClientOptions options = Identified();
+  TlsClientOptions options = Identified();
   options.identity = Issue(*authority_, "client", Validity::kExpired);
   const Pumped pumped = Meet(Mutual(), options);
   EXPECT_THAT(pumped.handshake.message(), HasSubstr("the client's certificate is refused: certificate has expired"));
 }
 
 TEST_F(TlsTest, ServerThatTheClientDoesNotTrustHearsWhy) {
-  ClientOptions options = Trusting();
+  TlsClientOptions options = Trusting();
   options.authority = MakeAuthority("Other").certificate;
   const Pumped pumped = Meet(OneWay(), options);
   EXPECT_EQ(pumped.handshake.code(), Code::kUnauthenticated);
@@ -293,7 +208,7 @@ TEST_F(TlsTest, ServerThatTheClientDoesNotTrustHearsWhy) {
 TEST_F(TlsTest, ClientThatDoesNotOfferHttp2IsRefusedWithItsAlert) {
   for (const std::string& alpn : {std::string(), std::string("\x08http/1.1")}) {
     for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
-      ClientOptions options = Trusting();
+      TlsClientOptions options = Trusting();
       options.alpn = alpn;
       options.max_version = version;
       std::string heard;
@@ -306,7 +221,7 @@ TEST_F(TlsTest, ClientThatDoesNotOfferHttp2IsRefusedWithItsAlert) {
 }
 
 TEST_F(TlsTest, OldProtocolsAreRefused) {
-  ClientOptions options = Trusting();
+  TlsClientOptions options = Trusting();
   options.max_version = TLS1_1_VERSION;
   const Pumped pumped = Meet(OneWay(), options);
   EXPECT_EQ(pumped.handshake.code(), Code::kUnauthenticated);
@@ -342,9 +257,9 @@ TEST_F(TlsTest, CarriesMuchBothWaysThroughSmallBuffersAndKeyChanges) {
   const std::string reply = Pattern(1'500'003);
   for (const int version : {TLS1_2_VERSION, TLS1_3_VERSION}) {
     auto [client_socket, server_socket] = TcpPair(/*small_buffers=*/true);
-    ClientOptions options = Trusting();
+    TlsClientOptions options = Trusting();
     options.max_version = version;
-    Client client(std::move(client_socket), options);
+    TlsClient client(std::move(client_socket), options);
     std::string received;
     const Pumped pumped = Serve(std::move(server_socket), Context(OneWay()), reply, request.size(), [&] {
       ASSERT_EQ(client.Connect(), "");
@@ -360,7 +275,7 @@ TEST_F(TlsTest, CarriesMuchBothWaysThroughSmallBuffersAndKeyChanges) {
 TEST_F(TlsTest, WhatCameWithTheHandshakeIsReadable) {
   // The client's last handshake message and its first bytes go out together.
   auto [client_socket, server_socket] = TcpPair();
-  Client client(std::move(client_socket), Trusting());
+  TlsClient client(std::move(client_socket), Trusting());
   const Pumped pumped = Serve(std::move(server_socket), Context(OneWay()), "", 5, [&] {
     const int one = 1;
     ::setsockopt(client.fd(), IPPROTO_TCP, TCP_CORK, &one, sizeof one);
@@ -377,7 +292,7 @@ TEST_F(TlsTest, WhatCameWithTheHandshakeIsReadable) {
 TEST_F(TlsTest, GoodbyeAndAbruptEndAreBothTheEnd) {
   for (const bool polite : {true, false}) {
     auto [client_socket, server_socket] = TcpPair();
-    Client client(std::move(client_socket), Trusting());
+    TlsClient client(std::move(client_socket), Trusting());
     const Pumped pumped = Serve(std::move(server_socket), Context(OneWay()), "", 1000, [&] {
       ASSERT_EQ(client.Connect(), "");
       ASSERT_TRUE(client.Write("hello"));
@@ -393,7 +308,7 @@ TEST_F(TlsTest, GoodbyeAndAbruptEndAreBothTheEnd) {
 
 TEST_F(TlsTest, DamagedRecordIsAnError) {
   auto [client_socket, server_socket] = TcpPair();
-  Client client(std::move(client_socket), Trusting());
+  TlsClient client(std::move(client_socket), Trusting());
   const Pumped pumped = Serve(std::move(server_socket), Context(OneWay()), "", 1000, [&] {
     ASSERT_EQ(client.Connect(), "");
     const std::string record = std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'x');
@@ -406,7 +321,7 @@ TEST_F(TlsTest, DamagedRecordIsAnError) {
 
 TEST_F(TlsTest, SmallPartsGoInOneRecord) {
   auto [client_socket, server_socket] = TcpPair();
-  Client client(std::move(client_socket), Trusting());
+  TlsClient client(std::move(client_socket), Trusting());
   LoopThread server;
   std::unique_ptr<Transport> transport;
   const std::string text = Pattern(300);
@@ -429,7 +344,7 @@ TEST_F(TlsTest, SmallPartsGoInOneRecord) {
 
 TEST_F(TlsTest, UnsentRecordMustBeOfferedAgain) {
   auto [client_socket, server_socket] = TcpPair(/*small_buffers=*/true);
-  Client client(std::move(client_socket), Trusting());
+  TlsClient client(std::move(client_socket), Trusting());
   LoopThread server;
   std::unique_ptr<Transport> transport;
   std::promise<std::string> error;
@@ -453,9 +368,9 @@ TEST_F(TlsTest, UnsentRecordMustBeOfferedAgain) {
 TEST_F(TlsTest, TransportMayBeDestroyedWhenTheHandshakeEnds) {
   for (const bool well : {true, false}) {
     auto [client_socket, server_socket] = TcpPair();
-    ClientOptions options = Trusting();
+    TlsClientOptions options = Trusting();
     if (!well) options.alpn.clear();
-    Client client(std::move(client_socket), options);
+    TlsClient client(std::move(client_socket), options);
     LoopThread server;
     std::unique_ptr<Transport> transport;
     std::promise<bool> done;

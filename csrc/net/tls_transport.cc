@@ -99,6 +99,7 @@ class TlsTransport final : public Transport {
     if (!ssl_ || bio == nullptr) {
       BIO_free(bio);
       ssl_.reset();
+      failure_ = IoResult{IoResult::Kind::kError, 0, "TLS: out of memory"};
       return;
     }
     SSL_set_bio(ssl_.get(), bio, bio);

@@ -25,8 +25,8 @@ class Gateway:
         """Begin to answer.
 
         Args:
-            listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes, "private_key": bytes,
-                "client_ca": bytes, "verify_client": bool}} with PEM texts.
+            listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
+                "private_key": bytes, "client_ca": bytes, "verify_client": bool}} with PEM texts.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
@@ -104,6 +104,6 @@ class Runtime:
     def run_function(self, function: int) -> None:
         """The body of the thread that runs this stage function: returns after `stop`."""
     def serve(self, link_fd: int, timeout: float) -> None:
-        """Shake hands over ``link_fd`` and serve until `stop` or the gateway's end. ``timeout`` of the handshake, seconds."""
+        """Shake hands over ``link_fd``, within ``timeout`` seconds, and serve until `stop` or the gateway's end."""
     def stop(self) -> None:
-        """Make `serve` and every `run_function` return. Any thread; async-signal-unsafe."""
+        """Make `serve` and every `run_function` return. Any thread, but no signal handler."""
