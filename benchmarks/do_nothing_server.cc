@@ -1,6 +1,6 @@
-// A gRPC server that does nothing: reads each request's whole body, answers a constant. What nghttp2 and the kernel cost, and
-// so the ceiling for any gRPC server on this machine. One thread, epoll, the gateway's windows and buffer sizes, one read and
-// one write a connection and round.
+// A gRPC server that does nothing: reads each request's whole body, answers a constant. What nghttp2 and the kernel
+// cost, and so the ceiling for any gRPC server on this machine. One thread, epoll, the gateway's windows and buffer
+// sizes, one read and one write a connection and round.
 //
 //   do_nothing_server <address> <reply bytes>     address: a port on 127.0.0.1, 0 for any, or unix:PATH
 //
@@ -24,7 +24,7 @@
 
 namespace {
 
-constexpr int kStreamWindow = 1 << 20;
+constexpr int kStreamWindow = 4 << 20;
 constexpr int kConnectionWindow = 64 << 20;
 constexpr size_t kReadBuffer = 256 * 1024;
 
@@ -82,7 +82,8 @@ bool Flush(Connection& connection) {
       connection.out.append(reinterpret_cast<const char*>(data), static_cast<size_t>(size));
     }
     if (connection.out.empty()) return true;
-    const ssize_t sent = ::send(connection.fd, connection.out.data(), connection.out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent =
+        ::send(connection.fd, connection.out.data(), connection.out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0) return errno == EAGAIN;
     connection.out.erase(0, static_cast<size_t>(sent));
     if (!connection.out.empty()) return true;
@@ -177,7 +178,8 @@ int main(int argc, char** argv) {
             alive = errno == EAGAIN;
             break;
           }
-          alive = got > 0 && nghttp2_session_mem_recv(connection.session, buffer.data(), static_cast<size_t>(got)) == got;
+          alive =
+              got > 0 && nghttp2_session_mem_recv(connection.session, buffer.data(), static_cast<size_t>(got)) == got;
           if (static_cast<size_t>(got) < buffer.size()) break;  // edge-triggered: a short read has emptied the socket
         }
       }

@@ -1,8 +1,9 @@
 // Walks instances through their methods' stages, batching where stages want batches.
 //
-// Threads. The runtime thread adds models, functions and methods, then calls Submit, Cancel and Poll; everything about an
-// instance's way through its graph happens there. Function threads call NextBatch and Complete. A model runs on the runtime
-// thread inside Poll while its runs are short, else on a thread of its own: a handoff costs more than a small model.
+// Threads. The runtime thread adds models, functions and methods, then calls Submit, Cancel and Poll; everything about
+// an instance's way through its graph happens there. Function threads call NextBatch and Complete. A model runs on the
+// runtime thread inside Poll while its runs are short, else on a thread of its own: a handoff costs more than a small
+// model.
 #pragma once
 
 #include <cstddef>
@@ -23,11 +24,12 @@
 namespace mindserve::pipeline {
 
 struct ModelOptions {
-  std::string name = {};                       // for messages: the file's name
-  bool with_batch_dim = true;                  // the first dimension of inputs and outputs is the batch's
-  std::vector<size_t> without_batch_dim_inputs = {};  // inputs that have none all the same; their values must be equal to share a batch
-  size_t max_batch_size = 32;                  // for a dynamic first dimension; a fixed one says it itself
-  Duration max_queue_delay{0};                 // how long the oldest may wait for a fuller batch; 0: batch what is there
+  std::string name = {};       // for messages: the file's name
+  bool with_batch_dim = true;  // the first dimension of inputs and outputs is the batch's
+  std::vector<size_t> without_batch_dim_inputs =
+      {};                       // inputs that have none all the same; their values must be equal to share a batch
+  size_t max_batch_size = 32;   // for a dynamic first dimension; a fixed one says it itself
+  Duration max_queue_delay{0};  // how long the oldest may wait for a fuller batch; 0: batch what is there
 };
 
 struct FunctionOptions {
@@ -37,8 +39,8 @@ struct FunctionOptions {
   bool same_shapes = false;  // those handed over together have inputs of the same types and shapes
 };
 
-// Instances for a function stage, handed to the function thread that runs them. Must be given back to Complete, whatever
-// happens; destroyed without that, its instances fail.
+// Instances for a function stage, handed to the function thread that runs them. Must be given back to Complete,
+// whatever happens; destroyed without that, its instances fail.
 class FunctionBatch;
 
 // The outcome of one instance in a function stage: outputs, or what went wrong.
@@ -48,8 +50,8 @@ using FunctionResult = Result<std::vector<Tensor>>;
 class ResultSink {
  public:
   virtual ~ResultSink() = default;
-  // `status` OK: `outputs` are the method's results in order. Otherwise what was wrong: INVALID_ARGUMENT for the instance's
-  // own fault, DEADLINE_EXCEEDED, CANCELLED, INTERNAL for a stage or model that failed.
+  // `status` OK: `outputs` are the method's results in order. Otherwise what was wrong: INVALID_ARGUMENT for the
+  // instance's own fault, DEADLINE_EXCEEDED, CANCELLED, INTERNAL for a stage or model that failed.
   virtual void InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) = 0;
 };
 
@@ -57,46 +59,48 @@ struct Instance;
 
 // What is the same for all instances of a request.
 struct RequestContext {
-  uint64_t client = 0;             // whose turn it takes in the queues: the connection
-  TimePoint deadline = kNever;     // expired instances are dropped before they cost
-  ResultSink* sink = nullptr;      // lives until each of its instances is done
-  bool cancelled = false;          // set by the runtime thread through Engine::Cancel
-  Instance* instances = nullptr;   // the engine's: those not done yet
+  uint64_t client = 0;            // whose turn it takes in the queues: the connection
+  TimePoint deadline = kNever;    // expired instances are dropped before they cost
+  ResultSink* sink = nullptr;     // lives until each of its instances is done
+  bool cancelled = false;         // set by the runtime thread through Engine::Cancel
+  Instance* instances = nullptr;  // the engine's: those not done yet
 };
 
 class Engine {
  public:
   // `wake` is called, from any thread, when Poll has something to do; `time` outlives the engine.
   Engine(const TimeSource& time, std::function<void()> wake);
-  // Stops; what is in flight fails on the way. Function threads have left NextBatch and Complete by then; a FunctionBatch that
-  // one still holds may outlive the engine.
+  // Stops; what is in flight fails on the way. Function threads have left NextBatch and Complete by then; a
+  // FunctionBatch that one still holds may outlive the engine.
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   // Set-up, before the first Submit. Each returns the index by which stages name it.
-  // A model's fixed batch size, or its lack of a batch dimension, is found from its signature and checked against the options.
+  // A model's fixed batch size, or its lack of a batch dimension, is found from its signature and checked against the
+  // options.
   Result<int> AddModel(std::shared_ptr<device::Model> model, ModelOptions options);
   int AddFunction(FunctionOptions options);
-  // Checks the wiring: targets, counts, that every value is made before it is used, and each model stage's count of inputs.
+  // Checks the wiring: targets, counts, that every value is made before it is used, and each model stage's count of
+  // inputs.
   Result<int> AddMethod(MethodSpec spec);
   const MethodSpec& method(int index) const;
   size_t methods() const;  // how many were added
 
-  // Runs the model on zeros, which also measures it. Nothing to do if it has dynamic dimensions besides the batch: then FAILED_PRECONDITION, and
-  // the caller warns. Other errors are the model's.
+  // Runs the model on zeros, which also measures it. Nothing to do if it has dynamic dimensions besides the batch: then
+  // FAILED_PRECONDITION, and the caller warns. Other errors are the model's.
   Status WarmUp(int model);
 
-  // One instance of a request, with its method inputs in slot order. `request` outlives it. Results come through the sink, at
-  // the earliest in the next Poll.
+  // One instance of a request, with its method inputs in slot order. `request` outlives it. Results come through the
+  // sink, at the earliest in the next Poll.
   void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs);
 
   // Drops what of `request` is queued (done with CANCELLED at the next Poll) and ignores the results of what runs.
   void Cancel(RequestContext& request);
 
-  // Moves everything that can move: takes in what function and model threads have finished, runs short models, hands out
-  // results. Short of work it would run for long: it then asks to be called again at once, so that the caller gets its turn.
-  // Returns when it wants to be called again at the latest without a wake (kNever: no time).
+  // Moves everything that can move: takes in what function and model threads have finished, runs short models, hands
+  // out results. Short of work it would run for long: it then asks to be called again at once, so that the caller gets
+  // its turn. Returns when it wants to be called again at the latest without a wake (kNever: no time).
   TimePoint Poll();
 
   // How many instances are somewhere between Submit and InstanceDone.
