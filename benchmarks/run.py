@@ -128,9 +128,7 @@ def calibrated(case: Case, seconds: float) -> Case:
     """Sets how many requests each server gets, so that a run takes about ``seconds``."""
     for server in case.servers:
         probe = max(8 * case.pattern.connections * case.pattern.streams, 200)
-        sample = run_h2load(
-            server.address, case.body[server.name], case.pattern, probe, server.pid, case.reply_bytes
-        )
+        sample = run_h2load(server.address, case.body[server.name], case.pattern, probe, server.pid, case.reply_bytes)
         wanted = int(sample.rate * seconds)
         flight = case.pattern.connections * case.pattern.streams
         case.requests[server.name] = max(wanted // flight, 4) * flight

@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 import mindserve
-from conftest import Servables
+from conftest import PACKAGE, Servables
 from mindserve import control, logs, server
 from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_directory, find_version
 from mindserve.errors import ConfigError, MindserveError, StartError, UnsupportedError
@@ -230,6 +232,11 @@ def test_stop_without_a_server() -> None:
     server.stop()
 
 
+def test_the_master_is_there_with_the_server() -> None:
+    script = "from mindserve import server; server.master.context.set_max_enqueued_requests(5)"
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(PACKAGE)})
+
+
 def test_set_max_enqueued_requests_checks() -> None:
     from mindserve.server.master import context
 
@@ -409,26 +416,29 @@ def test_line_buffer() -> None:
 
 def test_a_worker_that_was_told_to_end_is_not_restarted() -> None:
     policy = RestartPolicy()
-    assert policy.after_death(-2, was_ready=True, now=0) is None
-    assert policy.after_death(-15, was_ready=False, now=0) is None
+    assert policy.after_death(-2, ready_for=5, answered=True) is None
+    assert policy.after_death(-15, ready_for=None, answered=False) is None
 
 
 def test_a_worker_that_was_ready_is_restarted_at_once() -> None:
     policy = RestartPolicy()
-    assert [policy.after_death(-9, was_ready=True, now=now) for now in (0, 100, 101, 102, 200)] == [0] * 5
-    assert policy.after_death(0, was_ready=True, now=300) == 0
+    for ready_for, answered in ((0.1, True), (1.5, False)):
+        assert [policy.after_death(-9, ready_for=ready_for, answered=answered) for _ in range(20)] == [0] * 20
+    assert policy.after_death(0, ready_for=300, answered=False) == 0
 
 
 def test_a_worker_that_is_never_ready_is_restarted_later_and_later() -> None:
     policy = RestartPolicy()
-    assert [policy.after_death(1, was_ready=False, now=0) for _ in range(6)] == [5, 10, 20, 40, 60, 60]
-    assert policy.after_death(-9, was_ready=True, now=1000) == 0
-    assert policy.after_death(1, was_ready=False, now=1001) == 5
+    assert [policy.after_death(1, ready_for=None, answered=False) for _ in range(6)] == [5, 10, 20, 40, 60, 60]
+    assert policy.after_death(-9, ready_for=100, answered=False) == 0
+    assert policy.after_death(1, ready_for=None, answered=False) == 5
 
 
-def test_many_quick_deaths_slow_down() -> None:
+def test_a_worker_that_crashes_as_soon_as_it_is_ready_is_restarted_later_and_later() -> None:
     policy = RestartPolicy()
-    assert [policy.after_death(-11, was_ready=True, now=now) for now in range(7)] == [0, 0, 0, 0, 5, 10, 20]
+    assert [policy.after_death(-11, ready_for=0.1, answered=False) for _ in range(4)] == [0, 5, 10, 20]
+    assert policy.after_death(-11, ready_for=0.1, answered=True) == 0
+    assert [policy.after_death(-11, ready_for=0.1, answered=False) for _ in range(3)] == [0, 5, 10]
 
 
 def test_exits_in_words() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mindserve.errors import ConfigError, UnsupportedError
+from mindserve.register.context import ModelContext
 from mindserve.register.values import METHOD_INPUT, Method, Registration, Stage, ValueRef
 from mindserve.server import register
 from mindserve.server.register import add_stage, declare_model, register_method
@@ -351,7 +352,9 @@ def test_registrations_are_apart() -> None:
 
 
 def test_context_keeps_its_options() -> None:
-    context = register.Context(thread_num=3, thread_affinity_core_list=[1, 2], enable_parallel=True)
+    context = register.Context(
+        thread_num=3, thread_affinity_core_list=[1, 2], enable_parallel=True, graph_optimization="basic"
+    )
     context.append_device_info(register.GPUDeviceInfo(precision_mode="fp16"))
     context.append_device_info(register.CPUDeviceInfo(precision_mode="origin"))
     context.append_device_info(
@@ -361,6 +364,7 @@ def test_context_keeps_its_options() -> None:
     assert kept.thread_num == 3
     assert kept.thread_affinity_core_list == (1, 2)
     assert kept.enable_parallel
+    assert kept.graph_optimization == "basic"
     assert kept.device_list == [
         {"precision_mode": "fp16", "device_type": "gpu"},
         {"precision_mode": "origin", "device_type": "cpu"},
@@ -372,14 +376,31 @@ def test_context_keeps_its_options() -> None:
         },
     ]
     assert context.device_options("GPU") == register.GPUDeviceInfo(precision_mode="fp16").context_map
-    assert context.context_map["thread_num"] == "3"
+    assert context.context_map == {
+        "thread_num": "3",
+        "thread_affinity_core_list": "(1, 2)",
+        "enable_parallel": "True",
+        "graph_optimization": "basic",
+    }
+
+
+def test_context_by_default() -> None:
+    assert register.Context().model_context == ModelContext(None, (), None, None, [])
+    assert register.Context().context_map == {}
+    assert register.Context(thread_num=5000).model_context.thread_num == 5000
 
 
 @pytest.mark.parametrize(
     ("make", "text"),
     [
         (lambda: register.Context(thread_num="1"), "Parameter 'thread_num' should be int, but actually <class 'str'>"),
-        (lambda: register.Context(thread_num=0), "Parameter 'thread_num' should be in range [1,"),
+        (lambda: register.Context(thread_num=0), "Parameter 'thread_num' should be >= 1"),
+        (lambda: register.Context(thread_num=2**31), "Parameter 'thread_num' should be <= 2147483647"),
+        (
+            lambda: register.Context(graph_optimization="fast"),
+            "Parameter 'graph_optimization' can only be 'off', 'basic', 'extended', 'all', but actually 'fast'",
+        ),
+        (lambda: register.Context(graph_optimization=0), "Parameter 'graph_optimization' should be str, but actually"),
         (
             lambda: register.Context(thread_affinity_core_list=1),
             "Parameter 'thread_affinity_core_list' should be tuple/list of int, but actually <class 'int'>",
@@ -471,15 +492,23 @@ def test_old_servable(registration: Registration, tmp_path: Any) -> None:
         ),
         (
             "y = register.call_postprocess(post, x1)\nx1, x2 = register.call_preprocess_pipeline(pre_batch, x1, x2)",
-            "call_postprocess or call_postprocess_pipeline should be invoked after call_preprocess_pipeline",
+            "call_postprocess should be invoked after call_preprocess_pipeline",
         ),
         (
             "y = register.call_postprocess(post, x1)\ny = register.call_servable(x1, x2)",
-            "call_postprocess or call_postprocess_pipeline should be invoked after call_servable",
+            "call_postprocess should be invoked after call_servable",
+        ),
+        (
+            "y = register.call_postprocess_pipeline(pre_batch, x1)\ny = register.call_servable(x1, x2)",
+            "call_postprocess_pipeline should be invoked after call_servable",
         ),
         (
             "x1, x2 = register.call_preprocess(pre, x1, x2)\nx1 = register.call_preprocess_pipeline(pre_batch, x1)",
-            "call_preprocess or call_preprocess_pipeline should not be invoked more than once",
+            "call_preprocess_pipeline should not be invoked more than once, nor with call_preprocess",
+        ),
+        (
+            "x1, x2 = register.call_preprocess(pre, x1, x2)\nx1 = register.call_preprocess(pre, x1, x2)",
+            "call_preprocess should not be invoked more than once",
         ),
         (
             "y = register.call_servable(x1, x2)\ny = register.call_servable(x1, x2)\nreturn y",

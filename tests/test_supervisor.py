@@ -75,6 +75,17 @@ def test_the_server_outlives_its_start_script(
     wait_gone(workers)
 
 
+def test_a_stop_is_nothing_to_warn_of(servables: Servables, start_script: StartScript) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(serve(servables.directory, "echo", device_ids=(0, 1)), GLOG_v="1")
+    with Client(server.line(), "echo", "same") as client:
+        assert client.infer({"x": "text"}) == [{"x": "text"}]
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "[INFO]" in server.errors()
+    assert not re.search(r"\[(WARNING|ERROR|CRITICAL)\]", server.errors()), server.errors()
+
+
 def test_workers_do_not_outlive_a_killed_master(servables: Servables, start_script: StartScript) -> None:
     servables.add("echo", ECHO_SERVABLE)
     server = start_script(serve(servables.directory, "echo", device_ids=(0, 1)))
@@ -309,6 +320,7 @@ def test_a_second_signal_gives_up_what_is_in_flight(servables: Servables, start_
         server.send(signal.SIGINT)
         assert "Grpc Error, (14, 'unavailable')" in future.result()["error"]
         assert server.wait() == 0
+    assert "is lost" not in server.errors()
 
 
 # -- workers that die --------------------------------------------------------------------------------------------------
@@ -326,6 +338,20 @@ def test_a_killed_worker_is_replaced(servables: Servables, start_script: StartSc
             assert set(server.workers()) - {first} == {second}
             first = second
     assert "was ended by SIGKILL" in server.errors()
+
+
+def test_a_worker_is_replaced_at_once_however_often_it_is_killed(
+    servables: Servables, start_script: StartScript
+) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(serve(servables.directory, "echo"))
+    with Client(server.line(), "echo", "worker_pid") as client:
+        worker = pid_of(client.infer({"x": 1}))
+        for _ in range(8):
+            os.kill(worker, signal.SIGKILL)
+            worker = pid_of(ask_until(client, lambda answer, old=worker: pid_of(answer) not in (0, old)))
+    assert server.errors().count("was ended by SIGKILL") == 8
+    assert "is started again in" not in server.errors()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -392,8 +418,10 @@ def test_a_failed_start_tells_the_workers_own_error(servables: Servables, start_
     assert "Start of servable 'broken' version 1 on device" in text
     assert "ValueError: my own text; while importing file" in text
     assert f"Its log is {log}" in text
-    assert "Traceback (most recent call last)" in text
+    assert text.count("Traceback (most recent call last)") == 1
+    assert text.endswith(", in <module>\n    raise ValueError('my own text')\nValueError: my own text")
     assert "a line for the log" in log.read_text()
+    assert "is lost" not in server.errors()
 
 
 def test_a_worker_that_dies_while_it_starts(servables: Servables, start_script: StartScript) -> None:
@@ -433,6 +461,29 @@ def test_start_again_after_a_failed_start(servables: Servables, start_script: St
     address = server.line()
     with Client(address, "echo", "worker_pid") as client:
         assert [pid_of(client.infer({"x": 1}))] == server.workers()
+
+
+def test_one_that_runs_already_lets_no_other_start(servables: Servables, start_script: StartScript) -> None:
+    for name in ("echo", "other"):
+        servables.add(name, ECHO_SERVABLE)
+    after = f"""
+    configs = [server.ServableStartConfig({str(servables.directory)!r}, name) for name in ("other", "echo")]
+    try:
+        server.start_servables(configs)
+    except RuntimeError as error:
+        print(error, flush=True)
+    sys.stdin.readline()
+    server.start_servables(configs[:1])
+    print("started", flush=True)
+    """
+    server = start_script(serve(servables.directory, "echo", after=after))
+    with Client(address := server.line(), "echo", "worker_pid") as echo, Client(address, "other", "same") as other:
+        assert server.line() == "servable 'echo' version 1 on device 0 is already running"
+        assert [pid_of(echo.infer({"x": 1}))] == server.workers()
+        assert "servable is not available" in other.infer({"x": "text"})["error"]
+        server.tell("start")
+        assert server.line() == "started"
+        assert other.infer({"x": "text"}) == [{"x": "text"}]
 
 
 def test_a_script_that_lives_with_a_failed_start_can_end(servables: Servables, start_script: StartScript) -> None:
@@ -648,6 +699,32 @@ def test_add(servables: Servables, start_script: StartScript) -> None:
         np.testing.assert_array_equal(y, ones + ones)
     with Client(address, "add", "add_common", version_number=1) as client:
         assert "Request Servable(add) method(add_common) version(1)" in client.infer({"x1": ones, "x2": ones})["error"]
+
+
+CONTEXT_SERVABLE = """
+from mindserve.server import register
+
+context = register.Context(graph_optimization="off")
+context.append_device_info(register.CPUDeviceInfo(precision_mode="fp16"))
+model = register.declare_model("add.onnx", "ONNX", with_batch_dim=False, context=context)
+
+
+@register.register_method(output_names=["y"])
+def add(x1, x2):
+    return register.add_stage(model, x1, x2, outputs_count=1)
+"""
+
+
+def test_the_options_of_a_context(servables: Servables, start_script: StartScript) -> None:
+    servables.add("add", CONTEXT_SERVABLE, versions=(1,))
+    server = start_script(serve(servables.directory, "add", device_type="CPU"), GLOG_v="0")
+    ones = np.ones((2, 2), np.float32)
+    with Client(server.line(), "add", "add") as client:
+        np.testing.assert_array_equal(client.infer({"x1": ones, "x2": ones})[0]["y"], ones + ones)
+    log = (server.cwd / "serving_logs" / "log_add_device0_version1.log").read_text()
+    assert re.search(r"^\[WARNING\] .* precision_mode fp16: on CPU ONNX Runtime computes in", log, re.MULTILINE)
+    # So the engine's own account of what it was told: 0 is off.
+    assert "graph_optimization_level:0 " in log
 
 
 WRONG_COUNTS = """

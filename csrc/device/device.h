@@ -27,7 +27,7 @@ struct DeviceConfig {
   int inter_op_threads = 0;        // threads between operators; 0: the engine's own choice; used only with parallel
   bool parallel = false;           // run independent operators at once
   std::vector<int> affinity = {};  // cores (from 0) for the engine's own intra-op threads; empty: any
-  bool fp16 = false;               // let the device compute in half precision where it can ("precision_mode")
+  bool fp16 = false;               // let the device compute in half precision ("precision_mode"); only Ascend can
   GraphOptimization optimization = GraphOptimization::kAll;
   std::map<std::string, std::string> provider_options = {};  // handed to the engine's device as they are
 };

@@ -181,6 +181,11 @@ Status AppendProvider(const Library& lib, ort::SessionOptions* session, const De
 
 Status AppendDevice(const Library& lib, ort::SessionOptions* session, const DeviceConfig& config) {
   const ort::Api& api = lib.api;
+  if (config.fp16 && config.type != DeviceType::kAscend) {
+    Log(LogLevel::kWarning, "precision_mode fp16: on " + std::string(DeviceTypeName(config.type)) +
+                                " ONNX Runtime computes in the types that the model has; convert the model to float16 "
+                                "to make use of half precision");
+  }
   if (config.type == DeviceType::kCpu) {
     if (config.provider_options.empty()) return {};
     return {Code::kInvalidArgument,
@@ -196,12 +201,6 @@ Status AppendDevice(const Library& lib, ort::SessionOptions* session, const Devi
   if (config.type == DeviceType::kAscend) {
     return AppendProvider<ort::CannOptions>(lib, session, config, api.CreateCannOptions, api.UpdateCannOptions,
                                             api.AppendCann);
-  }
-  if (config.fp16) {
-    Log(LogLevel::kWarning,
-        "precision_mode fp16: ONNX Runtime's CUDA provider computes in the types that the model has; convert the model "
-        "to "
-        "float16 to make use of half precision");
   }
   return AppendProvider<ort::CudaOptions>(lib, session, config, api.CreateCudaOptions, api.UpdateCudaOptions,
                                           api.AppendCuda);

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <thread>
 
+#include "base/log.h"
 #include "device/ort_test_support.h"
 
 namespace mindserve::device {
@@ -198,6 +199,16 @@ TEST_F(OnnxRuntimeLoadTest, TakesThreadsAffinityAndOptimization) {
     ASSERT_TRUE(outputs.ok()) << outputs.status().ToString();
     EXPECT_EQ(ValuesOf<float>((*outputs)[0]), ValuesOf<float>(input));
   }
+}
+
+TEST_F(OnnxRuntimeLoadTest, HalfPrecisionThatIsNotThereIsAWarning) {
+  std::vector<std::string> warnings;
+  SetLogSink([&](LogLevel level, std::string_view line) {
+    if (level == LogLevel::kWarning) warnings.emplace_back(line);
+  });
+  const auto model = Load("matmul", {.fp16 = true});
+  SetLogSink({});
+  EXPECT_THAT(warnings, ElementsAre(StartsWith("precision_mode fp16: on CPU ONNX Runtime computes in the types")));
 }
 
 TEST_F(OnnxRuntimeLoadTest, LoadsFromSeveralThreadsAtOnce) {

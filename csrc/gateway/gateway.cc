@@ -135,6 +135,7 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   // Address space: slabs are cut in classes of sizes, so that it takes more of it than there are bytes at any time.
   const size_t arena_bytes = std::max(4 * max_bytes, size_t{4} << 30);
   auto state = std::make_unique<State>(max_bytes);
+  state->shared.keepalive = options.keepalive;
   State* raw = state.get();
   state->shared.worker_fault = [raw](uint64_t worker, const Status& why) {
     raw->threads.front()->loop().Post([raw, worker, text = why.message()] { raw->RemoveWorker(worker, text); });

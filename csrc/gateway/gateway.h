@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "gateway/keepalive.h"
 #include "gateway/limits.h"
 #include "net/listener.h"
 #include "net/tls.h"
@@ -18,6 +19,7 @@ namespace mindserve::gateway {
 
 struct GatewayOptions {
   int io_threads = 0;  // 0: one for each four cores, at least one
+  KeepAlive keepalive = {};
 };
 
 struct ListenerSpec {

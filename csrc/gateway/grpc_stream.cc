@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/utf8.h"
 #include "gateway/grpc_text.h"
 #include "gateway/http2_connection.h"
 #include "gateway/http2_session.h"
@@ -22,7 +23,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
   if (!status.message().empty()) {
     // What a peer takes at least, by HTTP/2's usual limit of 8 KiB for a header list.
     constexpr size_t kLongest = 2048;
-    texts->push_back(PercentEncode(std::string_view(status.message()).substr(0, kLongest)));
+    texts->push_back(PercentEncode(CutUtf8(status.message(), kLongest)));
     fields->push_back(Field("grpc-message", texts->back()));
   }
   if (status.code() == Code::kUnimplemented) {
@@ -80,7 +81,7 @@ void GrpcStream::OnHeadersEnd() {
   if (!head_.status().ok()) return Finish(head_.status());
   const auto found = context_.services.find(head_.path());
   if (found == context_.services.end()) {
-    return Finish({Code::kUnimplemented, "no method '" + std::string(head_.path().substr(0, 256)) + "' is served"});
+    return Finish({Code::kUnimplemented, "no method '" + std::string(CutUtf8(head_.path(), 256)) + "' is served"});
   }
   if (head_.timeout()) {
     deadline_ = context_.now + *head_.timeout();

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/utf8.h"
+
 namespace mindserve::gateway {
 namespace {
 
@@ -16,7 +18,7 @@ class CheckCall final : public CallHandler {
     if (!service.ok()) return call_.Finish(service.status());
     const wire::ServingStatus status = health_.Get(*service);
     if (status == wire::ServingStatus::kServiceUnknown) {
-      return call_.Finish({Code::kNotFound, "no servable '" + std::string(service->substr(0, 256)) + "' is known"});
+      return call_.Finish({Code::kNotFound, "no servable '" + std::string(CutUtf8(*service, 256)) + "' is known"});
     }
     Reply reply;
     reply.emplace_back(wire::WriteHealthResponse(status));

@@ -1,6 +1,7 @@
 #include "gateway/http2_connection.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,11 @@ constexpr size_t kMaxDataFrame = 64 * 1024;
 constexpr int kReadsPerRound = 4;
 // A client whose frames call for more answers than these, and that takes none, is not read from until it does.
 constexpr size_t kMaxQueuedFrames = 4096;
+// What the pings carry, which their answers repeat: one waits for the client to know of a drain, one for any word of
+// it.
+using PingData = std::array<uint8_t, 8>;
+constexpr PingData kDrainPing = {'d', 'r', 'a', 'i', 'n'};
+constexpr PingData kKeepalivePing = {'k', 'e', 'e', 'p'};
 
 std::span<const std::byte> Bytes(const uint8_t* data, size_t size) {
   return {reinterpret_cast<const std::byte*>(data), size};
@@ -58,7 +64,8 @@ struct Http2Connection::Callbacks {
         return 0;
       case NGHTTP2_PING:
         // The client has seen the first GOAWAY: what it sends from now on it need not have sent.
-        if (self.draining_ && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+        if (self.draining_ && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 &&
+            std::ranges::equal(frame->ping.opaque_data, kDrainPing)) {
           nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session),
                                 NGHTTP2_NO_ERROR, nullptr, 0);
           self.closing_ = true;
@@ -159,6 +166,7 @@ Http2Connection::Http2Connection(ThreadContext& context, std::unique_ptr<net::Tr
       resets_(context.limits.max_resets_per_second, context.now),
       accepted_(context.now),
       last_active_(context.now),
+      last_read_(context.now),
       last_written_(context.now) {
   nghttp2_session* session = nullptr;
   nghttp2_session_server_new2(&session, settings_->callbacks.get(), this, settings_->option.get());
@@ -208,7 +216,8 @@ void Http2Connection::OnReadable() {
 }
 
 bool Http2Connection::Feed(std::span<const std::byte> bytes) {
-  last_active_ = context_.now;
+  last_active_ = last_read_ = context_.now;
+  pinged_ = kNever;
   const ssize_t n =
       nghttp2_session_mem_recv(session_.get(), reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   if (n == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
@@ -359,7 +368,7 @@ void Http2Connection::Drain() {
   draining_ = true;
   if (!started_) return Close();
   nghttp2_submit_shutdown_notice(session_.get());
-  nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, nullptr);
+  nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, kDrainPing.data());
   Touch();
 }
 
@@ -376,10 +385,15 @@ void Http2Connection::End(const Status& status) {
   Close();
 }
 
+TimePoint Http2Connection::ping_due() const {
+  // The ping may stand behind a reply that the client takes slowly.
+  return pinged_ == kNever ? kNever : std::max(pinged_, last_written_) + context_.keepalive.timeout;
+}
+
 TimePoint Http2Connection::NextCheck() const {
   const Limits& limits = context_.limits;
-  TimePoint at = kNever;
-  if (!established_) at = accepted_ + limits.header_timeout;
+  TimePoint at = established_ ? (pinged_ == kNever ? last_read_ + context_.keepalive.time : ping_due())
+                              : accepted_ + limits.header_timeout;
   if (header_since_ != kNever) at = std::min(at, header_since_ + limits.header_timeout);
   if (streams_.empty()) {
     if (limits.idle_connection_timeout.count() > 0) at = std::min(at, last_active_ + limits.idle_connection_timeout);
@@ -419,6 +433,12 @@ void Http2Connection::OnTimer() {
     nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);
     closing_ = true;
     return Touch();
+  }
+  if (ping_due() <= now) return Fail("it does not answer a keepalive ping");
+  if (established_ && pinged_ == kNever && over(last_read_, context_.keepalive.time)) {
+    nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, kKeepalivePing.data());
+    pinged_ = now;
+    Touch();
   }
   bool sending = !output_.empty();
   for (const auto& stream : streams_) {

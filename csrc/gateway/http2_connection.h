@@ -65,6 +65,7 @@ class Http2Connection final : private TimerNode {
 
   void OnTimer() override;
   TimePoint NextCheck() const;
+  TimePoint ping_due() const;  // to be answered by then; kNever: none is out
   void Arm();
 
   ThreadContext& context_;
@@ -79,6 +80,8 @@ class Http2Connection final : private TimerNode {
 
   TimePoint accepted_;
   TimePoint last_active_;            // something came, or a call ended
+  TimePoint last_read_;              // something came
+  TimePoint pinged_ = kNever;        // nothing has come since that keepalive ping
   TimePoint last_written_;           // the socket took something, or there was nothing for it
   TimePoint header_since_ = kNever;  // a block of header fields is coming since then
   size_t header_bytes_ = 0;          // that came meanwhile

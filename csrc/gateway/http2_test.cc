@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <mutex>
+#include <thread>
 
 #include "base/log.h"
 #include "gateway/health_service.h"
@@ -25,6 +26,8 @@ int Number(Code code) {
 
 class Http2Test : public GatewayTest {
  protected:
+  explicit Http2Test(const KeepAlive& keepalive = {}) : GatewayTest(1, keepalive) {}
+
   static std::string Add() { return PredictRequest("add", "add", 0, {{1, 2}}); }
   static float Sum(const TestClient::Response& response) {
     EXPECT_EQ(response.grpc_status(), 0) << response.grpc_message();
@@ -260,6 +263,39 @@ TEST_F(Http2Test, AConnectionThatSaysNothingIsClosed) {
   TestClient client(address);
   client.RunUntil([&] { return !client.settings().empty(); });
   Eventually([&] { return gateway_->GetStats().connections == 1; });
+}
+
+class KeepaliveTest : public Http2Test {
+ protected:
+  KeepaliveTest() : Http2Test({.time = milliseconds(20)}) {}
+};
+
+TEST_F(KeepaliveTest, AClientThatAnswersStaysAndIsDrainedAsEver) {
+  TestWorker worker(*gateway_, 1, "add");
+  TestClient client(Listen());
+  const int32_t call = client.Start(kPredictPath, Framed(PredictRequest("add", "hold", 0, {{1, 2}})));
+  EXPECT_TRUE(client.RunUntil([&] { return client.pings() >= 5; }));
+  std::thread stopping([this] { gateway_->StopListening(milliseconds(20'000)); });
+  EXPECT_TRUE(client.RunUntil([&] { return client.goaways() == 2; }));
+  const int pings = client.pings();
+  EXPECT_TRUE(client.RunUntil([&] { return client.pings() >= pings + 2; }));
+  worker.Resume();
+  EXPECT_EQ(Sum(client.Wait(call)), 3);
+  stopping.join();
+}
+
+class ShortKeepaliveTest : public Http2Test {
+ protected:
+  ShortKeepaliveTest() : Http2Test({.time = milliseconds(20), .timeout = milliseconds(20)}) {}
+};
+
+TEST_F(ShortKeepaliveTest, AClientThatDoesNotAnswerIsClosed) {
+  LogLines log;
+  UniqueFd silent = ConnectTo(Listen());
+  Write(silent.get(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9));
+  EXPECT_NE(ReadAll(silent.get()).find(std::string("\0\0\x08\6\0\0\0\0\0keep", 13)), std::string::npos);
+  Eventually([&] { return gateway_->GetStats().connections == 0; });
+  EXPECT_EQ(log.Count("does not answer a keepalive ping"), 1u);
 }
 
 TEST_F(Http2Test, ABodyThatStopsComingEndsItsCall) {

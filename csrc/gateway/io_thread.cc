@@ -24,6 +24,7 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); }),
       health_(router_) {
   context_.now = Clock::now();
+  context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
   context_.services[kPredictPath] =
       std::make_unique<PredictService>(context_.limits, shared_.admission, router_, calls_);

@@ -26,6 +26,7 @@ namespace mindserve::gateway {
 struct Shared {
   Admission admission;
   PeerCount peers;
+  KeepAlive keepalive;  // as it was when the threads began
   // A worker broke the link's rules: it is to be taken for dead.
   std::function<void(uint64_t worker, const Status& why)> worker_fault;
 };

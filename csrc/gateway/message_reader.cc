@@ -6,15 +6,6 @@
 #include <utility>
 
 namespace mindserve::gateway {
-namespace {
-
-Status NoMemory(const Admission& admission) {
-  return {Code::kResourceExhausted,
-          "enqueued bytes exceed the limit max_enqueued_bytes " + std::to_string(admission.max_bytes())};
-}
-
-}  // namespace
-
 bool MessageReader::Fail(Status status, bool retry) {
   error_ = {std::move(status), retry};
   message_.reset();
@@ -22,6 +13,13 @@ bool MessageReader::Fail(Status status, bool retry) {
   inflated_ = {};
   EndPartial();
   return false;
+}
+
+bool MessageReader::Allocate(size_t size) {
+  auto message = memory_.Allocate(size);
+  if (!message.ok()) return Fail(message.status(), true);
+  message_ = *std::move(message);
+  return true;
 }
 
 void MessageReader::EndPartial() {
@@ -55,9 +53,7 @@ bool MessageReader::Begin() {
     inflated_ = BytesTicket(memory_.admission());
     return true;
   }
-  message_ = memory_.Allocate(length_);
-  if (!message_) return Fail(NoMemory(memory_.admission()), true);
-  return true;
+  return Allocate(length_);
 }
 
 bool MessageReader::Complete(std::optional<Message>* message) {
@@ -65,8 +61,7 @@ bool MessageReader::Complete(std::optional<Message>* message) {
   EndPartial();
   if (inflater_) {
     if (Status status = inflater_->End(); !status.ok()) return Fail(std::move(status));
-    message_ = memory_.Allocate(inflater_->output().size());
-    if (!message_) return Fail(NoMemory(memory_.admission()), true);
+    if (!Allocate(inflater_->output().size())) return false;
     inflated_ = {};
     std::ranges::copy(inflater_->output(), message_->bytes().begin());
     inflater_.reset();
@@ -88,7 +83,7 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
   *data = data->subspan(piece.size());
   if (inflater_) {
     if (Status status = inflater_->Feed(piece); !status.ok()) return Fail(std::move(status));
-    if (!inflated_.GrowTo(inflater_->output().size())) return Fail(NoMemory(memory_.admission()), true);
+    if (!inflated_.GrowTo(inflater_->output().size())) return Fail(memory_.OverLimit(), true);
   } else if (!piece.empty()) {
     std::memcpy(message_->bytes().data() + taken_, piece.data(), piece.size());
   }

@@ -47,6 +47,7 @@ class MessageReader {
  private:
   bool Fail(Status status, bool retry = false);
   bool Begin();
+  bool Allocate(size_t size);  // message_
   void EndPartial();
   bool Complete(std::optional<Message>* message);
 

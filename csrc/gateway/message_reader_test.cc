@@ -127,6 +127,23 @@ TEST_F(MessageReaderTest, MemoryThatIsTakenMayBeFreeLater) {
   EXPECT_EQ(Read(Framed("ten bytes!"), Encoding::kNone, 100).size(), 1u);
 }
 
+TEST_F(MessageReaderTest, AnArenaThatIsFullIsSaidSo) {
+  std::vector<Message> kept;
+  for (Result<Message> message = memory_->Allocate(kMax); message.ok(); message = memory_->Allocate(kMax)) {
+    kept.push_back(*std::move(message));
+    kept.back().StopCounting();
+    ASSERT_LT(kept.size(), 100u);
+  }
+  EXPECT_EQ(admission_.bytes(), 0u);
+  Read(Framed(std::string(kMax, 'x')), Encoding::kNone, 4096);
+  EXPECT_EQ(error_.status.code(), Code::kResourceExhausted);
+  EXPECT_NE(error_.status.message().find("functions that keep the inputs"), std::string::npos);
+  EXPECT_TRUE(error_.retry);
+  kept.clear();
+  EXPECT_EQ(admission_.bytes(), 0u);
+  EXPECT_EQ(Read(Framed(std::string(kMax, 'x')), Encoding::kNone, 4096).size(), 1u);
+}
+
 TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
   admission_.SetMaxBytes(400);
   PartialBytes partial;

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "base/utf8.h"
 #include "gateway/grpc_text.h"
 
 namespace mindserve::gateway {
@@ -14,7 +15,7 @@ namespace {
 std::string Describe(std::string_view servable, std::string_view method, uint64_t version) {
   constexpr size_t kLongest = 256;
   std::string text = "Servable(";
-  text.append(servable.substr(0, kLongest)).append(") method(").append(method.substr(0, kLongest)).append(")");
+  text.append(CutUtf8(servable, kLongest)).append(") method(").append(CutUtf8(method, kLongest)).append(")");
   if (version != 0) text.append(" version(").append(std::to_string(version)).append(")");
   return text;
 }
@@ -51,6 +52,8 @@ class PredictCall final : public CallHandler, public WorkerCallListener {
   void Send(uint32_t tag, const Router::Target& target);
   void Complete();
   void GiveUp();
+  // The content of the reply's servable_spec. It lies in the message, or here.
+  std::string_view Spec(const Message& message) const;
 
   PredictService& service_;
   Call& call_;
@@ -60,6 +63,7 @@ class PredictCall final : public CallHandler, public WorkerCallListener {
   std::string_view method_;
   uint64_t version_ = 0;
   wire::Extent spec_;
+  std::optional<std::string> merged_spec_;  // for a request with several specs, instead of the above
   std::vector<Part> parts_;
   size_t missing_ = 0;  // parts without an answer
 };
@@ -73,6 +77,7 @@ void PredictCall::OnHalfClose() {
   Status status = wire::ReadRoute(message_->bytes(), service_.limits_.max_instances_per_request, &route);
   if (!status.ok()) return Fail(std::move(status));
   spec_ = route.spec;
+  if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
 
   const size_t workers = service_.router_.Workers(route.servable, route.version);
   // A worker's share is at least two instances, else the handing about costs more than it gains.
@@ -148,16 +153,15 @@ void PredictCall::OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors
 }
 
 void PredictCall::Complete() {
-  const auto spec = request_->message.bytes().subspan(spec_.offset, spec_.length);
   Reply reply;
   reply.reserve(1 + 2 * parts_.size());
-  reply.emplace_back(wire::SpecField({reinterpret_cast<const char*>(spec.data()), spec.size()}));
+  reply.emplace_back(wire::SpecField(Spec(request_->message)));
   const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
   for (Part& part : parts_) {
     reply.push_back(*std::move(part.reply));
     if (has_errors && !part.has_errors) reply.emplace_back(wire::SuccessErrors(part.payload.instances));
   }
-  request_->ticket.Release();
+  request_->StopCounting();
   request_.reset();
   parts_.clear();
   call_.Send(std::move(reply));
@@ -187,12 +191,17 @@ void PredictCall::OnWorkerLost(uint32_t tag) {
 }
 
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
-  const auto spec = message_->bytes().subspan(spec_.offset, spec_.length);
   Reply reply;
-  reply.emplace_back(wire::ErrorReply({reinterpret_cast<const char*>(spec.data()), spec.size()}, code, text));
+  reply.emplace_back(wire::ErrorReply(Spec(*message_), code, text));
   message_.reset();
   call_.Send(std::move(reply));
   call_.Finish(Status::Ok());
+}
+
+std::string_view PredictCall::Spec(const Message& message) const {
+  if (merged_spec_) return *merged_spec_;
+  const auto spec = message.bytes().subspan(spec_.offset, spec_.length);
+  return {reinterpret_cast<const char*>(spec.data()), spec.size()};
 }
 
 void PredictCall::Fail(Status status, Metadata trailing) {
@@ -202,14 +211,10 @@ void PredictCall::Fail(Status status, Metadata trailing) {
 
 void PredictCall::GiveUp() {
   message_.reset();
-  bool held = false;
   for (const Part& part : parts_) {
-    if (!part.waiting) continue;
-    service_.calls_.Cancel(part.call);
-    held = true;
+    if (part.waiting) service_.calls_.Cancel(part.call);
   }
-  // A request that a worker still has counts until the worker has let go of it.
-  if (request_ && !held) request_->ticket.Release();
+  if (request_) request_->GiveUp();
   request_.reset();
   parts_.clear();
 }

@@ -78,6 +78,33 @@ TEST_F(PredictTest, WhatCannotBeRoutedIsSaidInTheReply) {
   EXPECT_EQ(worker.calls(), 0u);
 }
 
+TEST_F(PredictTest, AReplyRepeatsWhatSeveralSpecsMeanTogether) {
+  TestWorker worker(*gateway_, 1, "add", 4);
+  TestClient client(Listen());
+  using wire::test::Field;
+  const std::string request = Field(1, wire::test::Spec("add", "run", 3)) + InstanceOf({1, 2}) +
+                              Field(1, Field(2, "add") + wire::test::Varint(3, 4));
+  const PredictReply reply = Reply(client.Call(kPredictPath, request));
+  EXPECT_EQ(reply.spec, wire::test::Spec("add", "add", 4));
+  EXPECT_THAT(reply.sums, ElementsAre(3));
+  const PredictReply wrong = Reply(client.Call(kPredictPath, request + Field(1, Field(1, "sub"))));
+  EXPECT_EQ(wrong.spec, wire::test::Spec("sub", "add", 4));
+  EXPECT_THAT(wrong.errors, ElementsAre(Pair(5, HasSubstr("Servable(sub) method(add) version(4)"))));
+}
+
+TEST_F(PredictTest, NamesAreUtf8AndStaySoWhenTheyAreCut) {
+  TestClient client(Listen());
+  EXPECT_EQ(client.Call(kPredictPath, PredictRequest("caf\xe9", "add", 0, {{1, 2}})).grpc_status(),
+            Number(Code::kInvalidArgument));
+  EXPECT_EQ(client.Call(kPredictPath, PredictRequest("add", "\xff", 0, {{1, 2}})).grpc_status(),
+            Number(Code::kInvalidArgument));
+  std::string name = "a";
+  for (int i = 0; i < 200; ++i) name += "\xc3\xa9";
+  const PredictReply reply = Reply(client.Call(kPredictPath, PredictRequest(name, name, 0, {{1, 2}})));
+  const std::string cut = name.substr(0, 255);
+  EXPECT_THAT(reply.errors, ElementsAre(Pair(5, HasSubstr("Servable(" + cut + ") method(" + cut + "), "))));
+}
+
 TEST_F(PredictTest, ABodyThatDoesNotParseIsInvalid) {
   TestWorker worker(*gateway_, 1, "add");
   Limits limits;
@@ -301,6 +328,60 @@ TEST_F(PredictTest, NoMoreBytesAreHeldThanTheLimitAllows) {
   worker.Resume();
   Reply(client.Wait(first));
   Reply(client.Call(kPredictPath, One("add")));
+}
+
+TEST_F(PredictTest, WhatAWorkerKeepsOfRequestsThatAreOverDoesNotCount) {
+  auto worker = std::make_unique<TestWorker>(*gateway_, 1, "add");
+  Limits limits;
+  const std::string held = One("hold");
+  limits.max_enqueued_requests = 1;
+  limits.max_enqueued_bytes = held.size() + 10;
+  TestClient client(Listen(limits));
+  worker->Keep();
+  for (int i = 0; i < 5; ++i) EXPECT_THAT(Reply(client.Call(kPredictPath, One("add"))).sums, ElementsAre(3));
+
+  for (int i = 0; i < 5; ++i) {
+    const int32_t cancelled = client.Start(kPredictPath, Framed(held));
+    client.Flush();
+    Eventually([&] { return worker->held() == 1; });
+    client.Reset(cancelled);
+    // Until the worker has ended it, it counts.
+    Eventually([&] { return client.Call(kPredictPath, One("add")).grpc_status() == 0; });
+    EXPECT_EQ(worker->held(), 0u);
+  }
+  EXPECT_EQ(
+      client.Call(kPredictPath, One("add", 1, 2) + wire::test::Field(102, std::string(held.size(), 'p'))).grpc_status(),
+      Number(Code::kResourceExhausted));
+  // What is given back in the end is not taken off twice.
+  worker.reset();
+  TestWorker other(*gateway_, 2, "add");
+  Eventually([&] { return client.Call(kPredictPath, One("add")).grpc_status() == 0; });
+  const int32_t first = client.Start(kPredictPath, Framed(held));
+  client.Flush();
+  Eventually([&] { return other.held() == 1; });
+  EXPECT_EQ(client.Call(kPredictPath, One("add")).grpc_status(), Number(Code::kResourceExhausted));
+  other.Resume();
+  Reply(client.Wait(first));
+}
+
+TEST_F(PredictTest, APartThatAWorkerKeepsDoesNotHoldUpTheOthers) {
+  auto one = std::make_unique<TestWorker>(*gateway_, 1, "add");
+  TestWorker two(*gateway_, 2, "add");
+  Limits limits;
+  limits.max_enqueued_requests = 1;
+  TestClient client(Listen(limits));
+  one->Keep();
+  const int32_t call =
+      client.Start(kPredictPath, Framed(PredictRequest("add", "hold", 0, {{1, 1}, {2, 2}, {3, 3}, {4, 4}})));
+  client.Flush();
+  Eventually([&] { return one->held() == 1 && two.held() == 1; });
+  // One ends it and keeps its bytes, the other releases it; only then is it over.
+  client.Reset(call);
+  client.Flush();
+  Eventually([&] { return client.Call(kPredictPath, One("add")).grpc_status() == 0; });
+  EXPECT_EQ(one->held() + two.held(), 0u);
+  one.reset();
+  Eventually([&] { return client.Call(kPredictPath, One("add")).grpc_status() == 0; });
 }
 
 TEST_F(PredictTest, ADeadlineGoesToTheWorkerAndEndsTheCall) {

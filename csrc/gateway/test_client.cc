@@ -117,6 +117,7 @@ struct TestClient::Callbacks {
       self.goaway_error_ = frame->goaway.error_code;
     }
     if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) ++self.pings_acked_;
+    if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) ++self.pings_;
     if (frame->hd.type == NGHTTP2_SETTINGS) {
       for (size_t i = 0; i < frame->settings.niv; ++i) {
         self.settings_[frame->settings.iv[i].settings_id] = frame->settings.iv[i].value;

@@ -64,6 +64,7 @@ class TestClient {
   bool ended() const { return ended_; }
   int goaways() const { return goaways_; }
   uint32_t goaway_error() const { return goaway_error_; }
+  int pings() const { return pings_; }  // that the server sent
   int pings_acked() const { return pings_acked_; }
   std::map<int32_t, uint32_t> settings() const { return settings_; }
   int fd() const { return socket_.get(); }
@@ -86,6 +87,7 @@ class TestClient {
   bool ended_ = false;
   int goaways_ = 0;
   uint32_t goaway_error_ = 0;
+  int pings_ = 0;
   int pings_acked_ = 0;
 };
 

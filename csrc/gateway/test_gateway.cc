@@ -92,8 +92,8 @@ PredictReply ParseReply(std::string_view message) {
   return reply;
 }
 
-GatewayTest::GatewayTest(int io_threads) {
-  auto gateway = Gateway::Create({.io_threads = io_threads});
+GatewayTest::GatewayTest(int io_threads, const KeepAlive& keepalive) {
+  auto gateway = Gateway::Create({.io_threads = io_threads, .keepalive = keepalive});
   EXPECT_TRUE(gateway.ok()) << gateway.status().ToString();
   gateway_ = *std::move(gateway);
 }

@@ -107,7 +107,7 @@ void TestWorker::Take(size_t lane, const link::GatewayFrame& frame) {
     ++cancels_;
     const auto found = std::ranges::find(held_, frame.call, [](const Held& held) { return held.frame.call; });
     if (found != held_.end()) {
-      link_->SendEnd(lane, frame.call, {Code::kCancelled, "cancelled"}, link::kReleased);
+      link_->SendEnd(lane, frame.call, {Code::kCancelled, "cancelled"}, static_cast<uint8_t>(released()));
       held_.erase(found);
       --held_count_;
     }
@@ -157,7 +157,7 @@ void TestWorker::Answer(size_t lane, const link::GatewayFrame& frame) {
   ASSERT_TRUE(slab) << "no reply memory";
   writer.WriteTo(slab->bytes);
   link_->SendReply(lane, frame.call, *slab,
-                   static_cast<uint8_t>(link::kEnds | link::kReleased | (writer.has_errors() ? link::kHasErrors : 0)));
+                   static_cast<uint8_t>(link::kEnds | released() | (writer.has_errors() ? link::kHasErrors : 0)));
 }
 
 }  // namespace mindserve::gateway

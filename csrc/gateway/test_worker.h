@@ -30,8 +30,9 @@ class TestWorker {
              size_t reply_arena = 256 << 20);
   ~TestWorker();  // dies
 
-  void Die();     // closes the link
-  void Resume();  // answers what is held, also what comes to be held later
+  void Die();                     // closes the link
+  void Resume();                  // answers what is held, also what comes to be held later
+  void Keep() { keeps_ = true; }  // from now on doesn't release the requests that it ends
 
   // What it has seen.
   size_t calls() const { return calls_; }
@@ -49,11 +50,13 @@ class TestWorker {
   void Run();
   void Take(size_t lane, const link::GatewayFrame& frame);
   void Answer(size_t lane, const link::GatewayFrame& frame);
+  int released() const { return keeps_ ? 0 : link::kReleased; }
 
   UniqueFd socket_;
   UniqueFd command_;  // an eventfd
   std::atomic<bool> stop_{false};
   std::atomic<bool> resumed_{false};
+  std::atomic<bool> keeps_{false};
   std::atomic<size_t> calls_{0}, instances_{0}, cancels_{0}, held_count_{0};
   std::atomic<int64_t> last_deadline_ns_{0};
   std::atomic<bool> faulty_{false};

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "gateway/http2_session.h"
+#include "gateway/keepalive.h"
 #include "gateway/limits.h"
 #include "gateway/request_memory.h"
 #include "gateway/service_table.h"
@@ -71,6 +72,7 @@ struct ThreadContext {
   net::EventLoop& loop;
   RequestMemory& memory;
   Limits limits;
+  KeepAlive keepalive;
   std::shared_ptr<const Http2Settings> http2;  // shared by the thread and the connections made while it was in force
   ServiceTable services;
   TimerHeap timers;

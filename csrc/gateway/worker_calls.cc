@@ -50,6 +50,7 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
   entry.listener = &listener;
   entry.worker = worker;
   entry.request = request;
+  ++request->working;
   worker->load += payload.instances;
   const uint64_t call = static_cast<uint64_t>(entry.generation) << 32 | place;
   worker->lane().SendOpen({.call = call,
@@ -78,6 +79,7 @@ void WorkerCalls::Cancel(uint64_t call) {
 }
 
 void WorkerCalls::Drop(Entry& entry, uint32_t place) {
+  if (!entry.ended && !entry.released) entry.request->WorkerIsDone();
   if (!entry.ended) End(entry);
   entry.live = false;
   entry.listener = nullptr;
@@ -114,6 +116,7 @@ void WorkerCalls::Take(const std::shared_ptr<WorkerEnd>& worker, const link::Wor
   if (release && entry->released) {
     return Fault(*worker, {Code::kInternal, "released call " + std::to_string(frame.call) + " twice"});
   }
+  if (!entry->ended && !entry->released && (ends || release)) entry->request->WorkerIsDone();
   entry->released = entry->released || release;
   if (ends) End(*entry);
   WorkerCallListener* listener = entry->listener;

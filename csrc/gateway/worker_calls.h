@@ -42,10 +42,26 @@ class WorkerEnd final : public ReplyLender {
   const std::unique_ptr<link::Lane> lane_;
 };
 
-// A request that was admitted. Shared by the call's handler and by the calls on workers that read its bytes.
+// A request that was admitted. Shared by the call's handler and by the calls on workers that read its bytes. It counts
+// against the limits until it is answered, or given up and no worker is at it. Its bytes stay as long as a worker has
+// not released them, which may be long after: a function may keep its inputs.
 struct Request {
   Message message;
   Ticket ticket;
+  size_t working = 0;     // calls on workers that are neither ended nor released
+  bool given_up = false;  // the handler waits for no answer any more
+
+  void StopCounting() {
+    ticket.Release();
+    message.StopCounting();
+  }
+  void GiveUp() {
+    given_up = true;
+    if (working == 0) StopCounting();
+  }
+  void WorkerIsDone() {
+    if (--working == 0 && given_up) StopCounting();
+  }
 };
 
 // Who waits for an answer. `tag` is what it gave to Open.

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -25,6 +26,9 @@ constexpr int kAcceptsPerRound = 64;
 
 // How long connections stay in the backlog when none can be accepted.
 constexpr auto kBackOff = std::chrono::milliseconds(100);
+
+// How often the system may choose a port before it is free on all addresses of a name.
+constexpr int kChoicesOfPort = 16;
 
 // Whether accept failed because of the one connection, which is gone then, so that the next may be well.
 bool IsAboutOne(int error) {
@@ -101,25 +105,28 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
 
 class SocketListener final : public Listener {
  public:
-  SocketListener(UniqueFd socket, Address address, std::optional<UnixSocketFile> file)
-      : file_(std::move(file)), socket_(std::move(socket)), address_(std::move(address)) {}
+  // At least one socket.
+  SocketListener(std::vector<UniqueFd> sockets, Address address, std::optional<UnixSocketFile> file)
+      : file_(std::move(file)), sockets_(std::move(sockets)), address_(std::move(address)) {}
   ~SocketListener() override {
-    if (acceptor_) acceptor_->Close();
+    for (const auto& acceptor : acceptors_) acceptor->Close();
   }
 
   void Start(EventLoop& loop, std::function<void(UniqueFd)> handler) override {
-    acceptor_ = std::make_shared<Acceptor>(loop, socket_.get(), address_.ToString(), std::move(handler));
-    acceptor_->Await();
+    for (const UniqueFd& socket : sockets_) {
+      acceptors_.push_back(std::make_shared<Acceptor>(loop, socket.get(), address_.ToString(), handler));
+      acceptors_.back()->Await();
+    }
   }
 
   const Address& address() const override { return address_; }
-  int fd() const override { return socket_.get(); }
+  int fd() const override { return sockets_.front().get(); }
 
  private:
   std::optional<UnixSocketFile> file_;
-  UniqueFd socket_;
+  std::vector<UniqueFd> sockets_;
   Address address_;
-  std::shared_ptr<Acceptor> acceptor_;  // see its comment
+  std::vector<std::shared_ptr<Acceptor>> acceptors_;  // one for each socket; see its comment
 };
 
 struct AddrInfoFree {
@@ -127,35 +134,51 @@ struct AddrInfoFree {
 };
 using AddrInfoList = std::unique_ptr<addrinfo, AddrInfoFree>;
 
-Result<AddrInfoList> Resolve(const Address& address) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  addrinfo* list = nullptr;
-  const int error = ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &list);
-  AddrInfoList owned(list);
-  if (error == EAI_SYSTEM) return ErrorStatus(errno, "looking up '" + address.host + "'");
-  if (error != 0) {
-    return Status(Code::kInvalidArgument, "looking up '" + address.host + "': " + ::gai_strerror(error));
-  }
-  return owned;
-}
+// An address of a name, or the one that was given in digits.
+class Endpoint {
+ public:
+  explicit Endpoint(const addrinfo& info) : size_(info.ai_addrlen) { std::memcpy(&storage_, info.ai_addr, size_); }
 
-Result<UniqueFd> ListenTcp(const addrinfo& info, int backlog) {
-  UniqueFd socket(::socket(info.ai_family, info.ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, info.ai_protocol));
-  if (!socket) return ErrorStatus(errno, "");
-  const int one = 1;
-  ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (info.ai_family == AF_INET6) {
-    const int zero = 0;  // "[::]" takes IPv4 as well, whatever the system's default is
-    ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+  bool operator==(const Endpoint& other) const {
+    return size_ == other.size_ && std::memcmp(&storage_, &other.storage_, size_) == 0;
   }
-  if (::bind(socket.get(), info.ai_addr, info.ai_addrlen) != 0 || ::listen(socket.get(), backlog) != 0) {
-    return ErrorStatus(errno, "");
+
+  int family() const { return storage_.ss_family; }
+
+  void SetPort(uint16_t port) {
+    const uint16_t big_endian = htons(port);
+    const size_t offset = family() == AF_INET6 ? offsetof(sockaddr_in6, sin6_port) : offsetof(sockaddr_in, sin_port);
+    std::memcpy(reinterpret_cast<char*>(&storage_) + offset, &big_endian, sizeof big_endian);
   }
-  return socket;
-}
+
+  // In digits.
+  std::string HostText() const {
+    std::array<char, NI_MAXHOST> text{};
+    const int error = ::getnameinfo(reinterpret_cast<const sockaddr*>(&storage_), size_, text.data(), text.size(),
+                                    nullptr, 0, NI_NUMERICHOST);
+    return error == 0 ? text.data() : "unknown";
+  }
+
+  // Returns an errno, or 0 and the socket. `both` lets "::" take IPv4 as well, whatever the system's default is.
+  int Listen(bool both, int backlog, UniqueFd& socket) const {
+    UniqueFd made(::socket(family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!made) return errno;
+    const int one = 1;
+    ::setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (family() == AF_INET6) {
+      const int only = both ? 0 : 1;
+      ::setsockopt(made.get(), IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
+    }
+    if (::bind(made.get(), reinterpret_cast<const sockaddr*>(&storage_), size_) != 0) return errno;
+    if (::listen(made.get(), backlog) != 0) return errno;
+    socket = std::move(made);
+    return 0;
+  }
+
+ private:
+  sockaddr_storage storage_{};
+  socklen_t size_;
+};
 
 uint16_t BoundPort(int fd) {
   sockaddr_storage storage{};
@@ -171,36 +194,100 @@ uint16_t BoundPort(int fd) {
   return ntohs(address.sin_port);
 }
 
-Result<std::unique_ptr<Listener>> ListenOnHost(const Address& address, const ListenOptions& options) {
-  const Result<AddrInfoList> list = Resolve(address);
-  if (!list.ok()) return list.status();
-  std::vector<const addrinfo*> candidates;
-  for (const addrinfo* info = list->get(); info != nullptr; info = info->ai_next) candidates.push_back(info);
-  // A client that was told "127.0.0.1" is to find a server that was told "localhost".
-  std::stable_partition(candidates.begin(), candidates.end(),
-                        [](const addrinfo* info) { return info->ai_family == AF_INET; });
+// What an address to listen on stands for.
+struct Resolved {
+  std::vector<Endpoint> endpoints;  // each once, IPv4 first
+  bool is_name = false;
+};
 
-  std::optional<Status> first_error;
-  for (const addrinfo* info : candidates) {
-    Result<UniqueFd> socket = ListenTcp(*info, options.backlog);
-    if (socket.ok()) {
-      Address bound = address;
-      bound.port = BoundPort(socket->get());
-      return std::unique_ptr<Listener>(
-          std::make_unique<SocketListener>(std::move(*socket), std::move(bound), std::nullopt));
-    }
-    if (!first_error) first_error = socket.status();
-    // Going on to ::1 while another server has 127.0.0.1 would share the name's port with it.
-    if (socket.status().code() == Code::kUnavailable) break;
+Result<Resolved> Resolve(const Address& address) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV | AI_NUMERICHOST;
+  const std::string port = std::to_string(address.port);
+  Resolved resolved;
+  addrinfo* list = nullptr;
+  int error = ::getaddrinfo(address.host.c_str(), port.c_str(), &hints, &list);
+  if (error == EAI_NONAME) {
+    resolved.is_name = true;
+    hints.ai_flags &= ~AI_NUMERICHOST;
+    error = ::getaddrinfo(address.host.c_str(), port.c_str(), &hints, &list);
   }
-  return first_error.value_or(Status(Code::kInvalidArgument, "the name has no address"));
+  if (error == EAI_SYSTEM) return ErrorStatus(errno, "looking up '" + address.host + "'");
+  if (error != 0) {
+    return Status(Code::kInvalidArgument, "looking up '" + address.host + "': " + ::gai_strerror(error));
+  }
+  const AddrInfoList owned(list);
+  for (const addrinfo* info = list; info != nullptr; info = info->ai_next) {
+    if (info->ai_family != AF_INET && info->ai_family != AF_INET6) continue;
+    const Endpoint endpoint(*info);
+    if (std::find(resolved.endpoints.begin(), resolved.endpoints.end(), endpoint) == resolved.endpoints.end()) {
+      resolved.endpoints.push_back(endpoint);
+    }
+  }
+  std::stable_partition(resolved.endpoints.begin(), resolved.endpoints.end(),
+                        [](const Endpoint& endpoint) { return endpoint.family() == AF_INET; });
+  return resolved;
+}
+
+// Sockets that listen on one port.
+struct Bound {
+  std::vector<UniqueFd> sockets;
+  uint16_t port = 0;
+  // Why not. `taken_again`: another program has the port that the system chose for the first socket.
+  Status status = Status::Ok();
+  bool taken_again = false;
+};
+
+Bound ListenOnAll(const Resolved& resolved, uint16_t port, int backlog) {
+  Bound bound{{}, port, Status::Ok(), false};
+  for (size_t i = 0; i < resolved.endpoints.size(); ++i) {
+    Endpoint endpoint = resolved.endpoints[i];
+    endpoint.SetPort(bound.port);
+    UniqueFd socket;
+    const int error = endpoint.Listen(!resolved.is_name, backlog, socket);
+    if (error == 0) {
+      if (bound.port == 0) bound.port = BoundPort(socket.get());
+      bound.sockets.push_back(std::move(socket));
+      continue;
+    }
+    Status status = ErrorStatus(error, "", i == 0 ? "" : "at " + endpoint.HostText());
+    if (error == EADDRNOTAVAIL || error == EAFNOSUPPORT) {
+      if (bound.status.ok()) bound.status = std::move(status);
+      continue;
+    }
+    // Without this address another server would share the name's port with this one.
+    bound.taken_again = error == EADDRINUSE && port == 0 && !bound.sockets.empty();
+    bound.sockets.clear();
+    bound.status = std::move(status);
+    return bound;
+  }
+  return bound;
+}
+
+Result<std::unique_ptr<Listener>> ListenOnHost(const Address& address, const ListenOptions& options) {
+  const Result<Resolved> resolved = Resolve(address);
+  if (!resolved.ok()) return resolved.status();
+  if (resolved->endpoints.empty()) return Status(Code::kInvalidArgument, "the name has no IPv4 or IPv6 address");
+  Bound bound = ListenOnAll(*resolved, address.port, options.backlog);
+  for (int i = 1; i < kChoicesOfPort && bound.taken_again; ++i) {
+    bound = ListenOnAll(*resolved, address.port, options.backlog);
+  }
+  if (bound.sockets.empty()) return bound.status;
+  Address really = address;
+  really.port = bound.port;
+  return std::unique_ptr<Listener>(
+      std::make_unique<SocketListener>(std::move(bound.sockets), std::move(really), std::nullopt));
 }
 
 Result<std::unique_ptr<Listener>> ListenOnPath(const Address& address, const ListenOptions& options) {
   Result<UnixListener> made = ListenUnix(address.path, options.unix_mode, options.backlog);
   if (!made.ok()) return made.status();
+  std::vector<UniqueFd> sockets;
+  sockets.push_back(std::move(made->socket));
   return std::unique_ptr<Listener>(
-      std::make_unique<SocketListener>(std::move(made->socket), address, std::move(made->file)));
+      std::make_unique<SocketListener>(std::move(sockets), address, std::move(made->file)));
 }
 
 }  // namespace

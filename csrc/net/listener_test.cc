@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -16,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "net/socket.h"
 #include "net/test_support.h"
 
 namespace mindserve::net {
@@ -27,7 +29,9 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::LogCapture;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 using testing::TemporaryDirectory;
+using ::testing::UnorderedElementsAre;
 
 namespace fs = std::filesystem;
 
@@ -105,6 +109,58 @@ TEST(ListenerTest, AcceptsOverIpv6) {
     if (!listener.ok()) GTEST_SKIP() << listener.status().ToString();
     EXPECT_TRUE(AcceptOne(loop, **listener));
   }
+}
+
+// Whether this machine has ::1, and localhost is a name of it.
+bool LocalhostHasIpv6() {
+  if (!Listen(Host("::1"), {}).ok()) return false;
+  addrinfo hints{};
+  hints.ai_family = AF_INET6;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  if (::getaddrinfo("localhost", nullptr, &hints, &list) != 0) return false;
+  bool found = false;
+  for (const addrinfo* info = list; info != nullptr; info = info->ai_next) {
+    sockaddr_in6 address;
+    std::memcpy(&address, info->ai_addr, sizeof address);
+    found = found || IN6_IS_ADDR_LOOPBACK(&address.sin6_addr);
+  }
+  ::freeaddrinfo(list);
+  return found;
+}
+
+TEST(ListenerTest, NameListensOnAllItsAddresses) {
+  if (!LocalhostHasIpv6()) GTEST_SKIP() << "localhost has no IPv6 address here";
+  EventLoop loop;
+  auto listener = MustListen(Host("localhost"));
+  ASSERT_NE(listener, nullptr);
+  const Address address = listener->address();
+  EXPECT_EQ(address.host, "localhost");
+  std::vector<std::string> peers;
+  listener->Start(loop, [&](UniqueFd connection) {
+    peers.push_back(PeerAddress(connection.get()));
+    if (peers.size() == 2) loop.Stop();
+  });
+  const UniqueFd over_ipv4 = Connect(Host("127.0.0.1", address.port));
+  const UniqueFd over_ipv6 = Connect(Host("::1", address.port));
+  ASSERT_TRUE(over_ipv4 && over_ipv6);
+  loop.Run(nullptr);
+  EXPECT_THAT(peers, UnorderedElementsAre(StartsWith("ipv4:127.0.0.1:"), StartsWith("ipv6:[::1]:")));
+  listener.reset();
+  EXPECT_FALSE(Connect(Host("127.0.0.1", address.port)));
+  EXPECT_FALSE(Connect(Host("::1", address.port)));
+  EXPECT_TRUE(Listen(address, {}).ok());
+}
+
+TEST(ListenerTest, PortInUseOnOneAddressOfANameIsAnError) {
+  if (!LocalhostHasIpv6()) GTEST_SKIP() << "localhost has no IPv6 address here";
+  const auto other = MustListen(Host("::1"));
+  const Address taken = Host("localhost", other->address().port);
+  const auto listener = Listen(taken, {});
+  EXPECT_EQ(listener.status().code(), Code::kUnavailable);
+  EXPECT_EQ(listener.status().message(), "address '" + taken.ToString() + "': Address already in use (at ::1)");
+  // Nothing stays behind on the other address.
+  EXPECT_FALSE(Connect(Host("127.0.0.1", taken.port)));
 }
 
 TEST(ListenerTest, PortInUseIsAnError) {

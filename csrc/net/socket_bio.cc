@@ -41,14 +41,36 @@ int Read(BIO* bio, char* into, size_t size, size_t* done) {
   return 1;
 }
 
-int Write(BIO* bio, const char* from, size_t size, size_t* done) {
-  BIO_clear_retry_flags(bio);
+ssize_t Send(int fd, const char* from, size_t size) {
   ssize_t n;
   do {
-    n = ::send(Socket(bio).fd, from, size, MSG_NOSIGNAL);
+    n = ::send(fd, from, size, MSG_NOSIGNAL);
   } while (n < 0 && errno == EINTR);
-  if (n < 0) return Failed(bio, BIO_FLAGS_WRITE);
-  *done = static_cast<size_t>(n);
+  return n;
+}
+
+int Write(BIO* bio, const char* from, size_t size, size_t* done) {
+  SocketBio& socket = Socket(bio);
+  BIO_clear_retry_flags(bio);
+  size_t sent = 0;
+  if (SendUnsent(socket)) {
+    const ssize_t n = Send(socket.fd, from, size);
+    if (n < 0 && (!socket.keeps_unsent || (errno != EAGAIN && errno != EWOULDBLOCK))) {
+      return Failed(bio, BIO_FLAGS_WRITE);
+    }
+    if (n > 0) sent = static_cast<size_t>(n);
+  } else if (socket.error != 0) {
+    return 0;
+  }
+  if (socket.keeps_unsent && sent < size) {
+    if (socket.unsent_size() + size - sent > kMostUnsent && sent == 0) {
+      BIO_set_flags(bio, BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY);
+      return 0;
+    }
+    socket.unsent.insert(socket.unsent.end(), from + sent, from + size);
+    sent = size;
+  }
+  *done = sent;
   return 1;
 }
 
@@ -64,6 +86,20 @@ long Control(BIO* bio, int command, long /*number*/, void* /*pointer*/) {
 }
 
 }  // namespace
+
+bool SendUnsent(SocketBio& socket) {
+  if (socket.unsent.empty()) return true;
+  const ssize_t n = Send(socket.fd, socket.unsent.data() + socket.unsent_offset, socket.unsent_size());
+  if (n < 0) {
+    if (errno != EAGAIN && errno != EWOULDBLOCK) socket.error = errno;
+    return false;
+  }
+  socket.unsent_offset += static_cast<size_t>(n);
+  if (socket.unsent_size() != 0) return false;
+  socket.unsent = {};  // most connections wait seldom: no memory meanwhile
+  socket.unsent_offset = 0;
+  return true;
+}
 
 BIO_METHOD* NewSocketBioMethod() {
   // Without BIO_get_new_index: a process has only a hundred of those, and nobody looks for this BIO by its type.

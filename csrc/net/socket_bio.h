@@ -5,17 +5,33 @@
 
 #include <array>
 #include <cstddef>
+#include <vector>
 
 namespace mindserve::net {
 
 // The socket under a TLS connection. OpenSSL's own socket BIO writes without MSG_NOSIGNAL.
+//
+// Once `keeps_unsent` is set it keeps what the socket does not take, so that OpenSSL never has a record half under way.
+// OpenSSL 3.0 has room for one such record only, and fails with "bad length" when the answer to a change of keys, which
+// it may send from within a read, meets another.
 struct SocketBio {
   int fd = -1;
   bool end_of_file = false;
   int error = 0;                          // errno of the last failure but EAGAIN
   std::array<unsigned char, 16> first{};  // what the client said first
   size_t first_size = 0;
+  bool keeps_unsent = false;
+  std::vector<char> unsent;  // from `unsent_offset` on
+  size_t unsent_offset = 0;
+
+  size_t unsent_size() const { return unsent.size() - unsent_offset; }
 };
+
+// What is kept goes up to this: the longest record and many answers to changes of keys. Beyond, a write has to wait.
+inline constexpr size_t kMostUnsent = 24 * 1024;
+
+// Sends what is kept, as far as it goes; true if nothing is left. A failure is left in `error`.
+bool SendUnsent(SocketBio& socket);
 
 // Owned by the caller, nullptr without memory.
 BIO_METHOD* NewSocketBioMethod();

@@ -19,7 +19,7 @@ SslPtr<X509> Certificate(const std::string& text) {
 }  // namespace
 
 TlsClient::TlsClient(UniqueFd socket, const TlsClientOptions& options)
-    : socket_(std::move(socket)), context_(SSL_CTX_new(TLS_client_method())) {
+    : socket_(std::move(socket)), bio_method_(NewSocketBioMethod()), context_(SSL_CTX_new(TLS_client_method())) {
   SSL_CTX* context = context_.get();
   if (options.max_version != 0) SSL_CTX_set_max_proto_version(context, options.max_version);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
@@ -36,7 +36,9 @@ TlsClient::TlsClient(UniqueFd socket, const TlsClientOptions& options)
                         static_cast<unsigned>(options.alpn.size()));
   }
   if (options.session != nullptr) SSL_set_session(ssl_.get(), options.session);
-  SSL_set_fd(ssl_.get(), socket_.get());
+  bio_.fd = socket_.get();
+  BIO* bio = NewSocketBio(bio_method_.get(), &bio_);
+  SSL_set_bio(ssl_.get(), bio, bio);
 }
 
 std::string TlsClient::Connect() {
@@ -67,11 +69,11 @@ std::string TlsClient::Exchange(const std::string& text) {
   size_t next_key = text.size() / 4;
   for (;;) {
     short wanted = 0;
-    ERR_clear_error();
     if (sent >= next_key && next_key < text.size() && SSL_version(ssl_.get()) == TLS1_3_VERSION) {
-      SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_REQUESTED);
-      next_key += text.size() / 4;
+      // Refused while a record is half under way; comes again then.
+      if (SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_REQUESTED) == 1) next_key += text.size() / 4;
     }
+    ERR_clear_error();
     if (sent < text.size()) {
       SSL_set_mode(ssl_.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
       const int n = SSL_write(ssl_.get(), text.data() + sent, static_cast<int>(text.size() - sent));
@@ -89,10 +91,17 @@ std::string TlsClient::Exchange(const std::string& text) {
     }
     if (SSL_get_error(ssl_.get(), n) == SSL_ERROR_ZERO_RETURN) return received;
     wanted |= Wanted(n);
-    if (wanted == 0) return "failed: " + TakeSslError("connection lost");
+    if (wanted == 0) {
+      return "failed: " + TakeSslError("connection lost") + ", errno " + std::to_string(bio_.error) + ", " +
+             std::to_string(sent) + " bytes sent, " + std::to_string(received.size()) + " received";
+    }
     pollfd waiting{socket_.get(), wanted, 0};
     ::poll(&waiting, 1, -1);
   }
+}
+
+bool TlsClient::WriteWithNewKey(const std::string& text) {
+  return SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_REQUESTED) == 1 && Write(text);
 }
 
 bool TlsClient::Write(const std::string& text) {

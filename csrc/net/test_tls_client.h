@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/unique_fd.h"
+#include "net/socket_bio.h"
 #include "net/test_support.h"
 #include "net/tls_context.h"
 
@@ -34,6 +35,8 @@ class TlsClient {
   std::string Exchange(const std::string& text);
 
   bool Write(const std::string& text);
+  // Changes the key first and asks the server to do so too (TLS 1.3).
+  bool WriteWithNewKey(const std::string& text);
   void SayGoodbye() { SSL_shutdown(ssl_.get()); }
 
   SSL* ssl() { return ssl_.get(); }
@@ -43,6 +46,8 @@ class TlsClient {
   short Wanted(int returned) const;
 
   UniqueFd socket_;
+  SocketBio bio_;
+  SslPtr<BIO_METHOD> bio_method_;
   SslPtr<SSL_CTX> context_;
   SslPtr<SSL> ssl_;
 };

@@ -159,6 +159,8 @@ class TlsTransport final : public Transport {
   void Finish(Status status);
   Status HandshakeError(int kind);
   IoResult Outcome(Waiter& waiter);
+  IoResult WriteRecord(std::span<const std::byte> record);
+  IoResult Blocked();
   void Await(Waiter& waiter);
   void Ready(Event event);
 
@@ -175,9 +177,9 @@ class TlsTransport final : public Transport {
   bool awaiting_readable_ = false;  // the watch is
   bool awaiting_writable_ = false;
   bool established_ = false;
-  bool drained_ = true;  // the last read found nothing more
-  size_t unsent_ = 0;    // plain bytes of a record that is encrypted but not sent; they are to be offered again
-  std::optional<IoResult> failure_;                             // OpenSSL is not to be called again
+  bool drained_ = true;              // the last read found nothing more
+  size_t unsent_ = 0;                // plain bytes of a record that bio_ keeps; they are to be offered again
+  std::optional<IoResult> failure_;  // OpenSSL is not to be called again
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // also owned by what may run after the end of this
 };
 
@@ -187,6 +189,7 @@ void TlsTransport::Handshake() {
   const int returned = SSL_do_handshake(ssl_.get());
   if (returned == 1) {
     established_ = true;
+    bio_.keeps_unsent = true;
     drained_ = false;
     if (SSL_get_verify_mode(ssl_.get()) != SSL_VERIFY_NONE && SSL_get_verify_result(ssl_.get()) == X509_V_OK) {
       if (const X509* certificate = SSL_get0_peer_certificate(ssl_.get())) peer_.subject = CommonName(certificate);
@@ -280,6 +283,7 @@ IoResult TlsTransport::Read(std::span<std::byte> into) {
     ERR_clear_error();
     if (SSL_read_ex(ssl_.get(), into.data() + got, into.size() - got, &n) == 1) {
       drained_ = false;
+      read_.needs = kReadable;
       got += n;
       continue;
     }
@@ -302,19 +306,38 @@ IoResult TlsTransport::Write(std::span<const iovec> parts) {
               "a write of " + std::to_string(unsent_) + " bytes was begun, and only " + std::to_string(record.size()) +
                   " were offered again"};
     }
-    size_t n = 0;
-    ERR_clear_error();
-    if (SSL_write_ex(ssl_.get(), record.data(), record.size(), &n) != 1) {
-      IoResult outcome = Outcome(write_);
-      if (outcome.kind == IoResult::Kind::kAgain) unsent_ = record.size();
-      if (sent == 0) return outcome;
-      break;
+    const IoResult written = WriteRecord(record);
+    if (written.kind != IoResult::Kind::kDone) {
+      if (sent == 0) return written;
+      break;  // an error comes again with the next write
     }
-    unsent_ = 0;
-    sent += n;
-    rest.Skip(n);
+    sent += written.bytes;
+    rest.Skip(written.bytes);
   }
   return {IoResult::Kind::kDone, sent, {}};
+}
+
+// Encrypts and sends `record`, or, if that is under way already, sends the rest of it.
+IoResult TlsTransport::WriteRecord(std::span<const std::byte> record) {
+  write_.needs = kWritable;
+  if (!SendUnsent(bio_)) return Blocked();
+  if (unsent_ != 0) return {IoResult::Kind::kDone, std::exchange(unsent_, 0), {}};
+  ERR_clear_error();
+  // A change of keys that is half done comes first. SSL_write would see to it too, but not for a record that is shorter
+  // than the message of that change.
+  if (SSL_in_init(ssl_.get()) == 1 && SSL_do_handshake(ssl_.get()) != 1) return Outcome(write_);
+  size_t n = 0;
+  if (SSL_write_ex(ssl_.get(), record.data(), record.size(), &n) != 1) return Outcome(write_);
+  if (SendUnsent(bio_)) return {IoResult::Kind::kDone, n, {}};
+  unsent_ = n;
+  return Blocked();
+}
+
+// What it means that bio_ keeps bytes.
+IoResult TlsTransport::Blocked() {
+  if (bio_.error == 0) return {IoResult::Kind::kAgain, 0, {}};
+  failure_ = IoResult{IoResult::Kind::kError, 0, "TLS: " + ErrorText(bio_.error)};
+  return *failure_;
 }
 
 void TlsTransport::Await(Waiter& waiter) {

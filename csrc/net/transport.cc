@@ -15,6 +15,11 @@
 namespace mindserve::net {
 namespace {
 
+// When a silent connection is probed, in seconds, and after how many probes without an answer it is given up.
+constexpr int kKeepaliveIdle = 60;
+constexpr int kKeepaliveInterval = 15;
+constexpr int kKeepaliveProbes = 4;
+
 class PlainTransport final : public Transport {
  public:
   PlainTransport(EventLoop& loop, UniqueFd socket)
@@ -64,12 +69,23 @@ class PlainTransport final : public Transport {
   Peer peer_;
 };
 
+// All are refused by Unix sockets, which need none.
+void SetTcpOptions(int fd) {
+  const auto set = [fd](int level, int name, int value) { ::setsockopt(fd, level, name, &value, sizeof value); };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, kKeepaliveIdle);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, kKeepaliveInterval);
+  set(IPPROTO_TCP, TCP_KEEPCNT, kKeepaliveProbes);
+  // Probes are sent only while nothing else is under way; this is for data that the peer does not take.
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 1000 * (kKeepaliveIdle + kKeepaliveProbes * kKeepaliveInterval));
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
 }  // namespace
 
 std::unique_ptr<Transport> NewTransport(EventLoop& loop, UniqueFd socket, std::shared_ptr<const TlsContext> tls) {
   SetNonBlocking(socket.get());
-  const int one = 1;
-  ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);  // refused by Unix sockets, which need none
+  SetTcpOptions(socket.get());
   if (tls) return NewTlsTransport(loop, std::move(socket), std::move(tls));
   return std::make_unique<PlainTransport>(loop, std::move(socket));
 }

@@ -52,7 +52,8 @@ class Transport {
   virtual const Peer& peer() const = 0;
 };
 
-// `tls` null: plain. The socket is connected; it is made non-blocking, TCP_NODELAY is set on TCP.
+// `tls` null: plain. The socket is connected; it is made non-blocking. On TCP, TCP_NODELAY is set, and a
+// peer that is gone without a word, or takes nothing of what is sent, ends the connection after about two minutes.
 std::unique_ptr<Transport> NewTransport(EventLoop& loop, UniqueFd socket, std::shared_ptr<const TlsContext> tls);
 
 }  // namespace mindserve::net

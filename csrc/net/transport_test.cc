@@ -125,16 +125,31 @@ TEST(TransportTest, NamesThePeerAsGrpcDoes) {
   sockaddr_in own{};
   socklen_t size = sizeof own;
   ASSERT_EQ(::getsockname(client.get(), reinterpret_cast<sockaddr*>(&own), &size), 0);
-  int no_delay = 0;
-  const int fd = server.get();
   const auto transport = NewTransport(loop, std::move(server), nullptr);
   EXPECT_EQ(transport->peer().address, "ipv4:127.0.0.1:" + std::to_string(ntohs(own.sin_port)));
-  size = sizeof no_delay;
-  ASSERT_EQ(::getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, &size), 0);
-  EXPECT_NE(no_delay, 0);
 
   auto [unix_client, unix_server] = SocketPair();
   EXPECT_EQ(NewTransport(loop, std::move(unix_server), nullptr)->peer().address, "unix:");
+}
+
+int Option(int fd, int level, int name) {
+  int value = -1;
+  socklen_t size = sizeof value;
+  EXPECT_EQ(::getsockopt(fd, level, name, &value, &size), 0);
+  return value;
+}
+
+TEST(TransportTest, TcpDoesNotDelayAndNoticesAPeerThatIsGone) {
+  EventLoop loop;
+  auto [client, server] = TcpPair();
+  const int fd = server.get();
+  const auto transport = NewTransport(loop, std::move(server), nullptr);
+  EXPECT_NE(Option(fd, IPPROTO_TCP, TCP_NODELAY), 0);
+  EXPECT_NE(Option(fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+  EXPECT_EQ(Option(fd, IPPROTO_TCP, TCP_KEEPIDLE), 60);
+  EXPECT_EQ(Option(fd, IPPROTO_TCP, TCP_KEEPINTVL), 15);
+  EXPECT_EQ(Option(fd, IPPROTO_TCP, TCP_KEEPCNT), 4);
+  EXPECT_EQ(Option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 120'000);
 }
 
 // The peer as a listener on `host` sees a client that connects to `from`.

@@ -3,7 +3,9 @@
 #include <protozero/pbf_reader.hpp>
 #include <protozero/pbf_writer.hpp>
 
+#include "base/utf8.h"
 #include "wire/fields.h"
+#include "wire/malformed.h"
 
 namespace mindserve::wire {
 
@@ -17,11 +19,14 @@ Result<std::string_view> ReadHealthRequest(std::span<const std::byte> request) {
     while (reader.next(health_request::kService, protozero::pbf_wire_type::length_delimited)) {
       const auto view = reader.get_view();
       service = {view.data(), view.size()};
+      if (!IsUtf8(service)) {
+        return Status(Code::kInvalidArgument, "the HealthCheckRequest's service is not valid UTF-8");
+      }
     }
   } catch (const protozero::exception& error) {
     return Status(Code::kInvalidArgument, "the HealthCheckRequest doesn't parse at byte " +
                                               std::to_string(request.size() - reader.length()) + " of " +
-                                              std::to_string(request.size()) + ": " + error.what());
+                                              std::to_string(request.size()) + ": " + Explain(error));
   }
   return service;
 }

@@ -42,6 +42,13 @@ TEST(HealthRequest, RefusesEveryTruncation) {
   EXPECT_FALSE(ReadHealthRequest(Bytes(std::string(1, '\0'))).ok());
 }
 
+TEST(HealthRequest, RefusesAServiceThatIsNoUtf8) {
+  EXPECT_TRUE(ReadHealthRequest(Bytes(Field(1, "caf\xc3\xa9"))).ok());
+  const auto service = ReadHealthRequest(Bytes(Field(1, "caf\xe9") + Field(1, "last")));
+  ASSERT_FALSE(service.ok());
+  EXPECT_EQ(service.status().code(), Code::kInvalidArgument);
+}
+
 TEST(HealthResponse, HoldsTheStatus) {
   EXPECT_EQ(WriteHealthResponse(ServingStatus::kUnknown), "");
   EXPECT_EQ(WriteHealthResponse(ServingStatus::kServing), "\x08\x01");

@@ -7,7 +7,9 @@
 #include <protozero/pbf_reader.hpp>
 #include <protozero/varint.hpp>
 
+#include "base/utf8.h"
 #include "wire/fields.h"
+#include "wire/malformed.h"
 
 namespace mindserve::wire {
 namespace {
@@ -53,18 +55,25 @@ std::string_view Chars(std::span<const std::byte> bytes) {
 Status Malformed(Code code, std::string_view what, size_t size, const pbf_reader& reader,
                  const protozero::exception& error) {
   return {code, "the " + std::string(what) + " doesn't parse at byte " + std::to_string(size - reader.length()) +
-                    " of " + std::to_string(size) + ": " + error.what()};
+                    " of " + std::to_string(size) + ": " + Explain(error)};
 }
 
-void ReadSpec(std::string_view spec, Route* route) {
+// The reply repeats these names, and other readers of protobuf refuse a message with a string that is no UTF-8.
+Status ReadName(std::string_view field, pbf_reader* reader, std::string_view* name) {
+  *name = View(reader);
+  if (IsUtf8(*name)) return Status::Ok();
+  return {Code::kInvalidArgument, "the " + std::string(field) + " of the request's servable_spec is not valid UTF-8"};
+}
+
+Status ReadSpec(std::string_view spec, Route* route) {
   pbf_reader reader = Reader(spec);
   while (reader.next()) {
     switch (reader.tag_and_type()) {
       case Delimited(spec_field::kName):
-        route->servable = View(&reader);
+        MS_RETURN_IF_ERROR(ReadName("name", &reader, &route->servable));
         break;
       case Delimited(spec_field::kMethodName):
-        route->method = View(&reader);
+        MS_RETURN_IF_ERROR(ReadName("method_name", &reader, &route->method));
         break;
       case Varint(spec_field::kVersionNumber):
         route->version = reader.get_uint64();
@@ -73,6 +82,7 @@ void ReadSpec(std::string_view spec, Route* route) {
         reader.skip();
     }
   }
+  return Status::Ok();
 }
 
 Status TooManyDims() {
@@ -150,17 +160,20 @@ Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route
   route->method = {};
   route->version = 0;
   route->spec = {};
+  route->merged = false;
   route->instances.clear();
   const std::string_view bytes = Chars(request);
   pbf_reader reader = Reader(bytes);
   try {
     size_t field = 0;  // where the field that is being read begins
+    size_t specs = 0;
     while (reader.next()) {
       switch (reader.tag_and_type()) {
         case Delimited(request_field::kServableSpec): {
           const std::string_view spec = View(&reader);
           route->spec = {static_cast<size_t>(spec.data() - bytes.data()), spec.size()};
-          ReadSpec(spec, route);
+          route->merged = ++specs > 1;
+          MS_RETURN_IF_ERROR(ReadSpec(spec, route));
           field = bytes.size() - reader.length();
           break;
         }
@@ -265,7 +278,7 @@ Status InstanceReader::ReadSlot(size_t slot, Tensor* tensor) const {
     return Status::Ok();
   } catch (const protozero::exception& error) {
     return {Code::kDataLoss, "input " + names_[slot] + ": the Tensor of " + std::to_string(value.size()) +
-                                 " bytes doesn't parse: " + error.what()};
+                                 " bytes doesn't parse: " + Explain(error)};
   }
 }
 
@@ -433,6 +446,18 @@ std::string SpecField(std::string_view spec) {
   std::string field(SpecFieldSize(spec), '\0');
   if (!spec.empty()) Cursor(field.data()).AddDelimited(DelimitedTag(reply_field::kServableSpec), spec);
   return field;
+}
+
+std::string SpecContent(std::string_view servable, std::string_view method, uint64_t version) {
+  const auto name_size = [](std::string_view name) { return name.empty() ? 0 : FieldSize(name.size()); };
+  const size_t version_size = version == 0 ? 0 : 1 + VarintSize(version);
+  std::string spec(name_size(servable) + name_size(method) + version_size, '\0');
+  Cursor cursor(spec.data());
+  if (!servable.empty()) cursor.AddDelimited(DelimitedTag(spec_field::kName), servable);
+  if (!method.empty()) cursor.AddDelimited(DelimitedTag(spec_field::kMethodName), method);
+  if (version != 0) cursor.AddVarint(Tag(spec_field::kVersionNumber, pbf_wire_type::varint), version);
+  assert(cursor.at() == spec.data() + spec.size());
+  return spec;
 }
 
 std::string SuccessErrors(size_t count) {

@@ -34,15 +34,18 @@ struct Route {
   std::string_view servable;
   std::string_view method;
   uint64_t version = 0;
-  // The servable_spec field's content as it stands in the request (the last one's), for the reply to repeat.
+  // The servable_spec field's content as it stands in the request, for the reply to repeat.
   Extent spec;
+  // There are several such fields: `spec` is the last one's alone, and SpecContent of the above says what all mean.
+  bool merged = false;
   // One extent an instance: the whole field (tag, length, content), so that a run of them is itself a PredictRequest.
   std::vector<Extent> instances;
 };
 
 // Reads the top level of a PredictRequest and the three fields of its spec into `route` (whose memory is reused).
 // Unknown fields are skipped. A spec that stands several times is the last one's fields merged, as protobuf says.
-// INVALID_ARGUMENT if the bytes don't parse; RESOURCE_EXHAUSTED naming max_instances_per_request over `max_instances`.
+// INVALID_ARGUMENT if the bytes don't parse, or a name is no UTF-8; RESOURCE_EXHAUSTED naming max_instances_per_request
+// over `max_instances`.
 Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route);
 
 // Reads instances of a PredictRequest in their order.
@@ -109,6 +112,9 @@ std::string ErrorReply(std::string_view spec, ErrorCode code, std::string_view m
 // The servable_spec field of a reply with this content (nothing for none); what comes before the workers' parts when a
 // reply is joined.
 std::string SpecField(std::string_view spec);
+
+// A servable_spec's content, as proto3 writes it: nothing for what is empty or 0.
+std::string SpecContent(std::string_view servable, std::string_view method, uint64_t version);
 
 // `count` error_msg fields with code 0, for the part of a split reply in which nothing failed while another's did.
 std::string SuccessErrors(size_t count);

@@ -99,6 +99,41 @@ TEST(ReadRoute, MergesARepeatedSpec) {
   EXPECT_EQ(route.method, "other");
   EXPECT_EQ(route.version, 4u);
   EXPECT_EQ(Cut(request, route.spec), second);
+  EXPECT_TRUE(route.merged);
+  EXPECT_EQ(SpecContent(route.servable, route.method, route.version), Spec("add", "other", 4));
+  ASSERT_TRUE(ReadRoute(Bytes(Field(1, second)), kMany, &route).ok());
+  EXPECT_FALSE(route.merged);
+}
+
+TEST(ReadRoute, RefusesNamesThatAreNoUtf8) {
+  Route route;
+  const std::string fine = Field(1, Spec("caf\xc3\xa9", "\xf0\x9f\x98\x80", 0));
+  EXPECT_TRUE(ReadRoute(Bytes(fine), kMany, &route).ok());
+  const auto refusal = [&](const std::string& spec) {
+    // A later field that is in order doesn't make up for it: other readers look at each.
+    const Status status = ReadRoute(Bytes(Field(1, spec) + Field(1, Spec("add", "run", 0))), kMany, &route);
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    return status.message();
+  };
+  EXPECT_THAT(refusal(Spec("caf\xe9", "run", 0)), HasSubstr("the name of the request's servable_spec"));
+  EXPECT_THAT(refusal(Spec("add", "\xed\xa0\x80", 0)), HasSubstr("the method_name of the request's servable_spec"));
+  EXPECT_THAT(refusal(Field(2, "\xc0\x80") + Field(2, "run")), HasSubstr("not valid UTF-8"));
+}
+
+TEST(ReadRoute, SaysThatGroupsAreNotSupported) {
+  Route route;
+  for (const std::string& request : {std::string("\xa3\x06"), Field(1, "\xa4\x06")}) {
+    const Status status = ReadRoute(Bytes(request), kMany, &route);
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    EXPECT_THAT(status.message(), HasSubstr("group fields are not supported"));
+  }
+}
+
+TEST(SpecContent, LeavesOutWhatIsEmpty) {
+  EXPECT_EQ(SpecContent("", "", 0), "");
+  EXPECT_EQ(SpecContent("", "run", 0), Field(2, "run"));
+  EXPECT_EQ(SpecContent("add", "", 300), Field(1, "add") + Varint(3, 300));
+  EXPECT_EQ(SpecContent(std::string(200, 'a'), "b", UINT64_MAX), Spec(std::string(200, 'a'), "b", UINT64_MAX));
 }
 
 TEST(ReadRoute, ForgetsWhatTheRouteHeldAndKeepsItsMemory) {

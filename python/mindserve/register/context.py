@@ -19,12 +19,14 @@ class ModelContext:
         thread_num: threads that run one operator; None: the cores divided by the workers.
         thread_affinity_core_list: the cores for these threads; empty: any.
         enable_parallel: run independent operators at once; None: no.
+        graph_optimization: how far the engine rewrites the model before it runs it; None: "all".
         device_list: the ``context_map`` of each device info, in the order in which they were appended.
     """
 
     thread_num: int | None = None
     thread_affinity_core_list: tuple[int, ...] = ()
     enable_parallel: bool | None = None
+    graph_optimization: str | None = None
     device_list: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
 
@@ -42,8 +44,8 @@ class CPUDeviceInfo(DeviceInfoContext):
     """Options of a model on CPUs.
 
     Args:
-        precision_mode: "origin", compute as the model says, or "fp16", in half precision where the device can.
-            Default: "origin".
+        precision_mode: "origin", compute as the model says, or "fp16", in half precision where the engine can: ONNX
+            Runtime can't on this device, which is logged as a warning. Default: "origin".
 
     Raises:
         ConfigError: an option that there is not, or a wrong value.
@@ -57,8 +59,8 @@ class GPUDeviceInfo(DeviceInfoContext):
     """Options of a model on GPUs.
 
     Args:
-        precision_mode: "origin", compute as the model says, or "fp16", in half precision where the device can.
-            Default: "origin".
+        precision_mode: "origin", compute as the model says, or "fp16", in half precision where the engine can: ONNX
+            Runtime can't on this device, which is logged as a warning. Default: "origin".
 
     Raises:
         ConfigError: an option that there is not, or a wrong value.
@@ -96,6 +98,9 @@ class Context:
         thread_num: threads that run one operator, ≥ 1. Default: the cores divided by the workers.
         thread_affinity_core_list: tuple or list of the cores for these threads. Default: any.
         enable_parallel: whether independent operators run at once. Default: False.
+        graph_optimization: how far the engine rewrites the model when it is loaded: "off"; "basic", constants are
+            folded and what is unused is left out; "extended", operators are also merged; "all", memory layouts are
+            also changed. Default: "all".
 
     Attributes:
         model_context: the options that were given.
@@ -108,11 +113,13 @@ class Context:
         self.model_context = ModelContext()
         for name, value in kwargs.items():
             if name == "thread_num":
-                self.model_context.thread_num = checks.check_int(name, value, 1, 1024)
+                self.model_context.thread_num = _check_thread_num(value)
             elif name == "thread_affinity_core_list":
                 self.model_context.thread_affinity_core_list = checks.check_int_list(name, value, 0)
             elif name == "enable_parallel":
                 self.model_context.enable_parallel = checks.check_bool(name, value)
+            elif name == "graph_optimization":
+                self.model_context.graph_optimization = _check_graph_optimization(value)
             else:
                 raise ConfigError(f"Set context failed, unsupported option {name}")
 
@@ -123,6 +130,7 @@ class Context:
             "thread_num": self.model_context.thread_num,
             "thread_affinity_core_list": self.model_context.thread_affinity_core_list or None,
             "enable_parallel": self.model_context.enable_parallel,
+            "graph_optimization": self.model_context.graph_optimization,
         }
         return {name: str(value) for name, value in values.items() if value is not None}
 
@@ -178,6 +186,21 @@ _ASCEND_OPTIONS: dict[str, Sequence[str]] = {
     "buffer_optimize_mode": ("l1_optimize", "l2_optimize", "off_optimize", "l1_and_l2_optimize"),
 }
 _PRECISION_MODES = ("origin", "fp16")
+_GRAPH_OPTIMIZATIONS = ("off", "basic", "extended", "all")
+_LARGEST_INT32 = 2**31 - 1
+
+
+def _check_thread_num(value: Any) -> int:
+    checks.check_int("thread_num", value, 1)
+    return checks.check_int("thread_num", value, None, _LARGEST_INT32)
+
+
+def _check_graph_optimization(value: Any) -> str:
+    checks.check_str("graph_optimization", value)
+    if value not in _GRAPH_OPTIMIZATIONS:
+        choices = ", ".join(f"'{choice}'" for choice in _GRAPH_OPTIMIZATIONS)
+        raise ConfigError(f"Parameter 'graph_optimization' can only be {choices}, but actually '{value}'")
+    return str(value)
 
 
 def _read_options(device: str, names: Sequence[str], options: dict[str, Any]) -> dict[str, str]:

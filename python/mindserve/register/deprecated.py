@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import textwrap
 import warnings
 from collections.abc import Callable
@@ -85,10 +86,11 @@ def _enter(name: str, depth: int) -> Recording:
     recording = current_recording(name)
     group = next(group for group in _ORDER if name in group)
     if any(called in group for called in recording.called):
-        raise ConfigError(f"{' or '.join(group)} should not be invoked more than once, method '{recording.name}'")
-    for later in _ORDER[_ORDER.index(group) + 1 :]:
-        if any(called in later for called in recording.called):
-            raise ConfigError(f"{' or '.join(later)} should be invoked after {name}, method '{recording.name}'")
+        also = "".join(f", nor with {other}" for other in group if other != name)
+        raise ConfigError(f"{name} should not be invoked more than once{also}, method '{recording.name}'")
+    later = [called for called in recording.called if called in itertools.chain(*_ORDER[_ORDER.index(group) + 1 :])]
+    if later:
+        raise ConfigError(f"{later[0]} should be invoked after {name}, method '{recording.name}'")
     return recording
 
 

@@ -10,7 +10,7 @@ SIGINT, SIGTERM or `stop`::
 """
 
 from mindserve.config import Limits, Listener, ServableStartConfig
-from mindserve.server import register
+from mindserve.server import master, register
 from mindserve.server.start import start_grpc_server, start_restful_server, start_servables, stop
 from mindserve.tls import SSLConfig
 
@@ -19,6 +19,7 @@ __all__ = [
     "Listener",
     "SSLConfig",
     "ServableStartConfig",
+    "master",
     "register",
     "start_grpc_server",
     "start_restful_server",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -113,13 +114,16 @@ class Server:
         wait_with_progress(job)
         if not job.error:
             return
-        with self._lock:
-            self._declared -= new_names
-        for name in new_names:
-            self._gateway.remove_servable(name)
         if self._stopping:
             # By a signal: it comes to this thread, if it is the main one, while this waits.
             self._stopped.wait()
+            raise StartError(job.error)
+        with self._lock:
+            self._declared -= new_names
+        # It may be stopping by now.
+        with contextlib.suppress(StartError):
+            for name in new_names:
+                self._gateway.remove_servable(name)
         raise StartError(job.error)
 
     def _start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:

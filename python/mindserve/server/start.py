@@ -25,7 +25,8 @@ def start_servables(
 ) -> None:
     """Starts a worker for each servable and device, and waits until all of them are ready.
 
-    May be called before or after `start_grpc_server`, and several times. On a terminal it shows how far each worker is.
+    May be called before or after `start_grpc_server`, and several times; all workers of a call start, or none: also if
+    one of them fails, or is running already. On a terminal it shows how far each worker is.
     Each worker logs to ``serving_logs/log_{name}_device{d}_version{v}.log`` under the current directory. A worker that
     dies is restarted; one that is ended by SIGINT or SIGTERM is not.
 
@@ -40,7 +41,8 @@ def start_servables(
 
     Raises:
         ConfigError: a wrong parameter, a directory or a file that is missing.
-        StartError: a worker failed to start, with its own error and the end of its log; this call leaves none then.
+        StartError: a worker failed to start, with its own error and the end of its log; or one of ``servable_configs``
+            is running already, in the same version on the same device. What ran before goes on.
         UnsupportedError: ``enable_lite`` is True.
     """
     configs = check_servable_configs(servable_configs)

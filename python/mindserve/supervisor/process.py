@@ -26,7 +26,8 @@ class WorkerProcess:
         pidfd: readable once it has ended; None where the kernel has no such thing, so that `poll` must be asked.
         error: what it said of its failure; empty.
         deadline: when it must be ready, by ``time.monotonic``; None once it is.
-        ready: it has said so, and the gateway routes to it.
+        ready_at: when it said that it is ready, by ``time.monotonic``; None until then, or if it has no link.
+        replies_before: what the gateway had answered by then.
         silent: nothing comes on ``control`` any more.
     """
 
@@ -34,7 +35,8 @@ class WorkerProcess:
         self.spec = spec
         self.number = number
         self.error = ""
-        self.ready = False
+        self.ready_at: float | None = None
+        self.replies_before = 0
         self.silent = False
         self.deadline: float | None = time.monotonic() + spec.start_timeout
         self._lines = control.LineBuffer()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 
-# A worker that was ready is replaced at once, unless so many have died within so many seconds.
-_QUICK_DEATHS = 5
-_QUICK_WINDOW = 60.0
+# A worker that ends within so many seconds of becoming ready, without an answer, may do so again and again.
+_CRASH_WINDOW = 1.0
+# So many of them in a row may.
+_CRASHES_FREE = 1
 _FIRST_DELAY = 5.0
 _LONGEST_DELAY = 60.0
 
@@ -14,26 +15,28 @@ _TOLD_TO_END = (-signal.SIGINT, -signal.SIGTERM)
 
 
 class RestartPolicy:
-    """How the deaths of one worker and its successors are answered. Times in seconds, by one monotonic clock."""
+    """How the deaths of one worker and its successors are answered. Times in seconds."""
 
     def __init__(self) -> None:
         self._delay = 0.0
-        self._deaths: list[float] = []
+        self._crashes = 0
 
-    def after_death(self, returncode: int, *, was_ready: bool, now: float) -> float | None:
+    def after_death(self, returncode: int, *, ready_for: float | None, answered: bool) -> float | None:
         """How long to wait before the next start; None: it was told to end, and so it shall be.
 
         Args:
             returncode: the exit status, the signal negated if one ended it.
-            was_ready: it had been serving.
-            now: the time of its death.
+            ready_for: how long it had been ready; None: it never was.
+            answered: it may have answered a request.
         """
         if returncode in _TOLD_TO_END:
             return None
-        self._deaths = [death for death in self._deaths if now - death < _QUICK_WINDOW] + [now]
-        if was_ready and len(self._deaths) < _QUICK_DEATHS:
-            self._delay = 0.0
-            return 0.0
+        if ready_for is not None:
+            crashed = ready_for < _CRASH_WINDOW and not answered
+            self._crashes = self._crashes + 1 if crashed else 0
+            if self._crashes <= _CRASHES_FREE:
+                self._delay = 0.0
+                return 0.0
         self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LONGEST_DELAY)
         return self._delay
 

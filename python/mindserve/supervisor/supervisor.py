@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from mindserve import control, logs
@@ -37,6 +37,8 @@ class Gateway(Protocol):
     ) -> None: ...
 
     def detach_worker(self, worker_id: int) -> None: ...
+
+    def stats(self) -> Mapping[str, int]: ...
 
 
 @dataclasses.dataclass(eq=False)
@@ -212,7 +214,7 @@ class Supervisor:
                 slot.job.set_failed(slot.spec, text)
             else:
                 _log.error("%s", text)
-                self._plan_restart(slot, returncode=1, was_ready=False)
+                self._plan_restart(slot, 1, ready_for=None, answered=False)
             return
         slot.process = process
         if process.pidfd is not None:
@@ -249,6 +251,9 @@ class Supervisor:
             # It exits by itself; if not, this ends it.
             process.deadline = time.monotonic() + _TERMINATE_TIMEOUT
         elif (link := process.take_link()) is not None:
+            # Noted first: it may have answered, and died, before this thread hears that it has its link.
+            process.ready_at = time.monotonic()
+            process.replies_before = self._replies()
             # A handshake may wait; the watch over the others must not.
             self._attaching = [thread for thread in self._attaching if thread.is_alive()]
             thread = threading.Thread(
@@ -273,10 +278,10 @@ class Supervisor:
             return
         if error:
             process.error = process.error or error
+            process.ready_at = None
             process.signal(signal.SIGKILL)
             return
         process.deadline = None
-        process.ready = True
         _log.info("%s is ready, process %d", slot.spec, process.pid)
         job, slot.job = slot.job, None
         if job is not None and not job.error and job.set_ready(slot.spec):
@@ -296,6 +301,7 @@ class Supervisor:
         self._forget_control(process)
         if process.pidfd is not None:
             self._selector.unregister(process.pidfd)
+        ready_for = time.monotonic() - process.ready_at if process.ready_at is not None else None
         process.close()
         slot.process = None
         slot.kill_at = None
@@ -312,7 +318,9 @@ class Supervisor:
             self._end_failed_job(slot.job)
             return
         _log.error("%s", text) if process.error else _log.warning("%s", text)
-        self._plan_restart(slot, returncode, was_ready=process.ready)
+        # Other workers' answers are counted too: better a restart too soon than a servable that is missing.
+        answered = self._replies() > process.replies_before
+        self._plan_restart(slot, returncode, ready_for=ready_for, answered=answered)
 
     def _describe_death(self, slot: _Slot, process: WorkerProcess, returncode: int) -> str:
         path = slot.spec.log_path
@@ -324,14 +332,16 @@ class Supervisor:
         end = logs.tail(path, _LOG_LINES)
         return f"{text}, which ends so:\n{end}" if end else text
 
-    def _plan_restart(self, slot: _Slot, returncode: int, *, was_ready: bool) -> None:
-        now = time.monotonic()
-        delay = slot.policy.after_death(returncode, was_ready=was_ready, now=now)
+    def _replies(self) -> int:
+        return self._gateway.stats()["replies"]
+
+    def _plan_restart(self, slot: _Slot, returncode: int, *, ready_for: float | None, answered: bool) -> None:
+        delay = slot.policy.after_death(returncode, ready_for=ready_for, answered=answered)
         if delay is None:
             _log.info("%s was told to end and is not started again", slot.spec)
             del self._slots[slot.spec.key]
             return
-        slot.restart_at = now + delay
+        slot.restart_at = time.monotonic() + delay
         if delay > 0:
             _log.info("%s is started again in %g s", slot.spec, delay)
         else:
@@ -351,7 +361,7 @@ class Supervisor:
                 del self._slots[spec.key]
             else:
                 left = True
-                slot.process.signal(signal.SIGKILL)
+                self._end(slot.process, signal.SIGKILL)
         if not left:
             job.end()
 
@@ -361,13 +371,16 @@ class Supervisor:
             if slot.process is None:
                 del self._slots[key]
                 continue
-            # First, so that the gateway does not take its end for a death.
-            self._gateway.detach_worker(slot.process.number)
-            slot.process.signal(signal.SIGTERM)
+            self._end(slot.process, signal.SIGTERM)
             slot.kill_at = time.monotonic() + _TERMINATE_TIMEOUT
 
     def _kill(self) -> None:
         self._stopping = True
         for slot in self._slots.values():
             if slot.process is not None:
-                slot.process.signal(signal.SIGKILL)
+                self._end(slot.process, signal.SIGKILL)
+
+    def _end(self, process: WorkerProcess, number: signal.Signals) -> None:
+        """Ends a worker that nothing is wrong with: the gateway, told first, does not take it for a loss."""
+        self._gateway.detach_worker(process.number)
+        process.signal(number)

@@ -98,6 +98,7 @@ def _load_model(runtime: Runtime, model: Model, path: Path, device_type: str, pa
             parallel=bool(context.enable_parallel),
             affinity=context.thread_affinity_core_list,
             fp16=options.get("precision_mode") == "fp16",
+            optimization=context.graph_optimization or "all",
             provider_options=(
                 {name: options[name] for name in _CANN_OPTIONS if name in options} if device_type == "Ascend" else {}
             ),

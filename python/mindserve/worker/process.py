@@ -15,12 +15,15 @@ import warnings
 from collections.abc import Sequence
 
 from mindserve import control, logs
+from mindserve.errors import MindserveError
 
 _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
 # The master answers "ready" at once; it may be busy with many workers on few cores.
 _HANDSHAKE_TIMEOUT = 60.0
 _END_TIMEOUT = 2.0
+
+_PACKAGE = os.path.join(os.path.dirname(logs.__file__), "")
 
 _log = logs.get_logger("worker")
 
@@ -50,10 +53,31 @@ def main(arguments: Sequence[str]) -> int:
         _serve(channel, parameters, options.link_fd)
     except Exception as error:
         text = str(error) if isinstance(error, RuntimeError) and str(error) else f"{type(error).__name__}: {error}"
-        _log.error("%s", traceback.format_exc())
+        _log.error("%s%s", text, explain(error))
+        _log.debug("%s", traceback.format_exc())
         _send(channel, control.Failed(text, traceback.format_exc()))
         return 1
     return 0
+
+
+def explain(error: BaseException) -> str:
+    """Where ``error`` comes from, as lines to follow its text; empty if it is this package that found the fault.
+
+    What this package raises for an error of the servable's code is explained by that one's way through that code.
+    """
+    if not isinstance(error, MindserveError):
+        return "\n" + "".join(traceback.format_exception(error)).rstrip()
+    if error.__cause__ is None:
+        return ""
+    trace = traceback.TracebackException.from_exception(error.__cause__)
+    trace.stack = traceback.StackSummary.from_list([frame for frame in trace.stack if not _is_ours(frame.filename)])
+    if not trace.stack:
+        return ""
+    return "\n" + "".join(trace.format()).rstrip()
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith((_PACKAGE, "<frozen importlib"))
 
 
 def die_with_parent(parent: int) -> None:
