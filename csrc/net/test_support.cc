@@ -2,6 +2,7 @@
 
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -221,8 +222,10 @@ Pumped Serve(UniqueFd socket, std::shared_ptr<const TlsContext> tls, std::string
 
 std::pair<UniqueFd, UniqueFd> TcpPair(bool small_buffers) {
   const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const int small = 4096;
+  const int small = 16 * 1024;
+  const int segment = 1024;  // one that is larger than the receiver's buffer would be lost again and again
   if (small_buffers) {
+    ::setsockopt(listener.get(), IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
     ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     ::setsockopt(listener.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
   }
@@ -235,6 +238,7 @@ std::pair<UniqueFd, UniqueFd> TcpPair(bool small_buffers) {
   Check(::getsockname(listener.get(), any, &size) == 0, "getsockname");
   UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (small_buffers) {
+    ::setsockopt(client.get(), IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
     ::setsockopt(client.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     ::setsockopt(client.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
   }
@@ -244,7 +248,7 @@ std::pair<UniqueFd, UniqueFd> TcpPair(bool small_buffers) {
 }
 
 Identity MakeAuthority(const std::string& name, CertificateVersion version) {
-  const SslPtr<EVP_PKEY> key(EVP_RSA_gen(2048));
+  const SslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
   const SslPtr<X509> certificate = NewCertificate(key.get(), name, Validity::kNow);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate.get()));
   if (version == CertificateVersion::k3) {
@@ -261,7 +265,7 @@ Identity Issue(const Identity& authority, const std::string& name, Validity vali
   const SslPtr<X509> issuer(PEM_read_bio_X509(TextBio(authority.certificate).get(), nullptr, nullptr, nullptr));
   const SslPtr<EVP_PKEY> issuer_key(PEM_read_bio_PrivateKey(TextBio(authority.key).get(), nullptr, nullptr, nullptr));
   Check(issuer && issuer_key, "the authority's PEM text");
-  const SslPtr<EVP_PKEY> key(EVP_RSA_gen(2048));
+  const SslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
   const SslPtr<X509> certificate = NewCertificate(key.get(), name, validity);
   X509_set_version(certificate.get(), X509_VERSION_1);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer.get()));

@@ -5,6 +5,7 @@
 #include <openssl/pem.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -69,14 +70,16 @@ std::string TlsClient::Exchange(const std::string& text) {
   size_t next_key = text.size() / 4;
   for (;;) {
     short wanted = 0;
-    if (sent >= next_key && next_key < text.size() && SSL_version(ssl_.get()) == TLS1_3_VERSION) {
+    if (sent >= next_key && sent < text.size() && SSL_version(ssl_.get()) == TLS1_3_VERSION) {
       // Refused while a record is half under way; comes again then.
       if (SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_REQUESTED) == 1) next_key += text.size() / 4;
     }
     ERR_clear_error();
     if (sent < text.size()) {
       SSL_set_mode(ssl_.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-      const int n = SSL_write(ssl_.get(), text.data() + sent, static_cast<int>(text.size() - sent));
+      // One record at a time, so that there is a chance to change the keys between them.
+      const size_t size = std::min<size_t>(text.size() - sent, 16384);
+      const int n = SSL_write(ssl_.get(), text.data() + sent, static_cast<int>(size));
       if (n > 0) {
         sent += static_cast<size_t>(n);
         continue;
@@ -89,7 +92,7 @@ std::string TlsClient::Exchange(const std::string& text) {
       received.append(buffer.data(), static_cast<size_t>(n));
       continue;
     }
-    if (SSL_get_error(ssl_.get(), n) == SSL_ERROR_ZERO_RETURN) return received;
+    if (SSL_get_error(ssl_.get(), n) == SSL_ERROR_ZERO_RETURN || bio_.end_of_file) return received;
     wanted |= Wanted(n);
     if (wanted == 0) {
       return "failed: " + TakeSslError("connection lost") + ", errno " + std::to_string(bio_.error) + ", " +

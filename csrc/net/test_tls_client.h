@@ -31,7 +31,8 @@ class TlsClient {
   // Reads until the end, and says what was wrong with it ("" for a proper goodbye).
   std::string ReadToEnd(std::string* all);
 
-  // Sends and receives at once, changing the keys on the way (TLS 1.3). Returns what came until the server's goodbye.
+  // Sends and receives at once, changing the keys on the way (TLS 1.3). Returns what came until the end: the server's
+  // goodbye is lost when the socket takes no more just then.
   std::string Exchange(const std::string& text);
 
   bool Write(const std::string& text);
