@@ -199,6 +199,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
     parser.add_argument("--cases", default="abcde", help="which of (a) to (e)")
     options = parser.parse_args()
+    # The servers run in a scratch directory.
+    options.do_nothing, options.resnet50 = options.do_nothing.resolve(), options.resnet50.resolve()
 
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
