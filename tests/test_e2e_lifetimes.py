@@ -150,6 +150,8 @@ def test_a_worker_that_is_told_to_end_has_no_successor(two_workers: Served) -> N
         lambda: two_workers.client("echo").infer({"x": 0}, timeout=60), lambda result: isinstance(result, dict)
     )["error"]
     assert "Grpc Error, (14, 'unavailable')" in error
+    # Gone for the client is not yet decided by the master, which learns of it by itself.
+    until(lambda: two_workers.process.errors().count("was told to end and is not started again") == 2)
     assert two_workers.process.workers() == []
 
 
