@@ -7,15 +7,10 @@ find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2>=1.40)
 
-# Header-only: found by a header, since not every distribution ships a CMake or pkg-config file.
-function(mindserve_header_only target header)
-  find_path(${target}_INCLUDE ${header} REQUIRED)
-  add_library(${target} INTERFACE)
-  target_include_directories(${target} SYSTEM INTERFACE ${${target}_INCLUDE})
-endfunction()
-mindserve_header_only(asio asio.hpp)
-target_compile_definitions(asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
-mindserve_header_only(protozero protozero/pbf_reader.hpp)
+# Header-only, and found by a header, since not every distribution ships a CMake or pkg-config file.
+find_path(PROTOZERO_INCLUDE protozero/pbf_reader.hpp REQUIRED)
+add_library(protozero INTERFACE)
+target_include_directories(protozero SYSTEM INTERFACE ${PROTOZERO_INCLUDE})
 
 if(MINDSERVE_TESTS)
   find_package(GTest REQUIRED)

@@ -3,7 +3,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Debian's and Ubuntu's names; docs/install.md has other distributions'.
-PACKAGES=(make pkg-config libnghttp2-dev libssl-dev libasio-dev libprotozero-dev zlib1g-dev libgtest-dev libgmock-dev openssl)
+PACKAGES=(make pkg-config libnghttp2-dev libssl-dev libprotozero-dev zlib1g-dev libgtest-dev libgmock-dev openssl nghttp2-client)
 
 STAMP="$VENV/.setup"
 fingerprint() { cat pyproject.toml scripts/setup.sh "$VENV/pyvenv.cfg" 2>/dev/null | cksum; }

@@ -409,11 +409,16 @@ TimePoint Http2Connection::NextCheck() const {
   return at;
 }
 
+// Whatever begins to wait now is due after the shortest of the timeouts at the earliest. A check by then looks at each
+// stream once for all that came meanwhile; one that comes too early finds nothing to do and sets the next.
 void Http2Connection::Arm() {
   if (closed_) return;
-  const TimePoint at = NextCheck();
-  // One that comes too early finds nothing to do and sets the next.
-  if (at != kNever && (!armed() || at < this->at())) context_.timers.Set(*this, at);
+  const Limits& limits = context_.limits;
+  auto shortest = std::min({limits.header_timeout, limits.body_idle_timeout, context_.keepalive.time,
+                            context_.keepalive.timeout});
+  if (limits.idle_connection_timeout.count() > 0) shortest = std::min(shortest, limits.idle_connection_timeout);
+  const TimePoint at = context_.now + shortest;
+  if (!armed() || at < this->at()) context_.timers.Set(*this, at);
 }
 
 void Http2Connection::OnTimer() {
@@ -451,7 +456,7 @@ void Http2Connection::OnTimer() {
   if (sending && over(last_written_, limits.body_idle_timeout)) {
     return Fail("it took no reply within " + text("body_idle_timeout", limits.body_idle_timeout));
   }
-  Arm();
+  if (const TimePoint next = NextCheck(); next != kNever) context_.timers.Set(*this, next);
 }
 
 }  // namespace mindserve::gateway

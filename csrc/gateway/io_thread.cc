@@ -62,7 +62,11 @@ void IoThread::TearDown() {
 }
 
 void IoThread::AwaitBell() {
-  bell_->AwaitReadable([this] { AwaitBell(); });  // being awake is all that it is for
+  // Being awake is all that it is for.
+  bell_->AwaitReadable([this] {
+    port_->EmptyBell();
+    AwaitBell();
+  });
 }
 
 bool IoThread::PrepareSleep() {

@@ -98,6 +98,7 @@ void TestWorker::Run() {
       if ((wait[2].revents & (POLLHUP | POLLERR)) != 0) stop_ = true;
     }
     link_->Awake();
+    link_->EmptyBell();
   }
   ::shutdown(socket_.get(), SHUT_RDWR);
 }

@@ -29,7 +29,10 @@ void GatewayPort::Awake() {
   if (!asleep_) return;
   asleep_ = false;
   flag_->epoch.fetch_add(1, std::memory_order_seq_cst);
-  EmptyBell(bell_.get());
+}
+
+void GatewayPort::EmptyBell() {
+  link::EmptyBell(bell_.get());
 }
 
 Lane::~Lane() = default;

@@ -32,9 +32,11 @@ class GatewayPort {
   int bell_fd() const { return bell_.get(); }
 
   // Before blocking: says that the thread sleeps. The caller then polls every lane once more (Lane::HasWork) and blocks
-  // only if none has anything. After blocking, or instead of it: Awake, which also empties the bell.
+  // only if none has anything. After blocking, or instead of it: Awake.
   void Asleep();
   void Awake();
+  // When the bell was found readable.
+  void EmptyBell();
 
  private:
   friend class Lane;

@@ -149,6 +149,7 @@ TEST_P(LinkTest, WhatTheRingCannotHoldWaits) {
       pollfd bell{ports_[0]->bell_fd(), POLLIN, 0};
       EXPECT_EQ(::poll(&bell, 1, 0), 1) << "a sleeper that waits for room is woken";
       ports_[0]->Awake();
+      ports_[0]->EmptyBell();
       lanes_[0]->Flush();
     }
   }
@@ -169,6 +170,7 @@ TEST_P(LinkTest, AWorkerThatWaitsForReplyMemoryIsWokenByARelease) {
   pollfd bell{worker_->bell_fd(), POLLIN, 0};
   EXPECT_EQ(::poll(&bell, 1, 0), 1);
   worker_->Awake();
+  worker_->EmptyBell();
   GatewayFrame frame;
   EXPECT_FALSE(worker_->Receive(0, &frame));
   EXPECT_TRUE(worker_->AllocateReply(0, 100'000));
@@ -186,15 +188,18 @@ TEST_P(LinkTest, AReleaseAloneDoesNotWakeAWorkerThatHasMemory) {
   pollfd bell{worker_->bell_fd(), POLLIN, 0};
   EXPECT_EQ(::poll(&bell, 1, 0), 0);
   worker_->Awake();
+  worker_->EmptyBell();
 }
 
 TEST_P(LinkTest, SleepersAreWokenAndThoseWithWorkDontSleep) {
   EXPECT_TRUE(worker_->PrepareSleep());
   worker_->Awake();
+  worker_->EmptyBell();
   lanes_[0]->SendCancel(1);
   lanes_[0]->Flush();
   EXPECT_FALSE(worker_->PrepareSleep());
   worker_->Awake();
+  worker_->EmptyBell();
   ports_[0]->Asleep();
   EXPECT_FALSE(lanes_[0]->HasWork());
   worker_->SendRelease(0, 1);
@@ -203,6 +208,7 @@ TEST_P(LinkTest, SleepersAreWokenAndThoseWithWorkDontSleep) {
   pollfd bell{ports_[0]->bell_fd(), POLLIN, 0};
   EXPECT_EQ(::poll(&bell, 1, 0), 1);
   ports_[0]->Awake();
+  ports_[0]->EmptyBell();
   EXPECT_EQ(::poll(&bell, 1, 0), 0);
 }
 
@@ -236,6 +242,7 @@ TEST_P(LinkTest, ManyCallsBetweenTwoThreadsAreAllAnsweredRight) {
         ::poll(&bell, 1, -1);
       }
       worker_->Awake();
+      worker_->EmptyBell();
     }
   });
   constexpr uint64_t kWindow = 64;
@@ -264,6 +271,7 @@ TEST_P(LinkTest, ManyCallsBetweenTwoThreadsAreAllAnsweredRight) {
         ::poll(&bell, 1, -1);
       }
       ports_[0]->Awake();
+      ports_[0]->EmptyBell();
     }
   }
   worker.join();

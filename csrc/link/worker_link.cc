@@ -194,7 +194,10 @@ void WorkerLink::Awake() {
   if (!asleep_) return;
   asleep_ = false;
   flag_->epoch.fetch_add(1, std::memory_order_seq_cst);
-  EmptyBell(bell_.get());
+}
+
+void WorkerLink::EmptyBell() {
+  link::EmptyBell(bell_.get());
 }
 
 }  // namespace mindserve::link

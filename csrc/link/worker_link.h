@@ -58,6 +58,8 @@ class WorkerLink {
   // Before blocking: true if there is nothing to receive, so that it may block. Then, in any case: Awake.
   bool PrepareSleep();
   void Awake();
+  // When the bell was found readable.
+  void EmptyBell();
 
  private:
   struct LaneState;

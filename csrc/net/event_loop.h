@@ -1,4 +1,4 @@
-// One thread's event loop, on asio. asio is named only in this folder's .cc files.
+// One thread's event loop, on epoll.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,7 @@ class Watch {
   virtual void AwaitWritable(std::function<void()> handler) = 0;
 };
 
-// Runs a function at a time. Only on the loop's thread. Destroying it cancels.
+// Runs a function at a time. For a few: many belong behind one. Only on the loop's thread. Destroying it cancels.
 class Timer {
  public:
   virtual ~Timer() = default;
@@ -49,6 +49,7 @@ class EventLoop {
   // still gets its RoundEnd.
   void Run(RoundHooks* hooks);
   void Stop();                            // any thread; without a Run, the next one returns at once
+  void Wake();                            // any thread; the loop does not sleep now, but goes on for a round
   void Post(std::function<void()> task);  // any thread; runs on the loop's thread, also after Stop if Run runs again
 
   // Only on the loop's thread, or while it does not run. At most one watch of a descriptor at a time, and the watch

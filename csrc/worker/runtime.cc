@@ -1,12 +1,7 @@
 #include "worker/runtime.h"
 
-#include <poll.h>
-#include <sys/eventfd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <cstring>
 #include <deque>
 #include <unordered_map>
 #include <utility>
@@ -14,22 +9,11 @@
 
 #include "base/log.h"
 #include "link/worker_link.h"
+#include "net/event_loop.h"
 #include "wire/predict.h"
 #include "worker/releases.h"
 
 namespace mindserve::worker {
-
-// What ends the runtime thread's sleep besides the link.
-struct Runtime::Wakeup {
-  UniqueFd fd{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-  std::atomic<bool> stopping{false};
-
-  void Wake() const { [[maybe_unused]] const int full = ::eventfd_write(fd.get(), 1); }
-  void Clear() const {
-    eventfd_t count = 0;
-    [[maybe_unused]] const int empty = ::eventfd_read(fd.get(), &count);
-  }
-};
 
 namespace {
 
@@ -51,14 +35,17 @@ wire::ErrorCode ToErrorCode(Code code) {
 
 }  // namespace
 
-// One run of Serve.
-class Runtime::Session {
+// One run of Serve. A round of the loop takes what came, runs models, and sends what is done.
+class Runtime::Session final : private net::RoundHooks {
  public:
   Session(Runtime& runtime, std::unique_ptr<link::WorkerLink> link, UniqueFd socket)
       : runtime_(runtime),
         engine_(*runtime.engine_),
         link_(std::move(link)),
         socket_(std::move(socket)),
+        bell_(runtime.loop_->NewWatch(link_->bell_fd())),
+        hang_up_(runtime.loop_->NewWatch(socket_.get())),
+        timer_(runtime.loop_->NewTimer()),
         calls_(link_->lanes()),
         starved_(link_->lanes()) {}
 
@@ -94,12 +81,24 @@ class Runtime::Session {
   void Forget(Request& request) { calls_[request.lane].erase(request.call); }
   void SendReleases();
   void RetryStarved();
-  Status Wait(TimePoint until);
+
+  void AwaitBell();
+  void SetTimer(TimePoint at);
+  void End(Status status);
+  void RoundEnd() override;
+  bool PrepareSleep() override { return !more_ && link_->PrepareSleep(); }
+  void Awake() override { link_->Awake(); }
 
   Runtime& runtime_;
   pipeline::Engine& engine_;
   const std::unique_ptr<link::WorkerLink> link_;
   const UniqueFd socket_;
+  std::unique_ptr<net::Watch> bell_;
+  std::unique_ptr<net::Watch> hang_up_;
+  std::unique_ptr<net::Timer> timer_;
+  TimePoint timer_at_ = kNever;
+  bool more_ = false;  // the engine has work that waits for nothing
+  Status status_;
   std::vector<std::unordered_map<uint64_t, std::unique_ptr<Request>>> calls_;  // by lane
   std::vector<std::deque<uint64_t>> starved_;  // by lane: answered calls that wait for reply memory, oldest first
   std::vector<Releases::Entry> releases_;
@@ -249,50 +248,53 @@ void Runtime::Session::SendReleases() {
   for (const auto& [lane, call] : releases_) link_->SendRelease(lane, call);
 }
 
-Status Runtime::Session::Wait(TimePoint until) {
-  pollfd watched[] = {
-      {link_->bell_fd(), POLLIN, 0}, {runtime_.wakeup_->fd.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
-  timespec timeout{};
-  const timespec* limit = nullptr;
-  if (until != kNever) {
-    const auto left = std::max<int64_t>(0, (until - runtime_.time_.Now()).count());
-    timeout.tv_sec = left / 1'000'000'000;
-    timeout.tv_nsec = left % 1'000'000'000;
-    limit = &timeout;
+void Runtime::Session::AwaitBell() {
+  // Being awake is all that it is for.
+  bell_->AwaitReadable([this] {
+    link_->EmptyBell();
+    AwaitBell();
+  });
+}
+
+void Runtime::Session::SetTimer(TimePoint at) {
+  if (at >= timer_at_) return;  // one that comes too early finds nothing to do
+  timer_at_ = at;
+  timer_->Start(at, [this] { timer_at_ = kNever; });
+}
+
+void Runtime::Session::End(Status status) {
+  status_ = std::move(status);
+  runtime_.loop_->Stop();
+}
+
+void Runtime::Session::RoundEnd() {
+  link::GatewayFrame frame;
+  for (size_t lane = 0; lane < link_->lanes(); ++lane) {
+    while (link_->Receive(lane, &frame)) Handle(lane, frame);
   }
-  if (::ppoll(watched, 3, limit, nullptr) < 0 && errno != EINTR) {
-    return {Code::kInternal, std::string("ppoll: ") + std::strerror(errno)};
-  }
-  if (watched[1].revents != 0) runtime_.wakeup_->Clear();
-  // Nothing is ever said on the socket after the handshake: what makes it readable is its end.
-  if (watched[2].revents != 0) return {Code::kUnavailable, "the gateway is gone"};
-  return Status::Ok();
+  if (!link_->fault().ok()) return End(link_->fault());
+  SendReleases();
+  const TimePoint next = engine_.Poll();
+  more_ = next != kNever && next <= runtime_.time_.Now();
+  if (!more_) SetTimer(next);
+  RetryStarved();
+  link_->Flush();
 }
 
 Status Runtime::Session::Run() {
-  Status status;
-  while (status.ok() && !runtime_.wakeup_->stopping.load(std::memory_order_acquire)) {
-    link::GatewayFrame frame;
-    for (size_t lane = 0; lane < link_->lanes(); ++lane) {
-      while (link_->Receive(lane, &frame)) Handle(lane, frame);
-    }
-    if (!link_->fault().ok()) return link_->fault();
-    SendReleases();
-    const TimePoint next = engine_.Poll();
-    RetryStarved();
-    link_->Flush();
-    if (link_->PrepareSleep()) status = Wait(next);
-    link_->Awake();
-  }
-  return status;
+  AwaitBell();
+  // Nothing is ever said on the socket after the handshake: what makes it readable is its end.
+  hang_up_->AwaitReadable([this] { End({Code::kUnavailable, "the gateway is gone"}); });
+  runtime_.loop_->Run(this);
+  return status_;
 }
 
 Runtime::Runtime(const TimeSource& time, RuntimeOptions options)
     : time_(time),
       options_(options),
-      wakeup_(std::make_shared<Wakeup>()),
-      engine_(std::make_unique<pipeline::Engine>(time, [wakeup = wakeup_] { wakeup->Wake(); })),
-      releases_(std::make_shared<Releases>([wakeup = wakeup_] { wakeup->Wake(); })) {}
+      loop_(std::make_shared<net::EventLoop>()),
+      engine_(std::make_unique<pipeline::Engine>(time, [loop = loop_] { loop->Wake(); })),
+      releases_(std::make_shared<Releases>([loop = loop_] { loop->Wake(); })) {}
 
 Runtime::~Runtime() {
   Stop();
@@ -319,8 +321,7 @@ Status Runtime::Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeo
 }
 
 void Runtime::Stop() {
-  wakeup_->stopping.store(true, std::memory_order_release);
-  wakeup_->Wake();
+  loop_->Stop();
   engine_->Stop();
 }
 

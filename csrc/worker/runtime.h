@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "net/event_loop.h"
 #include "pipeline/engine.h"
 
 namespace mindserve::worker {
@@ -41,10 +42,9 @@ class Runtime {
 
  private:
   class Session;
-  struct Wakeup;
   const TimeSource& time_;
   const RuntimeOptions options_;
-  std::shared_ptr<Wakeup> wakeup_;  // shared with the engine's and the releases' wake functions
+  std::shared_ptr<net::EventLoop> loop_;  // shared with the engine's and the releases' wake functions
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload
 };

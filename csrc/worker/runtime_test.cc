@@ -165,6 +165,7 @@ class RuntimeTest : public testing::Test {
         }
       }
       port_->Awake();
+      port_->EmptyBell();
     }
     answer.text.assign(reinterpret_cast<const char*>(answer.frame.payload.data()), answer.frame.payload.size());
     lane_->ReleaseReply(answer.frame.payload);

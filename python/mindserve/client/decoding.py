@@ -7,7 +7,7 @@ it once, into the array: for a tensor of 600 KB that takes a third of the time, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,84 +58,126 @@ class _Broken(Exception):
 def _reply(data: bytes, count: int) -> Results:
     instances: list[tuple[int, int]] = []
     errors: list[tuple[int, str]] = []
-    for tag, start, end in _fields(data, 0, len(data)):
+    at, end = 0, len(data)
+    while at < end:
+        tag, start, at = _field(data, at, end)
         if tag == _REPLY_INSTANCE:
-            instances.append((start, end))
+            instances.append((start, at))
         elif tag == _REPLY_ERROR:
-            errors.append(_error_message(data, start, end))
+            errors.append(_error_message(data, start, at))
     if len(errors) == 1 and errors[0][0] != 0:
         return _error(errors[0][1])
     if len(instances) != count or (errors and len(errors) != count):
         return _error(
             f"The reply has {len(instances)} instances and {len(errors)} error messages, the request {count} instances"
         )
-    view = memoryview(data)
     if not errors:
-        return [_instance(data, view, start, end) for start, end in instances]
+        return [_instance(data, start, end) for start, end in instances]
     return [
-        _error(text) if code != 0 else _instance(data, view, start, end)
+        _error(text) if code != 0 else _instance(data, start, end)
         for (code, text), (start, end) in zip(errors, instances, strict=True)
     ]
 
 
 def _error_message(data: bytes, at: int, end: int) -> tuple[int, str]:
     code, text = 0, b""
-    for tag, value, stop in _fields(data, at, end):
+    while at < end:
+        tag, value, at = _field(data, at, end)
         if tag == _ERROR_CODE:
             code = value
         elif tag == _ERROR_TEXT:
-            text = data[value:stop]
+            text = data[value:at]
     return code, text.decode(errors="replace")
 
 
-def _instance(data: bytes, view: memoryview, at: int, end: int) -> dict[str, Any]:
+def _instance(data: bytes, at: int, end: int) -> dict[str, Any]:
     values = {}
-    for tag, start, stop in _fields(data, at, end):
+    while at < end:
+        tag, item, at = _field(data, at, end)
         if tag != _INSTANCE_ITEM:
             continue
         key = b""
         tensor = (0, 0)
-        for item_tag, item_start, item_stop in _fields(data, start, stop):
-            if item_tag == _ITEM_KEY:
-                key = data[item_start:item_stop]
-            elif item_tag == _ITEM_TENSOR:
-                tensor = (item_start, item_stop)
+        while item < at:
+            tag, start, item = _field(data, item, at)
+            if tag == _ITEM_KEY:
+                key = data[start:item]
+            elif tag == _ITEM_TENSOR:
+                tensor = (start, item)
         try:
-            values[key.decode()] = _value(data, view, *tensor)
+            values[key.decode()] = _value(data, *tensor)
         except ValueError as error:
             return _error(f"The output {key.decode(errors='replace')!r} of the reply is malformed: {error}")
     return values
 
 
-def _value(data: bytes, view: memoryview, at: int, end: int) -> Any:
+def _value(data: bytes, at: int, end: int) -> Any:
     """The value of a tensor.
 
     Raises:
         ValueError: its parts contradict each other.
     """
+    # Servers write an array as shape, type and bytes, and the replies of a method have the same shapes and types.
+    if end - at > 4 and data[at] == _TENSOR_SHAPE and (content := at + 4 + data[at + 1]) < end:
+        layout = _array_layout(data[at:content])
+        if layout is not None:
+            dtype, shape, size = layout
+            tag, start, stop = _field(data, content, end)
+            if tag == _TENSOR_DATA and stop == end and stop - start == size:
+                return _array(data, start, stop, dtype, shape)
+    return _any_value(data, at, end)
+
+
+@lru_cache(maxsize=1024)
+def _array_layout(head: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int] | None:
+    """What a tensor that begins with a shape says by its first bytes.
+
+    Returns:
+        The type, the shape, and how many bytes of data they ask for; None where `head` is not just a shape and the type
+        of an array, or is wrong.
+    """
+    if head[1] + 4 != len(head) or head[1] >= 0x80 or head[-2] != _TENSOR_DTYPE:
+        return None
+    dtype = _DTYPES.get(head[-1])
+    if dtype is None:
+        return None
+    try:
+        shape = _shape(head, 2, len(head) - 2)
+        return dtype, shape, _count(shape) * dtype.itemsize
+    except (_Broken, IndexError, ValueError):
+        return None
+
+
+def _any_value(data: bytes, at: int, end: int) -> Any:
+    """`_value` of any tensor, its fields in any order."""
     shape: tuple[int, ...] = ()
     number = 0
     content = (0, 0)
     texts: list[bytes] = []
-    for tag, value, stop in _fields(data, at, end):
+    while at < end:
+        tag, value, at = _field(data, at, end)
         if tag == _TENSOR_DATA:
-            content = (value, stop)
+            content = (value, at)
         elif tag == _TENSOR_SHAPE:
-            shape = _shape(data, value, stop)
+            shape = _shape(data, value, at)
         elif tag == _TENSOR_DTYPE:
             number = value
         elif tag == _TENSOR_BYTES_VAL:
-            texts.append(data[value:stop])
+            texts.append(data[value:at])
     dtype = _DTYPES.get(number)
     if dtype is None:
         return _text_value(number, shape, texts)
     start, stop = content
     if stop - start != _count(shape) * dtype.itemsize:
         raise ValueError(f"{stop - start} bytes for shape {list(shape)} of {dtype.name}")
+    return _array(data, start, stop, dtype, shape)
+
+
+def _array(data: bytes, start: int, stop: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
     if not shape:
         return np.frombuffer(data, dtype, 1, start)[0]
     # A copy: the caller may write to it, it is aligned, and it does not keep the whole reply alive.
-    return np.ndarray(shape, dtype, bytearray(view[start:stop]))
+    return np.ndarray(shape, dtype, bytearray(memoryview(data)[start:stop]))
 
 
 def _text_value(number: int, shape: tuple[int, ...], texts: list[bytes]) -> Any:
@@ -156,12 +198,13 @@ def _text_value(number: int, shape: tuple[int, ...], texts: list[bytes]) -> Any:
 
 def _shape(data: bytes, at: int, end: int) -> tuple[int, ...]:
     dims: list[int] = []
-    for tag, value, stop in _fields(data, at, end):
+    while at < end:
+        tag, value, at = _field(data, at, end)
         if tag == _SHAPE_DIMS:
-            while value < stop:
+            while value < at:
                 dim, value = _varint(data, value)
                 dims.append(dim)
-            if value != stop:
+            if value != at:
                 raise _Broken
         elif tag == _SHAPE_DIM:
             dims.append(value)
@@ -175,40 +218,38 @@ def _count(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
-def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of a message that lies in ``data[at:end]``: the tag, and the value or where the counted bytes lie.
+def _field(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """The field at `at` of a message that ends at `end`.
+
+    Returns:
+        The tag; the value, or where the counted bytes begin; where the field ends, and the counted bytes with it.
 
     Raises:
-        _Broken: a field reaches over the end, or is of a wire type that protobuf no longer has.
-        IndexError: a field reaches over the end of `data`.
+        _Broken: the field reaches over the end, or is of a wire type that protobuf no longer has.
+        IndexError: the field reaches over the end of `data`.
     """
-    while at < end:
-        tag = data[at]
-        at += 1
-        if tag >= 0x80:
-            tag, at = _varint(data, at - 1)
-        wire_type = tag & 7
-        if wire_type == 2:
-            size = data[at]
-            at += 1
-            if size >= 0x80:
-                size, at = _varint(data, at - 1)
-            start = at
-            at += size
-            if at > end:
-                raise _Broken
-            yield tag, start, at
-        elif wire_type == 0:
-            value, at = _varint(data, at)
-            yield tag, value, at
-        elif wire_type == 1:
-            at += 8
-        elif wire_type == 5:
-            at += 4
-        else:
-            raise _Broken
-    if at != end:
+    tag = data[at]
+    at += 1
+    if tag >= 0x80:
+        tag, at = _varint(data, at - 1)
+    wire_type = tag & 7
+    if wire_type == 2:
+        size = data[at]
+        value = at = at + 1
+        if size >= 0x80:
+            size, value = _varint(data, at - 1)
+        at = value + size
+    elif wire_type == 0:
+        value, at = _varint(data, at)
+    elif wire_type == 1:
+        value, at = at, at + 8
+    elif wire_type == 5:
+        value, at = at, at + 4
+    else:
         raise _Broken
+    if at > end:
+        raise _Broken
+    return tag, value, at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
