@@ -24,9 +24,12 @@ class Admission {
 
  private:
   static bool Add(std::atomic<size_t>& count, size_t n, size_t max) {
-    if (count.fetch_add(n, std::memory_order_relaxed) + n <= max) return true;
-    count.fetch_sub(n, std::memory_order_relaxed);
-    return false;
+    // Not added first and taken back: what does not fit must not make another's fail meanwhile.
+    size_t now = count.load(std::memory_order_relaxed);
+    do {
+      if (n > max || now > max - n) return false;
+    } while (!count.compare_exchange_weak(now, now + n, std::memory_order_relaxed));
+    return true;
   }
 
   std::atomic<size_t> max_requests_{10'000};

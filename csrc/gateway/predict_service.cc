@@ -184,7 +184,7 @@ void PredictCall::OnWorkerLost(uint32_t tag) {
     return Send(tag, targets.front());
   }
   Fail({Code::kUnavailable,
-        "servable '" + std::string(servable_) + "': the worker that held this request died" +
+        "Request " + Describe(servable_, method_, version_) + ", the worker that held it died" +
             (part.attempts > 1 ? ", at attempt " + std::to_string(part.attempts) + " of max_attempts " +
                                      std::to_string(service_.limits_.max_attempts)
                                : std::string())});

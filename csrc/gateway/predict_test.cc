@@ -260,7 +260,7 @@ TEST_F(PredictTest, AWorkerThatDiesWithoutAnotherMakesTheCallUnavailable) {
   TestClient client(Listen());
   const auto& response = client.Call(kPredictPath, One("die"));
   EXPECT_EQ(response.grpc_status(), Number(Code::kUnavailable));
-  EXPECT_EQ(response.grpc_message(), "servable 'add': the worker that held this request died");
+  EXPECT_EQ(response.grpc_message(), "Request Servable(add) method(die), the worker that held it died");
   EXPECT_EQ(client.Call(kPredictPath, One("add")).grpc_status(), Number(Code::kUnavailable));
   NothingHeld();
 }
@@ -272,7 +272,7 @@ TEST_F(PredictTest, ARequestThatKillsWorkersIsGivenUpAfterMaxAttempts) {
   TestClient client(Listen());
   const auto& response = client.Call(kPredictPath, One("die"));
   EXPECT_EQ(response.grpc_status(), Number(Code::kUnavailable));
-  EXPECT_THAT(response.grpc_message(), AllOf(HasSubstr("servable 'add'"), HasSubstr("max_attempts 2")));
+  EXPECT_THAT(response.grpc_message(), AllOf(HasSubstr("Servable(add)"), HasSubstr("max_attempts 2")));
   EXPECT_EQ(one.calls() + two.calls() + three.calls(), 2u);
   EXPECT_THAT(Reply(client.Call(kPredictPath, One("add"))).sums, ElementsAre(3));
 }

@@ -10,13 +10,28 @@ int WorkerEnd::MethodIndex(std::string_view method) const {
   return found == spec_.methods.end() ? -1 : static_cast<int>(found - spec_.methods.begin());
 }
 
+void WorkerEnd::Return(std::span<const std::byte> bytes) {
+  if (gone) return;
+  lane_->ReleaseReply(bytes);
+  if (calls_ != nullptr) calls_->SetBusy(*this);
+}
+
 void WorkerCalls::Add(std::shared_ptr<WorkerEnd> worker) {
+  worker->calls_ = this;
+  SetBusy(*worker);
   workers_.push_back(std::move(worker));
+}
+
+void WorkerCalls::SetBusy(WorkerEnd& worker) {
+  if (std::exchange(worker.busy_, true)) return;
+  busy_.push_back(&worker);
 }
 
 void WorkerCalls::Remove(const std::shared_ptr<WorkerEnd>& gone) {
   const std::shared_ptr<WorkerEnd> worker = gone;  // the caller's may be one of those that are cleared
   worker->gone = true;
+  worker->calls_ = nullptr;
+  if (std::exchange(worker->busy_, false)) std::erase(busy_, worker.get());
   std::erase(workers_, worker);
   struct Lost {
     WorkerCallListener* listener;
@@ -51,6 +66,8 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
   entry.worker = worker;
   entry.request = request;
   ++request->working;
+  ++worker->held_;
+  SetBusy(*worker);
   worker->load += payload.instances;
   const uint64_t call = static_cast<uint64_t>(entry.generation) << 32 | place;
   worker->lane().SendOpen({.call = call,
@@ -75,7 +92,7 @@ void WorkerCalls::Cancel(uint64_t call) {
   Entry* entry = Find(call);
   if (entry == nullptr || entry->ended) return;
   entry->listener = nullptr;
-  entry->worker->lane().SendCancel(call);
+  entry->worker->lane().SendCancel(call);  // it is busy: it holds the call
 }
 
 void WorkerCalls::Drop(Entry& entry, uint32_t place) {
@@ -84,6 +101,7 @@ void WorkerCalls::Drop(Entry& entry, uint32_t place) {
   entry.live = false;
   entry.listener = nullptr;
   ++entry.generation;
+  --entry.worker->held_;
   entry.worker.reset();
   entry.request.reset();
   free_.push_back(place);
@@ -101,20 +119,20 @@ void WorkerCalls::CollectIfDone(uint64_t call) {
   if (entry->ended && entry->released) Drop(*entry, static_cast<uint32_t>(call & 0xffffffff));
 }
 
-void WorkerCalls::Take(const std::shared_ptr<WorkerEnd>& worker, const link::WorkerFrame& frame) {
+void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
   Entry* entry = Find(frame.call);
   const bool release = frame.type == link::FrameType::kRelease || (frame.flags & link::kReleased) != 0;
   const bool ends = frame.type == link::FrameType::kEnd ||
                     (frame.type == link::FrameType::kReply && (frame.flags & link::kEnds) != 0);
-  if (entry == nullptr || entry->worker != worker) {
-    return Fault(*worker,
+  if (entry == nullptr || entry->worker.get() != &worker) {
+    return Fault(worker,
                  {Code::kInternal, "a frame for call " + std::to_string(frame.call) + ", which it does not hold"});
   }
   if (entry->ended && frame.type != link::FrameType::kRelease) {
-    return Fault(*worker, {Code::kInternal, "another answer to call " + std::to_string(frame.call)});
+    return Fault(worker, {Code::kInternal, "another answer to call " + std::to_string(frame.call)});
   }
   if (release && entry->released) {
-    return Fault(*worker, {Code::kInternal, "released call " + std::to_string(frame.call) + " twice"});
+    return Fault(worker, {Code::kInternal, "released call " + std::to_string(frame.call) + " twice"});
   }
   if (!entry->ended && !entry->released && (ends || release)) entry->request->WorkerIsDone();
   entry->released = entry->released || release;
@@ -125,7 +143,7 @@ void WorkerCalls::Take(const std::shared_ptr<WorkerEnd>& worker, const link::Wor
   CollectIfDone(frame.call);
   switch (frame.type) {
     case link::FrameType::kReply: {
-      ReplyPart payload = frame.payload.empty() ? ReplyPart(std::string()) : ReplyPart(frame.payload, worker);
+      ReplyPart payload = frame.payload.empty() ? ReplyPart(std::string()) : ReplyPart(frame.payload, worker.shared_from_this());
       if (listener != nullptr) {
         listener->OnWorkerReply(tag, std::move(payload), (frame.flags & link::kHasErrors) != 0, ends);
       }
@@ -133,7 +151,7 @@ void WorkerCalls::Take(const std::shared_ptr<WorkerEnd>& worker, const link::Wor
     }
     case link::FrameType::kEnd: {
       std::string text(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size());
-      if (!frame.payload.empty()) worker->Return(frame.payload);
+      if (!frame.payload.empty()) worker.Return(frame.payload);
       if (listener != nullptr) listener->OnWorkerEnd(tag, Status(static_cast<Code>(frame.code), std::move(text)));
       return;
     }
@@ -149,24 +167,27 @@ void WorkerCalls::Fault(WorkerEnd& worker, const Status& why) {
 }
 
 void WorkerCalls::Poll() {
-  // By index: a listener may learn of faults, but workers come and go only between rounds.
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    const std::shared_ptr<WorkerEnd> worker = workers_[i];
+  // By index: listeners may open calls, which makes others busy; workers come and go only between rounds.
+  for (size_t i = 0; i < busy_.size(); ++i) {
+    WorkerEnd& worker = *busy_[i];
     link::WorkerFrame frame;
-    while (!worker->gone && worker->lane().Receive(&frame)) Take(worker, frame);
-    if (!worker->gone && worker->lane().broken()) Fault(*worker, worker->lane().fault());
+    while (!worker.gone && worker.lane().Receive(&frame)) Take(worker, frame);
+    if (!worker.gone && worker.lane().broken()) Fault(worker, worker.lane().fault());
   }
   for (const Faulty& faulty : std::exchange(faults_, {})) on_fault_(faulty.worker, faulty.why);
 }
 
 bool WorkerCalls::HasWork() {
-  return std::ranges::any_of(workers_, [](const auto& worker) { return !worker->gone && worker->lane().HasWork(); });
+  return std::ranges::any_of(busy_, [](WorkerEnd* worker) { return !worker->gone && worker->lane().HasWork(); });
 }
 
 void WorkerCalls::Flush() {
-  for (const auto& worker : workers_) {
-    if (!worker->gone) worker->lane().Flush();
-  }
+  std::erase_if(busy_, [](WorkerEnd* worker) {
+    if (worker->gone) return false;
+    worker->lane().Flush();
+    worker->busy_ = worker->held_ > 0 || worker->lane().waiting();
+    return !worker->busy_;
+  });
 }
 
 }  // namespace mindserve::gateway

@@ -17,9 +17,11 @@
 
 namespace mindserve::gateway {
 
+class WorkerCalls;
+
 // An I/O thread's end of one worker. Shared by the thread's list of workers, the calls that the worker holds, and the
 // reply parts lent by it that are not yet sent: the lane has to live as long as each of them.
-class WorkerEnd final : public ReplyLender {
+class WorkerEnd final : public ReplyLender, public std::enable_shared_from_this<WorkerEnd> {
  public:
   WorkerEnd(WorkerSpec spec, std::unique_ptr<link::Lane> lane) : spec_(std::move(spec)), lane_(std::move(lane)) {}
 
@@ -29,15 +31,17 @@ class WorkerEnd final : public ReplyLender {
   int MethodIndex(std::string_view method) const;
 
   bool routable() const { return !draining && !gone; }
-  void Return(std::span<const std::byte> bytes) override {
-    if (!gone) lane_->ReleaseReply(bytes);
-  }
+  void Return(std::span<const std::byte> bytes) override;
 
   bool draining = false;  // gets no new requests
   bool gone = false;      // its lane is not used any more
   size_t load = 0;        // instances it was sent and has not answered
 
  private:
+  friend class WorkerCalls;
+  WorkerCalls* calls_ = nullptr;  // of its thread, while it is one of that one's workers
+  size_t held_ = 0;               // calls that it holds
+  bool busy_ = false;             // on the list of those that are looked at
   const WorkerSpec spec_;
   const std::unique_ptr<link::Lane> lane_;
 };
@@ -121,14 +125,17 @@ class WorkerCalls {
 
   // Number of a call: its place in the lower half, the place's generation in the upper.
   Entry* Find(uint64_t call);
-  void Take(const std::shared_ptr<WorkerEnd>& worker, const link::WorkerFrame& frame);
+  void Take(WorkerEnd& worker, const link::WorkerFrame& frame);
   void End(Entry& entry);
   void CollectIfDone(uint64_t call);
   void Drop(Entry& entry, uint32_t place);
+  friend class WorkerEnd;
+  void SetBusy(WorkerEnd& worker);
   void Fault(WorkerEnd& worker, const Status& why);
 
   FaultHandler on_fault_;
   std::vector<std::shared_ptr<WorkerEnd>> workers_;
+  std::vector<WorkerEnd*> busy_;  // those that hold calls, or have something to be flushed: a round looks at no others
   std::vector<Entry> entries_;
   std::vector<uint32_t> free_;
   struct Faulty {

@@ -84,6 +84,8 @@ class Lane {
   // Publishes what was queued, and wakes the worker if it sleeps and there is more than releases for it. Once a round.
   void Flush();
 
+  // Whether something waits for room in the ring.
+  bool waiting() const { return !waiting_.empty(); }
   // Whether there is something to receive, or room now for what waits to be sent.
   bool HasWork();
   // The next frame of the worker; false if there is none. A worker that breaks the protocol makes the lane broken:
