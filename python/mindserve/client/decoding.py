@@ -31,6 +31,10 @@ _TENSOR_BYTES_VAL = 4 << 3 | 2
 _SHAPE_DIMS = 1 << 3 | 2
 _SHAPE_DIM = 1 << 3
 
+# Fields are numbered from 1, and a tag has 32 bits.
+_FIRST_TAG = 1 << 3
+_LAST_TAG = (1 << 32) - 1
+
 _DTYPES = {number: np.dtype(kind).newbyteorder("<") for kind, number in NUMERIC.items()}
 
 
@@ -96,14 +100,19 @@ def _instance(data: bytes, at: int, end: int) -> dict[str, Any]:
         tag, item, at = _field(data, at, end)
         if tag != _INSTANCE_ITEM:
             continue
-        key = b""
-        tensor = (0, 0)
+        key: bytes | None = None
+        tensor: tuple[int, int] | None = None
         while item < at:
             tag, start, item = _field(data, item, at)
             if tag == _ITEM_KEY:
                 key = data[start:item]
-            elif tag == _ITEM_TENSOR:
+            elif tag == _ITEM_TENSOR and tensor is None:
                 tensor = (start, item)
+            else:
+                # Items have no other fields, now or later. Protobuf would merge a second tensor, which nobody writes.
+                raise _Broken
+        if key is None or tensor is None:
+            raise _Broken
         try:
             values[key.decode()] = _value(data, *tensor)
         except ValueError as error:
@@ -117,7 +126,7 @@ def _value(data: bytes, at: int, end: int) -> Any:
     Raises:
         ValueError: its parts contradict each other.
     """
-    # Servers write an array as shape, type and bytes, and the replies of a method have the same shapes and types.
+    # Servers write an array as shape, type and data, and the first two are the same in one reply after the other.
     if end - at > 4 and data[at] == _TENSOR_SHAPE and (content := at + 4 + data[at + 1]) < end:
         layout = _array_layout(data[at:content])
         if layout is not None:
@@ -159,7 +168,7 @@ def _any_value(data: bytes, at: int, end: int) -> Any:
         if tag == _TENSOR_DATA:
             content = (value, at)
         elif tag == _TENSOR_SHAPE:
-            shape = _shape(data, value, at)
+            shape += _shape(data, value, at)
         elif tag == _TENSOR_DTYPE:
             number = value
         elif tag == _TENSOR_BYTES_VAL:
@@ -225,13 +234,15 @@ def _field(data: bytes, at: int, end: int) -> tuple[int, int, int]:
         The tag; the value, or where the counted bytes begin; where the field ends, and the counted bytes with it.
 
     Raises:
-        _Broken: the field reaches over the end, or is of a wire type that protobuf no longer has.
+        _Broken: the field reaches over the end, or has a number or a wire type that protobuf does not have.
         IndexError: the field reaches over the end of `data`.
     """
     tag = data[at]
     at += 1
     if tag >= 0x80:
         tag, at = _varint(data, at - 1)
+    if not _FIRST_TAG <= tag <= _LAST_TAG:
+        raise _Broken
     wire_type = tag & 7
     if wire_type == 2:
         size = data[at]
