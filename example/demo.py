@@ -56,7 +56,8 @@ def main():
     server.start_servables(
         (
             server.ServableStartConfig(str(HERE / "tensor_add"), "add", device_ids=0),
-            server.ServableStartConfig(str(HERE / "file_type"), "file_type", device_ids=0),
+            # One file at a time: see file_type/serving_server.py.
+            server.ServableStartConfig(str(HERE / "file_type"), "file_type", device_ids=0, max_batch_size=1),
         )
     )
     (address,) = server.start_grpc_server("127.0.0.1:0")

@@ -20,5 +20,14 @@ else
     cat "$TREE/.log" >&2
     die "the build failed; its output is above"
   }
-  cmake --install "$TREE" --prefix "$("$PY" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
+  # By way of a folder of its own: a server may be running from .venv, and rewriting a file that it has mapped would crash
+  # it. A new file takes the old one's name instead, and only if there is something new.
+  cmake --install "$TREE" --prefix "$TREE/installed" >/dev/null
+  packages="$("$PY" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
+  while read -r file; do
+    cmp -s "$TREE/installed/$file" "$packages/$file" && continue
+    mkdir -p "$packages/$(dirname "$file")"
+    cp -p "$TREE/installed/$file" "$packages/$file.new"
+    mv -f "$packages/$file.new" "$packages/$file"
+  done < <(cd "$TREE/installed" && find . -type f)
 fi

@@ -1,4 +1,4 @@
-"""Fixtures: servables in temporary directories, and servers as processes."""
+"""Fixtures: servables in temporary directories, servers as processes, certificates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import onnx
 import pytest
+
+import certificates
+from certificates import Files
+from mindserve.certs import make_certificates
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "python"
 
@@ -61,6 +66,24 @@ def same(x):
 @register.register_method(output_names="pid")
 def worker_pid(x):
     return register.add_stage(pid, x, outputs_count=1)
+"""
+
+# Its method writes to a FIFO that it runs, and then answers what it reads there.
+BLOCKING_SERVABLE = """
+import os, threading
+from mindserve.server import register
+
+
+def block(fifo):
+    with open(fifo, "w") as stream:
+        stream.write("running")
+    with open(fifo) as stream:
+        return stream.read()
+
+
+@register.register_method(output_names="text")
+def method(fifo):
+    return register.add_stage(block, fifo, outputs_count=1)
 """
 
 
@@ -198,3 +221,42 @@ def start_script(tmp_path: pathlib.Path) -> Iterator[Callable[..., ServerProcess
     yield start
     for server in started:
         server.close()
+
+
+StartScript = Callable[..., ServerProcess]
+
+
+def serve(directory: pathlib.Path, *names: str, after: str = "", **options: Any) -> str:
+    """A start script that prints its address."""
+    given = "".join(f", {name}={value!r}" for name, value in options.items())
+    configs = "".join(f"server.ServableStartConfig({str(directory)!r}, {name!r}{given})," for name in names)
+    return (
+        "import sys\n"
+        "from mindserve import server\n"
+        f"server.start_servables(({configs}))\n"
+        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n" + textwrap.dedent(after)
+    )
+
+
+def pid_of(answer: Any) -> int:
+    return int(answer[0]["pid"]) if isinstance(answer, list) else 0
+
+
+@pytest.fixture(scope="module")
+def reference_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Certificates as MindSpore Serving's documentation makes them."""
+    return certificates.make_reference_certificates(tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="module")
+def own_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Certificates as ``mindserve certs`` makes them."""
+    directory = tmp_path_factory.mktemp("own")
+    make_certificates(directory)
+    return certificates.files_in(directory)
+
+
+@pytest.fixture(params=["reference", "own"])
+def files(request: pytest.FixtureRequest, reference_files: Files, own_files: Files) -> Files:
+    """Each of the two in turn."""
+    return reference_files if request.param == "reference" else own_files

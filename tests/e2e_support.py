@@ -151,6 +151,7 @@ def serving(
     *,
     start: str = "",
     listen: str = "'127.0.0.1:0'",
+    after: str = "",
 ) -> Iterator[Served]:
     """A server of one servable.
 
@@ -161,6 +162,7 @@ def serving(
         models: its models.
         start: further arguments of ``ServableStartConfig``, as text.
         listen: arguments of ``start_grpc_server``, as text.
+        after: more of the start script.
     """
     write_servable(folder / "servables", servable, config, models)
     script = (
@@ -168,6 +170,7 @@ def serving(
         f"config = server.ServableStartConfig({str(folder / 'servables')!r}, {servable!r}, {start})\n"
         "server.start_servables(config)\n"
         f"print(*server.start_grpc_server({listen}), sep=' ', flush=True)\n"
+        f"{after}"
     )
     with server_process(folder / "run", script) as process:
         served = Served(process, process.line().split(), servable)

@@ -137,7 +137,7 @@ def test_international_and_wildcard_names(tmp_path):
 
 @pytest.mark.parametrize("days", [0, -1, 3651])
 def test_days_have_a_range(tmp_path, days):
-    with pytest.raises(MindserveError, match=r"Parameter 'days' should be in range \[1,3650\]"):
+    with pytest.raises(MindserveError, match=rf"Parameter 'days' should be in range \[1,3650\], but actually {days}"):
         make_certificates(tmp_path, days=days)
 
 
@@ -162,6 +162,7 @@ def test_the_program(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ca.crt, ")
     assert "would be overwritten" in done.stderr
+    assert "--force" in done.stderr
     assert "Traceback" not in done.stderr
 
 

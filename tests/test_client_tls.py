@@ -7,29 +7,11 @@ import pytest
 
 import certificates
 from certificates import Files
-from mindserve.certs import make_certificates
 from mindserve.client import AsyncClient, Client, SSLConfig
 from mindserve.errors import MindserveError
 from predict_server import PredictServer, serving
 
 ECHO = [{"x": "text"}]
-
-
-@pytest.fixture(scope="module")
-def reference_files(tmp_path_factory) -> Files:
-    return certificates.make_reference_certificates(tmp_path_factory.mktemp("reference"))
-
-
-@pytest.fixture(scope="module")
-def own_files(tmp_path_factory) -> Files:
-    directory = tmp_path_factory.mktemp("own")
-    make_certificates(directory)
-    return certificates.files_in(directory)
-
-
-@pytest.fixture(params=["reference", "own"])
-def files(request, reference_files, own_files) -> Files:
-    return reference_files if request.param == "reference" else own_files
 
 
 def credentials(files: Files, *, verify_client: bool) -> grpc.ServerCredentials:

@@ -75,7 +75,7 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
         ({"device_ids": [0, "1"]}, "The item of parameter 'device_ids' should be int, but actually <class 'str'>"),
         ({"device_ids": [0, 0]}, "The item value '0' in parameter 'device_ids' should not be repeated"),
         ({"version_number": False}, "Parameter 'version_number' should be int, but actually <class 'bool'>"),
-        ({"version_number": -1}, "Parameter 'version_number' should be >= 0"),
+        ({"version_number": -1}, "Parameter 'version_number' should be >= 0, but actually -1"),
         ({"device_type": 123}, "Parameter 'device_type' should be str, but actually <class 'int'>"),
         ({"device_type": ""}, "Parameter 'device_type' should not be empty str"),
         (
@@ -83,7 +83,12 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
             "Unsupported device type 'TPU', only support 'Ascend', 'GPU', 'CPU' and None, case ignored",
         ),
         ({"num_parallel_workers": "1"}, "Parameter 'num_parallel_workers' should be int, but actually"),
-        ({"num_parallel_workers": 65}, "Parameter 'num_parallel_workers' should be in range [0,64]"),
+        ({"num_parallel_workers": 65}, "Parameter 'num_parallel_workers' should be in range [0,64], but actually 65"),
+        (
+            {"num_parallel_workers": -(10**5000)},
+            "Parameter 'num_parallel_workers' should be in range [0,64], but actually an int of 16610 bits",
+        ),
+        ({"device_ids": -(10**5000)}, "The item value 'an int of 16610 bits' in parameter 'device_ids' should be >= 0"),
         ({"num_parallel_workers": -1}, "Parameter 'num_parallel_workers' should be in range [0,64]"),
         ({"num_parallel_workers": 1}, "Parameter 'num_parallel_workers' > 0 is not supported by this version"),
         ({"dec_key": "key"}, "Parameter 'dec_key' should be bytes, but actually <class 'str'>"),

@@ -19,8 +19,12 @@ from mindserve.client import AsyncClient, Client
 CONFIG = (
     PREAMBLE
     + '''
+import faulthandler
 import os
 import random
+import signal
+
+faulthandler.register(signal.SIGUSR1)  # see stacks()
 
 add = register.declare_model("add.onnx", "ONNX")
 lengths = register.declare_model("dynamic_inner.onnx", "ONNX")
@@ -176,11 +180,24 @@ def run_threads(served: Served, seconds: float, may_fail: bool = False) -> tuple
     return threads, complaints
 
 
+def stacks(served: Served) -> str:
+    """Where the workers' Python threads are, by faulthandler in their logs: tells why a call got no answer."""
+    workers = served.process.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGUSR1)
+    logs = sorted((served.process.cwd / "serving_logs").iterdir())
+    # Of a worker's threads the main one comes last.
+    return until(
+        lambda: "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-20_000:]}" for log in logs),
+        lambda text: text.count(" in _serve\n") >= len(workers),
+    )
+
+
 def test_sixteen_clients_of_all_methods(served: Served) -> None:
     threads, complaints = run_threads(served, 5)
     for thread in threads:
         thread.join()
-    assert complaints == []
+    assert complaints == [], stacks(served)
     assert "[ERROR]" not in served.process.errors()
 
 
@@ -210,7 +227,7 @@ def test_cancelled_calls_between_others(served: Served) -> None:
                 assert len(call.result()) == 30
     for thread in threads:
         thread.join()
-    assert complaints == []
+    assert complaints == [], stacks(served)
 
 
 def test_workers_that_die_under_load(served: Served) -> None:

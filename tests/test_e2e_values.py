@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from e2e_support import PREAMBLE, TYPES, Served, request, same, serving, tensor
+from mindserve.proto import messages
 
 CONFIG = (
     PREAMBLE
@@ -483,9 +484,21 @@ def test_text_that_is_not_utf_8(served: Served) -> None:
     bad = tensor("x")
     bad.bytes_val[0] = b"\xff\xfe"
     reply = served.predict(request("values", "echo", {"x": tensor("a")}, {"x": bad}, {"x": tensor("b")}))
-    assert [error.error_code for error in reply.error_msg] == [0, 1, 0]
-    assert b"UnicodeDecodeError" in reply.error_msg[1].error_msg
+    assert [error.error_code for error in reply.error_msg] == [0, 2, 0]
+    text = reply.error_msg[1].error_msg
+    assert text.startswith(
+        b"Given function 'values.echo' input 0 kMSI_String (1,) has no form in Python: UnicodeDecode"
+    )
     assert reply.instances[2].items["y"].bytes_val[0] == b"b"
+
+
+@pytest.mark.parametrize("dtype", ["MS_FLOAT32", "MS_STRING"])
+def test_shapes_beyond_numpy(served: Served, dtype: str) -> None:
+    huge = messages.Tensor(shape={"dims": (0, 2**63 - 1)}, dtype=messages.DATA_TYPES[dtype])
+    (error,) = served.predict(request("values", "echo", {"x": huge})).error_msg
+    assert error.error_code == 2
+    assert error.error_msg.startswith(b"Given function 'values.echo' input 0 kMSI_")
+    assert b" has no form in Python: ValueError: " in error.error_msg
 
 
 def test_what_a_method_does_not_ask_for_is_ignored(served: Served) -> None:

@@ -5,37 +5,23 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import certificates
 from certificates import DAY, Files
-from mindserve.certs import make_certificates
 from mindserve.errors import MindserveError
 from mindserve.tls import SSLConfig, load_server_tls
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-@pytest.fixture(scope="module")
-def reference_files(tmp_path_factory) -> Files:
-    return certificates.make_reference_certificates(tmp_path_factory.mktemp("reference"))
-
-
-@pytest.fixture(scope="module")
-def own_files(tmp_path_factory) -> Files:
-    directory = tmp_path_factory.mktemp("own")
-    make_certificates(directory)
-    return certificates.files_in(directory)
-
-
-@pytest.fixture(params=["reference", "own"])
-def files(request, reference_files, own_files) -> Files:
-    return reference_files if request.param == "reference" else own_files
-
-
 def test_the_files_are_handed_over_as_they_are(files, caplog):
     tls = load_server_tls(SSLConfig(files.server, files.server_key))
+    expires = tls["expires"]
+    assert x509.load_pem_x509_certificate(Path(files.server).read_bytes()).not_valid_after_utc == expires
     assert tls == {
+        "expires": expires,
         "certificate": Path(files.server).read_bytes(),
         "private_key": Path(files.server_key).read_bytes(),
         "client_ca": b"",

@@ -44,6 +44,7 @@ Item* ClientQueue::Front() const {
 }
 
 Item* ClientQueue::FindMember(const Group* group, size_t* budget) const {
+  if (*budget == 0) return nullptr;
   Item* top = heap_.empty() ? nullptr : heap_.front();
   if (top != nullptr && top->group_ != group) {
     top = nullptr;

@@ -8,7 +8,7 @@ namespace mindserve::batching {
 namespace {
 
 Status DoesNotFit(size_t input, const Tensor& first, const Tensor& other) {
-  return {Code::kInternal, "input " + std::to_string(input + 1) + " of a batch is " + first.Describe() +
+  return {Code::kInternal, "input " + std::to_string(input) + " of a batch is " + first.Describe() +
                                " in one instance and " + other.Describe() + " in another"};
 }
 
@@ -116,7 +116,7 @@ Status Scatter(const BatchLayout& layout, std::span<const Tensor> outputs, std::
   for (size_t i = 0; i < outputs.size(); ++i) {
     const Shape& shape = outputs[i].shape();
     if (shape.rank() >= 1 && shape[0] == static_cast<int64_t>(rows)) continue;
-    return {Code::kInternal, "output " + std::to_string(i + 1) + " has the shape " + shape.ToString() +
+    return {Code::kInternal, "output " + std::to_string(i) + " has the shape " + shape.ToString() +
                                  ", in which the first dimension is not the batch's size " + std::to_string(rows)};
   }
   for (size_t row = 0; row < items.size(); ++row) {

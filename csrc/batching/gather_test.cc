@@ -261,7 +261,7 @@ TEST_F(GatherTest, AnOutputWithoutTheBatchIsAnError) {
     const std::vector<Tensor> outputs = {Floats({2}, {1, 2}), output};
     const Status status = Scatter({}, outputs, items_);
     EXPECT_EQ(status.code(), Code::kInternal);
-    EXPECT_EQ(status.message(), "output 2 has the shape " + output.shape().ToString() +
+    EXPECT_EQ(status.message(), "output 1 has the shape " + output.shape().ToString() +
                                     ", in which the first dimension is not the batch's size 2");
     EXPECT_EQ(items_[0]->tensors.size(), 1u);
   }

@@ -20,6 +20,7 @@ struct Item {
   uint64_t client = 0;          // whose turn it takes
   TimePoint deadline = kNever;  // not worth running from then on
   std::vector<Tensor> tensors;  // what the stage takes; from the taker's return on, what it gave
+  TimePoint arrival() const { return arrival_; }  // of the last Push
 
  private:
   friend class ClientQueue;

@@ -240,6 +240,21 @@ TEST_F(QueueTest, AClientWithManyShapesGetsOneTurnLikeTheOthers) {
   EXPECT_THAT(TakeNames(queue), ElementsAre("one", "one", "one", "one"));
 }
 
+TEST_F(QueueTest, ExpiredOnesDontLiftTheBoundOnWhatIsLookedAt) {
+  Queue queue(time_, ByShape(4));
+  const TimePoint start = time_.Now();
+  PushRow(queue, "leads", 1);
+  time_.Advance(200ms);
+  for (int i = 0; i < 256; ++i) PushRow(queue, "other", 2);  // as many as one batch looks at
+  time_.Advance(800ms);
+  PushRow(queue, "too far behind", 1);
+  // Between those by their deadlines, and of both shapes.
+  PushRow(queue, "expired", 1, 1, start + 1500ms);
+  PushRow(queue, "expired too", 2, 1, start + 1800ms);
+  time_.Advance(900ms);
+  EXPECT_THAT(TakeNames(queue), ElementsAre("leads"));
+}
+
 TEST_F(QueueTest, TheEarliestDeadlineLeadsWhateverItsShape) {
   Queue queue(time_, ByShape(8));
   PushRow(queue, "a", 2, 1, In(20ms));

@@ -10,13 +10,6 @@ namespace {
 // A user's exception may hold as much text as it likes; an answer has it for each instance.
 constexpr size_t kMaxReasonBytes = 4096;
 
-py::tuple Inputs(const pipeline::FunctionBatch& batch, size_t i, const Values& values, bool copy) {
-  const auto inputs = batch.inputs(i);
-  py::tuple arguments(inputs.size());
-  for (size_t k = 0; k < inputs.size(); ++k) arguments[k] = values.ToPython(inputs[k], copy);
-  return arguments;
-}
-
 std::string Shortened(std::string text) {
   if (text.size() <= kMaxReasonBytes) return text;
   size_t end = kMaxReasonBytes;
@@ -52,6 +45,23 @@ std::string Describe(py::error_already_set& error) {
 }
 
 }  // namespace
+
+// INVALID_ARGUMENT for a value that has no form in Python: text that is not UTF-8, or a shape beyond what numpy takes.
+Result<py::tuple> StageFunction::Inputs(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
+                                        bool copy) const {
+  const auto inputs = batch.inputs(i);
+  py::tuple arguments(inputs.size());
+  for (size_t k = 0; k < inputs.size(); ++k) {
+    try {
+      arguments[k] = values.ToPython(inputs[k], copy);
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_ValueError)) throw;  // UnicodeDecodeError is one
+      return Status(Code::kInvalidArgument, "Given function '" + name_ + "' input " + std::to_string(k) + " " +
+                                                inputs[k].Describe() + " has no form in Python: " + Describe(error));
+    }
+  }
+  return arguments;
+}
 
 Status StageFunction::Failed(const std::string& reason) const {
   return {Code::kInternal, "Call Function '" + name_ + "' Failed: " + reason};
@@ -113,8 +123,10 @@ pipeline::FunctionResult StageFunction::Outputs(py::object result, size_t count,
 pipeline::FunctionResult StageFunction::RunOne(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
                                                bool copy_inputs) {
   return Guarded<std::vector<Tensor>>([&] {
-    const py::tuple arguments = Inputs(batch, i, values, copy_inputs);
-    return Outputs(function_(*arguments), batch.outputs_count(i), values);
+    const auto arguments = Inputs(batch, i, values, copy_inputs);
+    if (!arguments.ok()) return pipeline::FunctionResult(arguments.status());
+    const py::tuple& given = *arguments;
+    return Outputs(function_(*given), batch.outputs_count(i), values);
   });
 }
 

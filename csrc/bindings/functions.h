@@ -25,6 +25,7 @@ class StageFunction {
                                             bool copy_inputs);
 
  private:
+  Result<pybind11::tuple> Inputs(const pipeline::FunctionBatch& batch, size_t i, const Values& values, bool copy) const;
   pipeline::FunctionResult RunOne(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
                                   bool copy_inputs);
   void RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,

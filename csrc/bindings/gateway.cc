@@ -89,6 +89,82 @@ void AttachWorker(Gateway& self, int fd, uint64_t id, std::string servable, uint
   Raise(status);
 }
 
+// --- Statistics: as plain values, which mindserve/server/statistics.py gives their public form. ---
+
+// (count, sum, [(largest value, how many), ...])
+py::tuple ToTuple(const HistogramSnapshot& histogram) {
+  py::list buckets;
+  for (const auto& [upper, count] : histogram.buckets) buckets.append(py::make_tuple(upper, count));
+  return py::make_tuple(histogram.count, histogram.sum, buckets);
+}
+
+py::dict ToDict(const link::StageSnapshot& stage) {
+  py::dict result;
+  result["kind"] = stage.stage.kind == link::StageKind::kModel ? "model" : "function";
+  // Cut to what an entry holds, maybe within a character.
+  result["name"] = py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(
+      stage.stage.name.data(), static_cast<Py_ssize_t>(stage.stage.name.size()), "replace"));
+  result["batch_sizes"] = ToTuple(stage.batch_sizes);
+  result["queue_ns"] = ToTuple(stage.queue_ns);
+  result["run_ns"] = ToTuple(stage.run_ns);
+  result["failed"] = stage.failed;
+  result["expired"] = stage.expired;
+  return result;
+}
+
+py::dict ToDict(const Gateway::WorkerStats& worker) {
+  py::dict result;
+  result["id"] = worker.id;
+  result["load"] = worker.load;
+  result["requests"] = worker.requests;
+  py::list stages;
+  for (const link::StageSnapshot& stage : worker.stages) stages.append(ToDict(stage));
+  result["stages"] = stages;
+  return result;
+}
+
+py::dict ToDict(const Gateway::MethodStats& method) {
+  py::dict result;
+  result["path"] = method.key.path;
+  result["servable"] = method.key.servable;
+  result["version"] = method.key.version;
+  result["method"] = method.key.method;
+  py::dict ended;
+  for (size_t code = 0; code < method.ended.size(); ++code) {
+    if (method.ended[code] > 0) ended[py::str(std::string(CodeName(static_cast<Code>(code))))] = method.ended[code];
+  }
+  result["ended"] = ended;
+  result["with_errors"] = method.with_errors;
+  result["instances"] = method.instances;
+  result["bytes_in"] = method.bytes_in;
+  result["bytes_out"] = method.bytes_out;
+  result["latency_ns"] = ToTuple(method.latency_ns);
+  return result;
+}
+
+py::dict ToDict(const Gateway::Stats& stats) {
+  py::dict result;
+  result["requests"] = stats.requests;
+  result["replies"] = stats.replies;
+  result["errors"] = stats.errors;
+  result["in_flight"] = stats.in_flight;
+  result["enqueued_bytes"] = stats.enqueued_bytes;
+  result["connections"] = stats.connections;
+  result["accepted"] = stats.accepted;
+  py::dict refused;
+  for (size_t i = 0; i < stats.refused.size(); ++i) {
+    refused[py::str(std::string(gateway::kRefusalNames[i]))] = stats.refused[i];
+  }
+  result["refused"] = refused;
+  py::list methods;
+  for (const Gateway::MethodStats& method : stats.methods) methods.append(ToDict(method));
+  result["methods"] = methods;
+  py::list workers;
+  for (const Gateway::WorkerStats& worker : stats.workers) workers.append(ToDict(worker));
+  result["workers"] = workers;
+  return result;
+}
+
 }  // namespace
 
 void RegisterGateway(py::module_& module) {
@@ -118,14 +194,10 @@ void RegisterGateway(py::module_& module) {
           "stop_listening", [](Gateway& self, double grace) { self.StopListening(ToMilliseconds(grace)); },
           py::arg("grace"), release_gil())
       .def("stats", [](const Gateway& self) {
-        const Gateway::Stats stats = self.GetStats();
-        py::dict result;
-        result["requests"] = stats.requests;
-        result["replies"] = stats.replies;
-        result["errors"] = stats.errors;
-        result["connections"] = stats.connections;
-        result["in_flight"] = stats.in_flight;
-        return result;
+        return ToDict([&] {
+          py::gil_scoped_release release;
+          return self.GetStats();
+        }());
       });
 }
 

@@ -49,6 +49,16 @@ Tensor Scalar(DType dtype, T value) {
   return *std::move(tensor);
 }
 
+// A tensor without elements may have dimensions whose product numpy refuses; pybind11 would compute with it first.
+void CheckFits(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
+  py::ssize_t bytes = dtype.itemsize();
+  for (const py::ssize_t dim : shape) {
+    if (dim == 0 || !__builtin_mul_overflow(bytes, dim, &bytes)) continue;
+    PyErr_SetString(PyExc_ValueError, "the shape is too big for an array of numpy's");
+    throw py::error_already_set();
+  }
+}
+
 // If the array looks at a tensor of ours, that tensor's owner: then nobody can change it.
 const TensorOwner* OwnerOf(const py::array& array) {
   const py::object base = array.base();
@@ -123,6 +133,7 @@ py::object Values::ToPython(const Tensor& tensor, bool copy) const {
   const py::dtype& dtype = dtypes_[static_cast<size_t>(tensor.dtype())];
   const auto dims = tensor.shape().dims();
   std::vector<py::ssize_t> shape(dims.begin(), dims.end());
+  CheckFits(shape, dtype);
   if (copy) {
     py::array array(dtype, std::move(shape));
     std::memcpy(array.mutable_data(), tensor.data().data(), tensor.data().size());

@@ -39,7 +39,8 @@ class Values {
   explicit Values(std::shared_ptr<Graveyard> graveyard);
 
   // A read-only array that looks at the tensor's bytes (a copy of them if they are not aligned, or if `copy`); `str` or
-  // `bytes` for one text element, an object array for several.
+  // `bytes` for one text element, an object array for several. ValueError, as pybind11::error_already_set: text that is
+  // not UTF-8, or a shape that numpy doesn't take.
   pybind11::object ToPython(const Tensor& tensor, bool copy) const;
 
   // What a stage function may give: anything with __array__, __dlpack__ or asnumpy(), numpy and Python scalars (shape

@@ -268,12 +268,24 @@ Result<Shape> ReadShape(const Library& lib, const ort::TensorInfo* info) {
   return Shape(std::span<const int64_t>(dims, rank));
 }
 
+// The engine gives lack of memory and a device that fails the code of any operator that fails; only its words tell them
+// apart from values that an operator refuses.
+Status RunFailure(Status status) {
+  const auto says = [&](std::string_view words) { return status.message().find(words) != std::string::npos; };
+  for (const std::string_view words : {"Failed to allocate memory", "smaller than requested bytes", "out of memory",
+                                       "std::bad_alloc", "bad allocation"}) {
+    if (says(words)) return {Code::kResourceExhausted, status.message()};
+  }
+  for (const std::string_view words : {"CUDA failure", "CUDNN failure", "CUBLAS failure", "CANN failure"}) {
+    if (says(words)) return {Code::kFailedPrecondition, status.message()};
+  }
+  return status;
+}
+
 class OrtModel final : public Model {
  public:
-  OrtModel(std::string name, std::shared_ptr<LoadedSession> session, Owned<ort::RunOptions> options,
-           Signature signature)
-      : name_(std::move(name)),
-        session_(std::move(session)),
+  OrtModel(std::shared_ptr<LoadedSession> session, Owned<ort::RunOptions> options, Signature signature)
+      : session_(std::move(session)),
         lib_(*session_->lib),
         run_options_(std::move(options)),
         signature_(std::move(signature)),
@@ -290,9 +302,7 @@ class OrtModel final : public Model {
     const ClearAtEnd clear_inputs{in_values_};
     const ClearAtEnd clear_outputs{out_values_};
     std::vector<Tensor> outputs;
-    if (Status status = RunInto(inputs, outputs); !status.ok()) {
-      return Prefixed("Run model failed, model: " + name_ + ": ", status);
-    }
+    MS_RETURN_IF_ERROR(RunInto(inputs, outputs));
     return outputs;
   }
 
@@ -311,9 +321,10 @@ class OrtModel final : public Model {
     // Outputs given as null are allocated by the session, in host memory on every device: without a binding ONNX
     // Runtime copies results back before it returns (so its documentation; not tried here on a GPU or an Ascend
     // device).
-    MS_RETURN_IF_ERROR(
+    Status status =
         lib_.Check(lib_.api.Run(session_->session.get(), run_options_.get(), in_names_.data(), in_values_.data(),
-                                in_names_.size(), out_names_.data(), out_names_.size(), out_values_.data())));
+                                in_names_.size(), out_names_.data(), out_names_.size(), out_values_.data()));
+    if (!status.ok()) return RunFailure(std::move(status));
     outputs.reserve(out_names_.size());
     for (size_t i = 0; i < out_names_.size(); ++i) {
       auto output = Unwrap(i, inputs);
@@ -420,7 +431,6 @@ class OrtModel final : public Model {
     return Tensor::TextView(DType::kString, std::move(shape), std::move(elements), std::move(text));
   }
 
-  const std::string name_;
   const std::shared_ptr<LoadedSession> session_;  // shared as LoadedSession says
   const Library& lib_;
   const Owned<ort::RunOptions> run_options_;
@@ -510,7 +520,7 @@ class OrtEngine final : public Engine {
 
   Result<std::unique_ptr<Model>> Load(const std::string& path, const DeviceConfig& config) override {
     if (Status status = CheckFile(path); !status.ok()) return Failed("file: " + path, config, status);
-    return LoadWith("file: " + path, path, config, [&](const ort::SessionOptions* options) {
+    return LoadWith("file: " + path, config, [&](const ort::SessionOptions* options) {
       return lib_->Make<ort::Session>(lib_->api.CreateSession, lib_->env.get(), path.c_str(), options);
     });
   }
@@ -518,7 +528,7 @@ class OrtEngine final : public Engine {
   Result<std::unique_ptr<Model>> LoadBytes(std::span<const std::byte> bytes, const DeviceConfig& config) override {
     const std::string name = std::to_string(bytes.size()) + " bytes";
     if (bytes.empty()) return Failed(name, config, {Code::kInvalidArgument, "the model is empty"});
-    return LoadWith(name, name, config, [&](const ort::SessionOptions* options) {
+    return LoadWith(name, config, [&](const ort::SessionOptions* options) {
       return lib_->Make<ort::Session>(lib_->api.CreateSessionFromArray, lib_->env.get(), bytes.data(), bytes.size(),
                                       options);
     });
@@ -530,8 +540,7 @@ class OrtEngine final : public Engine {
   }
 
   template <typename Create>
-  Result<std::unique_ptr<Model>> LoadWith(const std::string& what, const std::string& name, const DeviceConfig& config,
-                                          Create create) {
+  Result<std::unique_ptr<Model>> LoadWith(const std::string& what, const DeviceConfig& config, Create create) {
     auto options = MakeOptions(*lib_, config);
     if (!options.ok()) return Failed(what, config, options.status());
     auto session = create(options->get());
@@ -545,8 +554,7 @@ class OrtEngine final : public Engine {
     Status quiet =
         lib_->Check(lib_->api.RunOptionsSetRunLogSeverityLevel(run_options->get(), ort::LogSeverity::kFatal));
     if (!quiet.ok()) return Failed(what, config, quiet);
-    return std::unique_ptr<Model>(
-        new OrtModel(name, std::move(loaded), *std::move(run_options), *std::move(signature)));
+    return std::unique_ptr<Model>(new OrtModel(std::move(loaded), *std::move(run_options), *std::move(signature)));
   }
 
   const std::shared_ptr<const Library> lib_;  // shared as Library says

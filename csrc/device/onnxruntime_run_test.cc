@@ -16,6 +16,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 class OnnxRuntimeRunTest : public OnnxRuntimeTest {
  protected:
@@ -165,7 +166,7 @@ TEST_F(OnnxRuntimeRunTest, WhatTheCallerGaveWrongIsItsError) {
   const Tensor good = Floats({1, 2, 2}, {1, 2, 3, 4});
   const Status missing = RunError("add", {good});
   EXPECT_EQ(missing.code(), Code::kInvalidArgument);
-  EXPECT_THAT(missing.message(), AllOf(HasSubstr("add.onnx"), HasSubstr("given 1 inputs, expected 2")));
+  EXPECT_THAT(missing.message(), HasSubstr("given 1 inputs, expected 2"));
 
   const Status type = RunError("add", {good, Make<int32_t>(DType::kInt32, {1, 2, 2}, {1, 2, 3, 4})});
   EXPECT_EQ(type.code(), Code::kInvalidArgument);
@@ -185,10 +186,22 @@ TEST_F(OnnxRuntimeRunTest, AFailedRunSaysWhyAndTheModelGoesOn) {
   const auto model = Load("failing");
   const auto failed = model->Run({{Make<int64_t>(DType::kInt64, {2}, {1, 7})}});
   ASSERT_FALSE(failed.ok());
-  EXPECT_THAT(failed.status().message(), AllOf(HasSubstr("failing.onnx"), HasSubstr("Gather"), HasSubstr("out of")));
+  EXPECT_EQ(failed.status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(failed.status().message(), AllOf(HasSubstr("Gather"), HasSubstr("out of")));
+  EXPECT_THAT(failed.status().message(), Not(HasSubstr("failing.onnx")));  // whoever runs it knows its name
   const auto good = model->Run({{Make<int64_t>(DType::kInt64, {2}, {2, 0})}});
   ASSERT_TRUE(good.ok());
   EXPECT_THAT(ValuesOf<float>((*good)[0]), ElementsAre(30, 10));
+}
+
+TEST_F(OnnxRuntimeRunTest, LackOfMemoryIsToldApart) {
+  const auto model = Load("expand");
+  const auto failed = model->Run({{Make<int64_t>(DType::kInt64, {1}, {int64_t{1} << 50})}});
+  ASSERT_FALSE(failed.ok());
+  EXPECT_EQ(failed.status().code(), Code::kResourceExhausted) << failed.status().message();
+  const auto good = model->Run({{Make<int64_t>(DType::kInt64, {1}, {2})}});
+  ASSERT_TRUE(good.ok());
+  EXPECT_THAT(ValuesOf<float>((*good)[0]), ElementsAre(1, 1));
 }
 
 // Collects what is logged while it lives.

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "gateway/call_stats.h"
 #include "gateway/request_memory.h"
 #include "net/transport.h"
 
@@ -72,6 +73,9 @@ class Call {
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;
 
+  // The call is counted as one of these instead of as one of its service. They outlive it.
+  virtual void CountAs(MethodCounts& counts) = 0;
+
   // Sends a message. Never fails: a call that is gone drops it.
   virtual void Send(Reply reply) = 0;
   // Ends the call: OK, or an error. The first time counts. What the handler still holds it may free at once; the
@@ -94,11 +98,17 @@ class CallHandler {
 // An entry of the service table. One for each I/O thread.
 class Service {
  public:
+  // `counts` outlive the service.
+  explicit Service(MethodCounts& counts) : counts_(counts) {}
   virtual ~Service() = default;
+  MethodCounts& counts() { return counts_; }
   // Whether a client may send more than one message; if not, the transport sees to it that OnHalfClose follows exactly
   // one.
   virtual bool client_streaming() const { return false; }
   virtual std::unique_ptr<CallHandler> Start(Call& call) = 0;
+
+ private:
+  MethodCounts& counts_;
 };
 
 }  // namespace mindserve::gateway

@@ -7,7 +7,7 @@
 #include <latch>
 #include <map>
 #include <mutex>
-#include <set>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -61,7 +61,8 @@ struct Gateway::State {
   bool listening = false;  // guarded by listen_mutex
 
   std::mutex workers_mutex;
-  std::set<uint64_t> worker_ids;  // guarded by workers_mutex: attached, or about to be
+  // Guarded by workers_mutex: those that are attached, by their ids, and their statistics; none before the handshake.
+  std::map<uint64_t, std::optional<link::StatsReader>> workers;
 
   // The rest belongs to the first I/O thread.
   struct WorkerSocket {
@@ -115,7 +116,7 @@ void Gateway::State::RemoveWorker(uint64_t id, const std::string& why) {
     thread->loop().Post([&io = *thread, id] { io.RemoveWorker(id); });
   }
   std::lock_guard lock(workers_mutex);
-  worker_ids.erase(id);
+  workers.erase(id);
 }
 
 // On the first I/O thread.
@@ -131,16 +132,19 @@ Gateway::Gateway(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Gateway::~Gateway() = default;
 
 Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) {
-  const size_t max_bytes = DefaultMaxEnqueuedBytes();
-  // Address space: slabs are cut in classes of sizes, so that it takes more of it than there are bytes at any time.
-  const size_t arena_bytes = std::max(4 * max_bytes, size_t{4} << 30);
-  auto state = std::make_unique<State>(max_bytes);
+  const int count = options.io_threads > 0 ? options.io_threads : DefaultIoThreads();
+  // Address space, which costs nothing, but can't grow when Listen sets the limit. One thread may have all of
+  // max_enqueued_bytes, of which an arena makes up to twice as much (link/arena.h), so that limits up to half of the
+  // memory fit. More than the memory would be of no use, and all threads' together must be far from what a process can
+  // map.
+  const size_t most_bytes = std::min(MachineMemory(), (size_t{32} << 40) / static_cast<size_t>(count));
+  const size_t arena_bytes = std::max(most_bytes, size_t{4} << 30);
+  auto state = std::make_unique<State>(DefaultMaxEnqueuedBytes());
   state->shared.keepalive = options.keepalive;
   State* raw = state.get();
   state->shared.worker_fault = [raw](uint64_t worker, const Status& why) {
     raw->threads.front()->loop().Post([raw, worker, text = why.message()] { raw->RemoveWorker(worker, text); });
   };
-  const int count = options.io_threads > 0 ? options.io_threads : DefaultIoThreads();
   for (int i = 0; i < count; ++i) {
     auto thread = IoThread::Create(state->shared, arena_bytes, i);
     if (!thread.ok()) return thread.status();
@@ -204,20 +208,23 @@ Status Gateway::AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::mill
   const uint64_t id = spec.id;
   {
     std::lock_guard lock(state.workers_mutex);
-    if (!state.worker_ids.insert(id).second) {
+    if (!state.workers.try_emplace(id).second) {
       return {Code::kAlreadyExists, "worker " + std::to_string(id) + " is attached already"};
     }
   }
   std::vector<link::GatewayPort*> ports;
   for (const auto& thread : state.threads) ports.push_back(&thread->port());
-  auto lanes = link::GatewayHandshake::Run(socket.get(), ports, timeout);
-  if (!lanes.ok()) {
+  auto shaken = link::GatewayHandshake::Run(socket.get(), ports, timeout);
+  {
     std::lock_guard lock(state.workers_mutex);
-    state.worker_ids.erase(id);
-    return lanes.status();
+    if (!shaken.ok()) {
+      state.workers.erase(id);
+      return shaken.status();
+    }
+    state.workers[id] = std::move(shaken->stats);
   }
   for (size_t i = 0; i < ports.size(); ++i) {
-    auto lane = std::make_shared<std::unique_ptr<link::Lane>>(std::move((*lanes)[i]));  // a task has to be copyable
+    auto lane = std::make_shared<std::unique_ptr<link::Lane>>(std::move(shaken->lanes[i]));  // a task has to be copyable
     IoThread& io = *state.threads[i];
     io.loop().Post([&io, spec, lane] { io.AddWorker(spec, std::move(*lane)); });
   }
@@ -251,14 +258,47 @@ void Gateway::StopListening(std::chrono::milliseconds grace) {
 
 Gateway::Stats Gateway::GetStats() const {
   Stats stats;
-  for (const auto& thread : state_->threads) {
-    const Counters& counters = thread->counters();
-    stats.requests += counters.requests.value();
-    stats.replies += counters.replies.value();
-    stats.errors += counters.errors.value();
-    stats.connections += counters.connections.value();
+  std::map<MethodKey, MethodStats> methods;
+  std::map<uint64_t, WorkerStats> workers;
+  std::mutex mutex;  // the threads come here at the same time
+  state_->OnAll([&](IoThread& io) {
+    const std::lock_guard lock(mutex);
+    const CallStats& counted = io.stats();
+    stats.requests += counted.begun;
+    stats.connections += io.connections();
+    stats.accepted += counted.accepted;
+    for (size_t i = 0; i < stats.refused.size(); ++i) stats.refused[i] += counted.refused[i];
+    for (const auto& [key, counts] : counted.methods) {
+      MethodStats& method = methods[key];
+      for (size_t i = 0; i < method.ended.size(); ++i) method.ended[i] += counts->ended[i];
+      method.with_errors += counts->with_errors;
+      method.instances += counts->instances;
+      method.bytes_in += counts->bytes_in;
+      method.bytes_out += counts->bytes_out;
+      method.latency_ns.Add(counts->latency_ns.Read());
+    }
+    for (const auto& worker : io.workers()) {
+      WorkerStats& of_worker = workers[worker->spec().id];
+      of_worker.load += worker->load;
+      of_worker.requests += worker->requests;
+    }
+  });
+  for (auto& [key, method] : methods) {
+    for (size_t code = 0; code < method.ended.size(); ++code) {
+      (code == 0 ? stats.replies : stats.errors) += method.ended[code];
+    }
+    method.key = key;
+    stats.methods.push_back(std::move(method));
+  }
+  const std::lock_guard lock(state_->workers_mutex);
+  for (const auto& [id, attached] : state_->workers) {
+    WorkerStats& worker = workers[id];
+    worker.id = id;
+    if (attached) worker.stages = attached->Read();
+    stats.workers.push_back(std::move(worker));
   }
   stats.in_flight = state_->shared.admission.requests();
+  stats.enqueued_bytes = state_->shared.admission.bytes();
   return stats;
 }
 

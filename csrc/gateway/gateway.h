@@ -1,6 +1,7 @@
 // The gateway: listening sockets, I/O threads, and the services on them.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -9,8 +10,10 @@
 
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "gateway/call_stats.h"
 #include "gateway/keepalive.h"
 #include "gateway/limits.h"
+#include "link/stats_region.h"
 #include "net/listener.h"
 #include "net/tls.h"
 #include "wire/health.h"
@@ -36,7 +39,7 @@ struct WorkerSpec {
   std::vector<std::string> methods;  // in the order of their numbers on the link
 };
 
-// Thread-safe: the master's Python threads call it. No method is called from an I/O thread. All but GetStats and
+// Thread-safe: the master's Python threads call it. No method is called from an I/O thread. All but
 // SetMaxEnqueuedRequests wait until the I/O threads have taken the change in, so that it holds when they return; a
 // caller must not hold a lock that the log sink takes (Python's).
 class Gateway {
@@ -69,12 +72,33 @@ class Gateway {
   // May be followed by Listen.
   void StopListening(std::chrono::milliseconds grace);
 
+  // All that is counted, over all I/O threads.
+  struct MethodStats {
+    MethodKey key;
+    std::array<uint64_t, kCodeCount> ended{};  // these as in MethodCounts
+    uint64_t with_errors = 0;
+    uint64_t instances = 0;
+    uint64_t bytes_in = 0;
+    uint64_t bytes_out = 0;
+    HistogramSnapshot latency_ns;
+  };
+  struct WorkerStats {
+    uint64_t id = 0;
+    uint64_t load = 0;      // instances that it holds
+    uint64_t requests = 0;  // sent to it, or parts of such
+    std::vector<link::StageSnapshot> stages;
+  };
   struct Stats {
-    uint64_t requests = 0;     // gRPC calls begun, of every service
-    uint64_t replies = 0;      // that ended OK
-    uint64_t errors = 0;       // that ended otherwise, or were cancelled
-    uint64_t connections = 0;  // open now
-    uint64_t in_flight = 0;    // Predict requests held now, as max_enqueued_requests counts them
+    uint64_t requests = 0;  // gRPC calls begun, of every service
+    uint64_t replies = 0;   // that ended OK
+    uint64_t errors = 0;    // that ended otherwise, or were cancelled
+    uint64_t in_flight = 0;        // Predict requests held now, as max_enqueued_requests counts them
+    uint64_t enqueued_bytes = 0;   // of them, as max_enqueued_bytes counts them
+    uint64_t connections = 0;      // open now
+    uint64_t accepted = 0;         // connections since the start
+    std::array<uint64_t, kRefusalNames.size()> refused{};
+    std::vector<MethodStats> methods;
+    std::vector<WorkerStats> workers;  // that are attached
   };
   Stats GetStats() const;
 

@@ -46,9 +46,11 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   id_ = id;
   head_.Clear();
   deadline_ = kNever;
-  last_data_ = context_.now;
+  begun_ = last_data_ = context_.now;
   messages_ = 0;
-  half_closed_ = responded_ = finished_ = deferred_ = counted_ = false;
+  half_closed_ = responded_ = finished_ = deferred_ = false;
+  counts_ = nullptr;
+  bytes_in_ = bytes_out_ = 0;
   status_ = Status::Ok();
   trailing_.clear();
 }
@@ -57,7 +59,7 @@ void GrpcStream::Close() {
   context_.timers.Cancel(*this);
   if (!finished_) {
     finished_ = true;
-    if (counted_) context_.counters.errors.Add();
+    Count(Code::kCancelled);
     if (handler_) handler_->OnCancel();
   }
   handler_.reset();
@@ -76,9 +78,12 @@ const net::Peer& GrpcStream::peer() const {
 
 void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
-  counted_ = true;
-  context_.counters.requests.Add();
-  if (!head_.status().ok()) return Finish(head_.status());
+  ++context_.stats.begun;
+  counts_ = &context_.unserved;
+  if (!head_.status().ok()) {
+    if (head_.status().code() == Code::kResourceExhausted) context_.stats.Refuse(Refusal::kMaxMetadataBytes);
+    return Finish(head_.status());
+  }
   const auto found = context_.services.find(head_.path());
   if (found == context_.services.end()) {
     return Finish({Code::kUnimplemented, "no method '" + std::string(CutUtf8(head_.path(), 256)) + "' is served"});
@@ -90,6 +95,7 @@ void GrpcStream::OnHeadersEnd() {
   }
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
   service_ = found->second.get();
+  counts_ = &service_->counts();
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding());
   handler_ = service_->Start(*this);
@@ -104,10 +110,15 @@ void GrpcStream::OnData(std::span<const std::byte> data) {
     std::optional<Message> message;
     if (reader_->Feed(&data, &message)) {
       ++messages_;
+      bytes_in_ += message->bytes().size();
       handler_->OnMessage(*std::move(message));
     } else if (const MessageReader::Error error = reader_->error(); !error.status.ok()) {
       Metadata trailing;
-      if (error.retry) trailing.emplace_back(kRetryPushbackKey, kRetryPushbackMs);
+      if (error.limit) {
+        context_.stats.Refuse(*error.limit);
+        // What is too large stays so; what finds no room now may find it later.
+        if (*error.limit == Refusal::kMaxEnqueuedBytes) trailing.emplace_back(kRetryPushbackKey, kRetryPushbackMs);
+      }
       return Abort(error.status, std::move(trailing));
     }
   }
@@ -139,6 +150,7 @@ void GrpcStream::Send(Reply reply) {
   for (ReplyPart& part : reply) {
     if (!part.bytes().empty()) parts_.push_back(std::move(part));
   }
+  bytes_out_ += size;
   pending_ += sizeof(prefix) + size;
   SubmitResponse();
 }
@@ -148,7 +160,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
   finished_ = true;
   context_.timers.Cancel(*this);
   reader_.reset();
-  (status.ok() ? context_.counters.replies : context_.counters.errors).Add();
+  Count(status.code());
   status_ = std::move(status);
   trailing_ = std::move(trailing);
   if (responded_) {
@@ -163,6 +175,15 @@ void GrpcStream::Abort(Status status, Metadata trailing) {
   // What was not sent is not worth sending any more. A part that is half framed has to stay.
   Finish(std::move(status), std::move(trailing));
   if (handler_) handler_->OnCancel();
+}
+
+void GrpcStream::Count(Code code) {
+  MethodCounts* counts = std::exchange(counts_, nullptr);
+  if (counts == nullptr) return;
+  ++counts->ended[static_cast<size_t>(code)];
+  counts->bytes_in += bytes_in_;
+  counts->bytes_out += bytes_out_;
+  counts->latency_ns.AddTime(context_.now - begun_);
 }
 
 void GrpcStream::OnTimer() {

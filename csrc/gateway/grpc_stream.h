@@ -58,6 +58,7 @@ class GrpcStream final : public Call, public TimerNode {
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override;
   const net::Peer& peer() const override;
+  void CountAs(MethodCounts& counts) override { counts_ = &counts; }
   void Send(Reply reply) override;
   void Finish(Status status, Metadata trailing = {}) override;
 
@@ -70,7 +71,7 @@ class GrpcStream final : public Call, public TimerNode {
   void SubmitHttpError(int status);
   void SubmitTrailersOnly();
   void SubmitResponse();
-  void DropHandler();
+  void Count(Code code);
 
   ThreadContext& context_;
   Http2Connection* connection_ = nullptr;
@@ -80,13 +81,16 @@ class GrpcStream final : public Call, public TimerNode {
   Service* service_ = nullptr;
   std::unique_ptr<CallHandler> handler_;
   TimePoint deadline_ = kNever;
+  TimePoint begun_;
   TimePoint last_data_;
   size_t messages_ = 0;
   bool half_closed_ = false;
   bool responded_ = false;  // the response's HEADERS are queued
   bool finished_ = false;
   bool deferred_ = false;  // nghttp2 waits for more of the response
-  bool counted_ = false;
+  MethodCounts* counts_ = nullptr;  // null: not to be counted, or counted already
+  uint64_t bytes_in_ = 0;
+  uint64_t bytes_out_ = 0;
   Status status_;
   Metadata trailing_;
   // The response's bytes: the parts from parts_[part_], the first from part_offset_.

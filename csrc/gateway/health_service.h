@@ -46,7 +46,7 @@ class Health {
 
 class HealthCheckService final : public Service {
  public:
-  explicit HealthCheckService(const Health& health) : health_(health) {}
+  HealthCheckService(MethodCounts& counts, const Health& health) : Service(counts), health_(health) {}
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:
@@ -55,7 +55,7 @@ class HealthCheckService final : public Service {
 
 class HealthWatchService final : public Service {
  public:
-  explicit HealthWatchService(Health& health) : health_(health) {}
+  HealthWatchService(MethodCounts& counts, Health& health) : Service(counts), health_(health) {}
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:

@@ -92,7 +92,10 @@ struct Http2Connection::Callbacks {
     return 0;
   }
 
-  static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void*) {
+  static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) {
+      Self(user).context_.stats.Refuse(Refusal::kMaxConcurrentStreams);
+    }
     const bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
                       (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     if (!ends) return 0;
@@ -351,6 +354,7 @@ void Http2Connection::CloseStream(GrpcStream& stream) {
 
 void Http2Connection::CountReset() {
   if (resets_.Take(context_.now)) return;
+  context_.stats.Refuse(Refusal::kMaxResetsPerSecond);
   context_.log.Warn(context_.now, "connection of " + peer().address + " closed: more than max_resets_per_second " +
                                       std::to_string(context_.limits.max_resets_per_second) + " calls were reset");
   nghttp2_session_terminate_session(session_.get(), NGHTTP2_ENHANCE_YOUR_CALM);
@@ -431,10 +435,12 @@ void Http2Connection::OnTimer() {
   };
   if ((!established_ && over(accepted_, limits.header_timeout)) ||
       (header_since_ != kNever && over(header_since_, limits.header_timeout))) {
+    context_.stats.Refuse(Refusal::kHeaderTimeout);
     return Fail("its header did not come within " + text("header_timeout", limits.header_timeout));
   }
   if (streams_.empty() && limits.idle_connection_timeout.count() > 0 &&
       over(last_active_, limits.idle_connection_timeout)) {
+    context_.stats.Refuse(Refusal::kIdleConnectionTimeout);
     nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);
     closing_ = true;
     return Touch();
@@ -449,11 +455,13 @@ void Http2Connection::OnTimer() {
   for (const auto& stream : streams_) {
     sending = sending || stream->pending() > 0;
     if (const TimePoint since = stream->waiting_since(); since != kNever && over(since, limits.body_idle_timeout)) {
+      context_.stats.Refuse(Refusal::kBodyIdleTimeout);
       stream->Abort({Code::kCancelled,
                      "the request's body did not go on within " + text("body_idle_timeout", limits.body_idle_timeout)});
     }
   }
   if (sending && over(last_written_, limits.body_idle_timeout)) {
+    context_.stats.Refuse(Refusal::kBodyIdleTimeout);
     return Fail("it took no reply within " + text("body_idle_timeout", limits.body_idle_timeout));
   }
   if (const TimePoint next = NextCheck(); next != kNever) context_.timers.Set(*this, next);

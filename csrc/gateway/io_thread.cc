@@ -22,14 +22,17 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       memory_(port_->arena(), shared.admission),
       context_(loop_, memory_),
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); }),
+      router_(context_.stats),
       health_(router_) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
   context_.services[kPredictPath] =
-      std::make_unique<PredictService>(context_.limits, shared_.admission, router_, calls_);
-  context_.services[kHealthCheckPath] = std::make_unique<HealthCheckService>(health_);
-  context_.services[kHealthWatchPath] = std::make_unique<HealthWatchService>(health_);
+      std::make_unique<PredictService>(context_.stats, context_.limits, shared_.admission, router_, calls_);
+  context_.services[kHealthCheckPath] =
+      std::make_unique<HealthCheckService>(context_.stats.Of({.path = kHealthCheckPath}), health_);
+  context_.services[kHealthWatchPath] =
+      std::make_unique<HealthWatchService>(context_.stats.Of({.path = kHealthWatchPath}), health_);
   thread_ = std::thread([this, number] {
     pthread_setname_np(pthread_self(), ("ms-io-" + std::to_string(number)).c_str());
     bell_ = loop_.NewWatch(port_->bell_fd());
@@ -99,7 +102,6 @@ void IoThread::FlushConnections() {
   }
   if (!gone) return;
   std::erase_if(connections_, [](const Connected& each) { return each.connection->closed(); });
-  context_.counters.connections.Set(connections_.size());
   CheckDrained();
 }
 
@@ -127,6 +129,7 @@ void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsCont
   const std::string peer = transport->peer().address;
   auto place = shared_.peers.Enter(peer, context_.limits.max_connections, context_.limits.max_connections_per_peer);
   if (!place) {
+    context_.stats.Refuse(Refusal::kMaxConnections);
     context_.log.Warn(context_.now, "connection of " + peer + " refused: max_connections " +
                                         std::to_string(context_.limits.max_connections) +
                                         " or max_connections_per_peer " +
@@ -134,7 +137,7 @@ void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsCont
     return;
   }
   connections_.push_back({std::make_unique<Http2Connection>(context_, std::move(transport)), *std::move(place)});
-  context_.counters.connections.Set(connections_.size());
+  ++context_.stats.accepted;
   connections_.back().connection->Start();
 }
 

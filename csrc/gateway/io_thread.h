@@ -41,7 +41,6 @@ class IoThread final : private net::RoundHooks {
   // Any thread:
   net::EventLoop& loop() { return loop_; }
   link::GatewayPort& port() { return *port_; }
-  const Counters& counters() const { return context_.counters; }
 
   // On this thread only, by Post:
   void Serve(const Limits& limits);  // from now on connections come
@@ -54,6 +53,10 @@ class IoThread final : private net::RoundHooks {
   void AddWorker(WorkerSpec spec, std::unique_ptr<link::Lane> lane);
   void DrainWorker(uint64_t id);
   void RemoveWorker(uint64_t id);
+
+  const CallStats& stats() const { return context_.stats; }
+  size_t connections() const { return connections_.size(); }
+  const std::vector<std::shared_ptr<WorkerEnd>>& workers() const { return workers_; }
 
  private:
   IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int number);

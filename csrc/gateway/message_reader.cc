@@ -6,8 +6,8 @@
 #include <utility>
 
 namespace mindserve::gateway {
-bool MessageReader::Fail(Status status, bool retry) {
-  error_ = {std::move(status), retry};
+bool MessageReader::Fail(Status status, std::optional<Refusal> limit) {
+  error_ = {std::move(status), limit};
   message_.reset();
   inflater_.reset();
   inflated_ = {};
@@ -17,7 +17,7 @@ bool MessageReader::Fail(Status status, bool retry) {
 
 bool MessageReader::Allocate(size_t size) {
   auto message = memory_.Allocate(size);
-  if (!message.ok()) return Fail(message.status(), true);
+  if (!message.ok()) return Fail(message.status(), Refusal::kMaxEnqueuedBytes);
   message_ = *std::move(message);
   return true;
 }
@@ -34,14 +34,14 @@ bool MessageReader::Begin() {
     return Fail({Code::kInternal, "broken gRPC framing: a message's compressed flag is " + std::to_string(byte(0)) +
                                       ", expected 0 or 1"});
   }
-  if (length_ > max_bytes_) return Fail(TooLarge(max_bytes_));
+  if (length_ > max_bytes_) return Fail(TooLarge(max_bytes_), Refusal::kMaxMsgMbSize);
   const size_t share = memory_.admission().max_bytes() / 4;
   if (partial_.bytes > 0 && partial_.bytes + length_ > share) {
     return Fail({Code::kResourceExhausted,
                  "messages that this connection has begun take more than a quarter of "
                  "max_enqueued_bytes " +
                      std::to_string(memory_.admission().max_bytes())},
-                true);
+                Refusal::kMaxEnqueuedBytes);
   }
   counted_ = length_;
   partial_.bytes += counted_;
@@ -82,8 +82,11 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
   const std::span<const std::byte> piece = data->first(std::min(data->size(), length_ - taken_));
   *data = data->subspan(piece.size());
   if (inflater_) {
-    if (Status status = inflater_->Feed(piece); !status.ok()) return Fail(std::move(status));
-    if (!inflated_.GrowTo(inflater_->output().size())) return Fail(memory_.OverLimit(), true);
+    if (Status status = inflater_->Feed(piece); !status.ok()) {
+      const bool too_large = status.code() == Code::kResourceExhausted;
+      return Fail(std::move(status), too_large ? std::optional(Refusal::kMaxMsgMbSize) : std::nullopt);
+    }
+    if (!inflated_.GrowTo(inflater_->output().size())) return Fail(memory_.OverLimit(), Refusal::kMaxEnqueuedBytes);
   } else if (!piece.empty()) {
     std::memcpy(message_->bytes().data() + taken_, piece.data(), piece.size());
   }

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/status.h"
+#include "gateway/call_stats.h"
 #include "gateway/inflater.h"
 #include "gateway/request_memory.h"
 
@@ -33,7 +34,7 @@ class MessageReader {
 
   struct Error {
     Status status;
-    bool retry = false;  // it may work later
+    std::optional<Refusal> limit = std::nullopt;  // that refused it
   };
 
   // Takes bytes from the front of `data`, up to the end of a message. True if `message` then holds one; false with an
@@ -45,7 +46,7 @@ class MessageReader {
   bool within() const { return prefix_size_ > 0; }
 
  private:
-  bool Fail(Status status, bool retry = false);
+  bool Fail(Status status, std::optional<Refusal> limit = std::nullopt);
   bool Begin();
   bool Allocate(size_t size);  // message_
   void EndPartial();

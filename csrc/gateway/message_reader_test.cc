@@ -85,7 +85,7 @@ TEST_F(MessageReaderTest, StoppingAnywhereIsWithinAMessageOrNot) {
 TEST_F(MessageReaderTest, WhatIsWrongIsSaid) {
   const auto code = [&](const std::string& body, Encoding encoding) {
     EXPECT_TRUE(Read(body, encoding, 10).empty());
-    EXPECT_FALSE(error_.retry);
+    EXPECT_NE(error_.limit, Refusal::kMaxEnqueuedBytes);
     return error_.status.code();
   };
   EXPECT_EQ(code("\x02" + Framed("x").substr(1), Encoding::kNone), Code::kInternal);
@@ -121,9 +121,9 @@ TEST_F(MessageReaderTest, MemoryThatIsTakenMayBeFreeLater) {
   Read(Framed("eleven byte"), Encoding::kNone, 100);
   EXPECT_EQ(error_.status.code(), Code::kResourceExhausted);
   EXPECT_NE(error_.status.message().find("max_enqueued_bytes"), std::string::npos);
-  EXPECT_TRUE(error_.retry);
+  EXPECT_EQ(error_.limit, Refusal::kMaxEnqueuedBytes);
   Read(Framed(Gzip("eleven byte"), true), Encoding::kGzip, 100);
-  EXPECT_TRUE(error_.retry);
+  EXPECT_EQ(error_.limit, Refusal::kMaxEnqueuedBytes);
   EXPECT_EQ(Read(Framed("ten bytes!"), Encoding::kNone, 100).size(), 1u);
 }
 
@@ -138,7 +138,7 @@ TEST_F(MessageReaderTest, AnArenaThatIsFullIsSaidSo) {
   Read(Framed(std::string(kMax, 'x')), Encoding::kNone, 4096);
   EXPECT_EQ(error_.status.code(), Code::kResourceExhausted);
   EXPECT_NE(error_.status.message().find("functions that keep the inputs"), std::string::npos);
-  EXPECT_TRUE(error_.retry);
+  EXPECT_EQ(error_.limit, Refusal::kMaxEnqueuedBytes);
   kept.clear();
   EXPECT_EQ(admission_.bytes(), 0u);
   EXPECT_EQ(Read(Framed(std::string(kMax, 'x')), Encoding::kNone, 4096).size(), 1u);
@@ -160,7 +160,7 @@ TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
     MessageReader three(*memory_, partial, kMax, Encoding::kNone);
     EXPECT_TRUE(begin(one, 60));
     EXPECT_FALSE(begin(two, 41));
-    EXPECT_TRUE(two.error().retry);
+    EXPECT_EQ(two.error().limit, Refusal::kMaxEnqueuedBytes);
     EXPECT_TRUE(begin(three, 40));
     EXPECT_EQ(partial.bytes, 100u);
   }

@@ -57,6 +57,7 @@ class PredictCall final : public CallHandler, public WorkerCallListener {
 
   PredictService& service_;
   Call& call_;
+  MethodCounts* counts_ = &service_.counts();  // as what the call is counted
   std::optional<Message> message_;    // until it is dispatched
   std::shared_ptr<Request> request_;  // from then on, until the call is answered
   std::string_view servable_;         // these two lie in the request
@@ -75,7 +76,10 @@ std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
 void PredictCall::OnHalfClose() {
   wire::Route& route = service_.route_;
   Status status = wire::ReadRoute(message_->bytes(), service_.limits_.max_instances_per_request, &route);
-  if (!status.ok()) return Fail(std::move(status));
+  if (!status.ok()) {
+    if (status.code() == Code::kResourceExhausted) service_.stats_.Refuse(Refusal::kMaxInstancesPerRequest);
+    return Fail(std::move(status));
+  }
   spec_ = route.spec;
   if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
 
@@ -96,6 +100,8 @@ void PredictCall::OnHalfClose() {
       return Fail({Code::kUnavailable, "Request " + Describe(route.servable, route.method, route.version) +
                                            ", no worker of the servable is running: it is starting, or was stopped"});
     case Router::Outcome::kFound:
+      counts_ = targets.front().counts;
+      call_.CountAs(*counts_);
       break;
   }
   if (route.instances.empty()) {
@@ -105,12 +111,14 @@ void PredictCall::OnHalfClose() {
   }
   Ticket ticket = Ticket::Take(service_.admission_);
   if (!ticket) {
+    service_.stats_.Refuse(Refusal::kMaxEnqueuedRequests);
     return Fail(
         {Code::kResourceExhausted, "enqueued requests count exceeds the limit " +
                                        std::to_string(service_.admission_.max_requests()) + " (max_enqueued_requests)"},
         {{kRetryPushbackKey, kRetryPushbackMs}});
   }
 
+  counts_->instances += route.instances.size();
   servable_ = route.servable;
   method_ = route.method;
   version_ = route.version;
@@ -157,6 +165,7 @@ void PredictCall::Complete() {
   reply.reserve(1 + 2 * parts_.size());
   reply.emplace_back(wire::SpecField(Spec(request_->message)));
   const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
+  if (has_errors) ++counts_->with_errors;
   for (Part& part : parts_) {
     reply.push_back(*std::move(part.reply));
     if (has_errors && !part.has_errors) reply.emplace_back(wire::SuccessErrors(part.payload.instances));
@@ -183,6 +192,7 @@ void PredictCall::OnWorkerLost(uint32_t tag) {
       service_.router_.Find(servable_, method_, version_, 1, &targets) == Router::Outcome::kFound) {
     return Send(tag, targets.front());
   }
+  if (part.attempts >= service_.limits_.max_attempts) service_.stats_.Refuse(Refusal::kMaxAttempts);
   Fail({Code::kUnavailable,
         "Request " + Describe(servable_, method_, version_) + ", the worker that held it died" +
             (part.attempts > 1 ? ", at attempt " + std::to_string(part.attempts) + " of max_attempts " +
@@ -191,6 +201,7 @@ void PredictCall::OnWorkerLost(uint32_t tag) {
 }
 
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
+  ++counts_->with_errors;
   Reply reply;
   reply.emplace_back(wire::ErrorReply(Spec(*message_), code, text));
   message_.reset();

@@ -12,18 +12,22 @@
 
 namespace mindserve::gateway {
 
-inline constexpr const char* kPredictPath = "/mindspore.serving.proto.MSService/Predict";
-
 class PredictService final : public Service {
  public:
   // All outlive the service; `limits` may change between calls.
-  PredictService(const Limits& limits, Admission& admission, Router& router, WorkerCalls& calls)
-      : limits_(limits), admission_(admission), router_(router), calls_(calls) {}
+  PredictService(CallStats& stats, const Limits& limits, Admission& admission, Router& router, WorkerCalls& calls)
+      : Service(stats.Of({.path = kPredictPath})),
+        stats_(stats),
+        limits_(limits),
+        admission_(admission),
+        router_(router),
+        calls_(calls) {}
 
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:
   friend class PredictCall;
+  CallStats& stats_;
   const Limits& limits_;
   Admission& admission_;
   Router& router_;

@@ -19,7 +19,10 @@ void Router::Remove(const std::string& servable) {
 void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
   const WorkerSpec& spec = worker->spec();
   Version& version = servables_[spec.servable][spec.version];
-  version.methods = spec.methods;
+  version.methods.clear();
+  for (const std::string& name : spec.methods) {
+    version.methods.push_back({name, &stats_.Of({kPredictPath, spec.servable, spec.version, name})});
+  }
   version.workers.push_back(std::move(worker));
 }
 
@@ -57,14 +60,15 @@ Router::Outcome Router::Find(std::string_view servable, std::string_view method,
   Version* version = Choose(found->second, number);
   // A servable that is declared and has never had a worker is being started: its versions are not known yet.
   if (version == nullptr) return found->second.empty() ? Outcome::kNoWorker : Outcome::kNoServable;
-  if (std::ranges::find(version->methods, method) == version->methods.end()) return Outcome::kNoMethod;
+  const auto called = std::ranges::find(version->methods, method, &Version::Method::name);
+  if (called == version->methods.end()) return Outcome::kNoMethod;
   const size_t n = version->workers.size();
   if (n > 0) version->turn = (version->turn + 1) % n;
   for (size_t i = 0; i < n; ++i) {
     const std::shared_ptr<WorkerEnd>& worker = version->workers[(version->turn + i) % n];
     if (!worker->routable()) continue;
     const int index = worker->MethodIndex(method);
-    if (index >= 0) targets->push_back({worker, static_cast<uint16_t>(index)});
+    if (index >= 0) targets->push_back({worker, static_cast<uint16_t>(index), called->counts});
   }
   if (targets->empty()) return Outcome::kNoWorker;
   if (targets->size() > 1) {

@@ -8,14 +8,20 @@
 #include <string_view>
 #include <vector>
 
+#include "gateway/call_stats.h"
 #include "gateway/service_table.h"
 #include "gateway/worker_calls.h"
 
 namespace mindserve::gateway {
 
+inline constexpr const char* kPredictPath = "/mindspore.serving.proto.MSService/Predict";
+
 // Belongs to one I/O thread.
 class Router {
  public:
+  // Calls are counted in `stats`, which outlives the router.
+  explicit Router(CallStats& stats) : stats_(stats) {}
+
   void Declare(const std::string& servable);
   void Remove(const std::string& servable);
   void AddWorker(std::shared_ptr<WorkerEnd> worker);
@@ -25,6 +31,7 @@ class Router {
   struct Target {
     std::shared_ptr<WorkerEnd> worker;
     uint16_t method = 0;
+    MethodCounts* counts = nullptr;  // of the method in this version
   };
   enum class Outcome : uint8_t { kFound, kNoServable, kNoMethod, kNoWorker };
   // Who can answer: up to `count` workers of one version, the least loaded first, those of equal load in turn. Version
@@ -41,7 +48,11 @@ class Router {
  private:
   struct Version {
     std::vector<std::shared_ptr<WorkerEnd>> workers;
-    std::vector<std::string> methods;  // of the worker that was added last
+    struct Method {
+      std::string name;
+      MethodCounts* counts;
+    };
+    std::vector<Method> methods;  // of the worker that was added last
     size_t turn = 0;
     size_t Routable() const;
   };
@@ -50,6 +61,7 @@ class Router {
   template <typename V>
   static auto Choose(V& versions, uint64_t version) -> decltype(&versions.begin()->second);
 
+  CallStats& stats_;
   StringMap<Versions> servables_;
 };
 

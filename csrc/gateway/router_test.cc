@@ -19,7 +19,8 @@ class RouterTest : public testing::Test {
   }
   uint64_t First() const { return targets_.at(0).worker->spec().id; }
 
-  Router router_;
+  CallStats stats_;
+  Router router_{stats_};
   std::vector<Router::Target> targets_;
 };
 

@@ -52,7 +52,7 @@ TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servabl
   command_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   constexpr std::chrono::seconds kPatience{20};
   thread_ = std::thread([this, reply_arena, kPatience] {
-    auto link = link::WorkerLink::Connect(socket_.get(), reply_arena, kPatience);
+    auto link = link::WorkerLink::Connect(socket_.get(), stats_, reply_arena, kPatience);
     ASSERT_TRUE(link.ok()) << link.status().ToString();
     link_ = *std::move(link);
     Run();

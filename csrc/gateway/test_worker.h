@@ -43,6 +43,7 @@ class TestWorker {
   bool faulty() const { return faulty_; }
 
  private:
+  link::StatsWriter stats_ = *link::StatsWriter::Create({});
   struct Held {
     size_t lane;
     link::GatewayFrame frame;

@@ -1,7 +1,6 @@
 // What the connections of one I/O thread use together.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "gateway/call_stats.h"
 #include "gateway/http2_session.h"
 #include "gateway/keepalive.h"
 #include "gateway/limits.h"
@@ -22,24 +22,6 @@ namespace mindserve::gateway {
 
 class GrpcStream;
 class Http2Connection;
-
-// Counted by one thread, read by any.
-class Counter {
- public:
-  void Add(uint64_t n = 1) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
-  void Set(uint64_t n) { value_.store(n, std::memory_order_relaxed); }
-  uint64_t value() const { return value_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<uint64_t> value_{0};
-};
-
-struct alignas(64) Counters {
-  Counter requests;     // calls begun
-  Counter replies;      // calls that ended OK
-  Counter errors;       // calls that ended otherwise
-  Counter connections;  // open now
-};
 
 // A line at most so often, so that nobody can fill the log. Belongs to one thread.
 class LimitedLog {
@@ -76,7 +58,8 @@ struct ThreadContext {
   std::shared_ptr<const Http2Settings> http2;  // shared by the thread and the connections made while it was in force
   ServiceTable services;
   TimerHeap timers;
-  Counters counters;
+  CallStats stats;
+  MethodCounts& unserved = stats.Of({});  // calls of what no service is there for
   LimitedLog log;
   TimePoint now;  // when this round began
   uint64_t next_client = 1;

@@ -67,6 +67,7 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
   entry.request = request;
   ++request->working;
   ++worker->held_;
+  ++worker->requests;
   SetBusy(*worker);
   worker->load += payload.instances;
   const uint64_t call = static_cast<uint64_t>(entry.generation) << 32 | place;

@@ -36,6 +36,7 @@ class WorkerEnd final : public ReplyLender, public std::enable_shared_from_this<
   bool draining = false;  // gets no new requests
   bool gone = false;      // its lane is not used any more
   size_t load = 0;        // instances it was sent and has not answered
+  uint64_t requests = 0;  // sent to it, or parts of such
 
  private:
   friend class WorkerCalls;

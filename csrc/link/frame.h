@@ -9,7 +9,7 @@
 namespace mindserve::link {
 
 inline constexpr uint32_t kLinkMagic = 0x4B4C534D;  // "MSLK", little-endian
-inline constexpr uint32_t kLinkVersion = 1;
+inline constexpr uint32_t kLinkVersion = 2;
 
 inline constexpr size_t kCacheLine = 64;
 inline constexpr size_t kPage = 4096;

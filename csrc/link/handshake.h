@@ -16,7 +16,7 @@
 namespace mindserve::link {
 
 enum class HandshakeStep : uint32_t {
-  kHello = 1,   // worker: its sleep flag's region, its bell
+  kHello = 1,   // worker: its sleep flag's region, its bell, its statistics' region
   kOffer = 2,   // gateway, once for each lane: the port's region (flag, arena), the port's bell, the lane's ring
   kAccept = 3,  // worker, once for each lane: the lane's ring and reply arena
 };

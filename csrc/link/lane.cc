@@ -97,7 +97,8 @@ void Lane::Flush() {
   const bool published = out_.Publish();
   const auto* theirs = reinterpret_cast<const RingBlock*>(theirs_.data());
   const bool starved = published && released_ && theirs->starved.value.load(std::memory_order_seq_cst) != 0;
-  if (room_told || starved || (published && wake_)) {
+  // A full ring may hold nothing but releases, of which the worker was not told: it has to make room for what waits.
+  if (room_told || starved || (wake_ && (published || !waiting_.empty()))) {
     RingIfAsleep(*reinterpret_cast<const SleepFlag*>(worker_->data()), worker_bell_->get(), &last_rung_);
   }
   if (published) {
@@ -144,19 +145,21 @@ bool Lane::Receive(WorkerFrame* out) {
   return true;
 }
 
-Result<std::vector<std::unique_ptr<Lane>>> GatewayHandshake::Run(int socket, std::span<GatewayPort* const> ports,
-                                                                 std::chrono::milliseconds timeout) {
+Result<GatewayHandshake::Outcome> GatewayHandshake::Run(int socket, std::span<GatewayPort* const> ports,
+                                                        std::chrono::milliseconds timeout) {
   const Deadline deadline = Deadline::clock::now() + timeout;
-  UniqueFd hello_fds[2];
+  UniqueFd hello_fds[3];
   auto hello = ReceiveHandshake(socket, HandshakeStep::kHello, hello_fds, deadline);
   if (!hello.ok()) return hello.status();
   auto flag = Region::Open(std::move(hello_fds[0]), sizeof(SleepFlag));
   if (!flag.ok()) return flag.status();
   MS_RETURN_IF_ERROR(CheckBell(hello_fds[1].get()));
+  auto stats = StatsReader::Open(std::move(hello_fds[2]));
+  if (!stats.ok()) return stats.status();
   const auto worker = std::make_shared<const Region>(*std::move(flag));
   const auto worker_bell = std::make_shared<const UniqueFd>(std::move(hello_fds[1]));
 
-  std::vector<std::unique_ptr<Lane>> lanes;
+  Outcome outcome{.lanes = {}, .stats = *std::move(stats)};
   for (size_t i = 0; i < ports.size(); ++i) {
     GatewayPort& port = *ports[i];
     auto ours = Region::Create("mindserve-lane", sizeof(RingBlock));
@@ -186,9 +189,9 @@ Result<std::vector<std::unique_ptr<Lane>>> GatewayHandshake::Run(int socket, std
     const auto* other = reinterpret_cast<const RingBlock*>(lane->theirs_.data());
     lane->out_ = RingWriter(mine, other);
     lane->in_ = RingReader(mine, other);
-    lanes.push_back(std::move(lane));
+    outcome.lanes.push_back(std::move(lane));
   }
-  return lanes;
+  return outcome;
 }
 
 }  // namespace mindserve::link

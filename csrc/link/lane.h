@@ -17,6 +17,7 @@
 #include "link/arena.h"
 #include "link/frame.h"
 #include "link/ring.h"
+#include "link/stats_region.h"
 
 namespace mindserve::link {
 
@@ -119,9 +120,11 @@ class Lane {
 // the worker's death.
 class GatewayHandshake {
  public:
-  // One lane for each of `ports`, in their order.
-  static Result<std::vector<std::unique_ptr<Lane>>> Run(int socket, std::span<GatewayPort* const> ports,
-                                                        std::chrono::milliseconds timeout);
+  struct Outcome {
+    std::vector<std::unique_ptr<Lane>> lanes;  // one for each of `ports`, in their order
+    StatsReader stats;                         // the worker's
+  };
+  static Result<Outcome> Run(int socket, std::span<GatewayPort* const> ports, std::chrono::milliseconds timeout);
 };
 
 }  // namespace mindserve::link

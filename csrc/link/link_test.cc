@@ -16,7 +16,7 @@ namespace mindserve::link {
 namespace {
 
 using std::chrono::milliseconds;
-constexpr size_t kArena = 1 << 20;
+constexpr size_t kArena = 2 << 20;
 constexpr milliseconds kPatience{20'000};
 
 struct Pair {
@@ -44,14 +44,14 @@ class LinkTest : public testing::TestWithParam<int> {
       ports.push_back(ports_.back().get());
     }
     std::thread worker([&] {
-      auto link = WorkerLink::Connect(sockets_.worker.get(), kArena, kPatience);
+      auto link = WorkerLink::Connect(sockets_.worker.get(), *StatsWriter::Create({}), kArena, kPatience);
       ASSERT_TRUE(link.ok()) << link.status().ToString();
       worker_ = *std::move(link);
     });
     auto lanes_made = GatewayHandshake::Run(sockets_.gateway.get(), ports, kPatience);
     worker.join();
     ASSERT_TRUE(lanes_made.ok()) << lanes_made.status().ToString();
-    lanes_ = *std::move(lanes_made);
+    lanes_ = std::move(lanes_made->lanes);
     ASSERT_NE(worker_, nullptr);
   }
 
@@ -176,6 +176,39 @@ TEST_P(LinkTest, AWorkerThatWaitsForReplyMemoryIsWokenByARelease) {
   EXPECT_TRUE(worker_->AllocateReply(0, 100'000));
 }
 
+TEST_P(LinkTest, AWorkerThatSleepsBesideAFullRingIsWokenByWhatWaits) {
+  // As many answers as the ring has places; slow clients take them while the worker sleeps, and releases don't wake it.
+  for (uint64_t call = 0; call < kRingFrames; ++call) {
+    const auto slab = worker_->AllocateReply(0, 1);
+    ASSERT_TRUE(slab);
+    worker_->SendReply(0, call, *slab, kEnds | kReleased);
+  }
+  worker_->Flush();
+  std::vector<std::span<const std::byte>> answers;
+  WorkerFrame reply;
+  while (lanes_[0]->Receive(&reply)) answers.push_back(reply.payload);
+  lanes_[0]->Flush();
+  ASSERT_TRUE(worker_->PrepareSleep());
+  for (const auto& answer : answers) lanes_[0]->ReleaseReply(answer);
+  lanes_[0]->Flush();
+  pollfd bell{worker_->bell_fd(), POLLIN, 0};
+  ASSERT_EQ(::poll(&bell, 1, 0), 0);
+
+  // The next request finds no place in the ring.
+  Open(0, kRingFrames, "question");
+  lanes_[0]->Flush();
+  ASSERT_EQ(::poll(&bell, 1, 0), 1) << "the worker sleeps on, and the request waits for ever";
+  worker_->Awake();
+  worker_->EmptyBell();
+  GatewayFrame asked;
+  EXPECT_FALSE(worker_->Receive(0, &asked));
+  worker_->Flush();
+  EXPECT_TRUE(lanes_[0]->HasWork());
+  lanes_[0]->Flush();
+  ASSERT_TRUE(worker_->Receive(0, &asked));
+  EXPECT_EQ(asked.call, kRingFrames);
+}
+
 TEST_P(LinkTest, AReleaseAloneDoesNotWakeAWorkerThatHasMemory) {
   const auto slab = worker_->AllocateReply(0, 10);
   worker_->SendReply(0, 1, *slab, kEnds);
@@ -288,13 +321,14 @@ TEST(Handshake, RefusesAnotherVersionAndStrangersAndSilence) {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   auto bell = NewBell();
   auto region = Region::Create("flag", kPage);
-  ASSERT_TRUE(bell.ok() && region.ok());
+  const auto stats = StatsWriter::Create({});
+  ASSERT_TRUE(bell.ok() && region.ok() && stats.ok());
 
   {
     Pair pair = NewPair(SOCK_SEQPACKET);
     HandshakeMessage hello;
     hello.version = kLinkVersion + 1;
-    const int fds[] = {region->fd(), bell->get()};
+    const int fds[] = {region->fd(), bell->get(), stats->fd()};
     ASSERT_TRUE(SendHandshake(pair.worker.get(), hello, fds, deadline).ok());
     const auto result = GatewayHandshake::Run(pair.gateway.get(), ports, kPatience);
     EXPECT_EQ(result.status().code(), Code::kFailedPrecondition) << result.status().ToString();
@@ -318,7 +352,7 @@ TEST(Handshake, RefusesAnotherVersionAndStrangersAndSilence) {
     ASSERT_EQ(::pipe(ends), 0);
     const UniqueFd read_end(ends[0]);
     const UniqueFd write_end(ends[1]);
-    const int fds[] = {region->fd(), write_end.get()};
+    const int fds[] = {region->fd(), write_end.get(), stats->fd()};
     ASSERT_TRUE(SendHandshake(pair.worker.get(), HandshakeMessage{}, fds, deadline).ok());
     EXPECT_EQ(GatewayHandshake::Run(pair.gateway.get(), ports, kPatience).status().code(), Code::kInvalidArgument);
   }
@@ -363,10 +397,11 @@ TEST(HostileWorker, BadFramesBreakTheLane) {
     auto flag = Region::Create("flag", sizeof(SleepFlag));
     auto bell = NewBell();
     auto ring = Region::Create("ring", kReplyArenaBegin + kArena);
-    ASSERT_TRUE(flag.ok() && bell.ok() && ring.ok());
+    auto stats = StatsWriter::Create({});
+    ASSERT_TRUE(flag.ok() && bell.ok() && ring.ok() && stats.ok());
     std::thread worker([&] {
       const auto deadline = std::chrono::steady_clock::now() + kPatience;
-      const int hello[] = {flag->fd(), bell->get()};
+      const int hello[] = {flag->fd(), bell->get(), stats->fd()};
       ASSERT_TRUE(SendHandshake(pair.worker.get(), HandshakeMessage{}, hello, deadline).ok());
       UniqueFd offered[3];
       ASSERT_TRUE(ReceiveHandshake(pair.worker.get(), HandshakeStep::kOffer, offered, deadline).ok());
@@ -375,15 +410,16 @@ TEST(HostileWorker, BadFramesBreakTheLane) {
       const int fds[] = {ring->fd()};
       ASSERT_TRUE(SendHandshake(pair.worker.get(), accept, fds, deadline).ok());
     });
-    auto lanes = GatewayHandshake::Run(pair.gateway.get(), ports, kPatience);
+    auto shaken = GatewayHandshake::Run(pair.gateway.get(), ports, kPatience);
     worker.join();
-    ASSERT_TRUE(lanes.ok()) << bad.what;
+    ASSERT_TRUE(shaken.ok()) << bad.what;
+    Lane& lane = *shaken->lanes[0];
     auto* block = reinterpret_cast<RingBlock*>(ring->data());
     block->frames[0] = bad.frame;
     block->written.value = 1;
     WorkerFrame frame;
-    EXPECT_FALSE((*lanes)[0]->Receive(&frame)) << bad.what;
-    EXPECT_TRUE((*lanes)[0]->broken()) << bad.what;
+    EXPECT_FALSE(lane.Receive(&frame)) << bad.what;
+    EXPECT_TRUE(lane.broken()) << bad.what;
   }
 }
 

@@ -29,7 +29,7 @@ struct WorkerLink::LaneState {
 WorkerLink::WorkerLink() = default;
 WorkerLink::~WorkerLink() = default;
 
-Result<std::unique_ptr<WorkerLink>> WorkerLink::Connect(int socket, size_t arena_bytes,
+Result<std::unique_ptr<WorkerLink>> WorkerLink::Connect(int socket, const StatsWriter& stats, size_t arena_bytes,
                                                         std::chrono::milliseconds timeout) {
   const Deadline deadline = Deadline::clock::now() + timeout;
   std::unique_ptr<WorkerLink> link(new WorkerLink);
@@ -40,7 +40,7 @@ Result<std::unique_ptr<WorkerLink>> WorkerLink::Connect(int socket, size_t arena
   link->flag_region_ = *std::move(flag);
   link->flag_ = new (link->flag_region_.data()) SleepFlag;
   link->bell_ = *std::move(bell);
-  const int hello[] = {link->flag_region_.fd(), link->bell_.get()};
+  const int hello[] = {link->flag_region_.fd(), link->bell_.get(), stats.fd()};
   MS_RETURN_IF_ERROR(SendHandshake(socket, HandshakeMessage{}, hello, deadline));
 
   uint32_t lanes = 1;

@@ -14,6 +14,7 @@
 #include "link/arena.h"
 #include "link/frame.h"
 #include "link/ring.h"
+#include "link/stats_region.h"
 
 namespace mindserve::link {
 
@@ -31,9 +32,10 @@ struct GatewayFrame {
 
 class WorkerLink {
  public:
-  // The worker's half of the handshake, blocking, with a deadline. Each lane's reply arena has `arena_bytes` of address
-  // space.
-  static Result<std::unique_ptr<WorkerLink>> Connect(int socket, size_t arena_bytes, std::chrono::milliseconds timeout);
+  // The worker's half of the handshake, blocking, with a deadline. The gateway is given `stats` to read. Each lane's
+  // reply arena has `arena_bytes` of address space.
+  static Result<std::unique_ptr<WorkerLink>> Connect(int socket, const StatsWriter& stats, size_t arena_bytes,
+                                                     std::chrono::milliseconds timeout);
   ~WorkerLink();
 
   size_t lanes() const;

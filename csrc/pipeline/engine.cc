@@ -174,6 +174,26 @@ Status Engine::WarmUp(int model) {
   }
 }
 
+std::vector<Engine::StageName> Engine::stages() const {
+  std::vector<StageName> stages;
+  for (const ModelSlot& model : state_->models) stages.push_back({StageSpec::Kind::kModel, model.stage->name()});
+  for (const auto& function : state_->functions) {
+    stages.push_back({StageSpec::Kind::kFunction, function->options.name});
+  }
+  return stages;
+}
+
+void Engine::CountIn(std::span<StageStats* const> stats) {
+  State& state = *state_;
+  for (size_t i = 0; i < stats.size(); ++i) {
+    if (i < state.models.size()) {
+      state.models[i].stage->CountIn(*stats[i]);
+    } else {
+      state.functions.at(i - state.models.size())->stats = stats[i];
+    }
+  }
+}
+
 void Engine::Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs) {
   state_->Submit(method, std::move(request), index, std::move(inputs));
 }
@@ -203,12 +223,17 @@ std::unique_ptr<FunctionBatch> Engine::NextBatch(int function) {
     state_->shared->mailbox.PostExpired(std::move(taken.expired));
     if (taken.batch.empty()) continue;
     try {
-      auto inside = std::make_unique<FunctionBatch::State>(state_->shared, stage->options.name);
+      const TimePoint now = state_->time.Now();
+      auto inside = std::make_unique<FunctionBatch::State>(state_->shared, *stage, now);
       FunctionBatch::State& batch_state = *inside;
       std::unique_ptr<FunctionBatch> batch(new FunctionBatch(std::move(inside)));
       auto run = std::make_unique<Run>();
       run->items.reserve(taken.batch.size());
-      while (Item* item = taken.batch.Pop()) run->items.push_back(item);
+      while (Item* item = taken.batch.Pop()) {
+        stage->stats->queue_ns.AddTime(now - item->arrival());
+        run->items.push_back(item);
+      }
+      stage->stats->batch_sizes.Add(run->items.size());
       batch_state.run = std::move(run);
       return batch;
     } catch (const std::bad_alloc&) {
@@ -219,6 +244,7 @@ std::unique_ptr<FunctionBatch> Engine::NextBatch(int function) {
 
 void Engine::Complete(std::unique_ptr<FunctionBatch> batch, std::vector<FunctionResult> results) {
   if (batch == nullptr) return;
+  batch->state_->stats.run_ns.AddTime(state_->time.Now() - batch->state_->taken_at);
   std::unique_ptr<Run> run = std::move(batch->state_->run);
   run->results = std::move(results);
   state_->shared->mailbox.PostRun(std::move(run));

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/stage_stats.h"
 #include "base/status.h"
 #include "device/device.h"
 #include "pipeline/method.h"
@@ -87,9 +88,18 @@ class Engine {
   const MethodSpec& method(int index) const;
   size_t methods() const;  // how many were added
 
-  // Runs the model on zeros, which also measures it. Nothing to do if it has dynamic dimensions besides the batch: then
-  // FAILED_PRECONDITION, and the caller warns. Other errors are the model's.
+  // Runs the model on zeros, which also measures it. FAILED_PRECONDITION: it has dynamic dimensions besides the batch, or
+  // failed on zeros as it may not on other data; the caller warns. Other errors no data can mend.
   Status WarmUp(int model);
+
+  // The stages, models before functions, and where each counts what it does. Before the first Submit; by default they
+  // count where nobody looks. What is given outlives the engine, or the next call of this.
+  struct StageName {
+    StageSpec::Kind kind = StageSpec::Kind::kModel;
+    std::string name;
+  };
+  std::vector<StageName> stages() const;
+  void CountIn(std::span<StageStats* const> stats);
 
   // One instance of a request, with its method inputs in slot order. `request` outlives it. Results come through the
   // sink, at the earliest in the next Poll.

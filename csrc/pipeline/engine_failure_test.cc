@@ -60,7 +60,7 @@ TEST_F(EngineFailureTest, AnOutputWithoutTheBatchIsAnErrorThatSaysSo) {
   PollUntil([&] { return !request.answers.empty(); });
   EXPECT_EQ(request.status(0),
             Status(Code::kInternal,
-                   "Run model 'net.onnx' failed: output 1 has the shape (), in which the first dimension is "
+                   "Run model 'net.onnx' failed: output 0 has the shape (), in which the first dimension is "
                    "not the batch's size 1"));
 }
 

@@ -208,6 +208,7 @@ void Engine::State::Finish(Run& run) {
       if (status.ok()) {
         Accept(instance);
       } else {
+        StatsOf(StageOf(instance)).failed.Add();
         Done(instance, Tagged(StageOf(instance), std::move(status)));
       }
     } catch (const std::exception&) {
@@ -255,6 +256,7 @@ void Engine::State::Expire(ItemList items) {
   while (Item* item = items.Pop()) {
     Instance& instance = ToInstance(*item);
     if (!Returned(instance)) continue;
+    StatsOf(StageOf(instance)).expired.Add();
     try {
       Done(instance,
            {Code::kDeadlineExceeded, "the deadline passed before " + NameOf(StageOf(instance)) + " could run"});
@@ -277,6 +279,11 @@ void Engine::State::FailAll() {
   shared->pool.ForEachLive([&](Instance& instance) {
     if (!instance.done) Done(instance, Stopping());
   });
+}
+
+StageStats& Engine::State::StatsOf(const StageSpec& stage) const {
+  const auto target = static_cast<size_t>(stage.target);
+  return stage.kind == StageSpec::Kind::kModel ? models[target].stage->stats() : *functions[target]->stats;
 }
 
 std::string Engine::State::NameOf(const StageSpec& stage) const {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/stage_stats.h"
 #include "batching/queue.h"
 #include "pipeline/engine.h"
 #include "pipeline/instance.h"
@@ -42,6 +43,8 @@ struct FunctionStage {
   const FunctionOptions options;
   batching::Queue queue;
   bool pushed = false;  // since takers were last told; the runtime thread's
+  StageStats unread;
+  StageStats* stats = &unread;  // changes only while nothing is submitted
 };
 
 struct ModelSlot {
@@ -85,6 +88,7 @@ struct Engine::State {
 
   const StageSpec& StageOf(const Instance& instance) const { return instance.method->spec.stages[instance.stage]; }
   std::string NameOf(const StageSpec& stage) const;
+  StageStats& StatsOf(const StageSpec& stage) const;
 
   const TimeSource& time;
   const std::shared_ptr<Shared> shared;  // see Shared

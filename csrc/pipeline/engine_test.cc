@@ -304,7 +304,7 @@ TEST_F(EngineTest, WrongWiringIsRefused) {
   spec.inputs = {"x"};
   spec.stages = {ModelStageSpec(model, {Input(0)})};
   EXPECT_EQ(engine_->AddMethod(spec).status(),
-            Status(Code::kInvalidArgument, "method 'm' stage 1 gives 1 input to a model that takes 2"));
+            Status(Code::kInvalidArgument, "method 'm' stage 0 gives 1 input to a model that takes 2"));
   spec.stages = {FunctionStageSpec(0, {Input(0)})};
   EXPECT_EQ(engine_->AddMethod(spec).status().code(), Code::kInvalidArgument);
   EXPECT_EQ(engine_->methods(), 0u);

@@ -4,18 +4,21 @@
 #include <memory>
 #include <string>
 
-#include "pipeline/engine.h"
+#include "pipeline/engine_state.h"
 #include "pipeline/mailbox.h"
 
 namespace mindserve::pipeline {
 
 // Whoever holds it has the batch; what becomes of it is posted at the latest when it goes.
 struct FunctionBatch::State {
-  State(std::shared_ptr<Shared> engine, std::string function) : shared(std::move(engine)), name(std::move(function)) {}
+  State(std::shared_ptr<Shared> engine, FunctionStage& stage, TimePoint now)
+      : shared(std::move(engine)), name(stage.options.name), stats(*stage.stats), taken_at(now) {}
   ~State();
 
   const std::shared_ptr<Shared> shared;  // see Shared
   const std::string name;
+  StageStats& stats;  // for Complete, while the engine lives
+  const TimePoint taken_at;
   std::unique_ptr<Run> run;  // null: posted
 };
 

@@ -24,8 +24,7 @@ class Planner {
                    Count(spec.outputs.size(), "output name"));
     }
     for (size_t i = 0; i < spec.results.size(); ++i) {
-      MS_RETURN_IF_ERROR(
-          Resolve(spec.results[i], spec.stages.size(), "result " + std::to_string(i + 1), &plan_.results));
+      MS_RETURN_IF_ERROR(Resolve(spec.results[i], spec.stages.size(), "result " + std::to_string(i), &plan_.results));
     }
     MarkLastUses();
     return std::move(plan_);
@@ -38,7 +37,7 @@ class Planner {
 
   Status AddStage(size_t index) {
     const StageSpec& stage = plan_.spec.stages[index];
-    const std::string where = "stage " + std::to_string(index + 1);
+    const std::string where = "stage " + std::to_string(index);
     const bool is_model = stage.kind == StageSpec::Kind::kModel;
     const size_t known = is_model ? targets_.models.size() : targets_.functions;
     if (stage.target < 0 || static_cast<size_t>(stage.target) >= known) {
@@ -65,7 +64,7 @@ class Planner {
     planned.output_used.resize(outputs);
     plan_.values += outputs;
     for (size_t i = 0; i < stage.inputs.size(); ++i) {
-      const std::string which = where + " input " + std::to_string(i + 1);
+      const std::string which = where + " input " + std::to_string(i);
       MS_RETURN_IF_ERROR(Resolve(stage.inputs[i], index, which, &plan_.stages[index].inputs));
     }
     return Status::Ok();
@@ -82,7 +81,7 @@ class Planner {
                      std::to_string(plan_.spec.stages.size()) + ", counted from 0");
       }
       const auto stage = static_cast<size_t>(ref.stage);
-      of = "stage " + std::to_string(stage + 1);
+      of = "stage " + std::to_string(stage);
       if (stage >= before) return Wrong(which + " refers to " + of + ", which has not run by then");
       first = plan_.stages[stage].first_output;
       count = plan_.stages[stage].output_used.size();

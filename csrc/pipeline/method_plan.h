@@ -41,7 +41,7 @@ struct MethodPlan {
   size_t values;  // how many places
 };
 
-// INVALID_ARGUMENT says the method, the stage, and what is wrong with which reference. Counts in texts begin with 1.
+// INVALID_ARGUMENT says the method, the stage, and what is wrong with which reference. Texts count from 0.
 Result<MethodPlan> PlanMethod(MethodSpec spec, const StageTargets& targets);
 
 }  // namespace mindserve::pipeline

@@ -93,17 +93,17 @@ TEST(MethodPlanTest, FewerOutputsThanTheModelHasMayBeUsed) {
 
 TEST(MethodPlanTest, TargetsMustBeThere) {
   EXPECT_EQ(ErrorOf(Method({Model(2, {})}, {})),
-            "method 'm' stage 1 names model 2, of which there are 2, counted from 0");
+            "method 'm' stage 0 names model 2, of which there are 2, counted from 0");
   EXPECT_EQ(ErrorOf(Method({Function(-1, {})}, {})),
-            "method 'm' stage 1 names function -1, of which there are 2, counted from 0");
+            "method 'm' stage 0 names function -1, of which there are 2, counted from 0");
 }
 
 TEST(MethodPlanTest, CountsMustBeRight) {
-  EXPECT_EQ(ErrorOf(Method({Model(0, {Input(0)})}, {})), "method 'm' stage 1 gives 1 input to a model that takes 2");
+  EXPECT_EQ(ErrorOf(Method({Model(0, {Input(0)})}, {})), "method 'm' stage 0 gives 1 input to a model that takes 2");
   EXPECT_EQ(ErrorOf(Method({Model(1, {Input(0)}, 3)}, {})),
-            "method 'm' stage 1 expects 3 outputs from a model that gives 2");
+            "method 'm' stage 0 expects 3 outputs from a model that gives 2");
   EXPECT_EQ(ErrorOf(Method({Function(0, {}, 0)}, {})),
-            "method 'm' stage 1 has an outputs count of 0, expected at least 1");
+            "method 'm' stage 0 has an outputs count of 0, expected at least 1");
   MethodSpec spec = Method({}, {Input(0)});
   spec.outputs.push_back("z");
   EXPECT_EQ(ErrorOf(spec), "method 'm' gives 1 result for 2 output names");
@@ -111,24 +111,24 @@ TEST(MethodPlanTest, CountsMustBeRight) {
 
 TEST(MethodPlanTest, ValuesMustBeMadeBeforeTheyAreUsed) {
   EXPECT_EQ(ErrorOf(Method({Function(0, {Output(1)}), Function(0, {})}, {})),
-            "method 'm' stage 1 input 1 refers to stage 2, which has not run by then");
+            "method 'm' stage 0 input 0 refers to stage 1, which has not run by then");
   EXPECT_EQ(ErrorOf(Method({Function(0, {Input(0), Output(0)})}, {})),
-            "method 'm' stage 1 input 2 refers to stage 1, which has not run by then");
+            "method 'm' stage 0 input 1 refers to stage 0, which has not run by then");
 }
 
 TEST(MethodPlanTest, ReferencesMustBeInRange) {
   EXPECT_EQ(ErrorOf(Method({Function(0, {Input(2)})}, {})),
-            "method 'm' stage 1 input 1 refers to input number 2 of the method, which has 2 inputs, counted from 0");
+            "method 'm' stage 0 input 0 refers to input number 2 of the method, which has 2 inputs, counted from 0");
   EXPECT_EQ(ErrorOf(Method({Function(0, {Input(-1)})}, {})),
-            "method 'm' stage 1 input 1 refers to input number -1 of the method, which has 2 inputs, counted from 0");
+            "method 'm' stage 0 input 0 refers to input number -1 of the method, which has 2 inputs, counted from 0");
   EXPECT_EQ(ErrorOf(Method({Function(0, {}), Function(1, {Output(0, 1)})}, {})),
-            "method 'm' stage 2 input 1 refers to output number 1 of stage 1, which has 1 output, counted from 0");
+            "method 'm' stage 1 input 0 refers to output number 1 of stage 0, which has 1 output, counted from 0");
   EXPECT_EQ(ErrorOf(Method({Function(0, {Output(7)})}, {})),
-            "method 'm' stage 1 input 1 refers to stage number 7, of which there are 1, counted from 0");
+            "method 'm' stage 0 input 0 refers to stage number 7, of which there are 1, counted from 0");
   EXPECT_EQ(ErrorOf(Method({}, {Output(-2)})),
-            "method 'm' result 1 refers to stage number -2, of which there are 0, counted from 0");
+            "method 'm' result 0 refers to stage number -2, of which there are 0, counted from 0");
   EXPECT_EQ(ErrorOf(Method({Function(0, {}, 2)}, {Output(0), Output(0, 2)})),
-            "method 'm' result 2 refers to output number 2 of stage 1, which has 2 outputs, counted from 0");
+            "method 'm' result 1 refers to output number 2 of stage 0, which has 2 outputs, counted from 0");
 }
 
 }  // namespace

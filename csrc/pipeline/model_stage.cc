@@ -21,7 +21,7 @@ using batching::Item;
 constexpr Duration kTooLongToRepeat = std::chrono::seconds(1);
 
 std::string InputName(const ModelOptions& options, const device::TensorSpec& spec, size_t index) {
-  return "model '" + options.name + "' input " + std::to_string(index + 1) + " '" + spec.name + "'";
+  return "model '" + options.name + "' input " + std::to_string(index) + " '" + spec.name + "'";
 }
 
 bool IsStatic(const device::TensorSpec& spec) {
@@ -41,6 +41,20 @@ Result<Tensor> Zeros(const device::TensorSpec& row) {
   auto zeros = Tensor::Allocate(row.dtype, row.shape, &bytes);
   if (zeros.ok() && !bytes.empty()) std::memset(bytes.data(), 0, bytes.size());
   return zeros;
+}
+
+// What a failed run on zeros says of the model. FAILED_PRECONDITION, as for one that can't be warmed up: other data may
+// do what zeros can't. That is so if the graph itself failed, with a code that an operator gives to values it refuses;
+// what lacks (memory, a device that works, a kernel) has others. Outputs that it gave, but too few or without the
+// batch's dimension, are so whatever the data.
+Status FirstRunFailed(const Status& status, bool gave_outputs) {
+  Code code = status.code();
+  if (code == Code::kFailedPrecondition) {
+    code = Code::kInternal;  // the device's failure, of which it is not enough to warn
+  } else if (!gave_outputs && (code == Code::kInvalidArgument || code == Code::kInternal)) {
+    code = Code::kFailedPrecondition;
+  }
+  return {code, "its first run on zeros failed: " + status.message()};
 }
 
 }  // namespace
@@ -81,9 +95,9 @@ Result<BatchLayout> FindLayout(const device::Model& model, const ModelOptions& o
       batch = dim;
     } else if (dim != batch) {
       return wrong("the inputs of model '" + options.name +
-                   "' don't agree on a batch size: the first dimension of input " + std::to_string(*first + 1) + " '" +
-                   inputs[*first].name + "' is " + size_text(batch) + ", that of input " + std::to_string(i + 1) +
-                   " '" + inputs[i].name + "' is " + size_text(dim) +
+                   "' don't agree on a batch size: the first dimension of input " + std::to_string(*first) + " '" +
+                   inputs[*first].name + "' is " + size_text(batch) + ", that of input " + std::to_string(i) + " '" +
+                   inputs[i].name + "' is " + size_text(dim) +
                    "; name inputs that have no batch dimension in without_batch_dim_inputs");
     }
   }
@@ -165,7 +179,11 @@ Status ModelStage::WarmUp() {
     }
     measured_ = false;
     Item* const items[] = {&item};
-    MS_RETURN_IF_ERROR(RunBatch(items));
+    Duration took{};
+    if (Status status = RunTimed(items, time_.Now(), &took); !status.ok()) {
+      measured_ = false;
+      return FirstRunFailed(status, gave_outputs_);
+    }
     // The first run does what is done only once: it says little about the others.
     if (average_ <= kLongRun || average_ > kTooLongToRepeat) break;
   }
@@ -174,29 +192,45 @@ Status ModelStage::WarmUp() {
 
 Status ModelStage::RunBatch(std::span<Item* const> items) noexcept {
   const TimePoint start = time_.Now();
+  stats_->batch_sizes.Add(items.size());
+  for (const Item* item : items) stats_->queue_ns.AddTime(start - item->arrival());
+  Duration took{};
+  Status status = RunTimed(items, start, &took);
+  stats_->run_ns.AddTime(took);
+  if (status.ok()) return status;
+  try {
+    return {status.code(), "Run model '" + options_.name + "' failed: " + status.message()};
+  } catch (const std::exception&) {
+    return status;
+  }
+}
+
+Status ModelStage::RunTimed(std::span<Item* const> items, TimePoint start, Duration* took) noexcept {
   Status status;
   try {
     try {
       status = TryRun(items);
-      if (!status.ok()) {
-        status = Status(status.code(), "Run model '" + options_.name + "' failed: " + status.message());
-      }
+    } catch (const std::bad_alloc&) {
+      status = Status(Code::kResourceExhausted, "out of memory");
     } catch (const std::exception& e) {
-      status = Status(Code::kInternal, "Run model '" + options_.name + "' failed: " + e.what());
+      status = Status(Code::kInternal, e.what());
     }
   } catch (...) {
     status = Status(Code::kInternal, "");
   }
   // What the instances looked at is let go here, not when the next batch comes.
   inputs_.clear();
-  Measure(time_.Now() - start);
+  *took = time_.Now() - start;
+  Measure(*took);
   return status;
 }
 
 Status ModelStage::TryRun(std::span<Item* const> items) {
+  gave_outputs_ = false;
   MS_RETURN_IF_ERROR(batching::Gather(layout_, items, pool_, &inputs_));
   auto outputs = model_->Run(inputs_);
   if (!outputs.ok()) return outputs.status();
+  gave_outputs_ = true;
   if (outputs->size() != model_->outputs().size()) {
     return {Code::kInternal, "it gave " + std::to_string(outputs->size()) + " outputs, expected " +
                                  std::to_string(model_->outputs().size())};

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/stage_stats.h"
 #include "base/status.h"
 #include "batching/gather.h"
 #include "batching/queue.h"
@@ -43,11 +44,15 @@ class ModelStage {
   const std::string& name() const { return options_.name; }
   const device::Model& model() const { return *model_; }
   batching::Queue& queue() { return queue_; }
+  // Where it counts. Changes only while nothing is queued.
+  StageStats& stats() { return *stats_; }
+  void CountIn(StageStats& stats) { stats_ = &stats; }
 
   // Checks one instance's inputs, and gives them the shapes that the model knows. As many as the model has inputs.
   Status Admit(std::span<Tensor> tensors) const;
 
-  // Runs once on zeros, and a second time to measure if the first took long. FAILED_PRECONDITION: dynamic dimensions.
+  // Runs once on zeros, and a second time to measure if the first took long. FAILED_PRECONDITION: it has dynamic
+  // dimensions, or failed in a way that other data may not. Other errors no data can mend.
   Status WarmUp();
 
   // Runs a batch: outputs take the place of the items' tensors. For who has the turn.
@@ -66,6 +71,7 @@ class ModelStage {
              std::vector<device::TensorSpec> rows, batching::QueueOptions queue, const TimeSource& time,
              Mailbox& mailbox);
 
+  Status RunTimed(std::span<batching::Item* const> items, TimePoint start, Duration* took) noexcept;
   Status TryRun(std::span<batching::Item* const> items);
   void Measure(Duration run);
   void ThreadMain();
@@ -81,11 +87,15 @@ class ModelStage {
   Mailbox& mailbox_;
   batching::Queue queue_;
 
+  StageStats unread_;
+  StageStats* stats_ = &unread_;
+
   // Of who has the turn.
   batching::BufferPool pool_;
   std::vector<Tensor> inputs_;
   Duration average_{0};
   bool measured_ = false;
+  bool gave_outputs_ = false;  // the last run, whatever became of it: the model itself did its part
 
   // Of the runtime thread.
   bool has_turn_ = true;

@@ -65,17 +65,16 @@ TEST(FindLayoutTest, AnUnknownRankIsTakenAsDynamic) {
 
 TEST(FindLayoutTest, InputsMustAgree) {
   EXPECT_EQ(LayoutOf({{4, 2}, {2, 2}}).status().message(),
-            "the inputs of model 'net.onnx' don't agree on a batch size: the first dimension of input 1 'x1' is of 4, "
-            "that of "
-            "input 2 'x2' is of 2; name inputs that have no batch dimension in without_batch_dim_inputs");
+            "the inputs of model 'net.onnx' don't agree on a batch size: the first dimension of input 0 'x1' is of 4, "
+            "that of input 1 'x2' is of 2; name inputs that have no batch dimension in without_batch_dim_inputs");
   EXPECT_THAT(LayoutOf({{-1, 2}, {2, 2}}).status().message(),
-              HasSubstr("input 1 'x1' is of any size, that of input 2 'x2' is of 2"));
+              HasSubstr("input 0 'x1' is of any size, that of input 1 'x2' is of 2"));
 }
 
 TEST(FindLayoutTest, AScalarHasNoBatchDimension) {
   const Status status = LayoutOf({{-1}, {}}).status();
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
-  EXPECT_THAT(status.message(), HasSubstr("model 'net.onnx' input 2 'x2' has the shape ()"));
+  EXPECT_THAT(status.message(), HasSubstr("model 'net.onnx' input 1 'x2' has the shape ()"));
 }
 
 TEST(FindLayoutTest, SomeInputMustHaveABatchDimension) {
@@ -194,27 +193,55 @@ TEST_F(ModelStageTest, WarmUpNeedsKnownShapes) {
   const Status status = Create(AddModelOf({-1, -1, 2}))->WarmUp();
   EXPECT_EQ(status.code(), Code::kFailedPrecondition);
   EXPECT_EQ(status.message(),
-            "model 'net.onnx' input 1 'x1' has dynamic dimensions besides the batch: (-1, 2) for an instance");
+            "model 'net.onnx' input 0 'x1' has dynamic dimensions besides the batch: (-1, 2) for an instance");
 }
 
-TEST_F(ModelStageTest, WarmUpSaysWhatTheModelSays) {
-  auto model = std::make_shared<TestModel>(
-      std::vector{FloatSpec("x", {-1})}, std::vector{FloatSpec("y", {-1})},
-      [](std::span<const Tensor>) -> Result<Tensors> { return Status(Code::kInternal, "no such kernel"); });
-  EXPECT_EQ(Create(model)->WarmUp(), Status(Code::kInternal, "Run model 'net.onnx' failed: no such kernel"));
+std::shared_ptr<TestModel> FailingModel(Status status) {
+  return std::make_shared<TestModel>(std::vector{FloatSpec("x", {-1})}, std::vector{FloatSpec("y", {-1})},
+                                     [status](std::span<const Tensor>) -> Result<Tensors> { return status; });
+}
+
+TEST_F(ModelStageTest, OtherDataMayMendAFailedRunOnZeros) {
+  for (const Code code : {Code::kInternal, Code::kInvalidArgument}) {
+    const auto stage = Create(FailingModel({code, "division by zero"}));
+    EXPECT_EQ(stage->WarmUp(), Status(Code::kFailedPrecondition, "its first run on zeros failed: division by zero"));
+    EXPECT_FALSE(stage->RunsWithin(1h)) << "a failed run says nothing about others";
+  }
+}
+
+TEST_F(ModelStageTest, NoDataMendsWhatLacks) {
+  for (const Code code : {Code::kResourceExhausted, Code::kUnimplemented}) {
+    EXPECT_EQ(Create(FailingModel({code, "no such thing"}))->WarmUp(),
+              Status(code, "its first run on zeros failed: no such thing"));
+  }
+  EXPECT_EQ(Create(FailingModel({Code::kFailedPrecondition, "the device is gone"}))->WarmUp().code(), Code::kInternal);
+}
+
+TEST_F(ModelStageTest, NoDataMendsWrongOutputs) {
+  auto without_batch =
+      std::make_shared<TestModel>(std::vector{FloatSpec("x", {-1})}, std::vector{FloatSpec("y", {})},
+                                  [](std::span<const Tensor>) -> Result<Tensors> { return Tensors{Floats({}, {1})}; });
+  const Status status = Create(without_batch)->WarmUp();
+  EXPECT_EQ(status.code(), Code::kInternal);
+  EXPECT_THAT(status.message(), HasSubstr("output 0 has the shape ()"));
 }
 
 TEST_F(ModelStageTest, ModelsMayThrow) {
   auto model = std::make_shared<TestModel>(
       std::vector{FloatSpec("x", {-1})}, std::vector{FloatSpec("y", {-1})},
       [](std::span<const Tensor>) -> Result<Tensors> { throw std::runtime_error("bad day"); });
-  EXPECT_EQ(Create(model)->WarmUp(), Status(Code::kInternal, "Run model 'net.onnx' failed: bad day"));
+  const auto stage = Create(model);
+  Item item;
+  item.tensors = {Floats({}, {1})};
+  Item* const items[] = {&item};
+  EXPECT_EQ(stage->RunBatch(items), Status(Code::kInternal, "Run model 'net.onnx' failed: bad day"));
+  EXPECT_EQ(stage->WarmUp(), Status(Code::kFailedPrecondition, "its first run on zeros failed: bad day"));
 }
 
 TEST_F(ModelStageTest, OutputsAreCounted) {
   auto model = ModelOf({{-1}});
   EXPECT_EQ(Create(model)->WarmUp(),
-            Status(Code::kInternal, "Run model 'net.onnx' failed: it gave 0 outputs, expected 1"));
+            Status(Code::kInternal, "its first run on zeros failed: it gave 0 outputs, expected 1"));
 }
 
 TEST_F(ModelStageTest, TheAverageRisesFastAndFallsSlowly) {

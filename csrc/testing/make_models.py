@@ -165,6 +165,13 @@ def failing() -> onnx.ModelProto:
     return model([node], [tensor("i", ["N"], TensorProto.INT64)], [tensor("y", ["N"])], [table])
 
 
+def expand() -> onnx.ModelProto:
+    """Give y = as many ones as n says, int64 n (1,): no machine has the memory for any number."""
+    one = numpy_helper.from_array(np.array([1], np.float32), "one")
+    node = helper.make_node("Expand", ["one", "n"], ["y"])
+    return model([node], [tensor("n", [1], TensorProto.INT64)], [tensor("y", ["N"])], [one])
+
+
 def matmul() -> onnx.ModelProto:
     """Give y = x @ w, float32 x (N, 256), w a constant (256, 256): work enough for several threads."""
     w = numpy_helper.from_array(np.eye(256, dtype=np.float32), "w")
@@ -217,6 +224,7 @@ MODELS: tuple[Callable[[], onnx.ModelProto], ...] = (
     types,
     casts,
     failing,
+    expand,
     matmul,
     bfloat16_input,
     bfloat16_output,

@@ -310,7 +310,18 @@ size_t Runtime::retained_bytes() const {
 }
 
 Status Runtime::Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeout) {
-  auto link = link::WorkerLink::Connect(socket.get(), options_.reply_arena_bytes, handshake_timeout);
+  std::vector<link::StageName> names;
+  for (auto& [kind, name] : engine_->stages()) {
+    const bool is_model = kind == pipeline::StageSpec::Kind::kModel;
+    names.push_back({is_model ? link::StageKind::kModel : link::StageKind::kFunction, std::move(name)});
+  }
+  auto stats = link::StatsWriter::Create(names);
+  if (!stats.ok()) return stats.status();
+  stats_ = *std::move(stats);
+  std::vector<StageStats*> entries;
+  for (size_t i = 0; i < names.size(); ++i) entries.push_back(&stats_->stage(i));
+  engine_->CountIn(entries);
+  auto link = link::WorkerLink::Connect(socket.get(), *stats_, options_.reply_arena_bytes, handshake_timeout);
   if (!link.ok()) return link.status();
   // The session's requests are sinks of the engine's instances: the engine lets go of them before they go.
   auto session = std::make_unique<Session>(*this, *std::move(link), std::move(socket));

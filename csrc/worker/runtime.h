@@ -7,11 +7,13 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "net/event_loop.h"
+#include "link/stats_region.h"
 #include "pipeline/engine.h"
 
 namespace mindserve::worker {
@@ -45,6 +47,7 @@ class Runtime {
   const TimeSource& time_;
   const RuntimeOptions options_;
   std::shared_ptr<net::EventLoop> loop_;  // shared with the engine's and the releases' wake functions
+  std::optional<link::StatsWriter> stats_;  // what the engine counts in: goes after it
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload
 };

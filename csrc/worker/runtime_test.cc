@@ -127,9 +127,10 @@ class RuntimeTest : public testing::Test {
     ASSERT_TRUE(port.ok());
     port_ = *std::move(port);
     link::GatewayPort* ports[] = {port_.get()};
-    auto lanes = link::GatewayHandshake::Run(socket_.get(), ports, kPatience);
-    ASSERT_TRUE(lanes.ok()) << lanes.status().ToString();
-    lane_ = std::move((*lanes)[0]);
+    auto shaken = link::GatewayHandshake::Run(socket_.get(), ports, kPatience);
+    ASSERT_TRUE(shaken.ok()) << shaken.status().ToString();
+    lane_ = std::move(shaken->lanes[0]);
+    stats_ = std::move(shaken->stats);
   }
 
   void TearDown() override {
@@ -179,6 +180,7 @@ class RuntimeTest : public testing::Test {
   std::future<Status> served_;
   std::unique_ptr<link::GatewayPort> port_;
   std::unique_ptr<link::Lane> lane_;
+  std::optional<link::StatsReader> stats_;
 };
 
 constexpr uint16_t kDouble = 0;
@@ -193,6 +195,20 @@ TEST_F(RuntimeTest, AnswersWithTheModelsResultsAndLetsGoInTheSameFrame) {
   EXPECT_EQ(answer.frame.call, 11u);
   EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased);
   EXPECT_EQ(answer.text, Written({{{Row(2, 4)}, {}, {}}, {{Row(6, 8)}, {}, {}}}));
+}
+
+TEST_F(RuntimeTest, WhatStagesDoIsReadFromOutside) {
+  Start();
+  Send(1, kDouble, 3, Instance("x", 1, 2) + Instance("x", 3, 4) + Instance("x", 5, 6));
+  Receive();
+  const std::vector<link::StageSnapshot> stages = stats_->Read();
+  ASSERT_FALSE(stages.empty());
+  const link::StageSnapshot& model = stages.front();
+  EXPECT_EQ(model.stage.kind, link::StageKind::kModel);
+  EXPECT_EQ(model.batch_sizes.sum, 3u);
+  EXPECT_EQ(model.queue_ns.count, 3u);
+  EXPECT_EQ(model.run_ns.count, model.batch_sizes.count);
+  EXPECT_EQ(model.failed, 0u);
 }
 
 TEST_F(RuntimeTest, AnInstanceFailsAlone) {

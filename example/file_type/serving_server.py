@@ -16,8 +16,10 @@ def start():
 
     prepare_model.prepare()
     servable_dir = os.path.dirname(os.path.realpath(sys.argv[0]))
+    # One file at a time, as magika itself does it: computed together with others, a file's score is a little different,
+    # which at a threshold is another label.
     servable_config = server.ServableStartConfig(
-        servable_directory=servable_dir, servable_name="file_type", device_ids=0
+        servable_directory=servable_dir, servable_name="file_type", device_ids=0, max_batch_size=1
     )
     server.start_servables(servable_configs=servable_config)
     (address,) = server.start_grpc_server(address=args.address)

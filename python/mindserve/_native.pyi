@@ -40,7 +40,8 @@ class Gateway:
     def drain_worker(self, worker_id: int) -> None: ...
     def detach_worker(self, worker_id: int) -> None: ...
     def stop_listening(self, grace: float) -> None: ...
-    def stats(self) -> dict[str, int]: ...
+    def stats(self) -> dict[str, Any]:
+        """All that is counted; mindserve/server/statistics.py gives it its public form."""
 
 class Runtime:
     """A worker: models, functions and methods, then `serve`. See csrc/worker/runtime.h."""
@@ -72,7 +73,7 @@ class Runtime:
         """Name, numpy type name ("str" for strings) and shape (-1: dynamic) of each input."""
     def model_outputs(self, model: int) -> list[tuple[str, str, list[int]]]: ...
     def warm_up(self, model: int) -> str:
-        """Run once on zeros; returns "" or why dynamic dimensions make it impossible. Raises what the model raises."""
+        """Run once on zeros; returns "", or why it is not warmed up. Raises what no data can mend."""
     def add_function(
         self,
         name: str,

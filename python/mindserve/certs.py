@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mindserve import checks
 from mindserve.errors import ConfigError
 
 KeyType = Literal["ec", "rsa"]
@@ -80,8 +81,7 @@ def make_certificates(
     Raises:
         ConfigError: a wrong argument, a file is there already, or one cannot be written.
     """
-    if not 1 <= days <= MAX_DAYS:
-        raise ConfigError(f"Parameter 'days' should be in range [1,{MAX_DAYS}]")
+    checks.check_int("days", days, 1, MAX_DAYS)
     server_names = [_general_name(name) for name in dict.fromkeys((*LOCAL_NAMES, *names))]
     files = CertificateFiles(Path(directory))
 
@@ -191,7 +191,8 @@ def _write_all(contents: dict[Path, bytes], *, force: bool) -> None:
         present = [path.name for path in contents if path.is_symlink() or path.exists()]
         if present and not force:
             raise ConfigError(
-                f"{', '.join(present)} in {directory} would be overwritten: choose another directory, or force it"
+                f"{', '.join(present)} in {directory} would be overwritten: choose another directory, or replace "
+                "them with --force (in Python: force=True)"
             )
         # All are on the disk before the first takes its place, so that no half of them replaces the old ones.
         for path, data in contents.items():

@@ -26,7 +26,8 @@ def check_int(name: str, value: Any, minimum: int | None = None, maximum: int | 
     """An int, and no bool, in [minimum, maximum]; None: no bound."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"Parameter '{name}' should be int, but actually {type(value)}")
-    _check_range(f"Parameter '{name}'", value, minimum, maximum)
+    if wrong := _out_of_range(value, minimum, maximum):
+        raise ConfigError(f"Parameter '{name}' {wrong}, but actually {_shown(value)}")
     return value
 
 
@@ -78,18 +79,23 @@ def _check_int_items(name: str, value: tuple[Any, ...] | list[Any], minimum: int
     for item in value:
         if isinstance(item, bool) or not isinstance(item, int):
             raise ConfigError(f"The item of parameter '{name}' should be int, but actually {type(item)}")
-        _check_range(f"The item value '{item}' in parameter '{name}'", item, minimum, None)
+        if wrong := _out_of_range(item, minimum, None):
+            raise ConfigError(f"The item value '{_shown(item)}' in parameter '{name}' {wrong}")
         if item in items:
-            raise ConfigError(f"The item value '{item}' in parameter '{name}' should not be repeated")
+            raise ConfigError(f"The item value '{_shown(item)}' in parameter '{name}' should not be repeated")
         items.append(item)
     return tuple(items)
 
 
-def _check_range(prefix: str, value: int, minimum: int | None, maximum: int | None) -> None:
+def _out_of_range(value: int, minimum: int | None, maximum: int | None) -> str:
+    """What is expected of ``value``; empty if it is so."""
     if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
-        return
+        return ""
     if minimum is not None and maximum is not None:
-        raise ConfigError(f"{prefix} should be in range [{minimum},{maximum}]")
-    if minimum is not None:
-        raise ConfigError(f"{prefix} should be >= {minimum}")
-    raise ConfigError(f"{prefix} should be <= {maximum}")
+        return f"should be in range [{minimum},{maximum}]"
+    return f"should be >= {minimum}" if minimum is not None else f"should be <= {maximum}"
+
+
+def _shown(value: int) -> str:
+    """``value`` as text: Python refuses to write very large ones."""
+    return str(value) if value.bit_length() <= 256 else f"an int of {value.bit_length()} bits"

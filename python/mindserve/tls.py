@@ -61,12 +61,16 @@ class SSLConfig:
 
 
 class ServerTls(TypedDict):
-    """What the native server takes: PEM texts. Holds the private key, so it is not to be logged."""
+    """What the native server takes, PEM texts, and when the certificate expires.
+
+    Holds the private key, so it is not to be logged.
+    """
 
     certificate: bytes
     private_key: bytes
     client_ca: bytes
     verify_client: bool
+    expires: datetime
 
 
 def load_server_tls(ssl_config: SSLConfig) -> ServerTls:
@@ -100,6 +104,7 @@ def load_server_tls(ssl_config: SSLConfig) -> ServerTls:
         private_key=private_key,
         client_ca=client_ca,
         verify_client=ssl_config.verify_client,
+        expires=chain[0].not_valid_after_utc,
     )
 
 

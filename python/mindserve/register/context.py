@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from mindserve import checks
 from mindserve.errors import ConfigError
@@ -30,14 +30,48 @@ class ModelContext:
     device_list: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
 
+_PRECISION_OPTIONS = {"precision_mode": ("origin", "fp16")}
+_ASCEND_OPTIONS: dict[str, tuple[str, ...]] = {
+    "insert_op_cfg_path": (),
+    "input_format": (),
+    "input_shape": (),
+    "output_type": ("FP32", "UINT8", "FP16"),
+    "precision_mode": ("force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype", "allow_mix_precision"),
+    "op_select_impl_mode": ("high_performance", "high_precision"),
+    "fusion_switch_config_path": (),
+    "buffer_optimize_mode": ("l1_optimize", "l2_optimize", "off_optimize", "l1_and_l2_optimize"),
+}
+
+
 class DeviceInfoContext:
-    """What is common to the device infos.
+    """What is common to the device infos, whose options are given by name.
 
     Attributes:
         context_map: the options as texts, with the device's type under "device_type".
+
+    Raises:
+        ConfigError: an option that there is not, or a wrong value.
     """
 
-    context_map: dict[str, str]
+    # The device's type, and the values that each option may have; an empty tuple: any text.
+    _device_type: ClassVar[str]
+    _options: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.context_map: dict[str, str] = {}
+        for name, value in kwargs.items():
+            if name not in self._options:
+                raise ConfigError(f"Set {self._device_type} device info failed, unsupported option {name}")
+            checks.check_str(name, value)
+            allowed = self._options[name]
+            if allowed and value not in allowed:
+                choices = ", ".join(f"'{choice}'" for choice in allowed)
+                raise ConfigError(
+                    f"{self._device_type.capitalize()} device info '{name}' can only be {choices}, "
+                    f"but actually '{value}'"
+                )
+            self.context_map[name] = value
+        self.context_map["device_type"] = self._device_type
 
 
 class CPUDeviceInfo(DeviceInfoContext):
@@ -45,29 +79,18 @@ class CPUDeviceInfo(DeviceInfoContext):
 
     Args:
         precision_mode: "origin", compute as the model says, or "fp16", in half precision where the engine can: ONNX
-            Runtime can't on this device, which is logged as a warning. Default: "origin".
-
-    Raises:
-        ConfigError: an option that there is not, or a wrong value.
+            Runtime can't on CPUs and GPUs, which is logged as a warning. Default: "origin".
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        self.context_map = _read_options("cpu", ("precision_mode",), kwargs)
+    _device_type = "cpu"
+    _options = _PRECISION_OPTIONS
 
 
 class GPUDeviceInfo(DeviceInfoContext):
-    """Options of a model on GPUs.
+    """Options of a model on GPUs: those of `CPUDeviceInfo`."""
 
-    Args:
-        precision_mode: "origin", compute as the model says, or "fp16", in half precision where the engine can: ONNX
-            Runtime can't on this device, which is logged as a warning. Default: "origin".
-
-    Raises:
-        ConfigError: an option that there is not, or a wrong value.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        self.context_map = _read_options("gpu", ("precision_mode",), kwargs)
+    _device_type = "gpu"
+    _options = _PRECISION_OPTIONS
 
 
 class AscendDeviceInfo(DeviceInfoContext):
@@ -82,13 +105,10 @@ class AscendDeviceInfo(DeviceInfoContext):
         op_select_impl_mode: "high_performance" or "high_precision".
         fusion_switch_config_path: file with fusion switches, for models of other formats than ONNX.
         buffer_optimize_mode: "l1_optimize", "l2_optimize", "off_optimize" or "l1_and_l2_optimize", likewise.
-
-    Raises:
-        ConfigError: an option that there is not, or a wrong value.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        self.context_map = _read_options("ascend", tuple(_ASCEND_OPTIONS), kwargs)
+    _device_type = "ascend"
+    _options = _ASCEND_OPTIONS
 
 
 class Context:
@@ -175,17 +195,6 @@ class GpuOptions:
         self.context = _options_context("GpuOptions", GPUDeviceInfo(**kwargs))
 
 
-_ASCEND_OPTIONS: dict[str, Sequence[str]] = {
-    "insert_op_cfg_path": (),
-    "input_format": (),
-    "input_shape": (),
-    "output_type": ("FP32", "UINT8", "FP16"),
-    "precision_mode": ("force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype", "allow_mix_precision"),
-    "op_select_impl_mode": ("high_performance", "high_precision"),
-    "fusion_switch_config_path": (),
-    "buffer_optimize_mode": ("l1_optimize", "l2_optimize", "off_optimize", "l1_and_l2_optimize"),
-}
-_PRECISION_MODES = ("origin", "fp16")
 _GRAPH_OPTIMIZATIONS = ("off", "basic", "extended", "all")
 _LARGEST_INT32 = 2**31 - 1
 
@@ -201,23 +210,6 @@ def _check_graph_optimization(value: Any) -> str:
         choices = ", ".join(f"'{choice}'" for choice in _GRAPH_OPTIMIZATIONS)
         raise ConfigError(f"Parameter 'graph_optimization' can only be {choices}, but actually '{value}'")
     return str(value)
-
-
-def _read_options(device: str, names: Sequence[str], options: dict[str, Any]) -> dict[str, str]:
-    context_map: dict[str, str] = {}
-    for name, value in options.items():
-        if name not in names:
-            raise ConfigError(f"Set {device} device info failed, unsupported option {name}")
-        checks.check_str(name, value)
-        allowed = _ASCEND_OPTIONS[name] if device == "ascend" else _PRECISION_MODES
-        if allowed and value not in allowed:
-            choices = ", ".join(f"'{choice}'" for choice in allowed)
-            raise ConfigError(
-                f"{device.capitalize()} device info '{name}' can only be {choices}, but actually '{value}'"
-            )
-        context_map[name] = value
-    context_map["device_type"] = device
-    return context_map
 
 
 def _options_context(name: str, device_info: DeviceInfoContext) -> Context:

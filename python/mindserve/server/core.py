@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.control import WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.server.signals import SignalWatch
+from mindserve.server.statistics import CertificateStats, Stats, make_stats
 from mindserve.supervisor import Supervisor, WorkerSpec
 from mindserve.supervisor.progress import wait_with_progress
 
@@ -47,6 +49,7 @@ class Server:
         self._listening = False
         self._drain_timeout = Limits().drain_timeout
         self._declared: set[str] = set()
+        self._certificates: list[CertificateStats] = []
         self._stopping = False
         self._stopped = threading.Event()
         signals.begin(self._on_signal)
@@ -88,15 +91,22 @@ class Server:
         """See `mindserve.server.master.context.set_max_enqueued_requests`."""
         self._gateway.set_max_enqueued_requests(count)
 
+    def stats(self) -> Stats:
+        """See `mindserve.server.stats`."""
+        return make_stats(self._gateway.stats(), self._supervisor.states(), self._certificates)
+
     def stop(self) -> None:
         """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
+        self._stop(logging.INFO)
+
+    def _stop(self, level: int) -> None:
         with self._lock:
             first, self._stopping = not self._stopping, True
         if not first:
             self._stopped.wait()
             return
         try:
-            self._shut_down()
+            self._shut_down(level)
         finally:
             self._signals.end()
             self._on_stopped(self)
@@ -140,6 +150,11 @@ class Server:
                     raise ConfigError(str(error)) from error
                 raise StartError(_listen_error(str(error), listeners)) from error
             self._listening = True
+            self._certificates = [
+                CertificateStats(address, listener.ssl_config.certificate, tls["expires"])
+                for address, listener, tls in zip(bound, listeners, (item["tls"] for item in given), strict=True)
+                if listener.ssl_config is not None
+            ]
             self._drain_timeout = limits.drain_timeout
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
         return bound
@@ -147,10 +162,10 @@ class Server:
     def _stop_if_idle(self) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
         if not self._listening and not self._supervisor.busy() and not self._stopping:
-            self.stop()
+            self._stop(logging.DEBUG)
 
-    def _shut_down(self) -> None:
-        _log.info("the server stops")
+    def _shut_down(self, level: int) -> None:
+        _log.log(level, "the server stops")
         try:
             self._gateway.stop_listening(self._drain_timeout)
         finally:
@@ -158,7 +173,7 @@ class Server:
             self._supervisor.join()
             self._gateway_or_none = None
             self._native.set_log_sink(None)
-        _log.info("the server has stopped")
+        _log.log(level, "the server has stopped")
 
     def _on_signal(self, number: int) -> None:
         """The signal watch's thread: a signal has come."""
@@ -174,7 +189,7 @@ class Server:
 
     def _stop_for_signal(self, number: int) -> None:
         try:
-            self._shut_down()
+            self._shut_down(logging.INFO)
         finally:
             self._on_stopped(self)
             self._signals.deliver(number)

@@ -36,14 +36,25 @@ class SignalWatch:
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
         self._thread: threading.Thread | None = None
+        self._warned = False
 
     def begin(self, on_signal: Callable[[int], None]) -> None:
         """From now on ``on_signal`` is called for each signal, from a thread of this object's."""
         self._on_signal = on_signal
 
     def install(self) -> None:
-        """Takes the signals over, if called from the main thread and not done before."""
-        if threading.current_thread() is not threading.main_thread() or self._previous:
+        """Takes the signals over, if not done before. From another thread than the main it only warns, once."""
+        if self._previous:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            if not self._warned:
+                self._warned = True
+                _log.warning(
+                    "the server is started from thread '%s': SIGINT and SIGTERM, which only the main thread can take "
+                    "over, do what they did before, and calls in flight are not waited for; have the main thread start "
+                    "something too, or call mindserve.server.stop() before the process ends",
+                    threading.current_thread().name,
+                )
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._listen, name="mindserve-signals", daemon=True)

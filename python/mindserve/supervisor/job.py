@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 
 from mindserve.control import WorkerParameters
@@ -29,6 +30,14 @@ class WorkerSpec:
         return f"servable '{name}' version {version} on device {device}"
 
 
+class Outcome(Enum):
+    """How the start of a worker has ended."""
+
+    READY = "ready"
+    FAILED = "failed"
+    ENDED = "ended"
+
+
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """How far a worker is. Times by ``time.monotonic``.
@@ -37,15 +46,15 @@ class Progress:
         worker: which one.
         phase: what it does.
         begun: when its start began.
-        ended: when it became ready, or failed; None while it starts.
-        failed: it has failed.
+        ended: when it became ready, failed, or was ended because another one failed; None while it starts.
+        outcome: which of these it was; None while it starts.
     """
 
     worker: str
     phase: str
     begun: float
     ended: float | None = None
-    failed: bool = False
+    outcome: Outcome | None = None
 
 
 class StartJob:
@@ -81,13 +90,17 @@ class StartJob:
 
     def set_ready(self, spec: WorkerSpec) -> bool:
         """Notes that a worker is ready. Returns whether all are now."""
-        self._update(spec, phase="ready", ended=time.monotonic())
+        self._set_outcome(spec, Outcome.READY)
         return all(progress.ended is not None for progress in self.progress())
 
     def set_failed(self, spec: WorkerSpec, error: str) -> None:
         """Notes that a worker has failed. The first error is the job's."""
-        self._update(spec, phase="failed", ended=time.monotonic(), failed=True)
+        self._set_outcome(spec, Outcome.FAILED)
         self.fail(error)
+
+    def set_ended(self, spec: WorkerSpec) -> None:
+        """Notes that a worker is gone because another one has failed."""
+        self._set_outcome(spec, Outcome.ENDED)
 
     def fail(self, error: str) -> None:
         with self._lock:
@@ -96,6 +109,9 @@ class StartJob:
     def end(self) -> None:
         """All workers are ready, or, after an error, all are gone."""
         self._ended.set()
+
+    def _set_outcome(self, spec: WorkerSpec, outcome: Outcome) -> None:
+        self._update(spec, phase=outcome.value, ended=time.monotonic(), outcome=outcome)
 
     def _update(self, spec: WorkerSpec, **changes: object) -> None:
         with self._lock:

@@ -13,6 +13,12 @@ import time
 from mindserve import control, logs
 from mindserve.supervisor.job import WorkerSpec
 
+# What a worker imports must not depend on the directory where the server was started: -m by itself looks there first.
+_COMMAND = [sys.executable, "-P", "-m", "mindserve.worker"]
+if sys.version_info < (3, 11):  # without -P
+    _MAIN = "import sys; del sys.path[0]; from mindserve.worker.process import main; sys.exit(main(sys.argv[1:]))"
+    _COMMAND = [sys.executable, "-c", _MAIN]
+
 
 class WorkerProcess:
     """A running worker: its process and its two sockets.
@@ -47,7 +53,7 @@ class WorkerProcess:
             undo.callback(os.close, log)
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "mindserve.worker", "--parent", str(os.getpid()),
+                    *_COMMAND, "--parent", str(os.getpid()),
                     "--control-fd", str(its_control.fileno()), "--link-fd", str(its_link.fileno()),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -6,13 +6,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from mindserve.supervisor.job import Progress, StartJob
+from mindserve.supervisor.job import Outcome, Progress, StartJob
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 # Seconds between looks at the job while the display is up; rich draws by itself.
 _INTERVAL = 0.2
+_STYLES = {None: "cyan", Outcome.READY: "green", Outcome.FAILED: "red", Outcome.ENDED: "yellow"}
 
 
 def wait_with_progress(job: StartJob) -> None:
@@ -37,10 +38,11 @@ def wait_with_progress(job: StartJob) -> None:
 def render(progress: list[Progress], now: float) -> Table:
     """The display at time ``now`` of ``time.monotonic``."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for line in progress:
-        style = "red" if line.failed else "green" if line.ended is not None else "cyan"
         seconds = (line.ended if line.ended is not None else now) - line.begun
-        table.add_row(line.worker, f"[{style}]{line.phase}[/]", f"{seconds:.1f} s")
+        # As Text: what it says may look like markup.
+        table.add_row(Text(line.worker), Text(line.phase, _STYLES[line.outcome]), f"{seconds:.1f} s")
     return table

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mindserve import control, logs
 from mindserve.supervisor.job import StartJob, WorkerSpec
@@ -38,7 +38,7 @@ class Gateway(Protocol):
 
     def detach_worker(self, worker_id: int) -> None: ...
 
-    def stats(self) -> Mapping[str, int]: ...
+    def stats(self) -> Mapping[str, Any]: ...
 
 
 @dataclasses.dataclass(eq=False)
@@ -61,6 +61,29 @@ class _Slot:
     restart_at: float | None = None
     kill_at: float | None = None
     starts: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerState:
+    """How it stands with a worker, or with the place for one.
+
+    Attributes:
+        servable: what it serves.
+        version: of it.
+        device_id: where.
+        number: by which the gateway knows it; None between two workers.
+        pid: of its process; None between two workers.
+        ready: whether it takes requests.
+        restarts: how often a successor was started.
+    """
+
+    servable: str
+    version: int
+    device_id: int
+    number: int | None
+    pid: int | None
+    ready: bool
+    restarts: int
 
 
 class Supervisor:
@@ -113,6 +136,17 @@ class Supervisor:
     def pids(self) -> dict[tuple[str, int, int], int]:
         """The process ids of the workers that run now, by servable, version and device."""
         return {key: slot.process.pid for key, slot in list(self._slots.items()) if slot.process}
+
+    def states(self) -> list[WorkerState]:
+        """Of all workers, by servable, version and device."""
+        slots = list(self._slots.items())  # at once: the supervisor's thread goes on
+        states = []
+        for (servable, version, device_id), slot in sorted(slots, key=lambda item: item[0]):
+            process = slot.process
+            number, pid = (process.number, process.pid) if process else (None, None)
+            ready = process is not None and slot.job is None and process.deadline is None
+            states.append(WorkerState(servable, version, device_id, number, pid, ready, max(0, slot.starts - 1)))
+        return states
 
     # All that follows happens in the supervisor's thread.
 
@@ -314,7 +348,10 @@ class Supervisor:
                 self._end_failed_job(slot.job)
             return
         if slot.job is not None:
-            slot.job.set_failed(slot.spec, text)
+            if slot.job.error and not process.error:
+                slot.job.set_ended(slot.spec)
+            else:
+                slot.job.set_failed(slot.spec, text)
             self._end_failed_job(slot.job)
             return
         _log.error("%s", text) if process.error else _log.warning("%s", text)
@@ -333,7 +370,8 @@ class Supervisor:
         return f"{text}, which ends so:\n{end}" if end else text
 
     def _replies(self) -> int:
-        return self._gateway.stats()["replies"]
+        replies: int = self._gateway.stats()["replies"]
+        return replies
 
     def _plan_restart(self, slot: _Slot, returncode: int, *, ready_for: float | None, answered: bool) -> None:
         delay = slot.policy.after_death(returncode, ready_for=ready_for, answered=answered)

@@ -115,9 +115,9 @@ def _warm_up(runtime: Runtime, model: Model, number: int, parameters: WorkerPara
     try:
         impossible = runtime.warm_up(number)
     except RuntimeError as error:
-        raise StartError(f"Load model failed, {_where(model, parameters)}: its first run on zeros: {error}") from error
+        raise StartError(f"Load model failed, {_where(model, parameters)}: {error}") from error
     if impossible:
-        _log.warning("model file '%s' is not warmed up, its first requests will be slower: %s", model.file, impossible)
+        _log.warning("model file '%s' is not warmed up: %s; its first requests will be slower", model.file, impossible)
 
 
 def _where(model: Model, parameters: WorkerParameters) -> str:

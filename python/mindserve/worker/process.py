@@ -117,9 +117,6 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
     from mindserve import native
     from mindserve.worker.build import build_runtime
 
-    # "-m" has put the current directory first; what a servable imports must not depend on where the server is started.
-    if sys.path and sys.path[0] == os.getcwd() and not getattr(sys.flags, "safe_path", False):
-        del sys.path[0]
     core = native.load()
     core.set_log_level(logs.level_from_environment())
     core.set_log_sink(logs.native_sink)

@@ -1,0 +1,73 @@
+// What came of calls. Belongs to an I/O thread, like the calls.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <tuple>
+
+#include "base/histogram.h"
+#include "base/status.h"
+
+namespace mindserve::gateway {
+
+// What refuses work or ends it, and the names that limits have everywhere (limits.h, docs/limits.md).
+enum class Refusal : uint8_t {
+  kMaxMsgMbSize,
+  kMaxInstancesPerRequest,
+  kMaxEnqueuedRequests,
+  kMaxEnqueuedBytes,
+  kMaxConnections,
+  kMaxConcurrentStreams,
+  kMaxMetadataBytes,
+  kMaxResetsPerSecond,
+  kHeaderTimeout,
+  kBodyIdleTimeout,
+  kIdleConnectionTimeout,
+  kMaxAttempts,
+};
+inline constexpr std::array<std::string_view, 12> kRefusalNames = {
+    "max_msg_mb_size",      "max_instances_per_request", "max_enqueued_requests",   "max_enqueued_bytes",
+    "max_connections",      "max_concurrent_streams",    "max_metadata_bytes",      "max_resets_per_second",
+    "header_timeout",       "body_idle_timeout",         "idle_connection_timeout", "max_attempts",
+};
+
+// Calls of one method that are over.
+struct MethodCounts {
+  std::array<uint64_t, kCodeCount> ended{};  // by gRPC status code; a client that cancels counts as CANCELLED
+  uint64_t with_errors = 0;                  // of those that ended OK: answered with an error for an instance, or for all
+  uint64_t instances = 0;
+  uint64_t bytes_in = 0;   // messages, without framing
+  uint64_t bytes_out = 0;
+  Histogram latency_ns;  // from the headers to the answer; both as of the round in which they were handled
+};
+
+// A method as it is told apart from others. Empty where nothing was found to serve it.
+struct MethodKey {
+  std::string path = {};      // of the gRPC method
+  std::string servable = {};  // for Predict
+  uint64_t version = 0;
+  std::string method = {};  // of the servable
+  auto operator<=>(const MethodKey&) const = default;
+};
+
+struct CallStats {
+  MethodCounts& Of(const MethodKey& key) {
+    auto& counts = methods[key];
+    if (counts == nullptr) counts = std::make_unique<MethodCounts>();
+    return *counts;
+  }
+  void Refuse(Refusal by) { ++refused[static_cast<size_t>(by)]; }
+
+  // Kept for as long as the thread lives: what they are counted for may come back.
+  std::map<MethodKey, std::unique_ptr<MethodCounts>> methods;
+  std::array<uint64_t, kRefusalNames.size()> refused{};
+  uint64_t begun = 0;     // calls
+  uint64_t accepted = 0;  // connections
+};
+
+}  // namespace mindserve::gateway

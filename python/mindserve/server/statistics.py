@@ -1,0 +1,247 @@
+"""What `mindserve.server.stats` returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mindserve.supervisor import WorkerState
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """How often values of which size came.
+
+    Values in a bucket are at most an eighth apart; whole numbers up to 15 have one each.
+
+    Attributes:
+        count: how many values.
+        sum: of all values.
+        buckets: (upper bound, how many values), ascending, without the empty ones.
+    """
+
+    count: int
+    sum: float
+    buckets: tuple[tuple[float, int], ...]
+
+    @property
+    def mean(self) -> float:
+        """0.0 without values."""
+        return self.sum / self.count if self.count else 0.0
+
+    def quantile(self, q: float) -> float:
+        """An upper bound, at most an eighth too high, of the smallest share ``q`` of the values; 0.0 without values.
+
+        Args:
+            q: 0 to 1; 0.5 for the median.
+        """
+        seen = 0
+        for upper, count in self.buckets:
+            seen += count
+            if seen >= q * self.count:
+                return upper
+        return 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodStats:
+    """Calls of one method that are over, since the server began, whatever workers have come and gone.
+
+    Attributes:
+        path: of the gRPC method, "/mindspore.serving.proto.MSService/Predict"; empty for calls of unknown ones.
+        servable: for Predict; empty where the request named none that is served.
+        version: that answered; 0 where there was none.
+        method: of the servable.
+        ended: calls by gRPC status code, such as "OK" or "DEADLINE_EXCEEDED"; one that its client cancelled counts as
+            "CANCELLED".
+        with_errors: of those that ended "OK", how many had an error for an instance or for the whole request.
+        instances: that were sent to workers.
+        bytes_in: of the request messages.
+        bytes_out: of the reply messages.
+        latency: seconds from a call's headers to its answer.
+    """
+
+    path: str
+    servable: str
+    version: int
+    method: str
+    ended: Mapping[str, int]
+    with_errors: int
+    instances: int
+    bytes_in: int
+    bytes_out: int
+    latency: Histogram
+
+
+@dataclasses.dataclass(frozen=True)
+class StageStats:
+    """What a model, or a stage function with its batch size, has done in one worker, for all methods that use it.
+
+    Attributes:
+        kind: "model" or "function".
+        name: the model's file, or the function's name.
+        batches: how many were run.
+        instances: that were in them.
+        batch_sizes: instances in a batch.
+        queue: seconds that an instance waited for its batch.
+        run: seconds that a batch took.
+        failed: instances that it answered with an error.
+        expired: instances whose deadline passed while they waited.
+    """
+
+    kind: str
+    name: str
+    batches: int
+    instances: int
+    batch_sizes: Histogram
+    queue: Histogram
+    run: Histogram
+    failed: int
+    expired: int
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerStats:
+    """A worker, or the place for one that is being started again.
+
+    Attributes:
+        servable: what it serves.
+        version: of it.
+        device_id: where.
+        pid: process id; None between two workers.
+        ready: whether it takes requests.
+        restarts: how often a successor was started here.
+        requests: that were sent to this worker, or parts of them.
+        in_flight: instances that it holds.
+        stages: of this worker; a successor begins anew.
+    """
+
+    servable: str
+    version: int
+    device_id: int
+    pid: int | None
+    ready: bool
+    restarts: int
+    requests: int
+    in_flight: int
+    stages: tuple[StageStats, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CertificateStats:
+    """A certificate that the server shows.
+
+    Attributes:
+        address: the listener's.
+        file: the certificate's.
+        expires: when.
+    """
+
+    address: str
+    file: str
+    expires: datetime.datetime
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """What the server has done since it began, and holds now.
+
+    Attributes:
+        requests: gRPC calls begun, of every service.
+        replies: of them, ended with status OK.
+        errors: ended otherwise, or cancelled.
+        in_flight: Predict requests held now, as max_enqueued_requests counts them.
+        enqueued_bytes: held now, as max_enqueued_bytes counts them.
+        connections: open now.
+        connections_accepted: so far.
+        refused: how often each limit refused or ended something, by its name.
+        methods: every method that a worker served or a client called.
+        workers: every worker.
+        certificates: of the listeners with TLS.
+    """
+
+    requests: int
+    replies: int
+    errors: int
+    in_flight: int
+    enqueued_bytes: int
+    connections: int
+    connections_accepted: int
+    refused: Mapping[str, int]
+    methods: tuple[MethodStats, ...]
+    workers: tuple[WorkerStats, ...]
+    certificates: tuple[CertificateStats, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain dicts, lists and strings, for JSON."""
+        values = dataclasses.asdict(self)
+        for certificate in values["certificates"]:
+            certificate["expires"] = certificate["expires"].isoformat()
+        return values
+
+
+def make_stats(
+    native: Mapping[str, Any], workers: Sequence[WorkerState], certificates: Sequence[CertificateStats]
+) -> Stats:
+    """Puts together what the native gateway counts and what the supervisor knows.
+
+    Args:
+        native: of the gateway; csrc/bindings/gateway.cc makes it.
+        workers: of the supervisor.
+        certificates: of the listeners.
+    """
+    counted = {worker["id"]: worker for worker in native["workers"]}
+    return Stats(
+        requests=native["requests"],
+        replies=native["replies"],
+        errors=native["errors"],
+        in_flight=native["in_flight"],
+        enqueued_bytes=native["enqueued_bytes"],
+        connections=native["connections"],
+        connections_accepted=native["accepted"],
+        refused=native["refused"],
+        methods=tuple(_method(method) for method in native["methods"]),
+        workers=tuple(_worker(state, counted.get(state.number)) for state in workers),
+        certificates=tuple(certificates),
+    )
+
+
+def _method(native: Mapping[str, Any]) -> MethodStats:
+    values = dict(native)
+    return MethodStats(latency=_seconds(values.pop("latency_ns")), **values)
+
+
+def _worker(state: WorkerState, native: Mapping[str, Any] | None) -> WorkerStats:
+    return WorkerStats(
+        servable=state.servable,
+        version=state.version,
+        device_id=state.device_id,
+        pid=state.pid,
+        ready=state.ready,
+        restarts=state.restarts,
+        requests=native["requests"] if native else 0,
+        in_flight=native["load"] if native else 0,
+        stages=tuple(_stage(stage) for stage in native["stages"]) if native else (),
+    )
+
+
+def _stage(native: Mapping[str, Any]) -> StageStats:
+    count, total, buckets = native["batch_sizes"]
+    return StageStats(
+        kind=native["kind"],
+        name=native["name"],
+        batches=count,
+        instances=total,
+        batch_sizes=Histogram(count, total, tuple(buckets)),
+        queue=_seconds(native["queue_ns"]),
+        run=_seconds(native["run_ns"]),
+        failed=native["failed"],
+        expired=native["expired"],
+    )
+
+
+def _seconds(native: tuple[int, int, list[tuple[int, int]]]) -> Histogram:
+    count, total, buckets = native
+    return Histogram(count, total / 1e9, tuple((upper / 1e9, number) for upper, number in buckets))
