@@ -37,9 +37,10 @@ def main() -> None:
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
     service = grpc.method_handlers_generic_handler("mindspore.serving.proto.MSService", {"Predict": handler})
     server.add_generic_rpc_handlers((service,))
-    if server.add_insecure_port(sys.argv[1]) == 0:
-        raise SystemExit(f"cannot listen on {sys.argv[1]}")
+    host = sys.argv[1].rpartition(":")[0]
+    port = server.add_insecure_port(sys.argv[1])
     server.start()
+    print(f"listening on {host}:{port}", flush=True)
     server.wait_for_termination()
 
 

@@ -1,8 +1,7 @@
-"""h2load, and what the servers under it cost."""
+"""h2load, and what the server under it costs."""
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import subprocess
@@ -10,8 +9,31 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-PREDICT = "/mindspore.serving.proto.MSService/Predict"
-_TICK = os.sysconf("SC_CLK_TCK")
+from processes import cpu_seconds, process_tree
+
+from mindserve.proto import PREDICT
+
+# Of a gRPC message: whether it is compressed, and its size.
+PREFIX_BYTES = 5
+
+# Far longer than a run should take: a server that does not answer by then never will.
+_PATIENCE_S = 120
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs.
+
+    Attributes:
+        address: host:port, or unix:PATH.
+        ca: the authority that its certificate comes from; None: it speaks no TLS there.
+    """
+
+    pid: int
+    address: str
+    ca: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -24,35 +46,31 @@ class Pattern:
     def __str__(self) -> str:
         return f"{self.connections}x{self.streams}"
 
+    @property
+    def in_flight(self) -> int:
+        return self.connections * self.streams
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: requests a second, CPU microseconds a request over all processes of the server, p50 in microseconds."""
+    """One run.
+
+    Attributes:
+        rate: requests a second, once all connections were open.
+        cpu_us: CPU microseconds a request, over all processes of the server.
+        p50_us: in microseconds.
+        connect_s: seconds until all connections were open.
+    """
 
     rate: float
     cpu_us: float
     p50_us: float
+    connect_s: float = 0.0
 
 
-def process_tree(pid: int) -> list[int]:
-    """The process and all its descendants."""
-    found = [pid]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            found.extend(int(child) for child in task.read_text().split())
-    return found
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of these processes, all threads."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICK
-
-
-def run_h2load(address: str, body: Path, pattern: Pattern, requests: int, server: int, reply_bytes: int) -> Sample:
+def run_h2load(
+    address: str, body: Path, pattern: Pattern, requests: int, server: int, reply_bytes: int, *, tls: bool = False
+) -> Sample:
     """Load ``address`` with ``requests`` calls of Predict with this body.
 
     Args:
@@ -62,32 +80,68 @@ def run_h2load(address: str, body: Path, pattern: Pattern, requests: int, server
         requests: how many calls in all.
         server: process id of the server, whose tree's CPU time is counted.
         reply_bytes: the least that an answer has; h2load counts gRPC errors as successes, so the bytes are looked at.
+        tls: speak TLS. h2load takes any certificate.
 
     Raises:
-        RuntimeError: a call failed or was answered with less.
+        RuntimeError: a call failed, was answered with less, or was not answered.
     """
+    scheme = "https" if tls else "http"
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         command = ["h2load", f"-n{requests}", f"-c{pattern.connections}", f"-m{pattern.streams}", f"-d{body}"]
         command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"--log-file={log}"]
         command += ["-w20", "-W26"]
         if address.startswith("unix:"):
-            command += ["-B", address, f"http://localhost{PREDICT}"]
+            command += ["-B", address, f"{scheme}://localhost{PREDICT}"]
         else:
-            command += [f"http://{address}{PREDICT}"]
+            command += [f"{scheme}://{address}{PREDICT}"]
         pids = process_tree(server)
         before = cpu_seconds(pids)
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=True)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{address}: not answered within {_PATIENCE_S} s: {' '.join(command)}") from error
         used = cpu_seconds(pids) - before
-        latencies = [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
-    rate = re.search(r"finished in .*?, ([\d.]+) req/s", run.stdout)
+        lines = [line.split("\t") for line in log.read_text().splitlines()]
+    latencies = [int(line[2]) for line in lines]
+    ends = [int(line[0]) + latency for line, latency in zip(lines, latencies, strict=True)]
+    finished = re.search(r"finished in ([\d.]+)(us|ms|s)", run.stdout)
+    connect = re.search(r"time for connect: +\S+ +([\d.]+)(us|ms|s)", run.stdout)
     good = re.search(r"(\d+) succeeded", run.stdout)
     data = re.search(r"\((\d+)\) data", run.stdout)
-    if rate is None or good is None or data is None:
+    if finished is None or connect is None or good is None or data is None:
         raise RuntimeError(f"h2load printed something else than expected:\n{run.stdout}")
     if int(good[1]) != requests or int(data[1]) < requests * reply_bytes:
-        raise RuntimeError(f"{address}: {good[1]} of {requests} calls answered, {data[1]} bytes\n{run.stdout}")
-    return Sample(float(rate[1]), used / requests * 1e6, statistics.median(latencies))
+        raise RuntimeError(
+            f"{address}: {good[1]} of {requests} calls answered, {data[1]} bytes instead of {requests} times "
+            f"{reply_bytes}\n{run.stdout}"
+        )
+    # All connections are begun at once, and the slowest tells when all are there.
+    took_s, connect_s = (float(match[1]) * _SECONDS[match[2]] for match in (finished, connect))
+    window_s = took_s - connect_s
+    begin = max(ends) - window_s * 1e6
+    counted = sum(end > begin for end in ends)
+    return Sample(counted / window_s, used / requests * 1e6, statistics.median(latencies), connect_s)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A server under the name that it has in the table, and what is sent to it.
+
+    Attributes:
+        message_bytes: of a right answer.
+    """
+
+    name: str
+    server: Running
+    body: Path
+    message_bytes: int
+
+    def run(self, pattern: Pattern, requests: int) -> Sample:
+        server = self.server
+        reply_bytes = PREFIX_BYTES + self.message_bytes
+        tls = server.ca is not None
+        return run_h2load(server.address, self.body, pattern, requests, server.pid, reply_bytes, tls=tls)
 
 
 def medians(samples: list[Sample]) -> Sample:

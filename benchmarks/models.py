@@ -1,4 +1,4 @@
-"""The models and the requests of the benchmarks."""
+"""The servables of the benchmarks, laid out with their models."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
-
-from mindserve.client.encoding import encode_request, encode_spec
 
 HERE = Path(__file__).resolve().parent
 LARGE = 3 * 224 * 224  # float32s: 602 KB
 SMALL = 1000  # float32s: 4 KB
+FIRST = 4  # float32s: 16 bytes
 
 
 def _save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]) -> None:
@@ -24,38 +22,44 @@ def _save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], c
     onnx.save(model, str(path))
 
 
-def make_bench_models(directory: Path) -> None:
-    """``add.onnx``: two N×2×2; ``head.onnx``: the first 1000 of N×150528."""
-    pair = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2, 2]) for name in ("x1", "x2", "y")]
-    _save(directory / "add.onnx", [helper.make_node("Add", ["x1", "x2"], ["y"])], pair[:2], pair[2:], [])
-    ends = {"starts": [0], "ends": [SMALL], "axes": [1]}
+def _save_slice(path: Path, size: int | str, end: int) -> None:
+    """The first ``end`` of N×``size``."""
+    bounds = {"starts": [0], "ends": [end], "axes": [1]}
     _save(
-        directory / "head.onnx",
-        [helper.make_node("Slice", ["x", *ends], ["y"])],
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", LARGE])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", SMALL])],
-        [helper.make_tensor(name, TensorProto.INT64, [1], values) for name, values in ends.items()],
+        path,
+        [helper.make_node("Slice", ["x", *bounds], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", end])],
+        [helper.make_tensor(name, TensorProto.INT64, [1], values) for name, values in bounds.items()],
     )
 
 
-def make_servables(directory: Path, resnet50: Path) -> None:
-    """Lay the servables ``bench`` and ``resnet50`` out under ``directory``."""
-    for name in ("bench", "resnet50"):
-        version = directory / name / "1"
-        version.mkdir(parents=True)
-        shutil.copy(HERE / "servables" / name / "servable_config.py", version.parent)
-    make_bench_models(directory / "bench" / "1")
-    shutil.copy(resnet50, directory / "resnet50" / "1" / "resnet50.onnx")
+def make_bench_models(directory: Path) -> None:
+    """``add.onnx``: two N×2×2; ``head.onnx``: the first 1000 of N×150528; ``first.onnx``: the first 4 of N×any."""
+    pair = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2, 2]) for name in ("x1", "x2", "y")]
+    _save(directory / "add.onnx", [helper.make_node("Add", ["x1", "x2"], ["y"])], pair[:2], pair[2:], [])
+    _save_slice(directory / "head.onnx", LARGE, SMALL)
+    _save_slice(directory / "first.onnx", "L", FIRST)
 
 
-def write_body(path: Path, servable: str, method: str, instance: dict[str, Any]) -> Path:
-    """A file with one gRPC message: a PredictRequest of one instance, behind its prefix."""
-    body = encode_request(encode_spec(servable, method, 0), [instance])
-    path.write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
-    return path
+def make_servables(directory: Path, resnet50: Path | None) -> None:
+    """Lay the servables ``bench`` and, if its model is given, ``resnet50`` out under ``directory``."""
+    make_bench_models(_make_version(directory, "bench", "bench"))
+    if resnet50 is not None:
+        shutil.copy(resnet50, _make_version(directory, "resnet50", "resnet50") / "resnet50.onnx")
 
 
-def add_instance() -> dict[str, Any]:
-    """One instance of two 2×2 float32."""
-    ones = np.ones((2, 2), np.float32)
-    return {"x1": ones, "x2": ones}
+def make_copies(directory: Path, count: int) -> list[str]:
+    """Lay ``count`` servables out that have the tiny model alone. Returns their names."""
+    names = [f"add{number:03}" for number in range(count)]
+    made = directory / "bench" / "1" / "add.onnx"
+    for name in names:
+        shutil.copy(made, _make_version(directory, "add", name) / "add.onnx")
+    return names
+
+
+def _make_version(directory: Path, template: str, name: str) -> Path:
+    version = directory / name / "1"
+    version.mkdir(parents=True)
+    shutil.copy(HERE / "servables" / template / "servable_config.py", version.parent)
+    return version

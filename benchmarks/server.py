@@ -1,17 +1,37 @@
-"""Serves servables on one address: ``python server.py DIRECTORY ADDRESS NAME...``."""
+"""Serves servables: ``python server.py DIRECTORY ADDRESS NAME...``.
+
+Prints "listening on" and its addresses; then, for each line that it reads, what `mindserve.server.stats` says, as JSON.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 
 from mindserve import server
 
 
 def main() -> None:
-    """Start and return; the server lives on until SIGTERM."""
-    directory, address, *names = sys.argv[1:]
-    server.start_servables([server.ServableStartConfig(directory, name) for name in names])
-    server.start_grpc_server(address)
+    """Start, and answer until there is nothing more to read; the server lives on until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory")
+    parser.add_argument("address")
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--workers", type=int, default=1, help="for each servable")
+    parser.add_argument("--unix", metavar="ADDRESS", help="a further address, a Unix socket")
+    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="a further address, a port with TLS")
+    options = parser.parse_args()
+    devices = tuple(range(options.workers))
+    listeners = [server.Listener(options.address)]
+    if options.unix:
+        listeners.append(server.Listener(options.unix))
+    if options.tls:
+        listeners.append(server.Listener("127.0.0.1:0", server.SSLConfig(*options.tls)))
+    server.start_servables([server.ServableStartConfig(options.directory, name, devices) for name in options.names])
+    print("listening on", *server.start_grpc_server(listeners), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(server.stats().as_dict()), flush=True)
 
 
 if __name__ == "__main__":

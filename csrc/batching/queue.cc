@@ -174,6 +174,7 @@ Taken Queue::TakeNow(TimePoint now) {
   taken.batch.Append(*leader);
   if (!client.empty()) client.MoveTo(turns_);
   Fill(group, now, &taken);
+  taken.left = size_;
   return taken;
 }
 

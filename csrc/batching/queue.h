@@ -36,6 +36,7 @@ inline constexpr Duration kAssumedPatience = std::chrono::seconds(1);
 struct Taken {
   ItemList batch;
   ItemList expired;          // past their deadlines
+  size_t left = 0;           // in the queue, when these were taken
   TimePoint again = kNever;  // without a batch: when there will be one if nothing is pushed (kNever: not so)
   bool closed = false;
 };

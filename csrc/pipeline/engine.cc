@@ -45,12 +45,18 @@ TimePoint Engine::State::RunModels() {
     for (ModelSlot& model : models) {
       ModelStage& stage = *model.stage;
       if (!stage.has_turn()) continue;
-      if (!stage.RunsWithin(kLongRun) && stage.queue().size() > 0 && stage.HandOver()) {
-        model.pushed = false;
+      if (!model.pushed && model.look_again > now) {
+        next = std::min(next, model.look_again);
         continue;
       }
-      model.pushed = false;
+      if (!stage.RunsWithin(kLongRun) && stage.queue().size() > 0 && stage.HandOver()) {
+        model.pushed = false;
+        model.look_again = kNever;
+        continue;
+      }
       Taken taken = stage.queue().TryTake();
+      model.pushed = taken.left > 0;
+      model.look_again = taken.again;
       Expire(std::move(taken.expired));
       next = std::min(next, taken.again);
       if (taken.batch.empty()) continue;
@@ -77,6 +83,7 @@ void Engine::State::RunHere(ModelStage& stage, ItemList batch) {
 
 // For queues whose takers are busy, or are none: nobody should wait for an answer that is known.
 TimePoint Engine::State::DropExpired() {
+  if (now < may_expire) return may_expire;
   TimePoint next = kNever;
   const auto sweep = [&](batching::Queue& queue) {
     TimePoint again = kNever;
@@ -85,6 +92,7 @@ TimePoint Engine::State::DropExpired() {
   };
   for (ModelSlot& model : models) sweep(model.stage->queue());
   for (auto& function : functions) sweep(function->queue);
+  may_expire = next;
   return next;
 }
 
@@ -194,8 +202,10 @@ void Engine::CountIn(std::span<StageStats* const> stats) {
   }
 }
 
-void Engine::Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs) {
-  state_->Submit(method, std::move(request), index, std::move(inputs));
+void Engine::Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::span<Tensor> inputs,
+                    TimePoint now) {
+  state_->now = now;
+  state_->Submit(method, std::move(request), index, inputs);
 }
 
 void Engine::Cancel(RequestContext& request) {

@@ -53,7 +53,8 @@ class ResultSink {
   virtual ~ResultSink() = default;
   // `status` OK: `outputs` are the method's results in order. Otherwise what was wrong: INVALID_ARGUMENT for the
   // instance's own fault, DEADLINE_EXCEEDED, CANCELLED, INTERNAL for a stage or model that failed.
-  virtual void InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) = 0;
+  // The outputs are the sink's to move from, until it returns.
+  virtual void InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) = 0;
 };
 
 struct Instance;
@@ -101,9 +102,10 @@ class Engine {
   std::vector<StageName> stages() const;
   void CountIn(std::span<StageStats* const> stats);
 
-  // One instance of a request, with its method inputs in slot order. `request` outlives it. Results come through the
-  // sink, at the earliest in the next Poll.
-  void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs);
+  // One instance of a request, with its method inputs in slot order, which are moved from; it has arrived `now`.
+  // `request` outlives it. Results come through the sink, at the earliest in the next Poll.
+  void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::span<Tensor> inputs,
+              TimePoint now);
 
   // Drops what of `request` is queued (done with CANCELLED at the next Poll) and ignores the results of what runs.
   void Cancel(RequestContext& request);

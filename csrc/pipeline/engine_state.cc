@@ -1,5 +1,6 @@
 #include "pipeline/engine_state.h"
 
+#include <algorithm>
 #include <exception>
 #include <new>
 
@@ -23,7 +24,7 @@ Status Tagged(const StageSpec& stage, Status status) {
 }  // namespace
 
 void Engine::State::Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index,
-                           std::vector<Tensor> inputs) {
+                           std::span<Tensor> inputs) {
   Instance* instance = nullptr;
   try {
     instance = &shared->pool.Get();
@@ -39,15 +40,14 @@ void Engine::State::Submit(int method, std::shared_ptr<RequestContext> request, 
   instance->next_sibling = std::exchange(request->instances, instance);
   if (instance->next_sibling != nullptr) instance->next_sibling->previous_sibling = instance;
   instance->request = std::move(request);
-  now = time.Now();
   try {
-    Begin(*instance, method, std::move(inputs));
+    Begin(*instance, method, inputs);
   } catch (const std::exception&) {
     Done(*instance, OutOfMemory());
   }
 }
 
-void Engine::State::Begin(Instance& instance, int method, std::vector<Tensor> inputs) {
+void Engine::State::Begin(Instance& instance, int method, std::span<Tensor> inputs) {
   if (instance.request->cancelled) return Done(instance, Cancelled());
   if (method < 0 || static_cast<size_t>(method) >= methods.size()) {
     return Done(instance, {Code::kInternal, "there is no method number " + std::to_string(method)});
@@ -109,6 +109,7 @@ void Engine::State::EnterStage(Instance& instance) {
     return Done(instance, Stopping());
   }
   *pushed = true;
+  may_expire = std::min(may_expire, instance.deadline);
 }
 
 void Engine::State::FinishMethod(Instance& instance) {
@@ -163,18 +164,17 @@ void Engine::State::Deliver() {
     Instance& instance = *next;
     next = std::exchange(instance.next_done, nullptr);
     const std::shared_ptr<RequestContext> request = std::move(instance.request);
-    const uint32_t index = instance.index;
-    Status status = std::move(instance.status);
-    std::vector<Tensor> outputs = std::move(instance.outputs);
+    in_flight.fetch_sub(1, std::memory_order_relaxed);
+    if (request->sink != nullptr) {
+      try {
+        request->sink->InstanceDone(instance.index, std::move(instance.status), instance.outputs);
+      } catch (const std::exception& e) {
+        Log(LogLevel::kError, e.what());
+      }
+    }
+    instance.outputs.clear();
     instance.answered = true;
     if (instance.queue == nullptr) shared->pool.Put(instance);
-    in_flight.fetch_sub(1, std::memory_order_relaxed);
-    if (request->sink == nullptr) continue;
-    try {
-      request->sink->InstanceDone(index, std::move(status), std::move(outputs));
-    } catch (const std::exception& e) {
-      Log(LogLevel::kError, e.what());
-    }
   }
 }
 
@@ -199,7 +199,11 @@ void Engine::State::CollectMail() {
 }
 
 void Engine::State::Finish(Run& run) {
-  if (run.hands_back != nullptr) run.hands_back->TakeBack();
+  if (run.hands_back != nullptr) {
+    run.hands_back->TakeBack();
+    // What its thread left in the queue is for this one to look at.
+    std::ranges::find(models, run.hands_back, [](const ModelSlot& model) { return model.stage.get(); })->pushed = true;
+  }
   for (size_t i = 0; i < run.items.size(); ++i) {
     Instance& instance = ToInstance(*run.items[i]);
     if (!Returned(instance)) continue;

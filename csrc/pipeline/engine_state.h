@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,7 +50,10 @@ struct FunctionStage {
 
 struct ModelSlot {
   std::unique_ptr<ModelStage> stage;
-  bool pushed = false;  // since the queue was last looked at or its taker told; the runtime thread's
+  // The runtime thread's: whether there may be something to take, or its taker is to be told; and when to look although
+  // nothing was pushed.
+  bool pushed = false;
+  TimePoint look_again = kNever;
 };
 
 struct Engine::State {
@@ -57,8 +61,8 @@ struct Engine::State {
       : time(source), shared(std::make_shared<Shared>(std::move(wake))) {}
 
   // The way of an instance.
-  void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::vector<Tensor> inputs);
-  void Begin(Instance& instance, int method, std::vector<Tensor> inputs);
+  void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::span<Tensor> inputs);
+  void Begin(Instance& instance, int method, std::span<Tensor> inputs);
   void Advance(Instance& instance);
   void EnterStage(Instance& instance);
   void FinishMethod(Instance& instance);
@@ -106,6 +110,7 @@ struct Engine::State {
   Instance* first_done = nullptr;  // answers not yet handed out, oldest first
   Instance* last_done = nullptr;
   TimePoint now;                     // read now and then: close enough for arrivals
+  TimePoint may_expire = kNever;     // nothing that is queued does before
   Run run_here;                      // for models that run on this thread
   std::atomic<size_t> in_flight{0};  // others may look
 };

@@ -224,7 +224,8 @@ TEST(EngineStressTest, EveryInstanceIsAnsweredOnce) {
     const TimePoint deadline = r % 7 == 0 ? time.Now() + std::chrono::microseconds(random() % 3000) : kNever;
     Request& request = *requests.emplace_back(std::make_unique<Request>(r % 5, deadline));
     for (uint32_t i = 0; i < kInstances; ++i) {
-      engine.Submit(method, request.context, i, {Pair(static_cast<float>(i + r % 4), 1), Pair(100, 200)});
+      Tensors inputs = {Pair(static_cast<float>(i + r % 4), 1), Pair(100, 200)};
+      engine.Submit(method, request.context, i, inputs, time.Now());
     }
     if (r % 3 == 0) engine.Poll();
     if (r % 11 == 0) engine.Cancel(*requests[random() % requests.size()]->context);
@@ -277,7 +278,8 @@ TEST(EngineStressTest, StopLosesNobody) {
     std::thread stopper;
     for (uint32_t i = 0; i < 300; ++i) {
       if (i == 150) stopper = std::thread([&] { engine->Stop(); });
-      engine->Submit(method, request.context, i, {Pair(1, 2), Pair(3, 4)});
+      Tensors inputs = {Pair(1, 2), Pair(3, 4)};
+      engine->Submit(method, request.context, i, inputs, time.Now());
       if (i % 10 == 0) engine->Poll();
     }
     stopper.join();

@@ -22,7 +22,7 @@ void Mailbox::Post(Add add) {
   {
     const std::lock_guard lock(mutex_);
     add();
-    if (std::exchange(has_mail_, true) || closed_) return;
+    if (has_mail_.exchange(true) || closed_) return;
     ++waking_;
   }
   if (wake_) wake_();
@@ -53,13 +53,15 @@ void Mailbox::Nudge() {
 }
 
 Mailbox::Mail Mailbox::Collect() {
+  // What is posted just now wakes whoever collects.
+  if (!has_mail_.load(std::memory_order_acquire)) return {};
   const std::lock_guard lock(mutex_);
   Mail mail;
   mail.runs = std::move(mail_.runs);
   mail.expired = std::move(mail_.expired);
   mail.out_of_memory = std::move(mail_.out_of_memory);
   last_run_ = nullptr;
-  has_mail_ = false;
+  has_mail_.store(false);
   return mail;
 }
 

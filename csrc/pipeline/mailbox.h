@@ -1,6 +1,7 @@
 // What function and model threads have for the runtime thread.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
@@ -65,12 +66,12 @@ class Mailbox {
   void Post(Add add);
 
   const std::function<void()> wake_;
+  std::atomic<bool> has_mail_{false};  // changed under mutex_
   std::mutex mutex_;
   std::condition_variable woken_;
   // Guarded by mutex_.
   Mail mail_;
   Run* last_run_ = nullptr;
-  bool has_mail_ = false;
   bool closed_ = false;
   size_t waking_ = 0;
 };

@@ -154,9 +154,10 @@ class Request : public ResultSink {
   }
   // Tests may end while instances are on their way.
   ~Request() override { context->sink = nullptr; }
-  void InstanceDone(uint32_t index, Status status, Tensors outputs) override {
+  void InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) override {
     order.push_back(index);
-    const bool first = answers.emplace(index, Answer{std::move(status), std::move(outputs)}).second;
+    const bool first =
+        answers.emplace(index, Answer{std::move(status), Tensors(outputs.begin(), outputs.end())}).second;
     EXPECT_TRUE(first) << "instance " << index << " was answered twice";
     if (on_done) on_done(index);
   }
@@ -224,7 +225,7 @@ class EngineFixture : public ::testing::Test {
   }
 
   void Submit(int method, Request& request, uint32_t index, Tensors inputs) {
-    engine_->Submit(method, request.context, index, std::move(inputs));
+    engine_->Submit(method, request.context, index, inputs, time_.Now());
   }
 
   // Polls until nothing moves by itself. Returns when it would.

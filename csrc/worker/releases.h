@@ -33,6 +33,7 @@ class Releases {
 
  private:
   friend class Payload;
+  std::atomic<bool> has_entries_{false};  // changed under mutex_
   std::mutex mutex_;
   std::vector<Entry> entries_;  // guarded by mutex_
   std::function<void()> wake_;  // guarded by mutex_

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <iterator>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -56,7 +58,7 @@ class Runtime::Session final : private net::RoundHooks {
   struct Request final : pipeline::ResultSink {
     Request(Session& owner, size_t on_lane, uint64_t number, const pipeline::MethodSpec& called)
         : session(owner), lane(on_lane), call(number), method(called) {}
-    void InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) override;
+    void InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) override;
 
     Session& session;
     const size_t lane;
@@ -70,15 +72,15 @@ class Runtime::Session final : private net::RoundHooks {
 
   void Handle(size_t lane, const link::GatewayFrame& frame);
   void Open(size_t lane, const link::GatewayFrame& frame);
-  // An instance's inputs, or what is wrong with it alone.
-  using ReadInstance = std::pair<Status, std::vector<Tensor>>;
-  static Status Read(const Request& request, const link::GatewayFrame& frame, std::vector<ReadInstance>* instances);
+  Status Read(const Request& request, const link::GatewayFrame& frame);
   void Answer(Request& request);
   bool TryReply(Request& request);
   void End(Request& request, const Status& status);
   // Lets go of everything that looks at the request's bytes; true if nobody else does.
   bool LetGo(Request& request);
   void Forget(Request& request) { calls_[request.lane].erase(request.call); }
+  // Of `read_`, with the memory that they had: most requests have a few.
+  void ClearRead();
   void SendReleases();
   void RetryStarved();
 
@@ -102,12 +104,20 @@ class Runtime::Session final : private net::RoundHooks {
   std::vector<std::unordered_map<uint64_t, std::unique_ptr<Request>>> calls_;  // by lane
   std::vector<std::deque<uint64_t>> starved_;  // by lane: answered calls that wait for reply memory, oldest first
   std::vector<Releases::Entry> releases_;
+  // Of the request that is being read, used again by the next: an instance's inputs, or what is wrong with it alone.
+  struct ReadInstance {
+    Status status;
+    std::vector<Tensor> inputs;
+  };
+  std::vector<ReadInstance> read_;
+  size_t read_count_ = 0;
+  TimePoint now_;  // when the round began
 };
 
-void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std::vector<Tensor> outputs) {
+void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) {
   wire::InstanceReply& reply = replies[index];
   if (status.ok()) {
-    reply.outputs = std::move(outputs);
+    reply.outputs.assign(std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end()));
   } else {
     reply.code = ToErrorCode(status.code());
     reply.error = status.message();
@@ -147,37 +157,46 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   calls_[lane].emplace(frame.call, std::move(owned));
 
   // All instances are read before the first is submitted, so that a request that does not parse is refused whole.
-  std::vector<ReadInstance> instances;
-  const Status read = Read(request, frame, &instances);
+  const Status read = Read(request, frame);
   if (!read.ok()) {
-    instances.clear();
+    ClearRead();
     End(request, read);
     return;
   }
-  request.replies.resize(instances.size());
-  request.left = instances.size();
-  for (uint32_t i = 0; i < instances.size(); ++i) {
-    auto& [status, inputs] = instances[i];
+  request.replies.resize(read_count_);
+  request.left = read_count_;
+  for (uint32_t i = 0; i < read_count_; ++i) {
+    auto& [status, inputs] = read_[i];
     if (status.ok()) {
-      engine_.Submit(frame.method, request.context, i, std::move(inputs));
+      engine_.Submit(frame.method, request.context, i, inputs, now_);
     } else {
       request.InstanceDone(i, std::move(status), {});
     }
   }
+  ClearRead();
 }
 
-Status Runtime::Session::Read(const Request& request, const link::GatewayFrame& frame,
-                              std::vector<ReadInstance>* instances) {
-  instances->reserve(std::min<size_t>(frame.instances, 4096));
+void Runtime::Session::ClearRead() {
+  constexpr size_t kKept = 256;
+  if (read_.size() > kKept) read_.resize(kKept);
+  for (size_t i = 0; i < std::min(read_count_, read_.size()); ++i) {
+    read_[i].status = Status::Ok();
+    read_[i].inputs.clear();
+  }
+  read_count_ = 0;
+}
+
+Status Runtime::Session::Read(const Request& request, const link::GatewayFrame& frame) {
   wire::InstanceReader reader(frame.payload, request.method.inputs, request.payload);
   while (reader.Next()) {
-    auto& [status, inputs] = instances->emplace_back();
+    if (read_count_ == read_.size()) read_.emplace_back();
+    auto& [status, inputs] = read_[read_count_++];
     status = reader.Read(&inputs);
     if (status.code() == Code::kDataLoss) return {Code::kInvalidArgument, status.message()};
   }
   MS_RETURN_IF_ERROR(reader.status());
-  if (instances->empty() || instances->size() != frame.instances) {
-    return {Code::kInvalidArgument, "the request has " + std::to_string(instances->size()) + " instances, expected " +
+  if (read_count_ == 0 || read_count_ != frame.instances) {
+    return {Code::kInvalidArgument, "the request has " + std::to_string(read_count_) + " instances, expected " +
                                         std::to_string(frame.instances)};
   }
   return Status::Ok();
@@ -268,6 +287,7 @@ void Runtime::Session::End(Status status) {
 }
 
 void Runtime::Session::RoundEnd() {
+  now_ = runtime_.time_.Now();
   link::GatewayFrame frame;
   for (size_t lane = 0; lane < link_->lanes(); ++lane) {
     while (link_->Receive(lane, &frame)) Handle(lane, frame);

@@ -1,4 +1,4 @@
-"""What the benchmarks call: a tiny model alone, behind Python stages, and a model with a large input."""
+"""What the benchmarks call: a tiny model alone, behind Python stages, and models with large inputs."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from mindserve.server import register
 
 add = register.declare_model(model_file="add.onnx", model_format="ONNX", with_batch_dim=True)
 head = register.declare_model(model_file="head.onnx", model_format="ONNX", with_batch_dim=True)
+first = register.declare_model(model_file="first.onnx", model_format="ONNX", with_batch_dim=True)
 
 
 def cast(x1, x2):
@@ -43,3 +44,9 @@ def add_cast_batch(x1, x2):
 def take_head(x):
     """602 KB in, 4 KB out."""
     return register.add_stage(head, x, outputs_count=1)
+
+
+@register.register_method(output_names=["y"])
+def take_first(x):
+    """Any number of float32 in, 16 bytes out."""
+    return register.add_stage(first, x, outputs_count=1)

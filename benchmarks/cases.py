@@ -1,0 +1,106 @@
+"""The cases (a) to (g): what a request costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from calls import Call, add
+from load import Load, Pattern, Running
+from models import LARGE, SMALL
+from python_client import measure_client
+from report import FIGURES, Column, Section
+from resnet50 import measure_resnet50
+from rounds import Case, Timing, measure
+from servers import Servers
+
+NAMES = "abcdefg"
+
+_COLUMNS: list[Column] = [
+    ("case", "case", ""),
+    ("connections x calls", "pattern", ""),
+    ("server", "server", ""),
+    *FIGURES,
+]
+
+
+def run_cases(names: str, servers: Servers, resnet50: Path | None, timing: Timing) -> Iterator[tuple[str, Section]]:
+    """Measures the cases of these names. Those under h2load take turns with each other, too.
+
+    Args:
+        names: letters of `NAMES`.
+        servers: starts what is needed.
+        resnet50: the model of case (e), which cannot be without.
+        timing: how often and how long.
+    """
+    groups = {name: build(servers) for name, build in _UNDER_H2LOAD.items() if name in names}
+    if groups:
+        rows = measure("cases", [case for cases in groups.values() for case in cases], timing)
+        for name, cases in groups.items():
+            titles = [case.fields["case"] for case in cases]
+            yield name, Section(_COLUMNS, [row for row in rows if row["case"] in titles], timing.made)
+    if "e" in names:
+        assert resnet50 is not None
+        yield "e", measure_resnet50(servers, resnet50, timing)
+    if "g" in names:
+        yield "g", measure_client(servers, timing)
+
+
+def small_add(servers: Servers, server: Running) -> list[Load]:
+    """The small add, for the do-nothing server and this one."""
+    load = servers.load("mindserve", server, add())
+    return [servers.ceiling(load), load]
+
+
+def _small_add(servers: Servers) -> list[Case]:
+    title = {"case": "(a) small add"}
+    loads = _with_grpcio(servers)
+    # grpcio's server refuses calls when 1,000 wait, so it stays out of the last.
+    return [
+        Case(title, Pattern(4, 16), loads),
+        Case(title, Pattern(64, 1), loads),
+        Case(title, Pattern(256, 4), loads[:2]),
+    ]
+
+
+def _one_at_a_time(servers: Servers) -> list[Case]:
+    return [Case({"case": "(b) one at a time"}, Pattern(1, 1), _with_grpcio(servers))]
+
+
+def _large(servers: Servers) -> list[Case]:
+    value = np.ones(LARGE, np.float32)
+    call = Call("bench", "take_head", [{"x": value}], [value[:SMALL]])
+    served = servers.mindserve("large")
+    cases = []
+    for kind, server in (("TCP", served.tcp), ("Unix socket", served.unix)):
+        load = servers.load("mindserve", server, call)
+        loads = [servers.ceiling(load), load]
+        cases += [Case({"case": f"(c) 602 KB, {kind}"}, pattern, loads) for pattern in (Pattern(1, 1), Pattern(4, 16))]
+    return cases
+
+
+def _python_stage(servers: Servers) -> list[Case]:
+    server = servers.mindserve("small").tcp
+    one = servers.load("per instance", server, add(method="add_cast"))
+    many = servers.load("as a batch", server, add(method="add_cast_batch"))
+    return [Case({"case": "(d) Python stage"}, Pattern(4, 16), [servers.ceiling(one), one, many])]
+
+
+def _tls(servers: Servers) -> list[Case]:
+    served = servers.mindserve("small")
+    loads = [servers.load(name, server, add()) for name, server in (("plain", served.tcp), ("TLS", served.tls))]
+    return [Case({"case": "(f) TLS"}, pattern, loads) for pattern in (Pattern(4, 16), Pattern(64, 1))]
+
+
+def _with_grpcio(servers: Servers) -> list[Load]:
+    return [*small_add(servers, servers.mindserve("small").tcp), servers.load("grpcio", servers.grpcio(), add())]
+
+
+_UNDER_H2LOAD: dict[str, Callable[[Servers], list[Case]]] = {
+    "a": _small_add,
+    "b": _one_at_a_time,
+    "c": _large,
+    "d": _python_stage,
+    "f": _tls,
+}
