@@ -17,9 +17,9 @@ struct Group;
 // Something that waits for a stage. Owned by whoever pushed it, who keeps it alive and leaves it alone while it is in a
 // queue or with a taker; the links make queueing it free of allocations. In one queue or chain at a time.
 struct Item {
-  uint64_t client = 0;          // whose turn it takes
-  TimePoint deadline = kNever;  // not worth running from then on
-  std::vector<Tensor> tensors;  // what the stage takes; from the taker's return on, what it gave
+  uint64_t client = 0;                            // whose turn it takes
+  TimePoint deadline = kNever;                    // not worth running from then on
+  std::vector<Tensor> tensors;                    // what the stage takes; from the taker's return on, what it gave
   TimePoint arrival() const { return arrival_; }  // of the last Push
 
  private:

@@ -102,8 +102,8 @@ py::dict ToDict(const link::StageSnapshot& stage) {
   py::dict result;
   result["kind"] = stage.stage.kind == link::StageKind::kModel ? "model" : "function";
   // Cut to what an entry holds, maybe within a character.
-  result["name"] = py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(
-      stage.stage.name.data(), static_cast<Py_ssize_t>(stage.stage.name.size()), "replace"));
+  result["name"] = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(stage.stage.name.data(), static_cast<Py_ssize_t>(stage.stage.name.size()), "replace"));
   result["batch_sizes"] = ToTuple(stage.batch_sizes);
   result["queue_ns"] = ToTuple(stage.queue_ns);
   result["run_ns"] = ToTuple(stage.run_ns);

@@ -31,17 +31,17 @@ enum class Refusal : uint8_t {
   kMaxAttempts,
 };
 inline constexpr std::array<std::string_view, 12> kRefusalNames = {
-    "max_msg_mb_size",      "max_instances_per_request", "max_enqueued_requests",   "max_enqueued_bytes",
-    "max_connections",      "max_concurrent_streams",    "max_metadata_bytes",      "max_resets_per_second",
-    "header_timeout",       "body_idle_timeout",         "idle_connection_timeout", "max_attempts",
+    "max_msg_mb_size", "max_instances_per_request", "max_enqueued_requests",   "max_enqueued_bytes",
+    "max_connections", "max_concurrent_streams",    "max_metadata_bytes",      "max_resets_per_second",
+    "header_timeout",  "body_idle_timeout",         "idle_connection_timeout", "max_attempts",
 };
 
 // Calls of one method that are over.
 struct MethodCounts {
   std::array<uint64_t, kCodeCount> ended{};  // by gRPC status code; a client that cancels counts as CANCELLED
-  uint64_t with_errors = 0;                  // of those that ended OK: answered with an error for an instance, or for all
+  uint64_t with_errors = 0;  // of those that ended OK: answered with an error for an instance, or for all
   uint64_t instances = 0;
-  uint64_t bytes_in = 0;   // messages, without framing
+  uint64_t bytes_in = 0;  // messages, without framing
   uint64_t bytes_out = 0;
   Histogram latency_ns;  // from the headers to the answer; both as of the round in which they were handled
 };

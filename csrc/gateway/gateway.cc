@@ -224,7 +224,8 @@ Status Gateway::AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::mill
     state.workers[id] = std::move(shaken->stats);
   }
   for (size_t i = 0; i < ports.size(); ++i) {
-    auto lane = std::make_shared<std::unique_ptr<link::Lane>>(std::move(shaken->lanes[i]));  // a task has to be copyable
+    auto lane =
+        std::make_shared<std::unique_ptr<link::Lane>>(std::move(shaken->lanes[i]));  // a task has to be copyable
     IoThread& io = *state.threads[i];
     io.loop().Post([&io, spec, lane] { io.AddWorker(spec, std::move(*lane)); });
   }

@@ -89,13 +89,13 @@ class Gateway {
     std::vector<link::StageSnapshot> stages;
   };
   struct Stats {
-    uint64_t requests = 0;  // gRPC calls begun, of every service
-    uint64_t replies = 0;   // that ended OK
-    uint64_t errors = 0;    // that ended otherwise, or were cancelled
-    uint64_t in_flight = 0;        // Predict requests held now, as max_enqueued_requests counts them
-    uint64_t enqueued_bytes = 0;   // of them, as max_enqueued_bytes counts them
-    uint64_t connections = 0;      // open now
-    uint64_t accepted = 0;         // connections since the start
+    uint64_t requests = 0;        // gRPC calls begun, of every service
+    uint64_t replies = 0;         // that ended OK
+    uint64_t errors = 0;          // that ended otherwise, or were cancelled
+    uint64_t in_flight = 0;       // Predict requests held now, as max_enqueued_requests counts them
+    uint64_t enqueued_bytes = 0;  // of them, as max_enqueued_bytes counts them
+    uint64_t connections = 0;     // open now
+    uint64_t accepted = 0;        // connections since the start
     std::array<uint64_t, kRefusalNames.size()> refused{};
     std::vector<MethodStats> methods;
     std::vector<WorkerStats> workers;  // that are attached

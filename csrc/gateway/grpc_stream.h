@@ -87,7 +87,7 @@ class GrpcStream final : public Call, public TimerNode {
   bool half_closed_ = false;
   bool responded_ = false;  // the response's HEADERS are queued
   bool finished_ = false;
-  bool deferred_ = false;  // nghttp2 waits for more of the response
+  bool deferred_ = false;           // nghttp2 waits for more of the response
   MethodCounts* counts_ = nullptr;  // null: not to be counted, or counted already
   uint64_t bytes_in_ = 0;
   uint64_t bytes_out_ = 0;

@@ -418,8 +418,8 @@ TimePoint Http2Connection::NextCheck() const {
 void Http2Connection::Arm() {
   if (closed_) return;
   const Limits& limits = context_.limits;
-  auto shortest = std::min({limits.header_timeout, limits.body_idle_timeout, context_.keepalive.time,
-                            context_.keepalive.timeout});
+  auto shortest =
+      std::min({limits.header_timeout, limits.body_idle_timeout, context_.keepalive.time, context_.keepalive.timeout});
   if (limits.idle_connection_timeout.count() > 0) shortest = std::min(shortest, limits.idle_connection_timeout);
   const TimePoint at = context_.now + shortest;
   if (!armed() || at < this->at()) context_.timers.Set(*this, at);

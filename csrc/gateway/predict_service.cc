@@ -58,9 +58,9 @@ class PredictCall final : public CallHandler, public WorkerCallListener {
   PredictService& service_;
   Call& call_;
   MethodCounts* counts_ = &service_.counts();  // as what the call is counted
-  std::optional<Message> message_;    // until it is dispatched
-  std::shared_ptr<Request> request_;  // from then on, until the call is answered
-  std::string_view servable_;         // these two lie in the request
+  std::optional<Message> message_;             // until it is dispatched
+  std::shared_ptr<Request> request_;           // from then on, until the call is answered
+  std::string_view servable_;                  // these two lie in the request
   std::string_view method_;
   uint64_t version_ = 0;
   wire::Extent spec_;

@@ -58,7 +58,8 @@ TEST_F(PredictTest, AWorkersAnswerComesBackWithTheSpec) {
   EXPECT_EQ(stats.errors, 0u);
   EXPECT_EQ(stats.connections, 1u);
   EXPECT_EQ(stats.in_flight, 0u);
-  const auto method = std::ranges::find(stats.methods, MethodKey{kPredictPath, "add", 1, "add"}, &Gateway::MethodStats::key);
+  const auto method =
+      std::ranges::find(stats.methods, MethodKey{kPredictPath, "add", 1, "add"}, &Gateway::MethodStats::key);
   ASSERT_NE(method, stats.methods.end());
   EXPECT_EQ(method->ended[static_cast<size_t>(Code::kOk)], 1u);
   EXPECT_EQ(method->instances, 1u);

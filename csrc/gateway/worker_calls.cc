@@ -144,7 +144,8 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
   CollectIfDone(frame.call);
   switch (frame.type) {
     case link::FrameType::kReply: {
-      ReplyPart payload = frame.payload.empty() ? ReplyPart(std::string()) : ReplyPart(frame.payload, worker.shared_from_this());
+      ReplyPart payload =
+          frame.payload.empty() ? ReplyPart(std::string()) : ReplyPart(frame.payload, worker.shared_from_this());
       if (listener != nullptr) {
         listener->OnWorkerReply(tag, std::move(payload), (frame.flags & link::kHasErrors) != 0, ends);
       }

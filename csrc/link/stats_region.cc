@@ -57,8 +57,7 @@ std::vector<StageSnapshot> StatsReader::Read() const {
   std::vector<StageSnapshot> stages;
   stages.reserve(entries_);
   for (size_t i = 0; i < entries_; ++i) {
-    const auto& entry =
-        *reinterpret_cast<const StatsEntry*>(region_.data() + kEntriesBegin + i * sizeof(StatsEntry));
+    const auto& entry = *reinterpret_cast<const StatsEntry*>(region_.data() + kEntriesBegin + i * sizeof(StatsEntry));
     // The worker may write what it likes meanwhile: each value is read once and then checked.
     const uint32_t size = *static_cast<const volatile uint32_t*>(&entry.name_size);
     const StageKind kind = *static_cast<const volatile StageKind*>(&entry.kind);

@@ -74,8 +74,8 @@ TEST(StatsRegionTest, NonsenseInAnEntryIsReadAsNothingWorse) {
   const std::vector<StageName> names = {{StageKind::kModel, "m"}};
   auto writer = StatsWriter::Create(names);
   ASSERT_TRUE(writer.ok());
-  auto* entry = reinterpret_cast<StatsEntry*>(reinterpret_cast<std::byte*>(&writer->stage(0)) -
-                                              offsetof(StatsEntry, stats));
+  auto* entry =
+      reinterpret_cast<StatsEntry*>(reinterpret_cast<std::byte*>(&writer->stage(0)) - offsetof(StatsEntry, stats));
   entry->kind = static_cast<StageKind>(77);
   entry->name_size = UINT32_MAX;
   const auto reader = StatsReader::Open(Duplicate(writer->fd()));

@@ -89,8 +89,8 @@ class Engine {
   const MethodSpec& method(int index) const;
   size_t methods() const;  // how many were added
 
-  // Runs the model on zeros, which also measures it. FAILED_PRECONDITION: it has dynamic dimensions besides the batch, or
-  // failed on zeros as it may not on other data; the caller warns. Other errors no data can mend.
+  // Runs the model on zeros, which also measures it. FAILED_PRECONDITION: it has dynamic dimensions besides the batch,
+  // or failed on zeros as it may not on other data; the caller warns. Other errors no data can mend.
   Status WarmUp(int model);
 
   // The stages, models before functions, and where each counts what it does. Before the first Submit; by default they

@@ -12,8 +12,8 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
-#include "net/event_loop.h"
 #include "link/stats_region.h"
+#include "net/event_loop.h"
 #include "pipeline/engine.h"
 
 namespace mindserve::worker {
@@ -46,7 +46,7 @@ class Runtime {
   class Session;
   const TimeSource& time_;
   const RuntimeOptions options_;
-  std::shared_ptr<net::EventLoop> loop_;  // shared with the engine's and the releases' wake functions
+  std::shared_ptr<net::EventLoop> loop_;    // shared with the engine's and the releases' wake functions
   std::optional<link::StatsWriter> stats_;  // what the engine counts in: goes after it
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload
