@@ -106,6 +106,8 @@ class Service {
   // one.
   virtual bool client_streaming() const { return false; }
   virtual std::unique_ptr<CallHandler> Start(Call& call) = 0;
+  // What large messages to it are placed by; null: nothing.
+  virtual AlignedAt aligned_at() const { return nullptr; }
 
  private:
   MethodCounts& counts_;

@@ -97,7 +97,7 @@ void GrpcStream::OnHeadersEnd() {
   service_ = found->second.get();
   counts_ = &service_->counts();
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
-                  head_.encoding());
+                  head_.encoding(), service_->aligned_at());
   handler_ = service_->Start(*this);
 }
 

@@ -6,6 +6,13 @@
 #include <utility>
 
 namespace mindserve::gateway {
+namespace {
+
+// From here on a copy costs more than finding out how to avoid it.
+constexpr size_t kLarge = 64 * 1024;
+
+}  // namespace
+
 bool MessageReader::Fail(Status status, std::optional<Refusal> limit) {
   error_ = {std::move(status), limit};
   message_.reset();
@@ -15,8 +22,13 @@ bool MessageReader::Fail(Status status, std::optional<Refusal> limit) {
   return false;
 }
 
-bool MessageReader::Allocate(size_t size) {
-  auto message = memory_.Allocate(size);
+bool MessageReader::Allocate(size_t size, std::span<const std::byte> begin) {
+  constexpr size_t kAlignment = 64;
+  size_t skew = 0;
+  if (size >= kLarge && aligned_at_ != nullptr) {
+    if (const auto at = aligned_at_(begin)) skew = (kAlignment - *at % kAlignment) % kAlignment;
+  }
+  auto message = memory_.Allocate(size, skew);
   if (!message.ok()) return Fail(message.status(), Refusal::kMaxEnqueuedBytes);
   message_ = *std::move(message);
   return true;
@@ -53,7 +65,8 @@ bool MessageReader::Begin() {
     inflated_ = BytesTicket(memory_.admission());
     return true;
   }
-  return Allocate(length_);
+  // A large one is placed when its first bytes are here.
+  return length_ >= kLarge || Allocate(length_, {});
 }
 
 bool MessageReader::Complete(std::optional<Message>* message) {
@@ -61,7 +74,7 @@ bool MessageReader::Complete(std::optional<Message>* message) {
   EndPartial();
   if (inflater_) {
     if (Status status = inflater_->End(); !status.ok()) return Fail(std::move(status));
-    if (!Allocate(inflater_->output().size())) return false;
+    if (!Allocate(inflater_->output().size(), inflater_->output())) return false;
     inflated_ = {};
     std::ranges::copy(inflater_->output(), message_->bytes().begin());
     inflater_.reset();
@@ -88,6 +101,7 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
     }
     if (!inflated_.GrowTo(inflater_->output().size())) return Fail(memory_.OverLimit(), Refusal::kMaxEnqueuedBytes);
   } else if (!piece.empty()) {
+    if (!message_ && !Allocate(length_, piece)) return false;
     std::memcpy(message_->bytes().data() + taken_, piece.data(), piece.size());
   }
   taken_ += piece.size();

@@ -26,9 +26,10 @@ struct PartialBytes {
 
 class MessageReader {
  public:
-  // `max_bytes` of a message, compressed or not.
-  MessageReader(RequestMemory& memory, PartialBytes& partial, size_t max_bytes, Encoding encoding)
-      : memory_(memory), partial_(partial), max_bytes_(max_bytes), encoding_(encoding) {}
+  // `max_bytes` of a message, compressed or not. `aligned_at` tells what a large message is to be placed by; may be
+  // null.
+  MessageReader(RequestMemory& memory, PartialBytes& partial, size_t max_bytes, Encoding encoding, AlignedAt aligned_at)
+      : memory_(memory), partial_(partial), max_bytes_(max_bytes), encoding_(encoding), aligned_at_(aligned_at) {}
   MessageReader(const MessageReader&) = delete;
   ~MessageReader() { EndPartial(); }
 
@@ -48,7 +49,8 @@ class MessageReader {
  private:
   bool Fail(Status status, std::optional<Refusal> limit = std::nullopt);
   bool Begin();
-  bool Allocate(size_t size);  // message_
+  // message_, of which `begin` are the first bytes
+  bool Allocate(size_t size, std::span<const std::byte> begin);
   void EndPartial();
   bool Complete(std::optional<Message>* message);
 
@@ -58,6 +60,7 @@ class MessageReader {
   size_t counted_ = 0;  // in partial_
   size_t max_bytes_;
   Encoding encoding_;
+  AlignedAt aligned_at_;
   std::array<std::byte, kPrefix> prefix_{};
   size_t prefix_size_ = 0;
   size_t length_ = 0;  // of the message as sent

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,7 +31,7 @@ class MessageReaderTest : public testing::Test {
   // Feeds `body` in pieces of `step`; the messages that came out, and the error in the end.
   std::vector<std::string> Read(const std::string& body, Encoding encoding, size_t step) {
     PartialBytes partial;
-    MessageReader reader(*memory_, partial, kMax, encoding);
+    MessageReader reader(*memory_, partial, kMax, encoding, nullptr);
     std::vector<std::string> messages;
     error_ = {};
     for (size_t at = 0; at < body.size(); at += step) {
@@ -56,6 +57,35 @@ class MessageReaderTest : public testing::Test {
   MessageReader::Error error_;
   bool within_ = false;
 };
+
+TEST_F(MessageReaderTest, LargeMessagesArePlacedByWhatTheirFirstBytesTell) {
+  // The first byte says where.
+  const AlignedAt aligned_at = [](std::span<const std::byte> begin) -> std::optional<size_t> {
+    return begin.empty() ? std::nullopt : std::optional(static_cast<size_t>(begin.front()));
+  };
+  for (const size_t size : {size_t{64 * 1024}, size_t{100'000}}) {
+    for (const char at : {'\0', '\1', '7', '\x40', '\x7f'}) {
+      std::string body(size, 'b');
+      body.front() = at;
+      const std::string framed = Framed(body);
+      PartialBytes partial;
+      MessageReader reader(*memory_, partial, kMax, Encoding::kNone, aligned_at);
+      std::optional<Message> message;
+      for (size_t begin = 0; begin < framed.size(); begin += 1000) {
+        auto data = std::as_bytes(std::span<const char>(framed))
+                        .subspan(begin)
+                        .first(std::min<size_t>(1000, framed.size() - begin));
+        while (!data.empty()) reader.Feed(&data, &message);
+      }
+      ASSERT_TRUE(message);
+      ASSERT_EQ(message->bytes().size(), size);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(message->bytes().data() + at) % 64, 0u);
+      EXPECT_EQ(std::memcmp(message->bytes().data(), body.data(), size), 0);
+      EXPECT_EQ(admission_.bytes(), size);
+      EXPECT_EQ(port_->arena().slabs(), 1u);
+    }
+  }
+}
 
 TEST_F(MessageReaderTest, MessagesHoweverTheyAreCut) {
   const std::vector<std::string> expected = {"one", "", std::string(1000, 't'), "three"};
@@ -155,9 +185,9 @@ TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
     return reader.error().status.ok();
   };
   {
-    MessageReader one(*memory_, partial, kMax, Encoding::kNone);
-    MessageReader two(*memory_, partial, kMax, Encoding::kNone);
-    MessageReader three(*memory_, partial, kMax, Encoding::kNone);
+    MessageReader one(*memory_, partial, kMax, Encoding::kNone, nullptr);
+    MessageReader two(*memory_, partial, kMax, Encoding::kNone, nullptr);
+    MessageReader three(*memory_, partial, kMax, Encoding::kNone, nullptr);
     EXPECT_TRUE(begin(one, 60));
     EXPECT_FALSE(begin(two, 41));
     EXPECT_EQ(two.error().limit, Refusal::kMaxEnqueuedBytes);
@@ -165,7 +195,7 @@ TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
     EXPECT_EQ(partial.bytes, 100u);
   }
   EXPECT_EQ(partial.bytes, 0u);
-  MessageReader alone(*memory_, partial, kMax, Encoding::kNone);
+  MessageReader alone(*memory_, partial, kMax, Encoding::kNone, nullptr);
   EXPECT_TRUE(begin(alone, 300)) << "one message may be larger than the share";
 }
 

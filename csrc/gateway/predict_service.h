@@ -24,6 +24,7 @@ class PredictService final : public Service {
         calls_(calls) {}
 
   std::unique_ptr<CallHandler> Start(Call& call) override;
+  AlignedAt aligned_at() const override { return wire::FirstLargeData; }
 
  private:
   friend class PredictCall;

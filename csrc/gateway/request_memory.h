@@ -16,13 +16,17 @@ namespace mindserve::gateway {
 
 class Message;
 
+// Where in a message lies what its reader wants aligned; known from the first bytes, or not.
+using AlignedAt = std::optional<size_t> (*)(std::span<const std::byte> begin);
+
 // Belongs to one I/O thread and outlives its messages.
 class RequestMemory {
  public:
   RequestMemory(link::Arena& arena, Admission& admission) : arena_(arena), admission_(admission) {}
 
-  // RESOURCE_EXHAUSTED if max_enqueued_bytes or the arena is exhausted.
-  Result<Message> Allocate(size_t size);
+  // RESOURCE_EXHAUSTED if max_enqueued_bytes or the arena is exhausted. The message begins `skew` bytes behind an
+  // aligned place, so that what lies as far before one in it is aligned.
+  Result<Message> Allocate(size_t size, size_t skew = 0);
   Status OverLimit() const {
     return {Code::kResourceExhausted,
             "enqueued bytes exceed the limit max_enqueued_bytes " + std::to_string(admission_.max_bytes())};
@@ -40,27 +44,31 @@ class RequestMemory {
 class Message {
  public:
   Message(Message&& other) noexcept
-      : memory_(std::exchange(other.memory_, nullptr)), slab_(other.slab_), counted_(other.counted_) {}
+      : memory_(std::exchange(other.memory_, nullptr)),
+        slab_(other.slab_),
+        skew_(other.skew_),
+        counted_(other.counted_) {}
   Message& operator=(Message&& other) noexcept {
     Free();
     memory_ = std::exchange(other.memory_, nullptr);
     slab_ = other.slab_;
+    skew_ = other.skew_;
     counted_ = other.counted_;
     return *this;
   }
   ~Message() { Free(); }
 
-  std::span<std::byte> bytes() const { return slab_.bytes; }
-  uint64_t offset() const { return slab_.offset; }  // in the arena's region
+  std::span<std::byte> bytes() const { return slab_.bytes.subspan(skew_); }
+  uint64_t offset() const { return slab_.offset + skew_; }  // in the arena's region
 
   // From now on it doesn't count as enqueued: its request is over, though somebody may still read it.
   void StopCounting() {
-    if (memory_ != nullptr && std::exchange(counted_, false)) memory_->admission_.RemoveBytes(slab_.bytes.size());
+    if (memory_ != nullptr && std::exchange(counted_, false)) memory_->admission_.RemoveBytes(bytes().size());
   }
 
  private:
   friend class RequestMemory;
-  Message(RequestMemory* memory, const link::Slab& slab) : memory_(memory), slab_(slab) {}
+  Message(RequestMemory* memory, const link::Slab& slab, size_t skew) : memory_(memory), slab_(slab), skew_(skew) {}
   void Free() {
     StopCounting();
     if (auto* memory = std::exchange(memory_, nullptr)) memory->arena_.Free(slab_.offset);
@@ -68,12 +76,13 @@ class Message {
 
   RequestMemory* memory_;
   link::Slab slab_;
+  size_t skew_;
   bool counted_ = true;
 };
 
-inline Result<Message> RequestMemory::Allocate(size_t size) {
+inline Result<Message> RequestMemory::Allocate(size_t size, size_t skew) {
   if (!admission_.AddBytes(size)) return OverLimit();
-  std::optional<link::Slab> slab = arena_.Allocate(size);
+  std::optional<link::Slab> slab = arena_.Allocate(size + skew);
   if (!slab) {
     admission_.RemoveBytes(size);
     return Status(Code::kResourceExhausted,
@@ -81,7 +90,7 @@ inline Result<Message> RequestMemory::Allocate(size_t size) {
                       std::to_string(arena_.used()) + " bytes are held by " + std::to_string(arena_.slabs()) +
                       " requests, or by functions that keep the inputs of requests already answered");
   }
-  return Message(this, *slab);
+  return Message(this, *slab, skew);
 }
 
 }  // namespace mindserve::gateway

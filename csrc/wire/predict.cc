@@ -199,6 +199,40 @@ Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route
   return Status::Ok();
 }
 
+std::optional<size_t> FirstLargeData(std::span<const std::byte> begin) {
+  constexpr size_t kLarge = 4096;
+  // From the request down to a tensor: the field by which it goes on. A field that is passed over on the way is
+  // delimited or a varint, else this gives up.
+  constexpr uint32_t kWay[] = {Delimited(request_field::kInstances), Delimited(field::instance::kItems),
+                               Delimited(entry_field::kValue), Delimited(tensor_field::kData)};
+  constexpr size_t kDepth = std::size(kWay);
+  const char* const bytes = reinterpret_cast<const char*>(begin.data());
+  const char* const end = bytes + begin.size();
+  const char* at = bytes;
+  size_t ends[kDepth] = {SIZE_MAX};  // of the message at each depth; most lie beyond what is here
+  size_t depth = 0;
+  try {
+    while (at < end) {
+      while (static_cast<size_t>(at - bytes) >= ends[depth]) --depth;  // the request has no end
+      const auto tag = static_cast<uint32_t>(protozero::decode_varint(&at, end));
+      const uint64_t value = protozero::decode_varint(&at, end);
+      const auto position = static_cast<size_t>(at - bytes);
+      if (tag == kWay[depth] && depth + 1 == kDepth && value >= kLarge) return position;
+      if (tag == kWay[depth] && depth + 1 < kDepth) {
+        ends[++depth] = position + std::min<uint64_t>(value, SIZE_MAX - position);
+      } else if ((tag & 7) == static_cast<uint32_t>(pbf_wire_type::length_delimited)) {
+        if (value > static_cast<uint64_t>(end - at)) return std::nullopt;
+        at += value;
+      } else if ((tag & 7) != static_cast<uint32_t>(pbf_wire_type::varint)) {
+        return std::nullopt;
+      }
+    }
+  } catch (const protozero::exception&) {
+    // The bytes end here, or are none of a request: whoever reads all of them will say so.
+  }
+  return std::nullopt;
+}
+
 InstanceReader::InstanceReader(std::span<const std::byte> request, std::span<const std::string> names,
                                TensorOwner owner)
     : request_(request), names_(names), owner_(std::move(owner)) {}

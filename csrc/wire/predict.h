@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,6 +48,11 @@ struct Route {
 // INVALID_ARGUMENT if the bytes don't parse, or a name is no UTF-8; RESOURCE_EXHAUSTED naming max_instances_per_request
 // over `max_instances`.
 Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route);
+
+// Where the elements of the first large tensor (4 KiB and more) begin in a PredictRequest of which `begin` are the
+// first bytes; nothing if they don't reach that far, or are none. So that whoever is about to store the request can
+// place it with these elements aligned: a tensor that is not costs its reader a copy.
+std::optional<size_t> FirstLargeData(std::span<const std::byte> begin);
 
 // Reads instances of a PredictRequest in their order.
 class InstanceReader {

@@ -226,5 +226,38 @@ TEST(ReadRoute, DoesNotLookIntoInstances) {
   EXPECT_THAT(route.instances, SizeIs(1));
 }
 
+TEST(FirstLargeData, IsFoundFromTheFirstBytes) {
+  const std::string data(8192, 'd');
+  const std::string small = Item("small", NumericTensor({1}, kInt8, "s"));
+  const std::string large = Item("large", NumericTensor({8192}, kInt8, data));
+  const std::string request = Field(1, Spec("servable", "method", 3)) + Instance(small) + Instance(small + large);
+  const size_t expected = request.find(data);
+  EXPECT_EQ(FirstLargeData(Bytes(request)), expected);
+  // What is behind is not needed, what is before is.
+  for (size_t size = 0; size < expected; ++size) {
+    EXPECT_EQ(FirstLargeData(Bytes(request).first(size)), std::nullopt) << size;
+  }
+  EXPECT_EQ(FirstLargeData(Bytes(request).first(expected)), expected);
+  EXPECT_EQ(FirstLargeData(Bytes(Instance(large) + request)), Instance(large).find(data));
+  EXPECT_EQ(FirstLargeData(Bytes(Instance(small))), std::nullopt);
+}
+
+TEST(FirstLargeData, NonsenseIsNothing) {
+  EXPECT_EQ(FirstLargeData({}), std::nullopt);
+  EXPECT_EQ(FirstLargeData(Bytes(std::string(100, '\xff'))), std::nullopt);
+  EXPECT_EQ(FirstLargeData(Bytes(Fixed32(7) + Instance(""))), std::nullopt);
+  // Nested messages that claim to go on to the end of the world.
+  EXPECT_EQ(FirstLargeData(Bytes("\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x0a\x05")), std::nullopt);
+  std::string request = test::GoldenRequest();
+  for (size_t i = 0; i < request.size(); ++i) {
+    for (int bit = 0; bit < 8; ++bit) {
+      request[i] = static_cast<char>(request[i] ^ 1 << bit);
+      const auto at = FirstLargeData(Bytes(request));
+      EXPECT_LE(at.value_or(0), request.size());
+      request[i] = static_cast<char>(request[i] ^ 1 << bit);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace mindserve::wire
