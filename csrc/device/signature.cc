@@ -38,7 +38,7 @@ Status CheckInput(const TensorSpec& spec, size_t index, const Tensor& value) {
     return Refused(index, "data type " + std::string(Info(value.dtype()).name) + " not match the data type " +
                               std::string(Info(spec.dtype).name) + " defined in model");
   }
-  if (spec.ranked) {
+  if (spec.ranked && value.shape() != spec.shape) {
     if (const auto size = StaticSize(spec)) {
       const uint64_t given = IsText(spec.dtype) ? value.elements().size() : value.data().size();
       if (given != *size) {

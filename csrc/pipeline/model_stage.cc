@@ -155,7 +155,7 @@ ModelStage::~ModelStage() {
 Status ModelStage::Admit(std::span<Tensor> tensors) const {
   for (size_t i = 0; i < rows_.size(); ++i) {
     MS_RETURN_IF_ERROR(device::CheckInput(rows_[i], i, tensors[i]));
-    if (!IsStatic(rows_[i]) || tensors[i].shape() == rows_[i].shape) continue;
+    if (tensors[i].shape() == rows_[i].shape || !IsStatic(rows_[i])) continue;
     auto reshaped = tensors[i].Reshaped(rows_[i].shape);
     if (!reshaped.ok()) return reshaped.status();
     tensors[i] = *std::move(reshaped);
