@@ -1,0 +1,90 @@
+"""Count the instructions of a request in master and worker, by function: ``python benchmarks/instructions.py``.
+
+Needs valgrind and h2load. Counts don't depend on what else the machine does, so that small differences show; system
+calls count as nothing. Under valgrind every model is slow, and so runs on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from calls import add
+from processes import process_tree
+from models import make_servables
+
+HERE = Path(__file__).resolve().parent
+PREDICT = "/mindspore.serving.proto.MSService/Predict"
+# What valgrind does not know by name is another library's.
+_LINE = re.compile(r"^\s*([\d,]+) \([^)]*\)\s+[^:]*:(.*) \[(.*)\]$")
+
+
+def main() -> None:
+    """Start a server under valgrind, load it, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", default="add_common", help="of the servable bench that takes two small tensors")
+    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--streams", type=int, default=16, help="calls at once on each connection")
+    parser.add_argument("--requests", type=int, default=8000)
+    parser.add_argument("--least", type=int, default=200, help="print functions of at least so many instructions")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        make_servables(scratch / "servables", None)
+        body = add(method=options.method).write(scratch / "body")
+        command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", "--trace-children=yes"]
+        command += [f"--callgrind-out-file={scratch}/out.%p", sys.executable, str(HERE / "server.py")]
+        command += [str(scratch / "servables"), "127.0.0.1:0", "bench"]
+        with (scratch / "log").open("w") as log:
+            server = subprocess.Popen(
+                command, cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[-1]
+            load = ["h2load", f"-c{options.connections}", f"-m{options.streams}", f"-d{body}", "-w20", "-W26"]
+            load += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{PREDICT}"]
+            pids = process_tree(server.pid)
+            _run([*load, "-n500"])
+            _switch("on", pids)
+            _run([*load, f"-n{options.requests}"])
+            _switch("off", pids)
+        finally:
+            server.terminate()
+            server.wait(60)
+        for name, pid in zip(("master", "worker"), pids, strict=True):
+            _print(name, scratch / f"out.{pid}", options.requests, options.least)
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+
+
+def _switch(state: str, pids: list[int]) -> None:
+    _run(["callgrind_control", "-i", state, *map(str, pids)])
+
+
+def _print(name: str, counts: Path, requests: int, least: int) -> None:
+    report = subprocess.run(
+        ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(counts)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    ).stdout
+    total = re.search(r"^([\d,]+) .*PROGRAM TOTALS", report, re.MULTILINE)
+    assert total is not None
+    print(f"\n{name}: {int(total[1].replace(',', '')) / requests:,.0f} instructions a request\n")
+    for line in report.splitlines():
+        if found := _LINE.match(line):
+            each = int(found[1].replace(",", "")) / requests
+            if each >= least and not found[2].startswith("0x"):
+                print(f"{each:9,.0f}  {found[2][:110]}  [{Path(found[3]).name}]")
+
+
+if __name__ == "__main__":
+    main()
