@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from calls import add
-from processes import process_tree
 from models import make_servables
+from processes import process_tree
 
 HERE = Path(__file__).resolve().parent
 PREDICT = "/mindspore.serving.proto.MSService/Predict"
