@@ -22,6 +22,7 @@ else
   }
   # By way of a folder of its own: a server may be running from .venv, and rewriting a file that it has mapped would crash
   # it. A new file takes the old one's name instead, and only if there is something new.
+  rm -rf "$TREE/installed"
   cmake --install "$TREE" --prefix "$TREE/installed" >/dev/null
   packages="$("$PY" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
   while read -r file; do

@@ -193,6 +193,7 @@ void RegisterGateway(py::module_& module) {
       .def(
           "stop_listening", [](Gateway& self, double grace) { self.StopListening(ToMilliseconds(grace)); },
           py::arg("grace"), release_gil())
+      .def("replies", &Gateway::replies)
       .def("stats", [](const Gateway& self) {
         return ToDict([&] {
           py::gil_scoped_release release;

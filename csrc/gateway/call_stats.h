@@ -10,6 +10,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "base/counter.h"
 #include "base/histogram.h"
 #include "base/status.h"
 
@@ -67,6 +68,7 @@ struct CallStats {
   std::map<MethodKey, std::unique_ptr<MethodCounts>> methods;
   std::array<uint64_t, kRefusalNames.size()> refused{};
   uint64_t begun = 0;     // calls
+  Counter replies;        // calls that ended OK
   uint64_t accepted = 0;  // connections
 };
 

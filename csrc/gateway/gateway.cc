@@ -7,7 +7,6 @@
 #include <latch>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <utility>
 
@@ -62,7 +61,8 @@ struct Gateway::State {
 
   std::mutex workers_mutex;
   // Guarded by workers_mutex: those that are attached, by their ids, and their statistics; none before the handshake.
-  std::map<uint64_t, std::optional<link::StatsReader>> workers;
+  // Shared with whoever reads them just now.
+  std::map<uint64_t, std::shared_ptr<const link::StatsReader>> workers;
 
   // The rest belongs to the first I/O thread.
   struct WorkerSocket {
@@ -79,6 +79,11 @@ void Gateway::State::OnAll(const std::function<void(IoThread&)>& task) {
   // Shared with the tasks: the last one may still be inside of it when the wait is over.
   const auto done = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(threads.size()));
   for (const auto& thread : threads) {
+    if (thread->current()) {
+      task(*thread);
+      done->count_down();
+      continue;
+    }
     thread->loop().Post([&task, &io = *thread, done] {
       task(io);
       done->count_down();
@@ -221,7 +226,7 @@ Status Gateway::AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::mill
       state.workers.erase(id);
       return shaken.status();
     }
-    state.workers[id] = std::move(shaken->stats);
+    state.workers[id] = std::make_shared<const link::StatsReader>(std::move(shaken->stats));
   }
   for (size_t i = 0; i < ports.size(); ++i) {
     auto lane =
@@ -255,6 +260,12 @@ void Gateway::StopListening(std::chrono::milliseconds grace) {
     thread->loop().Post([&io = *thread, grace, done] { io.Drain(grace, [done] { done->count_down(); }); });
   }
   done->wait();
+}
+
+uint64_t Gateway::replies() const {
+  uint64_t replies = 0;
+  for (const auto& thread : state_->threads) replies += thread->stats().replies.value();
+  return replies;
 }
 
 Gateway::Stats Gateway::GetStats() const {
@@ -291,11 +302,14 @@ Gateway::Stats Gateway::GetStats() const {
     method.key = key;
     stats.methods.push_back(std::move(method));
   }
-  const std::lock_guard lock(state_->workers_mutex);
-  for (const auto& [id, attached] : state_->workers) {
+  const auto attached = [&] {
+    const std::lock_guard lock(state_->workers_mutex);
+    return state_->workers;
+  }();
+  for (const auto& [id, stages] : attached) {
     WorkerStats& worker = workers[id];
     worker.id = id;
-    if (attached) worker.stages = attached->Read();
+    if (stages) worker.stages = stages->Read();
     stats.workers.push_back(std::move(worker));
   }
   stats.in_flight = state_->shared.admission.requests();

@@ -40,8 +40,8 @@ struct WorkerSpec {
 };
 
 // Thread-safe: the master's Python threads call it. No method is called from an I/O thread. All but
-// SetMaxEnqueuedRequests wait until the I/O threads have taken the change in, so that it holds when they return; a
-// caller must not hold a lock that the log sink takes (Python's).
+// SetMaxEnqueuedRequests and replies wait until the I/O threads have taken the change in, so that it holds when they
+// return; a caller must not hold a lock that the log sink takes (Python's).
 class Gateway {
  public:
   static Result<std::unique_ptr<Gateway>> Create(const GatewayOptions& options);
@@ -101,6 +101,8 @@ class Gateway {
     std::vector<WorkerStats> workers;  // that are attached
   };
   Stats GetStats() const;
+  // Calls that ended OK. Waits for nobody.
+  uint64_t replies() const;
 
  private:
   struct State;

@@ -181,6 +181,7 @@ void GrpcStream::Count(Code code) {
   MethodCounts* counts = std::exchange(counts_, nullptr);
   if (counts == nullptr) return;
   ++counts->ended[static_cast<size_t>(code)];
+  if (code == Code::kOk) context_.stats.replies.Add();
   counts->bytes_in += bytes_in_;
   counts->bytes_out += bytes_out_;
   counts->latency_ns.AddTime(context_.now - begun_);

@@ -40,6 +40,7 @@ class IoThread final : private net::RoundHooks {
 
   // Any thread:
   net::EventLoop& loop() { return loop_; }
+  bool current() const { return thread_.get_id() == std::this_thread::get_id(); }
   link::GatewayPort& port() { return *port_; }
 
   // On this thread only, by Post:
@@ -54,7 +55,7 @@ class IoThread final : private net::RoundHooks {
   void DrainWorker(uint64_t id);
   void RemoveWorker(uint64_t id);
 
-  const CallStats& stats() const { return context_.stats; }
+  const CallStats& stats() const { return context_.stats; }  // its `replies` on any thread
   size_t connections() const { return connections_.size(); }
   const std::vector<std::shared_ptr<WorkerEnd>>& workers() const { return workers_; }
 

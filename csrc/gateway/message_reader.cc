@@ -26,7 +26,9 @@ bool MessageReader::Allocate(size_t size, std::span<const std::byte> begin) {
   constexpr size_t kAlignment = 64;
   size_t skew = 0;
   if (size >= kLarge && aligned_at_ != nullptr) {
-    if (const auto at = aligned_at_(begin)) skew = (kAlignment - *at % kAlignment) % kAlignment;
+    constexpr size_t kLookedAt = 16 * 1024;
+    if (const auto at = aligned_at_(begin.first(std::min(begin.size(), kLookedAt))))
+      skew = (kAlignment - *at % kAlignment) % kAlignment;
   }
   auto message = memory_.Allocate(size, skew);
   if (!message.ok()) return Fail(message.status(), Refusal::kMaxEnqueuedBytes);

@@ -75,8 +75,8 @@ void Extents::Release(uint32_t first, uint32_t count) {
 
 void Extents::TouchUpTo(uint32_t pages) {
   if (pages <= touched_) return;
-  touched_ = pages;
   free_until_.resize(pages);
+  touched_ = pages;
   if (pages <= Leaves()) return;
   // New leaves, and all that is above them.
   const auto leaves = std::bit_ceil(pages);

@@ -5,6 +5,8 @@
 #include <new>
 #include <type_traits>
 
+#include "link/frame.h"
+
 namespace mindserve::link {
 namespace {
 
@@ -13,11 +15,19 @@ constexpr size_t kEntriesBegin = 64;
 static_assert(sizeof(StatsHeader) <= kEntriesBegin && alignof(StatsEntry) <= kEntriesBegin);
 static_assert(std::is_standard_layout_v<StatsEntry>);
 
+size_t RegionSize(uint32_t entries) {
+  return (kEntriesBegin + entries * sizeof(StatsEntry) + kPage - 1) / kPage * kPage;
+}
+
 }  // namespace
 
 Result<StatsWriter> StatsWriter::Create(std::span<const StageName> stages) {
+  if (stages.size() > kMaxStages) {
+    return Status(Code::kInvalidArgument, "a servable has " + std::to_string(stages.size()) +
+                                              " models and functions, expected at most " + std::to_string(kMaxStages));
+  }
   StatsWriter writer;
-  auto region = Region::Create("mindserve-stats", kEntriesBegin + stages.size() * sizeof(StatsEntry));
+  auto region = Region::Create("mindserve-stats", RegionSize(static_cast<uint32_t>(stages.size())));
   if (!region.ok()) return region.status();
   writer.region_ = *std::move(region);
   auto* header = new (writer.region_.data()) StatsHeader;
@@ -40,8 +50,8 @@ Result<StatsReader> StatsReader::Open(UniqueFd fd) {
   if (!region.ok()) return region.status();
   StatsHeader header;
   std::memcpy(&header, region->data(), sizeof header);
-  if (header.entry_size != sizeof(StatsEntry) ||
-      header.entries > (region->size() - kEntriesBegin) / sizeof(StatsEntry)) {
+  if (header.entry_size != sizeof(StatsEntry) || header.entries > kMaxStages ||
+      region->size() != RegionSize(header.entries)) {
     return Status(Code::kInvalidArgument, "the worker's statistics have " + std::to_string(header.entries) +
                                               " entries of " + std::to_string(header.entry_size) + " bytes in " +
                                               std::to_string(region->size()) + ", expected entries of " +

@@ -16,6 +16,9 @@
 
 namespace mindserve::link {
 
+// More than anybody needs; bounds what a reader can be made to look at.
+inline constexpr uint32_t kMaxStages = 4096;
+
 enum class StageKind : uint32_t { kModel = 0, kFunction = 1 };
 
 struct StageName {
@@ -39,6 +42,7 @@ struct StatsHeader {
 // The worker's end.
 class StatsWriter {
  public:
+  // Stages beyond kMaxStages are refused: INVALID_ARGUMENT.
   static Result<StatsWriter> Create(std::span<const StageName> stages);
   int fd() const { return region_.fd(); }
   // Of the stages in their order. They live as long as the writer.

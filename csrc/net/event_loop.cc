@@ -140,6 +140,7 @@ class EpollWatch final : public Watch {
     event.data.u64 = key_;
     if (::epoll_ctl(core_->epoll.get(), operation, fd_, &event) != 0) {
       Log(LogLevel::kError, "cannot watch descriptor " + std::to_string(fd_) + ": " + ErrorText(errno));
+      return;  // the next time that it is awaited this is tried again
     }
     registered_ = wanted;
   }
@@ -291,7 +292,7 @@ void EventLoop::Run(RoundHooks* hooks) {
     const bool sleeps = idle && (hooks == nullptr || hooks->PrepareSleep());
     core.SetAlarm();
     const int count = ::epoll_wait(core.epoll.get(), core.events.data(), kEventsPerRound, sleeps ? -1 : 0);
-    if (idle && hooks != nullptr) hooks->Awake();
+    if (hooks != nullptr) hooks->Awake();
     core.Dispatch(count);
     core.RunTasks();
     core.RunTimers();
@@ -301,8 +302,9 @@ void EventLoop::Run(RoundHooks* hooks) {
 }
 
 void EventLoop::Stop() {
-  state_->core->stop.store(true);
-  state_->core->Wake();
+  const auto core = state_->core;  // the loop may end, and be destroyed, before it is woken
+  core->stop.store(true);
+  core->Wake();
 }
 
 void EventLoop::Wake() {
@@ -310,14 +312,14 @@ void EventLoop::Wake() {
 }
 
 void EventLoop::Post(std::function<void()> task) {
-  Core& core = *state_->core;
+  const auto core = state_->core;  // as in Stop
   {
-    const std::lock_guard lock(core.mutex);
-    core.tasks.push_back(std::move(task));
-    core.has_tasks.store(true, std::memory_order_release);
-    if (core.tasks.size() > 1) return;  // the loop was woken for the first
+    const std::lock_guard lock(core->mutex);
+    core->tasks.push_back(std::move(task));
+    core->has_tasks.store(true, std::memory_order_release);
+    if (core->tasks.size() > 1) return;  // the loop was woken for the first
   }
-  core.Wake();
+  core->Wake();
 }
 
 std::unique_ptr<Watch> EventLoop::NewWatch(int fd) {

@@ -34,7 +34,7 @@ class RoundHooks {
   virtual void RoundEnd() = 0;
   // Just before blocking: false if there is work after all (RoundEnd is then called again instead of blocking).
   virtual bool PrepareSleep() = 0;
-  // After blocking, or after PrepareSleep said false.
+  // At the beginning of each round: after blocking, or instead of it.
   virtual void Awake() = 0;
 };
 

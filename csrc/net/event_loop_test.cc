@@ -328,7 +328,7 @@ TEST(EventLoopTest, WhatTheRoundsEndPostsRunsWithoutSleeping) {
     if (rounds == 2) loop.Stop();
   };
   loop.Run(&hooks);
-  EXPECT_THAT(hooks.calls, ElementsAre("end", "task", "end"));
+  EXPECT_THAT(hooks.calls, ElementsAre("awake", "end", "awake", "task", "end"));
 }
 
 TEST(EventLoopTest, AllThatIsReadyIsOneRound) {

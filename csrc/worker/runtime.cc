@@ -4,6 +4,7 @@
 #include <atomic>
 #include <deque>
 #include <iterator>
+#include <new>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -116,11 +117,17 @@ class Runtime::Session final : private net::RoundHooks {
 
 void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) {
   wire::InstanceReply& reply = replies[index];
-  if (status.ok()) {
-    reply.outputs.assign(std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end()));
-  } else {
-    reply.code = ToErrorCode(status.code());
-    reply.error = status.message();
+  try {
+    if (status.ok()) {
+      reply.outputs.assign(std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end()));
+    } else {
+      reply.code = ToErrorCode(status.code());
+      reply.error = status.message();
+    }
+  } catch (const std::bad_alloc&) {
+    reply.outputs.clear();
+    reply.code = wire::ErrorCode::kSystemError;
+    reply.error = "out of memory";  // short enough to need none
   }
   if (--left == 0) session.Answer(*this);
 }

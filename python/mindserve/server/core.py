@@ -46,6 +46,7 @@ class Server:
         self._supervisor = Supervisor(self._gateway)
         self._signals = signals
         self._lock = threading.Lock()
+        self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
         self._listening = False
         self._drain_timeout = Limits().drain_timeout
         self._declared: set[str] = set()
@@ -93,7 +94,9 @@ class Server:
 
     def stats(self) -> Stats:
         """See `mindserve.server.stats`."""
-        return make_stats(self._gateway.stats(), self._supervisor.states(), self._certificates)
+        with self._gateway_use:
+            native = self._gateway.stats()
+        return make_stats(native, self._supervisor.states(), self._certificates)
 
     def stop(self) -> None:
         """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
@@ -171,7 +174,8 @@ class Server:
         finally:
             self._supervisor.stop()
             self._supervisor.join()
-            self._gateway_or_none = None
+            with self._gateway_use:
+                self._gateway_or_none = None
             self._native.set_log_sink(None)
         _log.log(level, "the server has stopped")
 

@@ -111,7 +111,8 @@ def stop() -> None:
 def stats() -> Stats:
     """What the server has done since it began, and holds now.
 
-    Counting is always on; reading takes less than a millisecond and disturbs nobody.
+    Counting is always on. Reading waits until each of the server's threads has finished its round, so that it takes
+    longer while they have much to do; not to be called from a handler of ``logging``, for which they may be waiting.
 
     Raises:
         StartError: no server runs in this process.

@@ -34,6 +34,8 @@ class Histogram:
     def quantile(self, q: float) -> float:
         """An upper bound, at most an eighth too high, of the smallest share ``q`` of the values; 0.0 without values.
 
+        Times beyond 18 minutes share a bucket without an end: its bound is of no use.
+
         Args:
             q: 0 to 1; 0.5 for the median.
         """
@@ -175,7 +177,7 @@ class Stats:
     certificates: tuple[CertificateStats, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain dicts, lists and strings, for JSON."""
+        """The same as plain dicts, tuples and strings, for JSON."""
         values = dataclasses.asdict(self)
         for certificate in values["certificates"]:
             certificate["expires"] = certificate["expires"].isoformat()

@@ -33,6 +33,7 @@ class WorkerProcess:
         error: what it said of its failure; empty.
         deadline: when it must be ready, by ``time.monotonic``; None once it is.
         ready_at: when it said that it is ready, by ``time.monotonic``; None until then, or if it has no link.
+        attached: the gateway sends it requests.
         replies_before: what the gateway had answered by then.
         silent: nothing comes on ``control`` any more.
     """
@@ -42,6 +43,7 @@ class WorkerProcess:
         self.number = number
         self.error = ""
         self.ready_at: float | None = None
+        self.attached = False
         self.replies_before = 0
         self.silent = False
         self.deadline: float | None = time.monotonic() + spec.start_timeout

@@ -10,8 +10,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from mindserve import control, logs
 from mindserve.supervisor.job import StartJob, WorkerSpec
@@ -38,7 +38,7 @@ class Gateway(Protocol):
 
     def detach_worker(self, worker_id: int) -> None: ...
 
-    def stats(self) -> Mapping[str, Any]: ...
+    def replies(self) -> int: ...
 
 
 @dataclasses.dataclass(eq=False)
@@ -144,7 +144,7 @@ class Supervisor:
         for (servable, version, device_id), slot in sorted(slots, key=lambda item: item[0]):
             process = slot.process
             number, pid = (process.number, process.pid) if process else (None, None)
-            ready = process is not None and slot.job is None and process.deadline is None
+            ready = process is not None and process.attached and not process.error and slot.kill_at is None
             states.append(WorkerState(servable, version, device_id, number, pid, ready, max(0, slot.starts - 1)))
         return states
 
@@ -316,6 +316,7 @@ class Supervisor:
             process.signal(signal.SIGKILL)
             return
         process.deadline = None
+        process.attached = True
         _log.info("%s is ready, process %d", slot.spec, process.pid)
         job, slot.job = slot.job, None
         if job is not None and not job.error and job.set_ready(slot.spec):
@@ -370,8 +371,7 @@ class Supervisor:
         return f"{text}, which ends so:\n{end}" if end else text
 
     def _replies(self) -> int:
-        replies: int = self._gateway.stats()["replies"]
-        return replies
+        return self._gateway.replies()
 
     def _plan_restart(self, slot: _Slot, returncode: int, *, ready_for: float | None, answered: bool) -> None:
         delay = slot.policy.after_death(returncode, ready_for=ready_for, answered=answered)
