@@ -69,7 +69,7 @@ TEST(StatsRegionTest, WhatIsNoSuchRegionIsRefused) {
   EXPECT_EQ(claims(1, sizeof(StatsEntry)), Code::kInvalidArgument) << "more than there is room for";
   EXPECT_EQ(claims(UINT32_MAX, sizeof(StatsEntry)), Code::kInvalidArgument);
   // Room for what is claimed, and for far more.
-  const auto large = Region::Create("stats", size_t{1} << 40);
+  const auto large = Region::Create("stats", size_t{1} << 30);
   ASSERT_TRUE(large.ok());
   reinterpret_cast<StatsHeader*>(large->data())->entries = 1;
   reinterpret_cast<StatsHeader*>(large->data())->entry_size = sizeof(StatsEntry);

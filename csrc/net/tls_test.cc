@@ -359,12 +359,12 @@ TEST_F(TlsTest, DamagedRecordIsAnError) {
 }
 
 TEST_F(TlsTest, SmallPartsGoInOneRecord) {
-  auto [client_socket, server_socket] = TcpPair();
-  TlsClient client(std::move(client_socket), Trusting());
+  auto sockets = TcpPair();
+  TlsClient client(std::move(sockets.first), Trusting());
   LoopThread server;
   std::unique_ptr<Transport> transport;
   const std::string text = Pattern(300);
-  server.Call([&] { transport = NewTransport(server.loop(), std::move(server_socket), Context(OneWay())); });
+  server.Call([&] { transport = NewTransport(server.loop(), std::move(sockets.second), Context(OneWay())); });
   server.loop().Post([&] {
     transport->Start([&](const Status& status) {
       ASSERT_TRUE(status.ok());
@@ -382,13 +382,13 @@ TEST_F(TlsTest, SmallPartsGoInOneRecord) {
 }
 
 TEST_F(TlsTest, UnsentRecordMustBeOfferedAgain) {
-  auto [client_socket, server_socket] = TcpPair(/*small_buffers=*/true);
-  TlsClient client(std::move(client_socket), Trusting());
+  auto sockets = TcpPair(/*small_buffers=*/true);
+  TlsClient client(std::move(sockets.first), Trusting());
   LoopThread server;
   std::unique_ptr<Transport> transport;
   std::promise<std::string> error;
   const std::string text = Pattern(16384);
-  server.Call([&] { transport = NewTransport(server.loop(), std::move(server_socket), Context(OneWay())); });
+  server.Call([&] { transport = NewTransport(server.loop(), std::move(sockets.second), Context(OneWay())); });
   server.loop().Post([&] {
     transport->Start([&](const Status& status) {
       ASSERT_TRUE(status.ok());
@@ -406,14 +406,14 @@ TEST_F(TlsTest, UnsentRecordMustBeOfferedAgain) {
 
 TEST_F(TlsTest, TransportMayBeDestroyedWhenTheHandshakeEnds) {
   for (const bool well : {true, false}) {
-    auto [client_socket, server_socket] = TcpPair();
+    auto sockets = TcpPair();
     TlsClientOptions options = Trusting();
     if (!well) options.alpn.clear();
-    TlsClient client(std::move(client_socket), options);
+    TlsClient client(std::move(sockets.first), options);
     LoopThread server;
     std::unique_ptr<Transport> transport;
     std::promise<bool> done;
-    server.Call([&] { transport = NewTransport(server.loop(), std::move(server_socket), Context(OneWay())); });
+    server.Call([&] { transport = NewTransport(server.loop(), std::move(sockets.second), Context(OneWay())); });
     server.loop().Post([&] {
       transport->Start([&](const Status& status) {
         transport.reset();
