@@ -6,6 +6,6 @@ scripts/setup.sh
 if ! "$PY" -c 'import matplotlib' 2>/dev/null; then
   "$PY" scripts/requirements.py bench | "$PY" -m pip install -q --disable-pip-version-check --no-input -r /dev/stdin
 fi
-# Kept, so that a run of a quarter of an hour is not lost with its last table.
+# Kept, so that a long run is not lost with its last table.
 mkdir -p build
 exec scripts/bench.sh --json build/figures.json --docs docs "$@"
