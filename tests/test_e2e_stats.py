@@ -90,6 +90,7 @@ def test_what_was_served_is_counted(served: Served) -> None:
     assert add["latency"]["sum"] > 0
     check = only(stats["methods"], servable="sums", method="check")
     assert (check["ended"], check["with_errors"], check["instances"]) == ({"OK": 1}, 1, 2)
+    assert (add["errors"], check["errors"]) == ({}, {"FAILED": 1})
 
     (worker,) = stats["workers"]
     assert (worker["servable"], worker["version"], worker["device_id"]) == ("sums", 1, 0)
@@ -121,6 +122,7 @@ def test_what_was_refused_is_counted_by_its_limit(served: Served) -> None:
     assert only(stats["methods"], path="")["ended"] == {"UNIMPLEMENTED": 1}
     predict = only(stats["methods"], path="/mindspore.serving.proto.MSService/Predict", servable="")
     assert (predict["ended"], predict["with_errors"]) == ({"OK": 1, "RESOURCE_EXHAUSTED": 2}, 1)
+    assert predict["errors"] == {"SERVABLE_UNAVAILABLE": 1}
 
 
 def test_a_restart_is_counted_and_the_methods_go_on(served: Served) -> None:

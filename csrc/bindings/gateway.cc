@@ -135,6 +135,13 @@ py::dict ToDict(const Gateway::MethodStats& method) {
   }
   result["ended"] = ended;
   result["with_errors"] = method.with_errors;
+  constexpr const char* kErrorNames[wire::kErrorCodes] = {
+      "", "FAILED", "INVALID_INPUT", "SYSTEM_ERROR", "WORKER_UNAVAILABLE", "SERVABLE_UNAVAILABLE"};
+  py::dict errors;
+  for (size_t code = 1; code < method.errors.size(); ++code) {
+    if (method.errors[code] > 0) errors[kErrorNames[code]] = method.errors[code];
+  }
+  result["errors"] = errors;
   result["instances"] = method.instances;
   result["bytes_in"] = method.bytes_in;
   result["bytes_out"] = method.bytes_out;

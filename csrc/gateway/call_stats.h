@@ -13,6 +13,7 @@
 #include "base/counter.h"
 #include "base/histogram.h"
 #include "base/status.h"
+#include "wire/predict.h"
 
 namespace mindserve::gateway {
 
@@ -41,6 +42,7 @@ inline constexpr std::array<std::string_view, 12> kRefusalNames = {
 struct MethodCounts {
   std::array<uint64_t, kCodeCount> ended{};  // by gRPC status code; a client that cancels counts as CANCELLED
   uint64_t with_errors = 0;  // of those that ended OK: answered with an error for an instance, or for all
+  std::array<uint64_t, wire::kErrorCodes> errors{};  // in those, by wire::ErrorCode; those of code 0 are none
   uint64_t instances = 0;
   uint64_t bytes_in = 0;  // messages, without framing
   uint64_t bytes_out = 0;

@@ -284,6 +284,7 @@ Gateway::Stats Gateway::GetStats() const {
       MethodStats& method = methods[key];
       for (size_t i = 0; i < method.ended.size(); ++i) method.ended[i] += counts->ended[i];
       method.with_errors += counts->with_errors;
+      for (size_t i = 0; i < method.errors.size(); ++i) method.errors[i] += counts->errors[i];
       method.instances += counts->instances;
       method.bytes_in += counts->bytes_in;
       method.bytes_out += counts->bytes_out;

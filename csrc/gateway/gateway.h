@@ -17,6 +17,7 @@
 #include "net/listener.h"
 #include "net/tls.h"
 #include "wire/health.h"
+#include "wire/predict.h"
 
 namespace mindserve::gateway {
 
@@ -77,6 +78,7 @@ class Gateway {
     MethodKey key;
     std::array<uint64_t, kCodeCount> ended{};  // these as in MethodCounts
     uint64_t with_errors = 0;
+    std::array<uint64_t, wire::kErrorCodes> errors{};
     uint64_t instances = 0;
     uint64_t bytes_in = 0;
     uint64_t bytes_out = 0;

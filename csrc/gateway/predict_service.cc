@@ -167,6 +167,7 @@ void PredictCall::Complete() {
   const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
   if (has_errors) ++counts_->with_errors;
   for (Part& part : parts_) {
+    if (part.has_errors) wire::CountErrorCodes(part.reply->bytes(), counts_->errors);
     reply.push_back(*std::move(part.reply));
     if (has_errors && !part.has_errors) reply.emplace_back(wire::SuccessErrors(part.payload.instances));
   }
@@ -202,6 +203,7 @@ void PredictCall::OnWorkerLost(uint32_t tag) {
 
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
   ++counts_->with_errors;
+  ++counts_->errors[static_cast<size_t>(code)];
   Reply reply;
   reply.emplace_back(wire::ErrorReply(Spec(*message_), code, text));
   message_.reset();

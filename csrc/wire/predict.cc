@@ -494,6 +494,26 @@ std::string SpecContent(std::string_view servable, std::string_view method, uint
   return spec;
 }
 
+void CountErrorCodes(std::span<const std::byte> reply, std::span<uint64_t, kErrorCodes> counts) {
+  pbf_reader reader = Reader(Chars(reply));
+  try {
+    while (reader.next(reply_field::kErrorMsg, pbf_wire_type::length_delimited)) {
+      uint64_t code = 0;
+      pbf_reader error = Reader(View(&reader));
+      while (error.next()) {
+        if (error.tag_and_type() == Varint(error_field::kErrorCode)) {
+          code = static_cast<uint64_t>(error.get_int64());
+        } else {
+          error.skip();
+        }
+      }
+      ++counts[code < kErrorCodes ? code : static_cast<size_t>(ErrorCode::kFailed)];
+    }
+  } catch (const protozero::exception&) {
+    // Whoever gets the reply will say so.
+  }
+}
+
 std::string SuccessErrors(size_t count) {
   std::string errors(count * FieldSize(0), '\0');
   Cursor cursor(errors.data());

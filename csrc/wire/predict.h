@@ -24,6 +24,8 @@ enum class ErrorCode : int64_t {
   kServableUnavailable = 5,
 };
 
+inline constexpr size_t kErrorCodes = 6;
+
 // Where bytes lie in a message.
 struct Extent {
   size_t offset = 0;
@@ -121,6 +123,10 @@ std::string SpecField(std::string_view spec);
 
 // A servable_spec's content, as proto3 writes it: nothing for what is empty or 0.
 std::string SpecContent(std::string_view servable, std::string_view method, uint64_t version);
+
+// Adds up how often each error code stands in `reply`, a part of a PredictReply, in `counts`; codes outside the table
+// count as kFailed. As far as it parses.
+void CountErrorCodes(std::span<const std::byte> reply, std::span<uint64_t, kErrorCodes> counts);
 
 // `count` error_msg fields with code 0, for the part of a split reply in which nothing failed while another's did.
 std::string SuccessErrors(size_t count);

@@ -233,5 +233,17 @@ TEST(SuccessErrors, AreEmptyErrorMessages) {
   EXPECT_EQ(SuccessErrors(3), NoError() + NoError() + NoError());
 }
 
+TEST(CountErrorCodes, AddsUpWhatTheReplyHas) {
+  std::array<uint64_t, kErrorCodes> counts{};
+  const auto error = [](uint64_t code) { return test::Field(4, test::Varint(1, code) + test::Field(2, "text")); };
+  const std::string reply = test::Field(3, "instance") + error(2) + error(0) + error(1) + error(2) + error(77);
+  CountErrorCodes(test::Bytes(reply), counts);
+  EXPECT_EQ(counts, (std::array<uint64_t, kErrorCodes>{1, 2, 2, 0, 0, 0}));
+  // As far as it parses.
+  for (size_t size = 0; size < reply.size(); ++size) CountErrorCodes(test::Bytes(reply).first(size), counts);
+  CountErrorCodes(test::Bytes(error(UINT64_MAX)), counts);
+  EXPECT_EQ(counts[5], 0u);
+}
+
 }  // namespace
 }  // namespace mindserve::wire

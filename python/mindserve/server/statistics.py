@@ -59,6 +59,8 @@ class MethodStats:
         ended: calls by gRPC status code, such as "OK" or "DEADLINE_EXCEEDED"; one that its client cancelled counts as
             "CANCELLED".
         with_errors: of those that ended "OK", how many had an error for an instance or for the whole request.
+        errors: those errors by the code that the client saw: "INVALID_INPUT" (2), "FAILED" (1), "SYSTEM_ERROR" (3),
+            "WORKER_UNAVAILABLE" (4), "SERVABLE_UNAVAILABLE" (5).
         instances: that were sent to workers.
         bytes_in: of the request messages.
         bytes_out: of the reply messages.
@@ -71,6 +73,7 @@ class MethodStats:
     method: str
     ended: Mapping[str, int]
     with_errors: int
+    errors: Mapping[str, int]
     instances: int
     bytes_in: int
     bytes_out: int
