@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace mindserve::net {
 namespace {
@@ -25,6 +26,10 @@ int Failed(BIO* bio, int retry_flag) {
 int Read(BIO* bio, char* into, size_t size, size_t* done) {
   SocketBio& socket = Socket(bio);
   BIO_clear_retry_flags(bio);
+  if (std::exchange(socket.drained, false)) {
+    errno = EAGAIN;
+    return Failed(bio, BIO_FLAGS_READ);
+  }
   ssize_t n;
   do {
     n = ::recv(socket.fd, into, size, 0);
@@ -35,6 +40,7 @@ int Read(BIO* bio, char* into, size_t size, size_t* done) {
     return 0;
   }
   *done = static_cast<size_t>(n);
+  socket.drained = socket.trusts_drained && *done < size;
   const size_t taken = std::min(socket.first.size() - socket.first_size, *done);
   std::memcpy(socket.first.data() + socket.first_size, into, taken);
   socket.first_size += taken;

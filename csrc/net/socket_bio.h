@@ -17,6 +17,10 @@ namespace mindserve::net {
 struct SocketBio {
   int fd = -1;
   bool end_of_file = false;
+  // For a socket that doesn't block. The last read took less than it had room for, so that the next would find nothing:
+  // with `trusts_drained` it says so without asking the kernel. Whoever waits until the socket is readable resets it.
+  bool trusts_drained = false;
+  bool drained = false;
   int error = 0;                          // errno of the last failure but EAGAIN
   std::array<unsigned char, 16> first{};  // what the client said first
   size_t first_size = 0;

@@ -93,6 +93,7 @@ class TlsTransport final : public Transport {
         tls_(std::move(tls)),
         peer_{PeerAddress(socket_.get()), true, ""} {
     bio_.fd = socket_.get();
+    bio_.trusts_drained = true;
     ERR_clear_error();
     ssl_.reset(SSL_new(tls_->state_->context.get()));
     BIO* bio = NewSocketBio(tls_->state_->socket_bio.get(), &bio_);
@@ -197,7 +198,12 @@ void TlsTransport::Handshake() {
     return Finish(Status::Ok());
   }
   const int kind = SSL_get_error(ssl_.get(), returned);
-  if (kind == SSL_ERROR_WANT_READ) return watch_->AwaitReadable([this] { Handshake(); });
+  if (kind == SSL_ERROR_WANT_READ) {
+    return watch_->AwaitReadable([this] {
+      bio_.drained = false;
+      Handshake();
+    });
+  }
   if (kind == SSL_ERROR_WANT_WRITE) return watch_->AwaitWritable([this] { Handshake(); });
   Status status = HandshakeError(kind);
   failure_ = IoResult{IoResult::Kind::kError, 0, status.message()};
@@ -347,6 +353,7 @@ void TlsTransport::Await(Waiter& waiter) {
   if (waiter.needs == kReadable) {
     watch_->AwaitReadable([this] {
       awaiting_readable_ = false;
+      bio_.drained = false;
       Ready(kReadable);
     });
   } else {
