@@ -135,11 +135,9 @@ py::dict ToDict(const Gateway::MethodStats& method) {
   }
   result["ended"] = ended;
   result["with_errors"] = method.with_errors;
-  constexpr const char* kErrorNames[wire::kErrorCodes] = {
-      "", "FAILED", "INVALID_INPUT", "SYSTEM_ERROR", "WORKER_UNAVAILABLE", "SERVABLE_UNAVAILABLE"};
   py::dict errors;
   for (size_t code = 1; code < method.errors.size(); ++code) {
-    if (method.errors[code] > 0) errors[kErrorNames[code]] = method.errors[code];
+    if (method.errors[code] > 0) errors[py::str(std::string(wire::kErrorCodeNames[code]))] = method.errors[code];
   }
   result["errors"] = errors;
   result["instances"] = method.instances;

@@ -25,6 +25,8 @@ enum class ErrorCode : int64_t {
 };
 
 inline constexpr size_t kErrorCodes = 6;
+inline constexpr std::string_view kErrorCodeNames[kErrorCodes] = {
+    "SUCCESS", "FAILED", "INVALID_INPUT", "SYSTEM_ERROR", "WORKER_UNAVAILABLE", "SERVABLE_UNAVAILABLE"};
 
 // Where bytes lie in a message.
 struct Extent {

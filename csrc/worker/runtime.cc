@@ -87,7 +87,7 @@ class Runtime::Session final : private net::RoundHooks {
 
   void AwaitBell();
   void SetTimer(TimePoint at);
-  void End(Status status);
+  void StopWith(Status status);
   void RoundEnd() override;
   bool PrepareSleep() override { return !more_ && link_->PrepareSleep(); }
   void Awake() override { link_->Awake(); }
@@ -288,7 +288,7 @@ void Runtime::Session::SetTimer(TimePoint at) {
   timer_->Start(at, [this] { timer_at_ = kNever; });
 }
 
-void Runtime::Session::End(Status status) {
+void Runtime::Session::StopWith(Status status) {
   status_ = std::move(status);
   runtime_.loop_->Stop();
 }
@@ -299,7 +299,7 @@ void Runtime::Session::RoundEnd() {
   for (size_t lane = 0; lane < link_->lanes(); ++lane) {
     while (link_->Receive(lane, &frame)) Handle(lane, frame);
   }
-  if (!link_->fault().ok()) return End(link_->fault());
+  if (!link_->fault().ok()) return StopWith(link_->fault());
   SendReleases();
   const TimePoint next = engine_.Poll();
   more_ = next != kNever && next <= runtime_.time_.Now();
@@ -311,7 +311,7 @@ void Runtime::Session::RoundEnd() {
 Status Runtime::Session::Run() {
   AwaitBell();
   // Nothing is ever said on the socket after the handshake: what makes it readable is its end.
-  hang_up_->AwaitReadable([this] { End({Code::kUnavailable, "the gateway is gone"}); });
+  hang_up_->AwaitReadable([this] { StopWith({Code::kUnavailable, "the gateway is gone"}); });
   runtime_.loop_->Run(this);
   return status_;
 }
