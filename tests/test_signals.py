@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
 import re
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE, Servables, StartScript, is_alive, pid_of, serve, wait_gone
+from conftest import (
+    BLOCKING_SERVABLE,
+    ECHO_SERVABLE,
+    Servables,
+    ServerProcess,
+    StartScript,
+    is_alive,
+    pid_of,
+    serve,
+    wait_gone,
+)
 from mindserve.client import Client
+from mindserve.client.client import PendingResults
 
 # Tells through a FIFO that its import has begun, and never ends it.
 SLOW_SERVABLE = """
@@ -273,15 +287,23 @@ def test_a_signal_while_workers_start(servables: Servables, start_script: StartS
     wait_gone(workers)
 
 
-def test_a_signal_lets_calls_in_flight_finish(servables: Servables, start_script: StartScript) -> None:
+@contextlib.contextmanager
+def call_in_flight(
+    servables: Servables, start_script: StartScript
+) -> Iterator[tuple[ServerProcess, PendingResults, pathlib.Path]]:
+    """A server, a call that it is running, and the fifo from which that call takes its answer."""
     servables.add("block", BLOCKING_SERVABLE)
     fifo = servables.directory / "fifo"
     os.mkfifo(fifo)
     server = start_script(serve(servables.directory, "block"))
-    address = server.line()
-    with Client(address, "block", "method") as client:
+    with Client(server.line(), "block", "method") as client:
         future = client.infer_async({"fifo": str(fifo)})
         assert fifo.read_text() == "running"
+        yield server, future, fifo
+
+
+def test_a_signal_lets_calls_in_flight_finish(servables: Servables, start_script: StartScript) -> None:
+    with call_in_flight(servables, start_script) as (server, future, fifo):
         server.send(signal.SIGTERM)
         fifo.write_text("late answer")
         assert future.result() == [{"text": "late answer"}]
@@ -289,14 +311,7 @@ def test_a_signal_lets_calls_in_flight_finish(servables: Servables, start_script
 
 
 def test_a_second_signal_gives_up_what_is_in_flight(servables: Servables, start_script: StartScript) -> None:
-    servables.add("block", BLOCKING_SERVABLE)
-    fifo = servables.directory / "fifo"
-    os.mkfifo(fifo)
-    server = start_script(serve(servables.directory, "block"))
-    address = server.line()
-    with Client(address, "block", "method") as client:
-        future = client.infer_async({"fifo": str(fifo)})
-        assert fifo.read_text() == "running"
+    with call_in_flight(servables, start_script) as (server, future, _):
         server.send(signal.SIGTERM)
         server.send(signal.SIGINT)
         assert "Grpc Error, (14, 'unavailable')" in future.result()["error"]

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <tuple>
 
 #include "base/counter.h"
 #include "base/histogram.h"

@@ -40,9 +40,9 @@ struct WorkerSpec {
   std::vector<std::string> methods;  // in the order of their numbers on the link
 };
 
-// Thread-safe: the master's Python threads call it. No method is called from an I/O thread. All but
-// SetMaxEnqueuedRequests and replies wait until the I/O threads have taken the change in, so that it holds when they
-// return; a caller must not hold a lock that the log sink takes (Python's).
+// Thread-safe: the master's Python threads call it. No method but GetStats is called from an I/O thread (by a log
+// sink). All but SetMaxEnqueuedRequests and replies wait until the I/O threads have taken the change in, so that it
+// holds when they return; a caller must not hold a lock that the log sink takes (Python's).
 class Gateway {
  public:
   static Result<std::unique_ptr<Gateway>> Create(const GatewayOptions& options);
