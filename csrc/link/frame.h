@@ -9,7 +9,7 @@
 namespace mindserve::link {
 
 inline constexpr uint32_t kLinkMagic = 0x4B4C534D;  // "MSLK", little-endian
-inline constexpr uint32_t kLinkVersion = 2;
+inline constexpr uint32_t kLinkVersion = 3;
 
 inline constexpr size_t kCacheLine = 64;
 inline constexpr size_t kPage = 4096;
@@ -33,6 +33,7 @@ enum FrameFlags : uint8_t {
   kEnds = 2,       // kMessage: the client has no more to send. kReply: the last message
   kHasErrors = 4,  // kReply: error_msg is present, one an instance
   kReleased = 8,   // kReply, kEnd: as kRelease, in the same frame
+  kAlone = 16,     // kMessage that opens: may kill the worker; nothing else is executed while it is
 };
 
 // One place of a ring. Little-endian, as every machine that MindServe runs on.

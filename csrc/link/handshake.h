@@ -8,6 +8,7 @@
 #include <span>
 #include <type_traits>
 
+#include "base/execution.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/frame.h"
@@ -34,8 +35,20 @@ static_assert(std::is_trivially_copyable_v<HandshakeMessage>);
 
 inline constexpr uint32_t kMaxLanes = 256;
 
-// Where the reply arena begins in a worker's region of a lane, and the request arena in a port's region.
-inline constexpr size_t kReplyArenaBegin = (sizeof(RingBlock) + kPage - 1) / kPage * kPage;
+// In a worker's region of a lane: where it notes which calls' execution has begun, a value of ExecutionMark for each of
+// so many places, a call's place being the lower half of its number; and where the reply arena begins.
+inline constexpr size_t kBegunBegin = (sizeof(RingBlock) + kPage - 1) / kPage * kPage;
+inline constexpr size_t kBegunPlaces = 65536;
+inline constexpr size_t kReplyArenaBegin = kBegunBegin + kBegunPlaces * sizeof(uint32_t);
+static_assert(kReplyArenaBegin % kPage == 0);
+
+// How a worker's Execution speaks of a call.
+constexpr ExecutionTag TagOf(size_t lane, uint64_t call) {
+  static_assert(kMaxLanes <= 256);
+  return static_cast<ExecutionTag>(lane) << 56 | (call & 0xff'ffff'ffff'ffff);
+}
+
+// Where a port's request arena begins.
 inline constexpr size_t kRequestArenaBegin = kPage;
 
 using Deadline = std::chrono::steady_clock::time_point;

@@ -44,7 +44,7 @@ void Lane::Send(const Frame& frame) {
 void Lane::SendOpen(const Open& open) {
   Frame frame{};
   frame.type = FrameType::kMessage;
-  frame.flags = static_cast<uint8_t>(kOpens | (open.ends ? kEnds : 0));
+  frame.flags = static_cast<uint8_t>(kOpens | (open.ends ? kEnds : 0) | (open.alone ? kAlone : 0));
   frame.method = open.method;
   frame.instances = open.instances;
   frame.call = open.call;
@@ -145,6 +145,13 @@ bool Lane::Receive(WorkerFrame* out) {
   return true;
 }
 
+bool Lane::MayHaveBegun(uint64_t call) const {
+  const uint64_t place = call & 0xffffffff;
+  if (place >= kBegunPlaces) return true;  // not noted
+  const auto* begun = reinterpret_cast<const std::atomic<uint32_t>*>(theirs_.data() + kBegunBegin);
+  return begun[place].load(std::memory_order_acquire) == ExecutionMark::Value(TagOf(call));
+}
+
 Result<GatewayHandshake::Outcome> GatewayHandshake::Run(int socket, std::span<GatewayPort* const> ports,
                                                         std::chrono::milliseconds timeout) {
   const Deadline deadline = Deadline::clock::now() + timeout;
@@ -181,6 +188,7 @@ Result<GatewayHandshake::Outcome> GatewayHandshake::Run(int socket, std::span<Ga
 
     std::unique_ptr<Lane> lane(new Lane);
     lane->port_ = &port;
+    lane->number_ = i;
     lane->ours_ = *std::move(ours);
     lane->theirs_ = *std::move(theirs);
     lane->worker_ = worker;

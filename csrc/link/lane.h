@@ -16,6 +16,7 @@
 #include "base/unique_fd.h"
 #include "link/arena.h"
 #include "link/frame.h"
+#include "link/handshake.h"
 #include "link/ring.h"
 #include "link/stats_region.h"
 
@@ -75,6 +76,7 @@ class Lane {
     uint64_t offset = 0;  // of the payload in the arena
     uint64_t length = 0;
     bool ends = true;
+    bool alone = false;  // see kAlone
   };
   void SendOpen(const Open& open);
   void SendMessage(uint64_t call, uint64_t offset, uint64_t length, bool ends);
@@ -93,6 +95,11 @@ class Lane {
   // Receive gives nothing more, and the worker is to be taken for dead.
   bool Receive(WorkerFrame* frame);
   bool broken() const { return !fault_.ok(); }
+
+  // Whether the worker may have begun to execute the call. Also of one that is dead.
+  bool MayHaveBegun(uint64_t call) const;
+  // Its tag in the worker's Execution.
+  ExecutionTag TagOf(uint64_t call) const { return link::TagOf(number_, call); }
   const Status& fault() const { return fault_; }
 
  private:
@@ -102,6 +109,7 @@ class Lane {
   void MoveWaiting();
 
   GatewayPort* port_ = nullptr;                  // outlives the lane
+  size_t number_ = 0;                            // among the worker's lanes
   Region ours_;                                  // requests' ring, and how far replies were read
   Region theirs_;                                // replies' ring, how far requests were read, and the reply arena
   std::shared_ptr<const Region> worker_;         // the worker's sleep flag; shared by all lanes of the worker

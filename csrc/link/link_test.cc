@@ -82,6 +82,25 @@ class LinkTest : public testing::TestWithParam<int> {
   std::unique_ptr<WorkerLink> worker_;
 };
 
+TEST_P(LinkTest, TheGatewaySeesWhatHasBegunAlsoOfADeadWorker) {
+  constexpr uint64_t kSecondUse = uint64_t{1} << 32;  // of the same place
+  EXPECT_FALSE(lanes_[1]->MayHaveBegun(5));
+  EXPECT_FALSE(lanes_[1]->MayHaveBegun(5 | kSecondUse));
+  worker_->MarkOf(1, 5 | kSecondUse).Begin();
+  worker_.reset();
+  EXPECT_TRUE(lanes_[1]->MayHaveBegun(5 | kSecondUse));
+  EXPECT_FALSE(lanes_[1]->MayHaveBegun(5 | 2 * kSecondUse)) << "the place's next call has not begun";
+  EXPECT_FALSE(lanes_[1]->MayHaveBegun(6));
+  EXPECT_FALSE(lanes_[0]->MayHaveBegun(5 | kSecondUse)) << "another lane's call";
+  EXPECT_TRUE(lanes_[1]->MayHaveBegun(kBegunPlaces)) << "not noted: it may";
+}
+
+TEST_P(LinkTest, BothEndsGiveACallTheSameTag) {
+  EXPECT_EQ(worker_->MarkOf(1, 77).tag, lanes_[1]->TagOf(77));
+  EXPECT_NE(lanes_[0]->TagOf(77), lanes_[1]->TagOf(77));
+  worker_->MarkOf(0, kBegunPlaces).Begin();  // noted nowhere
+}
+
 TEST_P(LinkTest, ACallGoesThereAndItsAnswerComesBack) {
   ASSERT_EQ(worker_->lanes(), 2u);
   Open(1, 42, "question");

@@ -15,6 +15,12 @@ constexpr size_t kEntriesBegin = 64;
 static_assert(sizeof(StatsHeader) <= kEntriesBegin && alignof(StatsEntry) <= kEntriesBegin);
 static_assert(std::is_standard_layout_v<StatsEntry>);
 
+// The worker may write what it likes meanwhile: each value is read once and then checked.
+template <typename T>
+T ReadOnce(const T& value) {
+  return *static_cast<const volatile T*>(&value);
+}
+
 size_t RegionSize(uint32_t entries) {
   return (kEntriesBegin + entries * sizeof(StatsEntry) + kPage - 1) / kPage * kPage;
 }
@@ -48,38 +54,63 @@ StageStats& StatsWriter::stage(size_t i) {
 Result<StatsReader> StatsReader::Open(UniqueFd fd) {
   auto region = Region::Open(std::move(fd), kEntriesBegin);
   if (!region.ok()) return region.status();
-  StatsHeader header;
-  std::memcpy(&header, region->data(), sizeof header);
-  if (header.entry_size != sizeof(StatsEntry) || header.entries > kMaxStages ||
-      region->size() != RegionSize(header.entries)) {
-    return Status(Code::kInvalidArgument, "the worker's statistics have " + std::to_string(header.entries) +
-                                              " entries of " + std::to_string(header.entry_size) + " bytes in " +
+  const auto& header = *reinterpret_cast<const StatsHeader*>(region->data());
+  const uint32_t entries = ReadOnce(header.entries);
+  const uint32_t entry_size = ReadOnce(header.entry_size);
+  if (entry_size != sizeof(StatsEntry) || entries > kMaxStages || region->size() != RegionSize(entries)) {
+    return Status(Code::kInvalidArgument, "the worker's statistics have " + std::to_string(entries) + " entries of " +
+                                              std::to_string(entry_size) + " bytes in " +
                                               std::to_string(region->size()) + ", expected entries of " +
                                               std::to_string(sizeof(StatsEntry)));
   }
   StatsReader reader;
   reader.region_ = *std::move(region);
-  reader.entries_ = header.entries;
+  reader.entries_ = entries;
   return reader;
+}
+
+const StatsEntry& StatsReader::entry(size_t i) const {
+  return *reinterpret_cast<const StatsEntry*>(region_.data() + kEntriesBegin + i * sizeof(StatsEntry));
+}
+
+StageName StatsReader::Name(size_t i) const {
+  const uint32_t size = ReadOnce(entry(i).name_size);
+  const StageKind kind = ReadOnce(entry(i).kind);
+  return {.kind = kind == StageKind::kModel ? StageKind::kModel : StageKind::kFunction,
+          .name = std::string(entry(i).name, std::min<size_t>(size, StatsEntry::kNameBytes))};
 }
 
 std::vector<StageSnapshot> StatsReader::Read() const {
   std::vector<StageSnapshot> stages;
   stages.reserve(entries_);
   for (size_t i = 0; i < entries_; ++i) {
-    const auto& entry = *reinterpret_cast<const StatsEntry*>(region_.data() + kEntriesBegin + i * sizeof(StatsEntry));
-    // The worker may write what it likes meanwhile: each value is read once and then checked.
-    const uint32_t size = *static_cast<const volatile uint32_t*>(&entry.name_size);
-    const StageKind kind = *static_cast<const volatile StageKind*>(&entry.kind);
-    StageSnapshot& stage = stages.emplace_back();
-    stage.stage.kind = kind == StageKind::kModel ? StageKind::kModel : StageKind::kFunction;
-    stage.stage.name.assign(entry.name, std::min<size_t>(size, StatsEntry::kNameBytes));
-    stage.batch_sizes = entry.stats.batch_sizes.Read();
-    stage.queue_ns = entry.stats.queue_ns.Read();
-    stage.run_ns = entry.stats.run_ns.Read();
-    stage.failed = entry.stats.failed.value();
-    stage.expired = entry.stats.expired.value();
+    const StageStats& stats = entry(i).stats;
+    stages.push_back({.stage = Name(i),
+                      .batch_sizes = stats.batch_sizes.Read(),
+                      .queue_ns = stats.queue_ns.Read(),
+                      .run_ns = stats.run_ns.Read(),
+                      .failed = stats.failed.value(),
+                      .expired = stats.expired.value()});
   }
+  return stages;
+}
+
+std::optional<TimePoint> StatsReader::LastBeat() const {
+  const int64_t beat = header().beat_ns.load(std::memory_order_relaxed);
+  if (beat == 0) return std::nullopt;
+  return TimePoint(Duration(beat));
+}
+
+std::optional<StageName> StatsReader::HungStage() const {
+  const uint32_t stage = header().hung.load(std::memory_order_acquire);
+  if (stage == 0 || stage > entries_) return std::nullopt;
+  return Name(stage - 1);
+}
+
+std::vector<std::optional<std::vector<ExecutionTag>>> StatsReader::Executing() const {
+  std::vector<std::optional<std::vector<ExecutionTag>>> stages;
+  stages.reserve(entries_);
+  for (size_t i = 0; i < entries_; ++i) stages.push_back(entry(i).stats.execution.Read());
   return stages;
 }
 

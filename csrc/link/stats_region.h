@@ -1,13 +1,18 @@
-// A worker's statistics, in memory that the master reads at any time, also of a worker that hangs: one entry a stage,
-// counted in by the worker as it goes. docs/wire_format.md states the layout.
+// A worker's state, in memory that the master reads at any time, also of a worker that hangs or is dead: when it last
+// came round, and one entry a stage with its statistics and what it executes, written by the worker as it goes.
+// docs/wire_format.md states the layout.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/execution.h"
 #include "base/histogram.h"
 #include "base/stage_stats.h"
 #include "base/status.h"
@@ -37,6 +42,8 @@ struct StatsEntry {
 struct StatsHeader {
   uint32_t entries = 0;
   uint32_t entry_size = sizeof(StatsEntry);
+  std::atomic<int64_t> beat_ns{0};  // on CLOCK_MONOTONIC: when the runtime thread last came round; 0: not yet
+  std::atomic<uint32_t> hung{0};    // the number of the stage, from 1, that went beyond its timeout; 0: none has
 };
 
 // The worker's end.
@@ -47,8 +54,13 @@ class StatsWriter {
   int fd() const { return region_.fd(); }
   // Of the stages in their order. They live as long as the writer.
   StageStats& stage(size_t i);
+  // The runtime thread comes round at this time.
+  void Beat(TimePoint now) { header().beat_ns.store(now.time_since_epoch().count(), std::memory_order_relaxed); }
+  // The worker is about to end because the stage went beyond its timeout.
+  void SayHung(size_t stage) { header().hung.store(static_cast<uint32_t>(stage) + 1, std::memory_order_release); }
 
  private:
+  StatsHeader& header() { return *reinterpret_cast<StatsHeader*>(region_.data()); }
   Region region_;
 };
 
@@ -69,7 +81,18 @@ class StatsReader {
   static Result<StatsReader> Open(UniqueFd fd);
   std::vector<StageSnapshot> Read() const;
 
+  // When the runtime thread last came round; nothing before the first time.
+  std::optional<TimePoint> LastBeat() const;
+  // The stage of which the worker said that it went beyond its timeout.
+  std::optional<StageName> HungStage() const;
+  // The requests that are executed now, or were when the worker died, stage by stage; nothing for a stage that executes
+  // more than it can name.
+  std::vector<std::optional<std::vector<ExecutionTag>>> Executing() const;
+
  private:
+  const StatsHeader& header() const { return *reinterpret_cast<const StatsHeader*>(region_.data()); }
+  const StatsEntry& entry(size_t i) const;
+  StageName Name(size_t i) const;
   Region region_;
   size_t entries_ = 0;
 };

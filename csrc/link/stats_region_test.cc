@@ -95,5 +95,27 @@ TEST(StatsRegionTest, NonsenseInAnEntryIsReadAsNothingWorse) {
   EXPECT_EQ(stage.stage.name.size(), StatsEntry::kNameBytes);
 }
 
+TEST(StatsRegionTest, SaysWhatIsExecutedAndThatTheWorkerLives) {
+  const StageName names[] = {{StageKind::kModel, "add.onnx"}, {StageKind::kFunction, "add.half"}};
+  auto writer = StatsWriter::Create(names);
+  ASSERT_TRUE(writer.ok());
+  auto reader = StatsReader::Open(UniqueFd(dup(writer->fd())));
+  ASSERT_TRUE(reader.ok());
+  EXPECT_EQ(reader->LastBeat(), std::nullopt);
+  EXPECT_EQ(reader->HungStage(), std::nullopt);
+  EXPECT_EQ(reader->Executing()[1], std::vector<ExecutionTag>{});
+
+  const TimePoint now(std::chrono::seconds(9));
+  writer->Beat(now);
+  writer->stage(1).execution.Begin(1);
+  writer->stage(1).execution.Add({.tag = 42});
+  writer->SayHung(1);
+  EXPECT_EQ(reader->LastBeat(), now);
+  ASSERT_TRUE(reader->HungStage().has_value());
+  EXPECT_EQ(reader->HungStage()->name, "add.half");
+  EXPECT_EQ(reader->Executing()[0], std::vector<ExecutionTag>{});
+  EXPECT_EQ(reader->Executing()[1], std::vector<ExecutionTag>{42});
+}
+
 }  // namespace
 }  // namespace mindserve::link

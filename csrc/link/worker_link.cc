@@ -169,6 +169,12 @@ void WorkerLink::SendRelease(size_t index, uint64_t call) {
   lanes_[index]->Send(frame);
 }
 
+ExecutionMark WorkerLink::MarkOf(size_t index, uint64_t call) {
+  const uint64_t place = call & 0xffffffff;
+  auto* begun = reinterpret_cast<std::atomic<uint32_t>*>(lanes_[index]->ours.data() + kBegunBegin);
+  return {.tag = TagOf(index, call), .begun = place < kBegunPlaces ? begun + place : nullptr};
+}
+
 void WorkerLink::Flush() {
   for (const auto& lane : lanes_) {
     while (!lane->waiting.empty() && lane->out.Put(lane->waiting.front())) lane->waiting.pop_front();

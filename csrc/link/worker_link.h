@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "base/execution.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/arena.h"
@@ -51,6 +52,8 @@ class WorkerLink {
   // The call ends with an error. A text that finds no memory is left out.
   void SendEnd(size_t lane, uint64_t call, const Status& status, uint8_t flags);
   void SendRelease(size_t lane, uint64_t call);
+  // By what a taker marks that it executes the call. Valid as long as the link.
+  ExecutionMark MarkOf(size_t lane, uint64_t call);
 
   // Publishes what was queued and wakes the I/O threads that sleep. Once a round.
   void Flush();
