@@ -276,9 +276,11 @@ class Supervisor:
         job.set_phase(slot.spec, "waiting for the others")
         starting = [(each, each.process) for each in self._slots if each.origin is job]
         ready = [(each, worker) for each, worker in starting if worker is not None and worker.methods is not None]
-        if len(ready) == len(job.specs):
-            for each, worker in ready:
-                self._begin_to_attach(each, worker)
+        if len(ready) < len(job.specs):
+            _log.info("%s is loaded and waits for the others, process %d", slot.spec, process.pid)
+            return
+        for each, worker in ready:
+            self._begin_to_attach(each, worker)
 
     def _begin_to_attach(self, slot: Slot, process: WorkerProcess) -> None:
         link = process.take_link()
