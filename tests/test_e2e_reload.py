@@ -412,7 +412,8 @@ def test_what_the_old_worker_does_not_finish_goes_to_the_new(tmp_path: pathlib.P
 # The first worker that imports it goes on, the second waits for a word.
 GATE = """
 try:
-    os.close(os.open({gate!r}, os.O_CREAT | os.O_EXCL))
+    with open({gate!r}, "x") as stream:
+        stream.write(str(os.getpid()))
 except FileExistsError:
     open({fifo!r}).read()
 """
@@ -429,11 +430,10 @@ def test_none_takes_requests_before_all_can(tmp_path: pathlib.Path) -> None:
         with Load(served.address, "echo", "ask", {"x": 1}) as load:
             server.process.tell("reload")
             with fifo.open("w"):  # The second has come to it.
-                logs = server.process.cwd / "serving_logs"
-                until(lambda: "waiting" not in "" and gate.exists() and len(server.process.workers()) == 4)
+                until(lambda: "is loaded and waits for the others" in server.process.errors())
                 load.wait_more(50)
                 assert {answer["y0"] for answer in load.answers} == {"old"}
-                assert len(list(logs.iterdir())) == 2
+                assert len(server.process.workers()) == 4
             assert server.process.line() == "reloaded"
             wait_gone(old)
             switched = len(load.answers)
@@ -446,23 +446,22 @@ def test_none_takes_requests_before_all_can(tmp_path: pathlib.Path) -> None:
 def test_a_new_worker_that_dies_before_the_switch(tmp_path: pathlib.Path, which: str) -> None:
     fifo, gate = tmp_path / "fifo", tmp_path / "gate"
     os.mkfifo(fifo)
-    pids = tmp_path / "pids"
-    more = f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\n" + GATE.format(gate=str(gate), fifo=str(fifo))
     start = "(0, 1), hot_reload=False"
     with serving(tmp_path, "echo", source("old"), start=start, after=COMMANDS) as served:
         server = Reloading(served, tmp_path / "servables" / "echo")
         old = server.process.workers()
-        replace_file(server.config, source("new", more))
+        replace_file(server.config, source("new", GATE.format(gate=str(gate), fifo=str(fifo))))
         with Load(served.address, "echo", "ask", {"x": 1}) as load:
             server.process.tell("reload")
             with fifo.open("w"):
-                new = [
-                    int(line) for line in until(lambda: pids.read_text().splitlines(), lambda found: len(found) == 2)
-                ]
-                os.kill(new[0 if which == "the one that waits" else 1], signal.SIGKILL)
+                until(lambda: "is loaded and waits for the others" in server.process.errors())
+                new = set(server.process.workers()) - set(old)
+                waits = int(gate.read_text())
+                (loads,) = new - {waits}
+                os.kill(waits if which == "the one that waits" else loads, signal.SIGKILL)
                 said = server.process.line()
             assert "was ended by SIGKILL" in said
-            wait_gone(new)
+            wait_gone([*new])
             load.wait_more()
             assert {answer["y0"] for answer in load.answers} == {"old"}
         assert sorted(server.wait_workers(2)) == sorted(old)
