@@ -183,17 +183,19 @@ class Reloader:
         now = _snapshot_sources(servable.directory)
         with self._lock:
             # `reload` may have been told of the change already.
-            if now != servable.sources and not self._closed:
-                _log.info("servable '%s' has changed and is loaded anew", servable.name)
-                self._ask(servable, Scope.SOURCES)
+            if now == servable.sources or self._closed:
+                return
+            self._ask(servable, Scope.SOURCES)
+        _log.info("servable '%s' has changed, and is loaded anew", servable.name)
 
     def _on_version(self, servable: _Servable) -> None:
         version, _ = self._snapshot_newer_version(servable)
         with self._lock:
-            if version and not self._closed:
-                servable.settled = version
-                _log.info("servable '%s' has the new version %d, which is loaded", servable.name, servable.settled)
-                self._ask(servable, Scope.NEW_VERSION)
+            if not version or self._closed:
+                return
+            servable.settled = version
+            self._ask(servable, Scope.NEW_VERSION)
+        _log.info("servable '%s' has the new version %d, which is loaded", servable.name, version)
 
     def _ask(self, servable: _Servable, scope: Scope) -> concurrent.futures.Future[None]:
         """Has a reload done. Under the lock."""
@@ -251,9 +253,11 @@ class Reloader:
         """Returns whether there was anything to do."""
         with self._lock:
             before, running = list(servable.started), servable.keys
-            if scope >= Scope.SOURCES:
-                servable.sources = _snapshot_sources(servable.directory)
         after = [self._update(servable, each, scope) for each in before]
+        if scope >= Scope.SOURCES:
+            sources = _snapshot_sources(servable.directory)
+            with self._lock:
+                servable.sources = sources
         # Workers whose sources have not changed, and whose version stays, go on.
         renewed = [each for each in after if scope >= Scope.SOURCES and _takes_part(each.config, scope)]
         kept = running - {key for each in renewed for key in each.worker_keys()}

@@ -60,6 +60,7 @@ class Supervisor:
         self._slots: list[Slot] = []
         self._next_number = 1
         self._stopping = False
+        self._over = threading.Event()
         self._attaching: list[threading.Thread] = []
         self._calls: collections.deque[Callable[[], None]] = collections.deque()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -121,6 +122,13 @@ class Supervisor:
         # Full: it will wake anyway. Closed: it has ended.
         with contextlib.suppress(BlockingIOError, OSError):
             self._wake_write.send(b"\0")
+        if self._over.is_set():
+            self._take_calls()  # A start that comes too late has to hear of it.
+
+    def _take_calls(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._guarded(self._calls.popleft())
 
     def _run(self) -> None:
         while not (self._stopping and not self._slots and not self._calls):
@@ -128,12 +136,13 @@ class Supervisor:
                 if key.data is not None:
                     self._guarded(key.data)
             self._drain_wake()
-            while self._calls:
-                self._guarded(self._calls.popleft())
+            self._take_calls()
             self._guarded(self._on_time)
         # Their workers are gone, and with them what they wait for.
         for thread in self._attaching:
             thread.join()
+        self._over.set()
+        self._take_calls()
         del self._gateway
         self._selector.close()
         self._wake_read.close()
@@ -377,12 +386,13 @@ class Supervisor:
         ready_for = time.monotonic() - process.ready_at if process.ready_at is not None else None
         process.close()
         asked = slot.kill_at is not None
+        if slot.retired:
+            self._slots.remove(slot)
         slot.process = None
         slot.kill_at = slot.drain_until = None
         self._gateway.detach_worker(process.number)
         text = self._describe_death(slot, process, returncode)
         if slot.retired:
-            self._slots.remove(slot)
             if returncode == 0 or asked or not process.attached:
                 _log.info("%s, process %d, has been replaced and has ended", slot.spec, process.pid)
             else:
