@@ -39,7 +39,8 @@ class Limits:
         body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
         default_deadline: seconds for calls whose client gives no deadline; 0, the default: none.
-        drain_timeout: seconds that calls in flight have to finish when the server stops. Default 30.
+        drain_timeout: seconds that calls in flight have to finish when the server stops, and those of workers that are
+            replaced when a servable is reloaded. Default 30.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
