@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import pytest
 
 from conftest import ADD_SERVABLE, ServerProcess, add_model, wait_gone
 from e2e_support import PREAMBLE, Served, serving, until
-from mindserve.client import Client
+from mindserve.client import AsyncClient, Client
 
 # Does what it is told to line by line.
 COMMANDS = """
@@ -221,7 +222,6 @@ def test_a_model_that_cannot_be_loaded_until_it_is_repaired(add: Reloading) -> N
         assert "Load model failed" in add.process.errors()
         assert "version2.log, which ends so:" in add.process.errors()
         assert "Load model failed" in add.reloads()["reload_error"]
-        # A config that changes doesn't hide the version that fails.
         replace_file(add.servable / "2" / "add.onnx", model_bytes("Sub"))
         until(lambda: results(load)[-1] == 3)
     assert set(results(load)) == {9, 3}
@@ -367,6 +367,41 @@ def test_a_worker_killed_just_after_the_switch(manual: Reloading) -> None:
     assert manual.wait_workers(1) == [int(answer[0]["y1"])]
     (worker,) = manual.stats()["workers"]
     assert worker["restarts"] == 1
+
+
+def test_many_calls_in_flight_over_several_reloads(tmp_path: pathlib.Path) -> None:
+    with serving(tmp_path, "echo", source("0"), start="(0, 1), hot_reload=False", after=COMMANDS) as served:
+        server = Reloading(served, tmp_path / "servables" / "echo")
+        stop = threading.Event()
+        labels: list[str] = []
+        errors: list[Any] = []
+
+        async def ask(client: AsyncClient) -> None:
+            while not stop.is_set():
+                answer = await client.infer([{"x": 1}] * 3, timeout=60)
+                if isinstance(answer, list) and all("y0" in each for each in answer):
+                    labels.extend(each["y0"] for each in answer)
+                else:
+                    errors.append(answer)
+
+        async def ask_all() -> None:
+            async with AsyncClient(served.address, "echo", "ask") as client:
+                await asyncio.gather(*(ask(client) for _ in range(50)))
+
+        thread = threading.Thread(target=asyncio.run, args=(ask_all(),))
+        thread.start()
+        try:
+            until(lambda: labels)
+            for turn in range(1, 4):
+                replace_file(server.config, source(str(turn)))
+                assert server.command("reload") == "reloaded"
+                until(lambda turn=turn: labels[-1:] == [str(turn)])
+        finally:
+            stop.set()
+            thread.join()
+        assert errors == []
+        assert set(labels) == {"0", "1", "2", "3"}
+        server.wait_workers(2)
 
 
 # -- the way from the old to the new -----------------------------------------------------------------------------------
