@@ -164,6 +164,20 @@ def test_a_worker_for_each_device_once(servables: Servables) -> None:
     assert {spec.parameters.intra_op_threads for spec in specs} == {max(1, len(os.sched_getaffinity(0)) // 4)}
 
 
+def test_a_worker_may_wait_for_the_slowest_of_those_it_starts_with(servables: Servables) -> None:
+    servables.add("add", "")
+    directory = str(servables.directory)
+    specs = make_specs(
+        [
+            resolve(ServableStartConfig(directory, "add", version_number=1, start_timeout=5)),
+            resolve(ServableStartConfig(directory, "add", version_number=2, start_timeout=7000)),
+        ],
+        running=0,
+    )
+    assert [spec.start_timeout for spec in specs] == [5, 7000]
+    assert all(spec.parameters.handshake_timeout > 7000 for spec in specs)
+
+
 def test_a_servable_without_version_directories(servables: Servables) -> None:
     servables.add("add", "")
     directory = str(servables.directory)
