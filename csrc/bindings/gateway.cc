@@ -194,6 +194,7 @@ void RegisterGateway(py::module_& module) {
       .def("attach_worker", &AttachWorker, py::arg("fd"), py::arg("worker_id"), py::arg("servable"), py::arg("version"),
            py::arg("methods"), py::arg("timeout"))
       .def("drain_worker", &Gateway::DrainWorker, py::arg("worker_id"), release_gil())
+      .def("remove_version", &Gateway::RemoveVersion, py::arg("servable"), py::arg("version"), release_gil())
       .def("detach_worker", &Gateway::DetachWorker, py::arg("worker_id"), release_gil())
       .def(
           "stop_listening", [](Gateway& self, double grace) { self.StopListening(ToMilliseconds(grace)); },
