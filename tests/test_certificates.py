@@ -60,13 +60,13 @@ class Served:
             raise self.refused
         self.given.append(values)
 
-    def load(self, *, reload: bool = True) -> Certificates:
-        config = SSLConfig(self.certificate, self.key, self.ca, verify_client=True, crl=self.crl, reload=reload)
+    def load(self, *, hot_reload: bool = True) -> Certificates:
+        config = SSLConfig(self.certificate, self.key, self.ca, verify_client=True, crl=self.crl, hot_reload=hot_reload)
         listeners = [Listener("127.0.0.1:0"), Listener("127.0.0.1:0", config)]
         return Certificates(listeners, self.install, lambda: self.time.date)
 
-    def begin(self, *, reload: bool = True) -> Certificates:
-        loaded = self.load(reload=reload)
+    def begin(self, *, hot_reload: bool = True) -> Certificates:
+        loaded = self.load(hot_reload=hot_reload)
         loaded.begin(["127.0.0.1:1", "127.0.0.1:2"], self.watch)
         return loaded
 
@@ -277,8 +277,8 @@ def test_relative_paths_are_those_of_the_start(tmp_path: Path, monkeypatch: pyte
     assert len(served.given) == 1
 
 
-def test_reload_may_be_off(served: Served) -> None:
-    certificates = served.begin(reload=False)
+def test_hot_reload_may_be_off(served: Served) -> None:
+    certificates = served.begin(hot_reload=False)
     served.write()
     served.settle()
     assert served.given == []
@@ -311,11 +311,11 @@ def test_a_crl_of_the_near_future_is_tried_again(served: Served, caplog: pytest.
     assert [native["client_crl"] for native in served.given] == [Path(served.crl).read_bytes()]
 
 
-def test_close_ends_the_watch(served: Served) -> None:
-    certificates = served.begin()
-    certificates.close()
+def test_plaintext_needs_no_watch(served: Served) -> None:
+    certificates = Certificates([Listener("127.0.0.1:0")], served.install)
+    certificates.begin(["127.0.0.1:1"], served.watch)
     assert not any(thread.name == "mindserve-watch" for thread in threading.enumerate())
-    served.load().close()  # one that has not begun
+    assert certificates.stats() == []
 
 
 # -- expiry ------------------------------------------------------------------------------------------------------------

@@ -21,10 +21,18 @@ from mindserve.client import Client, SSLConfig
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 RIGHT = [{"x": "text"}]
-STATS = """
+LISTEN = """
 import json, sys
+from mindserve.server import start
 for line in sys.stdin:
-    print(json.dumps(server.stats().as_dict()), flush=True)
+    if line == "reload\\n":
+        try:
+            start._current.get().reload_certificates()
+            print("reloaded", flush=True)
+        except RuntimeError as error:
+            print(type(error).__name__, error, flush=True)
+    else:
+        print(json.dumps(server.stats().as_dict()), flush=True)
 """
 
 # HTTP/2 by hand: the preface, empty SETTINGS, and a PING.
@@ -94,11 +102,12 @@ class Mutual:
         self.address = ""
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
+    def serving(self, *, hot_reload: bool = True) -> Iterator[None]:
         names = (str(self.directory / name) for name in ("server.crt", "server.key", "ca.crt", "ca.crl"))
-        config = "server.SSLConfig({!r}, {!r}, {!r}, verify_client=True, crl={!r})".format(*names)
+        config = "server.SSLConfig({!r}, {!r}, {!r}, verify_client=True, crl={!r}, hot_reload={!r})"
+        config = config.format(*names, hot_reload)
         listen = f"[server.Listener('127.0.0.1:0'), server.Listener('127.0.0.1:0', {config})]"
-        with serving(self.directory / "server", "echo", ECHO_SERVABLE, listen=listen, after=STATS) as served:
+        with serving(self.directory / "server", "echo", ECHO_SERVABLE, listen=listen, after=LISTEN) as served:
             self.served, self.address = served, served.addresses[1]
             yield
 
@@ -299,6 +308,21 @@ def test_a_revoked_client_calls_until_its_connection_ends(mutual: Mutual) -> Non
             assert client.infer({"x": "text"}, timeout=60) == RIGHT
         calls.wait()
     assert calls.failed == []
+
+
+def test_a_reload_that_is_asked_for(tmp_path: pathlib.Path) -> None:
+    mutual = Mutual(tmp_path)
+    with mutual.serving(hot_reload=False):
+        process = mutual.served.process
+        mutual.revoke(mutual.alice)
+        process.tell("reload")
+        assert process.line() == "reloaded"
+        assert refused(mutual.context(mutual.alice), mutual.address)
+        assert not refused(mutual.context(mutual.bob), mutual.address)
+        (tmp_path / "ca.crl").unlink()
+        process.tell("reload")
+        assert process.line().startswith("ConfigError certificates were not reloaded, those in use are kept: ")
+        assert not refused(mutual.context(mutual.bob), mutual.address)
 
 
 def test_what_statistics_say(mutual: Mutual) -> None:

@@ -54,7 +54,7 @@ def test_custom_ca_is_ignored_unless_clients_are_verified(files):
         ),
         ({"crl": 5}, "Parameter 'crl' should be str, but actually <class 'int'>"),
         ({"crl": "a.crl", "custom_ca": "c"}, "Parameter 'crl' is given, 'a.crl', without 'verify_client'"),
-        ({"reload": 1}, "Parameter 'reload' should be bool, but actually <class 'int'>"),
+        ({"hot_reload": 1}, "Parameter 'hot_reload' should be bool, but actually <class 'int'>"),
     ],
 )
 def test_arguments_are_checked(arguments, text):

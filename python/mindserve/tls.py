@@ -41,7 +41,8 @@ class SSLConfig:
             they name are refused, and so is every client whose issuer has no list here that is in its time; those
             between the issuer and the root are held against the lists that there are. Default None: nothing is revoked.
             Only with `verify_client`.
-        reload: whether files that change are loaded anew while the server runs; see docs/certificates.md. Default True.
+        hot_reload: whether files that change are loaded anew while the server runs, for new connections, once none of
+            them has changed for a second. Default True.
 
     Raises:
         ConfigError: a value of the wrong type, `verify_client` without `custom_ca`, or `crl` without `verify_client`.
@@ -52,7 +53,7 @@ class SSLConfig:
     custom_ca: str | None = None
     verify_client: bool = False
     crl: str | None = field(default=None, kw_only=True)
-    reload: bool = field(default=True, kw_only=True)
+    hot_reload: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         checks.check_str("certificate", self.certificate)
@@ -72,7 +73,7 @@ class SSLConfig:
                     f"Parameter 'crl' is given, '{self.crl}', without 'verify_client': it is clients' certificates that"
                     " it revokes; give verify_client=True and 'custom_ca' too"
                 )
-        checks.check_bool("reload", self.reload)
+        checks.check_bool("hot_reload", self.hot_reload)
 
     def files(self) -> tuple[str, ...]:
         """Those that `load_server_tls` reads."""

@@ -136,7 +136,7 @@ def _absolute(ssl_config: SSLConfig) -> dict[str, Any]:
 class Certificates:
     """Those of a server's listeners. Thread-safe.
 
-    Loads them at once, for `native`; looks after them from `begin` until `close`.
+    Loads them at once, for `native`; looks after them from `begin` on.
 
     Args:
         listeners: in the gateway's order; those without TLS have none.
@@ -159,7 +159,6 @@ class Certificates:
             if listener.ssl_config is not None
         ]
         self._expiry = Expiry()
-        self._watch: FileWatch | None = None
         self._lock = threading.Lock()  # held while files are loaded and exchanged; not while something is logged
 
     def native(self, number: int) -> ServerTls | None:
@@ -171,7 +170,7 @@ class Certificates:
 
         Args:
             addresses: of the listeners, with their real ports.
-            watch: looks at the files; closed by `close`.
+            watch: looks at the files, as long as it is open.
         """
         for entry in self._entries:
             entry.address = addresses[entry.number]
@@ -179,16 +178,15 @@ class Certificates:
         self._say_what_expires()
         if not self._entries:
             return
-        self._watch = watch
         for entry in self._entries:
-            if entry.ssl_config.reload:
+            if entry.ssl_config.hot_reload:
                 watch.add(entry.snapshot, functools.partial(self._reload, entry), accepted=entry.state)
         watch.add(lambda: time.monotonic() // TICK, self.tick, settle=0)
 
     def tick(self) -> None:
         """What is due from time to time: expiry, and another try of what could not be loaded."""
         for entry in self._entries:
-            if entry.error is not None and entry.ssl_config.reload:
+            if entry.error is not None and entry.ssl_config.hot_reload:
                 self._reload(entry)
         self._say_what_expires()
 
@@ -206,11 +204,6 @@ class Certificates:
     def stats(self) -> list[CertificateStats]:
         """Of each listener with TLS."""
         return [entry.stats() for entry in self._entries]
-
-    def close(self) -> None:
-        """Ends the watching; waits for a change that is being taken in."""
-        if self._watch is not None:
-            self._watch.close()
 
     def _reload(self, entry: _Entry) -> None:
         with self._lock:

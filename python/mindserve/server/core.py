@@ -52,6 +52,7 @@ class Server:
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
         self._listening = False
         self._drain_timeout = Limits().drain_timeout
+        self._watch = FileWatch()
         self._declared: set[str] = set()
         self._certificates: Certificates | None = None  # there while it listens
         self._stopping = False
@@ -168,7 +169,7 @@ class Server:
                     raise ConfigError(str(error)) from error
                 raise StartError(_listen_error(str(error), listeners)) from error
             self._listening = True
-            certificates.begin(bound, FileWatch())
+            certificates.begin(bound, self._watch)
             self._certificates = certificates
             self._drain_timeout = limits.drain_timeout
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
@@ -179,9 +180,9 @@ class Server:
             try:
                 self._gateway.set_tls(listener, values)
             except self._native.NativeError as error:
-                if error.code == "INVALID_ARGUMENT":
-                    raise ConfigError(str(error)) from error
-                raise StartError(str(error)) from error
+                if error.code == "FAILED_PRECONDITION":  # it listens no more
+                    raise StartError(str(error)) from error
+                raise ConfigError(str(error)) from error
 
     def _stop_if_idle(self) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
@@ -190,9 +191,8 @@ class Server:
 
     def _shut_down(self, level: int) -> None:
         _log.log(level, "the server stops")
+        self._watch.close()
         try:
-            if self._certificates is not None:
-                self._certificates.close()
             self._gateway.stop_listening(self._drain_timeout)
         finally:
             self._supervisor.stop()
