@@ -73,6 +73,7 @@ struct Gateway::State {
   };
   std::map<uint64_t, WorkerSocket> sockets;
   std::vector<std::unique_ptr<net::Listener>> listeners;
+  std::vector<std::shared_ptr<const net::TlsContext>> tls;  // of each listener, for new connections; null: plaintext
   size_t next_thread = 0;
 };
 
@@ -202,8 +203,11 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
   State& state = *state_;
   state.OnFirst([&] {
+    state.tls.clear();
     for (size_t i = 0; i < listeners.size(); ++i) {
-      listeners[i]->Start(state.threads.front()->loop(), [&state, tls = specs[i].tls](UniqueFd socket) {
+      state.tls.push_back(std::move(specs[i].tls));
+      listeners[i]->Start(state.threads.front()->loop(), [&state, i](UniqueFd socket) {
+        const auto tls = state.tls[i];
         IoThread& io = *state.threads[state.next_thread++ % state.threads.size()];
         if (&io == state.threads.front().get()) return io.AddConnection(std::move(socket), tls);
         auto shared = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
@@ -214,6 +218,24 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   });
   state_->listening = true;
   return addresses;
+}
+
+Status Gateway::SetTls(size_t listener, std::shared_ptr<const net::TlsContext> tls) {
+  State& state = *state_;
+  Status status;
+  state.OnFirst([&] {
+    if (state.listeners.empty()) {
+      status = Status(Code::kFailedPrecondition, "the server is not listening");
+    } else if (listener >= state.listeners.size()) {
+      status = Status(Code::kInvalidArgument, "there is no listener " + std::to_string(listener) + ", only " +
+                                                  std::to_string(state.listeners.size()));
+    } else if (state.tls[listener] == nullptr) {
+      status = Status(Code::kInvalidArgument, "listener " + std::to_string(listener) + " is plaintext");
+    } else {
+      state.tls[listener] = std::move(tls);
+    }
+  });
+  return status;
 }
 
 void Gateway::SetMaxEnqueuedRequests(size_t n) {

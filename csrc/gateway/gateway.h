@@ -57,6 +57,11 @@ class Gateway {
   // listening.
   Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits);
 
+  // From now on the listener of this place in Listen's `listeners` speaks TLS by `tls`, not null, to the connections
+  // that it accepts; those that it has accepted go on as they are. FAILED_PRECONDITION if not listening;
+  // INVALID_ARGUMENT if there is no such listener, or it is plaintext.
+  Status SetTls(size_t listener, std::shared_ptr<const net::TlsContext> tls);
+
   // Max enqueued requests may be changed while listening; Listen sets it from its limits.
   void SetMaxEnqueuedRequests(size_t n);
 

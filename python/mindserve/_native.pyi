@@ -26,12 +26,14 @@ class Gateway:
 
         Args:
             listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
-                "private_key": bytes, "client_ca": bytes, "verify_client": bool}} with PEM texts.
+                "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
             The addresses bound, with the real ports.
         """
+    def set_tls(self, listener: int, tls: Mapping[str, Any]) -> None:
+        """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def set_max_enqueued_requests(self, count: int) -> None: ...
     def attach_worker(
         self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float

@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mindserve import logs, native, tls
+from mindserve import logs, native
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
+from mindserve.server.certificates import Certificates
 from mindserve.server.reloader import Reloader
 from mindserve.server.servables import make_specs, resolve
 from mindserve.server.signals import SignalWatch
-from mindserve.server.statistics import CertificateStats, Stats, make_stats
+from mindserve.server.statistics import Stats, make_stats
 from mindserve.server.watch import FileWatch
 from mindserve.supervisor import Supervisor
 from mindserve.supervisor.progress import wait_with_progress
+from mindserve.tls import ServerTls
 
 if TYPE_CHECKING:
     from mindserve._native import Gateway
@@ -53,7 +55,7 @@ class Server:
         self._watch = FileWatch()
         self._reloader = Reloader(self._supervisor, self._watch, lambda: self._drain_timeout)
         self._declared: set[str] = set()
-        self._certificates: list[CertificateStats] = []
+        self._certificates: Certificates | None = None  # there while it listens
         self._stopping = False
         self._stopped = threading.Event()
         signals.begin(self._on_signal)
@@ -93,6 +95,8 @@ class Server:
 
     def reload(self, servable_name: str | None) -> None:
         """See `mindserve.server.reload`."""
+        if servable_name is None and self._certificates is not None:
+            self._certificates.reload()
         try:
             self._reloader.reload(servable_name)
         except StartError:
@@ -108,7 +112,9 @@ class Server:
         """See `mindserve.server.stats`."""
         with self._gateway_use:
             native = self._gateway.stats()
-        return make_stats(native, self._supervisor.states(), self._reloader.stats(), self._certificates)
+        certificates = self._certificates
+        shown = certificates.stats() if certificates else ()
+        return make_stats(native, self._supervisor.states(), self._reloader.stats(), shown)
 
     def stop(self) -> None:
         """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
@@ -160,7 +166,8 @@ class Server:
                 raise StartError("Serving Error: Serving gRPC server start failed, the server is being stopped")
             if self._listening:
                 raise StartError("Serving Error: Serving gRPC server is already running")
-            given = [_as_native(listener) for listener in listeners]
+            certificates = Certificates(listeners, self._set_tls)
+            given = [_as_native(listener, certificates.native(number)) for number, listener in enumerate(listeners)]
             try:
                 bound: list[str] = self._gateway.listen(given, limits.as_native())
             except self._native.NativeError as error:
@@ -168,14 +175,20 @@ class Server:
                     raise ConfigError(str(error)) from error
                 raise StartError(_listen_error(str(error), listeners)) from error
             self._listening = True
-            self._certificates = [
-                CertificateStats(address, listener.ssl_config.certificate, tls["expires"])
-                for address, listener, tls in zip(bound, listeners, (item["tls"] for item in given), strict=True)
-                if listener.ssl_config is not None
-            ]
+            certificates.begin(bound, self._watch)
+            self._certificates = certificates
             self._drain_timeout = limits.drain_timeout
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
         return bound
+
+    def _set_tls(self, listener: int, values: ServerTls) -> None:
+        with self._gateway_use:
+            try:
+                self._gateway.set_tls(listener, values)
+            except self._native.NativeError as error:
+                if error.code == "FAILED_PRECONDITION":  # it listens no more
+                    raise StartError(str(error)) from error
+                raise ConfigError(str(error)) from error
 
     def _stop_if_idle(self) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
@@ -225,9 +238,5 @@ def _listen_error(text: str, listeners: Sequence[Listener]) -> str:
     return f"Serving Error: Serving gRPC server start failed, create server failed, address {addresses}: {text}"
 
 
-def _as_native(listener: Listener) -> dict[str, Any]:
-    return {
-        "address": listener.address,
-        "unix_mode": listener.mode,
-        "tls": None if listener.ssl_config is None else dict(tls.load_server_tls(listener.ssl_config)),
-    }
+def _as_native(listener: Listener, certificates: ServerTls | None) -> dict[str, Any]:
+    return {"address": listener.address, "unix_mode": listener.mode, "tls": certificates}

@@ -103,10 +103,10 @@ def reload(servable_name: str | None = None) -> None:
     started too. If a reload is under way already, another one follows.
 
     Args:
-        servable_name: which. Default None: all that were started.
+        servable_name: which. Default None: all that were started, after the listeners' certificates.
 
     Raises:
-        ConfigError: no servable of this name was started.
+        ConfigError: no servable of this name was started; or certificates don't work, and nothing is changed.
         StartError: a new worker failed, with its own error and the end of its log; or no server runs in this process,
             or it is being stopped.
     """

@@ -157,17 +157,26 @@ class WorkerStats:
 
 @dataclasses.dataclass(frozen=True)
 class CertificateStats:
-    """A certificate that the server shows.
+    """The certificate that a listener shows, and what it verifies its clients by. Times are in UTC.
 
     Attributes:
         address: the listener's.
         file: the certificate's.
         expires: when.
+        ca_expires: when the first of the authorities' certificates does; None: clients are not verified.
+        crl_next_update: when the first of the revocation lists has to be replaced; None: there is none, or it says no
+            such time.
+        loaded: when what new connections get now was read.
+        reload_error: why what is in the files now was not taken; None: it was.
     """
 
     address: str
     file: str
     expires: datetime.datetime
+    ca_expires: datetime.datetime | None
+    crl_next_update: datetime.datetime | None
+    loaded: datetime.datetime
+    reload_error: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +215,9 @@ class Stats:
         """The same as plain dicts, tuples and strings, for JSON."""
         values = dataclasses.asdict(self)
         for certificate in values["certificates"]:
-            certificate["expires"] = certificate["expires"].isoformat()
+            for name, value in certificate.items():
+                if isinstance(value, datetime.datetime):
+                    certificate[name] = value.isoformat()
         return values
 
 
