@@ -52,6 +52,7 @@ struct Gateway::State {
   void OnFirst(const std::function<void()>& task);
   void RemoveWorker(uint64_t id, const std::string& why);
   void WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket);
+  void Accept();
 
   Shared shared;
   std::vector<std::unique_ptr<IoThread>> threads;  // the first one accepts, and watches the workers' sockets
@@ -70,7 +71,12 @@ struct Gateway::State {
     std::unique_ptr<net::Watch> watch;
   };
   std::map<uint64_t, WorkerSocket> sockets;
-  std::vector<std::unique_ptr<net::Listener>> listeners;
+  struct Listening {
+    std::unique_ptr<net::Listener> listener;
+    std::shared_ptr<const net::TlsContext> tls;
+    bool accepts = false;
+  };
+  std::vector<Listening> listeners;
   size_t next_thread = 0;
 };
 
@@ -133,6 +139,19 @@ void Gateway::State::WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket) 
   watched.watch->AwaitReadable([this, id] { RemoveWorker(id, "its socket was closed"); });
 }
 
+// On the first I/O thread.
+void Gateway::State::Accept() {
+  for (Listening& each : listeners) {
+    if (std::exchange(each.accepts, true)) continue;
+    each.listener->Start(threads.front()->loop(), [this, tls = each.tls](UniqueFd socket) {
+      IoThread& io = *threads[next_thread++ % threads.size()];
+      if (&io == threads.front().get()) return io.AddConnection(std::move(socket), tls);
+      auto owned = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
+      io.loop().Post([&io, owned, tls] { io.AddConnection(std::move(*owned), tls); });
+    });
+  }
+}
+
 Gateway::Gateway(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Gateway::~Gateway() = default;
 
@@ -166,42 +185,64 @@ void Gateway::RemoveServable(const std::string& name) {
   state_->OnAll([&](IoThread& io) { io.RemoveServable(name); });
 }
 
-Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits) {
+Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits, bool accept) {
   MS_RETURN_IF_ERROR(CheckLimits(limits));
   std::lock_guard lock(state_->listen_mutex);
   if (state_->listening) {
     return Status(Code::kFailedPrecondition, "Serving Error: Serving gRPC server is already running");
   }
-  std::vector<std::unique_ptr<net::Listener>> listeners;
+  std::vector<State::Listening> listeners;
   std::vector<net::Address> addresses;
-  for (const ListenerSpec& spec : specs) {
-    auto listener = net::Listen(spec.address, spec.options);
+  for (ListenerSpec& spec : specs) {
+    auto listener = spec.inherited ? net::Adopt(spec.address, spec.options, *std::move(spec.inherited))
+                                   : net::Listen(spec.address, spec.options);
     if (!listener.ok()) {
       return Status(listener.status().code(),
                     "Serving Error: Serving gRPC server start failed, create server failed, address " +
                         spec.address.ToString() + ": " + listener.status().message());
     }
     addresses.push_back((*listener)->address());
-    listeners.push_back(*std::move(listener));
+    listeners.push_back({*std::move(listener), std::move(spec.tls)});
   }
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
                                                                      : DefaultMaxEnqueuedBytes());
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
-  State& state = *state_;
-  state.OnFirst([&] {
-    for (size_t i = 0; i < listeners.size(); ++i) {
-      listeners[i]->Start(state.threads.front()->loop(), [&state, tls = specs[i].tls](UniqueFd socket) {
-        IoThread& io = *state.threads[state.next_thread++ % state.threads.size()];
-        if (&io == state.threads.front().get()) return io.AddConnection(std::move(socket), tls);
-        auto shared = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
-        io.loop().Post([&io, shared, tls] { io.AddConnection(std::move(*shared), tls); });
-      });
-    }
-    state.listeners = std::move(listeners);
+  state_->OnFirst([&] {
+    state_->listeners = std::move(listeners);
+    if (accept) state_->Accept();
   });
   state_->listening = true;
   return addresses;
+}
+
+void Gateway::Accept() {
+  state_->OnFirst([&] { state_->Accept(); });
+}
+
+Result<std::vector<net::SharedSockets>> Gateway::ShareListeners() {
+  std::vector<net::SharedSockets> shared;
+  Status status = Status::Ok();
+  state_->OnFirst([&] {
+    for (const State::Listening& each : state_->listeners) {
+      auto sockets = each.listener->Share();
+      if (!sockets.ok()) {
+        status = sockets.status();
+        return;
+      }
+      shared.push_back(*std::move(sockets));
+    }
+  });
+  MS_RETURN_IF_ERROR(status);
+  return shared;
+}
+
+void Gateway::DisownListeners(const std::vector<size_t>& which) {
+  state_->OnFirst([&] {
+    for (const size_t i : which) {
+      if (i < state_->listeners.size()) state_->listeners[i].listener->Disown();
+    }
+  });
 }
 
 void Gateway::SetMaxEnqueuedRequests(size_t n) {

@@ -251,6 +251,7 @@ bool TestClient::RunUntil(const std::function<bool()>& done) {
     const ssize_t n = ::recv(socket_.get(), buffer, sizeof(buffer), 0);
     if (n <= 0) {
       ended_ = true;
+      ::shutdown(socket_.get(), SHUT_RDWR);  // as clients do
     } else if (nghttp2_session_mem_recv(session_.get(), buffer, static_cast<size_t>(n)) < 0) {
       ADD_FAILURE() << "the server's bytes are no HTTP/2";
       ended_ = true;

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mindserve import config, logs, native, tls
+from mindserve import checks, config, logs, native, tls
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.control import WorkerParameters
 from mindserve.errors import ConfigError, StartError
+from mindserve.server.admin import AdminSocket
+from mindserve.server.handover import Predecessor, SharedListener, Successor
+from mindserve.server.notify import notify
 from mindserve.server.signals import SignalWatch
 from mindserve.server.statistics import CertificateStats, Stats, make_stats
 from mindserve.supervisor import Supervisor, WorkerSpec
@@ -20,6 +26,9 @@ from mindserve.supervisor.progress import wait_with_progress
 
 if TYPE_CHECKING:
     from mindserve._native import Gateway
+
+# Seconds that a successor has besides those for its workers: for its start script.
+_SCRIPT_TIMEOUT = 60.0
 
 _log = logs.get_logger("server")
 
@@ -32,9 +41,12 @@ class Server:
     Args:
         signals: tells it of SIGINT and SIGTERM.
         on_stopped: called when it has stopped, for whatever reason, from the thread that stopped it.
+        predecessor: another process's server that hands over to this one: it answers when that one lets it.
     """
 
-    def __init__(self, signals: SignalWatch, on_stopped: Callable[[Server], None]) -> None:
+    def __init__(
+        self, signals: SignalWatch, on_stopped: Callable[[Server], None], predecessor: Predecessor | None = None
+    ) -> None:
         self._on_stopped = on_stopped
         core = native.load()
         core.set_log_level(logs.configure_master())
@@ -43,16 +55,26 @@ class Server:
         # Only this and the supervisor hold the gateway: its threads must end with the server, not whenever its last
         # reference goes, which could be in a thread that is being torn down with the interpreter.
         self._gateway_or_none: Gateway | None = core.Gateway()
-        self._supervisor = Supervisor(self._gateway)
+        self._supervisor = Supervisor(self._gateway, append_logs=predecessor is not None)
         self._signals = signals
         self._lock = threading.Lock()
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
         self._listening = False
+        self._addresses: list[tuple[str, str]] = []  # of the listeners: as given, and as bound
+        self._begun = time.time()
+        self._ready = False
+        self._predecessor = predecessor
+        self._successor: Successor | None = None
+        self._handing_over = False
+        self._handed_over = False
+        self._patient = False  # with the next signal, although it stops already
+        self._handover_over = threading.Condition(self._lock)
         self._drain_timeout = Limits().drain_timeout
         self._declared: set[str] = set()
         self._certificates: list[CertificateStats] = []
         self._stopping = False
         self._stopped = threading.Event()
+        self._admin = None if predecessor is not None else AdminSocket(self)
         signals.begin(self._on_signal)
 
     @property
@@ -78,15 +100,18 @@ class Server:
         except BaseException:
             self._stop_if_idle()
             raise
+        self._check_ready()
 
     def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
         """See `mindserve.server.start_grpc_server`."""
         self._signals.install()
         try:
-            return self._start_grpc_server(listeners, limits)
+            bound = self._start_grpc_server(listeners, limits)
         except BaseException:
             self._stop_if_idle()
             raise
+        self._check_ready()
+        return bound
 
     def set_max_enqueued_requests(self, count: int) -> None:
         """See `mindserve.server.master.context.set_max_enqueued_requests`."""
@@ -97,6 +122,84 @@ class Server:
         with self._gateway_use:
             native = self._gateway.stats()
         return make_stats(native, self._supervisor.states(), self._certificates)
+
+    def status(self) -> dict[str, Any]:
+        """What ``mindserve status`` shows."""
+        stats = self.stats()
+        with self._lock:
+            state = "stopping" if self._stopping else "handing over" if self._handing_over else "serving"
+            if state == "serving" and not self._ready:
+                state = "starting"
+            addresses = [bound for _, bound in self._addresses]
+        return {
+            "pid": os.getpid(),
+            "state": state,
+            "seconds": time.time() - self._begun,
+            "addresses": addresses,
+            "connections": stats.connections,
+            "in_flight": stats.in_flight,
+            "workers": [dataclasses.asdict(worker) for worker in self._supervisor.states()],
+        }
+
+    def script_ended(self) -> None:
+        """The start script has: what it has started is all there will be."""
+        self._check_ready()
+
+    def handover(self, timeout: float | None = None, progress: Callable[[str], None] = lambda text: None) -> int:
+        """See `mindserve.server.handover`. ``progress`` is told each step."""
+        if timeout is not None:
+            timeout = checks.check_seconds("timeout", timeout, zero=False)
+        with self._lock:
+            if self._stopping:
+                raise StartError("There is nothing to hand over: the server is being stopped")
+            if not self._listening or not self._ready:
+                raise StartError("There is nothing to hand over: the server does not serve yet")
+            if self._handing_over:
+                raise StartError("A handover is under way already")
+            self._handing_over = True
+        try:
+            return self._hand_over(timeout, progress)
+        except StartError as error:
+            _log.error("%s", error)
+            raise
+        finally:
+            with self._lock:
+                self._handing_over = False
+                self._successor = None
+                self._handover_over.notify_all()
+
+    def _hand_over(self, timeout: float | None, progress: Callable[[str], None]) -> int:
+        if timeout is None:
+            timeout = self._supervisor.longest_start_timeout() + _SCRIPT_TIMEOUT
+        shared = self._gateway.share_listeners()
+        listeners = [
+            SharedListener(given, bound, tuple(each["fds"]), each["file"])
+            for (given, bound), each in zip(self._addresses, shared, strict=True)
+        ]
+        successor = Successor(listeners, sorted(self._ready_servables()))
+        with self._lock:
+            self._successor = successor
+            if self._stopping:
+                successor.abort("the server is being stopped")
+        _log.info("handing over to process %d", successor.pid)
+        progress(f"process {successor.pid} starts")
+        taken = successor.wait_ready(timeout, progress)
+        successor.begin()
+        with self._lock:
+            first, self._stopping = not self._stopping, True
+            self._handed_over = self._patient = first
+        if not first:
+            successor.end()
+            raise StartError("The handover was given up: the server is being stopped")
+        self._gateway.disown_listeners(taken)
+        notify(f"MAINPID={successor.pid}")
+        _log.info("process %d has taken over", successor.pid)
+        if self._admin is not None:
+            self._admin.close()
+        threading.Thread(
+            target=self._stop_for_signal, args=(signal.SIGTERM,), name="mindserve-stop", daemon=False
+        ).start()
+        return successor.pid
 
     def stop(self) -> None:
         """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
@@ -146,13 +249,19 @@ class Server:
             if self._listening:
                 raise StartError("Serving Error: Serving gRPC server is already running")
             given = [_as_native(listener) for listener in listeners]
+            inherited: Sequence[SharedListener | None] = [None] * len(given)
+            if self._predecessor is not None:
+                inherited = self._predecessor.claim([listener.address for listener in listeners])
+            for item, sockets in zip(given, inherited, strict=True):
+                item["inherited"] = None if sockets is None else sockets.as_native()
             try:
-                bound: list[str] = self._gateway.listen(given, limits.as_native())
+                bound: list[str] = self._gateway.listen(given, limits.as_native(), self._predecessor is None)
             except self._native.NativeError as error:
                 if error.code == "INVALID_ARGUMENT":
                     raise ConfigError(str(error)) from error
                 raise StartError(_listen_error(str(error), listeners)) from error
             self._listening = True
+            self._addresses = [(listener.address, real) for listener, real in zip(listeners, bound, strict=True)]
             self._certificates = [
                 CertificateStats(address, listener.ssl_config.certificate, tls["expires"])
                 for address, listener, tls in zip(bound, listeners, (item["tls"] for item in given), strict=True)
@@ -162,6 +271,36 @@ class Server:
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
         return bound
 
+    def _ready_servables(self) -> set[str]:
+        return {state.servable for state in self._supervisor.states() if state.ready}
+
+    def _check_ready(self) -> None:
+        """Whether the server can do what is expected of it; the first time that it can, it begins.
+
+        A successor is expected to serve what its predecessor serves, or whatever its start script has left it with.
+        """
+        servables = self._ready_servables()
+        with self._lock:
+            if self._ready or self._stopping:
+                return
+            predecessor, listening = self._predecessor, self._listening
+            missing = predecessor.servables - servables if predecessor is not None else set()
+            all_started = not threading.main_thread().is_alive()
+            enough = all_started or (bool(servables) if predecessor is None else not missing)
+            self._ready = listening and enough
+        if not self._ready:
+            if predecessor is not None:
+                predecessor.report(_describe_progress(listening, sorted(missing)))
+            return
+        if predecessor is not None:
+            predecessor.take_over(self._begin_to_accept)
+            self._predecessor = None
+        notify("READY=1")
+
+    def _begin_to_accept(self) -> None:
+        self._gateway.accept()
+        self._admin = AdminSocket(self)
+
     def _stop_if_idle(self) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
         if not self._listening and not self._supervisor.busy() and not self._stopping:
@@ -169,6 +308,18 @@ class Server:
 
     def _shut_down(self, level: int) -> None:
         _log.log(level, "the server stops")
+        with self._lock:
+            predecessor, successor = self._predecessor, self._successor
+        if predecessor is not None:
+            predecessor.give_up("it was stopped before it was ready")
+        if not self._handed_over:
+            notify("STOPPING=1")
+            if successor is not None:
+                successor.abort("the server is being stopped")
+            with self._lock:
+                self._handover_over.wait_for(lambda: not self._handing_over)
+        if self._admin is not None:
+            self._admin.close()
         try:
             self._gateway.stop_listening(self._drain_timeout)
         finally:
@@ -183,9 +334,13 @@ class Server:
         """The signal watch's thread: a signal has come."""
         with self._lock:
             first, self._stopping = not self._stopping, True
+            # A first signal after a handover is not the second of a stop.
+            patient, self._patient = self._patient, False
         if first:
             # Not a daemon: the process must not end before the requests in flight have.
             threading.Thread(target=self._stop_for_signal, args=(number,), name="mindserve-stop", daemon=False).start()
+            return
+        if patient:
             return
         # Without workers the gateway answers UNAVAILABLE to what is in flight, and so is done.
         _log.warning("asked to stop once more: what is in flight is given up")
@@ -236,6 +391,12 @@ def make_specs(configs: Sequence[ServableStartConfig], running: int) -> list[Wor
         )
         for (name, version, device_id), item in wanted.items()
     ]
+
+
+def _describe_progress(listening: bool, missing: Sequence[str]) -> str:
+    waits = [] if listening else ["start_grpc_server"]
+    waits += [f"servable '{name}'" for name in missing]
+    return f"it waits for {', '.join(waits)}, or for its start script to end" if waits else "it is about to be ready"
 
 
 def _listen_error(text: str, listeners: Sequence[Listener]) -> str:

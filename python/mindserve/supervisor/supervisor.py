@@ -94,10 +94,12 @@ class Supervisor:
 
     Args:
         gateway: is told of workers that become ready, and of those that are gone; let go of by the end of `join`.
+        append_logs: whether the first workers go on with log files that are there, as those of another master.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, append_logs: bool = False) -> None:
         self._gateway = gateway
+        self._append_logs = append_logs
         self._slots: dict[tuple[str, int, int], _Slot] = {}
         self._next_number = 1
         self._stopping = False
@@ -136,6 +138,10 @@ class Supervisor:
     def pids(self) -> dict[tuple[str, int, int], int]:
         """The process ids of the workers that run now, by servable, version and device."""
         return {key: slot.process.pid for key, slot in list(self._slots.items()) if slot.process}
+
+    def longest_start_timeout(self) -> float:
+        """Seconds that a start of all workers may take; 0 without any."""
+        return max((slot.spec.start_timeout for slot in list(self._slots.values())), default=0.0)
 
     def states(self) -> list[WorkerState]:
         """Of all workers, by servable, version and device."""
@@ -241,7 +247,7 @@ class Supervisor:
         number = self._next_number
         self._next_number += 1
         try:
-            process = WorkerProcess(slot.spec, number, append_log=slot.starts > 1)
+            process = WorkerProcess(slot.spec, number, append_log=self._append_logs or slot.starts > 1)
         except OSError as error:
             text = f"{slot.spec} can't be started: {error}"
             if slot.job is not None:
