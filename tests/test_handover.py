@@ -1,0 +1,370 @@
+"""A server that is replaced by another process while it is asked, and one that ends while it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+
+from certificates import Files
+from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE, PACKAGE, ServerProcess, children, is_alive, pid_of, wait_gone
+from e2e_support import server_process, write_servable
+from mindserve.client import Client
+from traffic import CONFIG, SERVABLE, traffic
+
+
+class Served:
+    """A server, its successors, and the command line to talk to them."""
+
+    def __init__(self, process: ServerProcess, environment: dict[str, str]) -> None:
+        self.process = process
+        self._environment = environment
+        self.pids = [process.pid]
+        self.addresses = process.line().split()
+
+    @property
+    def pid(self) -> int:
+        """Of the server that is in charge now."""
+        return self.pids[-1]
+
+    def command(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Runs ``mindserve``."""
+        return subprocess.run(
+            [sys.executable, "-m", "mindserve", *map(str, arguments)],
+            env={**os.environ, **self._environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def hand_over(self, *arguments: object) -> int:
+        """Has the server replaced; the successor's process."""
+        before = self.pid
+        done = self.command("handover", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr + self.process.errors()
+        assert self.process.line().split() == self.addresses
+        self.pids.append(self.status()["pid"])
+        assert self.pid != before
+        assert f"process {self.pid} serves; process {before} finishes" in done.stdout
+        return self.pid
+
+    def status(self, *arguments: object) -> dict:
+        done = self.command("status", "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def close(self) -> None:
+        """Ends what is left; the successors are nobody's children."""
+        left = [*self.pids, *(child for pid in self.pids for child in children(pid))]
+        for pid in self.pids[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.process.kill()
+        self.process.process.wait()
+        wait_gone(left)
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(tmp_path: pathlib.Path) -> Iterator[Serve]:
+    """Runs a start script; ends the server and its successors afterwards."""
+    (tmp_path / "run").mkdir()
+    with contextlib.ExitStack() as stack:
+
+        def start(script: str, **environment: str) -> Served:
+            environment = {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "PYTHONPATH": str(PACKAGE), **environment}
+            served = Served(
+                stack.enter_context(server_process(tmp_path / "server", script, **environment)), environment
+            )
+            stack.callback(served.close)
+            return served
+
+        yield start
+
+
+def script_for(folder: pathlib.Path, name: str, config: str, listen: str = "'127.0.0.1:0'", after: str = "") -> str:
+    """A start script that serves this one servable and prints its addresses."""
+    write_servable(folder / "servables", name, config)
+    return (
+        "import sys\n"
+        "from mindserve import server\n"
+        f"server.start_servables(server.ServableStartConfig({str(folder / 'servables')!r}, {name!r}))\n"
+        f"print(*server.start_grpc_server({listen}), flush=True)\n{after}"
+    )
+
+
+def listeners(folder: pathlib.Path, files: Files) -> str:
+    """TCP, a Unix socket, and mutual TLS."""
+    tls = f"server.SSLConfig({files.server!r}, {files.server_key!r}, custom_ca={files.ca!r}, verify_client=True)"
+    return (
+        f"[server.Listener('127.0.0.1:0'), server.Listener('unix:traffic.sock'), server.Listener('localhost:0', {tls})]"
+    )
+
+
+def reachable(served: Served) -> tuple[list[str], list[str]]:
+    """The plain addresses and the one with mutual TLS, for a client in another directory."""
+    tcp, _, tls = served.addresses
+    return [tcp, f"unix:{served.process.cwd}/traffic.sock"], [tls]
+
+
+# -- handover ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_lost_over_two_handovers(serve: Serve, tmp_path: pathlib.Path, own_files: Files) -> None:
+    served = serve(script_for(tmp_path, SERVABLE, CONFIG, listeners(tmp_path, own_files)))
+    path = served.process.cwd / "traffic.sock"
+    file = path.stat().st_ino
+    plain, mutual = reachable(served)
+    with traffic(plain, mutual, own_files) as seen:
+        seen.wait_for(served.pid)
+        for _ in range(2):
+            before = served.pid
+            workers = children(before)
+            seen.wait_for(served.hand_over())
+            wait_gone([before, *workers])
+        assert path.stat().st_ino == file
+        assert served.process.wait() == 0
+    assert not seen.failures, (seen.failures[:5], served.process.errors())
+    assert seen.answers > 100
+    os.kill(served.pid, signal.SIGTERM)
+    wait_gone([served.pid])
+    assert not path.exists()
+    assert os.listdir(tmp_path / "run" / "mindserve") == []
+    errors = served.process.errors()
+    assert "Traceback" not in errors
+    assert "[WARNING]" not in errors
+    assert "[ERROR]" not in errors
+
+
+def test_calls_in_flight_are_finished_by_the_old_server(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "block", BLOCKING_SERVABLE))
+    old = served.pid
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with Client(served.addresses[0], "block", "method") as client:
+        late = client.infer_async({"fifo": str(fifo)}, timeout=120)
+        assert fifo.read_text() == "running"
+        served.hand_over()
+        assert is_alive(old)
+        fifo.write_text("from the old one")
+        assert late.result() == [{"text": "from the old one"}]
+        wait_gone([old])
+
+
+FROM_THE_SCRIPT = """
+import os
+if os.path.exists("once"):
+    sys.exit()
+open("once", "w").close()
+import threading
+def replace():
+    sys.stdin.readline()
+    print("successor", server.handover(), flush=True)
+threading.Thread(target=replace).start()
+"""
+
+
+def test_a_script_may_hand_over_by_itself(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE, after=FROM_THE_SCRIPT))
+    served.process.tell("now")
+    assert served.process.line().split() == served.addresses
+    word, pid = served.process.line().split()
+    assert word == "successor"
+    served.pids.append(int(pid))
+    assert served.process.wait() == 0
+    with Client(served.addresses[0], "echo", "worker_pid") as client:
+        assert pid_of(client.infer({"x": 1})) in children(int(pid))
+
+
+def test_a_script_that_still_runs_is_told_by_its_end(serve: Serve, tmp_path: pathlib.Path) -> None:
+    after = """
+import threading
+try:
+    threading.Event().wait()
+except SystemExit as error:
+    print("ended", error.code, flush=True)
+"""
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE, after=after))
+    served.hand_over()
+    assert served.process.line() == "ended 0"
+    assert served.process.wait() == 0
+
+
+def test_listeners_may_change(serve: Serve, tmp_path: pathlib.Path) -> None:
+    """What the new script no longer wants goes with the old server, and what is new is bound."""
+    script = script_for(tmp_path, "echo", ECHO_SERVABLE, "LISTENERS")
+    both = "[server.Listener('unix:gone.sock'), server.Listener('127.0.0.1:0')]"
+    served = serve(script.replace("LISTENERS", both))
+    folder = served.process.cwd
+    kept = served.addresses[1]
+    changed = "[server.Listener('127.0.0.1:0'), server.Listener('unix:new.sock', mode=0o660)]"
+    (folder / "start.py").write_text(script.replace("LISTENERS", changed))
+    served.addresses = [kept, "unix:new.sock"]
+    old = served.pid
+    served.hand_over()
+    wait_gone([old])
+    assert not (folder / "gone.sock").exists()
+    assert (folder / "new.sock").stat().st_mode & 0o777 == 0o660
+    for address in (kept, f"unix:{folder}/new.sock"):
+        with Client(address, "echo", "same") as client:
+            assert client.infer({"x": "x"}, timeout=60) == [{"x": "x"}]
+
+
+def test_a_crash_after_the_handover_is_a_crash(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE, "'unix:s.sock'"))
+    new = served.hand_over()
+    assert served.process.wait() == 0
+    os.kill(new, signal.SIGKILL)
+    wait_gone([new])
+    done = served.command("status", new)
+    assert done.returncode == 1
+    # What it has left behind is no hindrance.
+    with server_process(served.process.cwd, (served.process.cwd / "start.py").read_text()) as again:
+        assert again.line() == "unix:s.sock"
+        with Client(f"unix:{served.process.cwd}/s.sock", "echo", "same") as client:
+            assert client.infer({"x": "x"}, timeout=60) == [{"x": "x"}]
+
+
+# -- a successor that fails --------------------------------------------------------------------------------------------
+
+BROKEN = {
+    "raises": ("raise ValueError('my error')\n", "", "ValueError: my error"),
+    "is_no_python": ("this is no Python\n", "", "SyntaxError"),
+    "ends": ("import sys\nsys.exit('I will not')\n", "", "exited with status 1 before it was ready"),
+    "fails_when_it_has_begun": ("", "raise ValueError('my error')\n", "ValueError: my error"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_successor_whose_script_fails(serve: Serve, tmp_path: pathlib.Path, case: str) -> None:
+    script = script_for(tmp_path, "echo", ECHO_SERVABLE, "[server.Listener('127.0.0.1:0'), server.Listener('unix:s')]")
+    before, after, expected = BROKEN[case]
+    served = serve(script)
+    with Client(served.addresses[0], "echo", "worker_pid") as client:
+        worker = pid_of(client.infer({"x": 1}))
+        # Never ready by what it serves: its script's end decides.
+        script = script.replace("server.start_servables", "(lambda config: None)") if after else script
+        (served.process.cwd / "start.py").write_text(before + script + after)
+        done = served.command("handover", served.pid)
+        assert done.returncode == 1
+        assert expected in done.stderr
+        assert "This server goes on" in done.stderr
+        assert served.status()["state"] == "serving"
+        assert pid_of(client.infer({"x": 1})) == worker
+    with Client(f"unix:{served.process.cwd}/s", "echo", "worker_pid") as client:
+        assert pid_of(client.infer({"x": 1})) == worker
+    assert served.process.workers() == [worker]  # the successor has gone
+    # And it may try again.
+    (served.process.cwd / "start.py").write_text(script_for(tmp_path / "again", "echo", ECHO_SERVABLE, "'unix:s'"))
+    served.addresses = ["unix:s"]
+    if after:
+        assert served.process.line()
+    served.hand_over(served.pid)
+
+
+def test_a_successor_whose_servable_is_broken(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE))
+    (tmp_path / "servables" / "echo" / "servable_config.py").write_text("import no_such_module_at_all\n")
+    done = served.command("handover")
+    assert done.returncode == 1
+    assert "no_such_module_at_all" in done.stderr
+    with Client(served.addresses[0], "echo", "same") as client:
+        assert client.infer({"x": "x"}) == [{"x": "x"}]
+
+
+WAITS = "import threading, sys\nprint('waits', flush=True)\nthreading.Event().wait()\n"
+
+
+def test_a_successor_that_is_never_ready(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE))
+    script = (served.process.cwd / "start.py").read_text()
+    (served.process.cwd / "start.py").write_text(script.replace("server.start_servables", "(lambda _: None)") + WAITS)
+    done = served.command("handover", "--timeout", "2")
+    assert done.returncode == 1
+    assert "was not ready within 2 s: it waits for servable 'echo', or for its start script to end" in done.stderr
+    with Client(served.addresses[0], "echo", "same") as client:
+        assert client.infer({"x": "x"}) == [{"x": "x"}]
+    assert len(served.process.workers()) == 1
+
+
+def test_one_handover_at_a_time_and_none_in_the_way_of_a_stop(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE))
+    (served.process.cwd / "start.py").write_text(WAITS)
+    command = [sys.executable, "-m", "mindserve", "handover", str(served.pid)]
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PYTHONPATH": str(PACKAGE)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as first:
+        assert served.process.line() == "waits"
+        assert served.status()["state"] == "handing over"
+        second = served.command("handover")
+        assert second.returncode == 1
+        assert "A handover is under way already" in second.stderr
+        everything = served.process.workers()
+        assert len(everything) == 2
+        served.process.send(signal.SIGTERM)
+        _, errors = first.communicate(timeout=60)
+        assert first.returncode == 1
+        assert "was given up: the server is being stopped" in errors
+    assert served.process.wait() == 0
+    wait_gone(everything)
+
+
+def test_a_successor_ends_when_the_old_server_is_killed(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE))
+    # It has begun to start something, and hangs.
+    script = (served.process.cwd / "start.py").read_text().replace("server.start_servables", "(lambda _: None)")
+    (served.process.cwd / "start.py").write_text(script + WAITS)
+    command = [sys.executable, "-m", "mindserve", "handover", str(served.pid)]
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PYTHONPATH": str(PACKAGE)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as asking:
+        assert served.process.line() == served.addresses[0]
+        assert served.process.line() == "waits"
+        everything = served.process.workers()
+        served.process.send(signal.SIGKILL)
+        _, errors = asking.communicate(timeout=60)
+        assert "ended before it had answered" in errors
+        assert asking.returncode == 1
+    wait_gone(everything)
+
+
+# -- a stop under load -------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_under_load_loses_no_call(serve: Serve, tmp_path: pathlib.Path, own_files: Files) -> None:
+    served = serve(script_for(tmp_path, SERVABLE, CONFIG, listeners(tmp_path, own_files)))
+    plain, mutual = reachable(served)
+    with traffic(plain, mutual, own_files) as seen:
+        seen.wait_for(served.pid)
+        told = time.monotonic()
+        served.process.send(signal.SIGTERM)
+        assert served.process.wait() == 0
+        seen.wait_for_failures()
+    refused = ("failed to connect", "Connection refused", "No such file", "Connection reset")
+    for failure in seen.failures:
+        assert failure.code is grpc.StatusCode.UNAVAILABLE, failure
+        assert failure.begun > told - 0.001, failure
+        assert any(text in failure.text for text in refused), failure
+
+
+def test_what_is_beyond_the_drain_timeout_is_cut(serve: Serve, tmp_path: pathlib.Path) -> None:
+    listen = "'127.0.0.1:0', limits=server.Limits(drain_timeout=0.3)"
+    served = serve(script_for(tmp_path, "block", BLOCKING_SERVABLE, listen))
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with Client(served.addresses[0], "block", "method") as client:
+        cut = client.infer_async({"fifo": str(fifo)}, timeout=120)
+        assert fifo.read_text() == "running"
+        served.process.send(signal.SIGTERM)
+        assert "Grpc Error, (14, 'unavailable')" in cut.result()["error"]
+        assert served.process.wait() == 0
