@@ -171,7 +171,10 @@ class Server:
     def _hand_over(self, timeout: float | None, progress: Callable[[str], None]) -> int:
         if timeout is None:
             timeout = self._supervisor.longest_start_timeout() + _SCRIPT_TIMEOUT
-        shared = self._gateway.share_listeners()
+        try:
+            shared = self._gateway.share_listeners()
+        except self._native.NativeError as error:
+            raise StartError(f"The listening sockets can't be shared: {error}") from error
         listeners = [
             SharedListener(given, bound, tuple(each["fds"]), each["file"])
             for (given, bound), each in zip(self._addresses, shared, strict=True)
@@ -316,19 +319,23 @@ class Server:
             notify("STOPPING=1")
             if successor is not None:
                 successor.abort("the server is being stopped")
-            with self._lock:
-                self._handover_over.wait_for(lambda: not self._handing_over)
         if self._admin is not None:
             self._admin.close()
         try:
             self._gateway.stop_listening(self._drain_timeout)
         finally:
+            self._wait_for_handover()
             self._supervisor.stop()
             self._supervisor.join()
             with self._gateway_use:
                 self._gateway_or_none = None
             self._native.set_log_sink(None)
         _log.log(level, "the server has stopped")
+
+    def _wait_for_handover(self) -> None:
+        """Until a handover that was given up has ended its successor."""
+        with self._lock:
+            self._handover_over.wait_for(lambda: self._handed_over or not self._handing_over)
 
     def _on_signal(self, number: int) -> None:
         """The signal watch's thread: a signal has come."""

@@ -146,12 +146,17 @@ class Successor:
         self._output: collections.deque[bytes] = collections.deque(maxlen=_OUTPUT_LINES)
         try:
             self._start(listeners, servables)
+        except OSError as error:
+            raise StartError(f"The successor can't be started: {error}; its command line: {_command_line()}") from error
         finally:
             for listener in listeners:
                 listener.close()
 
     def _start(self, listeners: Sequence[SharedListener], servables: Sequence[str]) -> None:
         command = _command_line()
+        fds = [fd for listener in listeners for fd in listener.fds]
+        if len(fds) >= _MAX_FDS:
+            raise StartError(f"The server listens on {len(fds)} sockets, at most {_MAX_FDS - 1} can be handed over")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors_read, errors_write = os.pipe()
         with theirs, contextlib.ExitStack() as undo:
@@ -166,9 +171,6 @@ class Successor:
                     for each in listeners
                 ],
             }
-            fds = [fd for listener in listeners for fd in listener.fds]
-            if len(fds) >= _MAX_FDS:
-                raise StartError(f"The server listens on {len(fds)} sockets, at most {_MAX_FDS - 1} can be handed over")
             # What the successor writes comes here until it has taken over, to be part of the error if it fails; then it
             # goes where this process's goes.
             with contextlib.suppress(OSError):
@@ -184,8 +186,6 @@ class Successor:
                     # Signals of this one's terminal or job are not for it.
                     start_new_session=True,
                 )
-            except OSError as error:
-                raise StartError(f"The successor can't be started: {error}; its command line: {command}") from error
             finally:
                 os.close(errors_write)
             self._relay = threading.Thread(
