@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ import pytest
 
 from certificates import Files
 from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE, PACKAGE, ServerProcess, children, is_alive, pid_of, wait_gone
-from e2e_support import server_process, write_servable
+from e2e_support import PREAMBLE, server_process, until, write_servable
 from mindserve.client import Client
 from traffic import CONFIG, SERVABLE, traffic
 
@@ -235,6 +237,96 @@ def test_a_crash_after_the_handover_is_a_crash(serve: Serve, tmp_path: pathlib.P
         assert again.line() == "unix:s.sock"
         with Client(f"unix:{served.process.cwd}/s.sock", "echo", "same") as client:
             assert client.infer({"x": "x"}, timeout=60) == [{"x": "x"}]
+
+
+def test_a_tls_handshake_under_way_is_finished(serve: Serve, tmp_path: pathlib.Path, own_files: Files) -> None:
+    """It would look like a server out of order if it were cut off; so it is told to connect anew."""
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE, listeners(tmp_path, own_files)))
+    host, port = served.addresses[2].rsplit(":", 1)
+    old = served.pid
+    with socket.create_connection((host, int(port))) as connection:
+        until(lambda: served.status()["connections"] == 1)
+        served.hand_over()
+        assert is_alive(old)
+        context = ssl.create_default_context(cafile=own_files.ca)
+        context.load_cert_chain(own_files.client, own_files.client_key)
+        context.set_alpn_protocols(["h2"])
+        connection.settimeout(60)
+        with context.wrap_socket(connection, server_hostname="localhost") as tls:
+            tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+            with tls.makefile("rb") as stream:
+                kinds = []
+                while 7 not in kinds:  # GOAWAY
+                    head = stream.read(9)
+                    assert len(head) == 9, kinds
+                    kinds.append(head[3])
+                    stream.read(int.from_bytes(head[:3], "big"))
+        assert kinds[0] == 4  # SETTINGS
+    wait_gone([old])
+
+
+OFF_THE_MAIN_THREAD = """
+import threading
+from mindserve import server
+def start():
+    server.start_servables(server.ServableStartConfig({directory!r}, "echo"))
+    print(server.start_grpc_server("127.0.0.1:0")[0], flush=True)
+threading.Thread(target=start).start()
+threading.Event().wait()
+"""
+
+
+def test_a_server_that_has_not_taken_the_signals_ends_too(serve: Serve, tmp_path: pathlib.Path) -> None:
+    write_servable(tmp_path / "servables", "echo", ECHO_SERVABLE)
+    served = serve(OFF_THE_MAIN_THREAD.format(directory=str(tmp_path / "servables")))
+    until(lambda: served.status()["state"] == "serving")
+    served.hand_over()
+    # Its main thread would wait for ever; what a SIGTERM does there is what it always did.
+    assert served.process.wait() == -signal.SIGTERM
+
+
+def test_a_service_manager_is_told(serve: Serve, tmp_path: pathlib.Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(60)
+        path = tmp_path / "notify"
+        manager.bind(str(path))
+        served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE), NOTIFY_SOCKET=str(path))
+        assert manager.recv(100) == b"READY=1"
+        new = served.hand_over()
+        told = {manager.recv(100), manager.recv(100)}  # the old and the new one, each for itself
+        assert told == {b"MAINPID=%d" % new, b"READY=1"}
+        assert served.process.wait() == 0
+        os.kill(new, signal.SIGTERM)
+        assert manager.recv(100) == b"STOPPING=1"
+        wait_gone([new])
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+
+
+def test_workers_know_nothing_of_it(serve: Serve, tmp_path: pathlib.Path) -> None:
+    """Neither the descriptor nor the environment's word for it; and their logs go on."""
+    config = PREAMBLE + "import os\nprint('a worker', flush=True)\n"
+    config += "@method()\ndef environment(x):\n    return str(sorted(os.environ))\n"
+    served = serve(script_for(tmp_path, "echo", config))
+    served.hand_over()
+    with Client(served.addresses[0], "echo", "environment") as client:
+        (answer,) = client.infer({"x": 1})
+    assert "MINDSERVE" not in str(answer["y"])
+    (worker,) = children(served.pid)
+    links = [os.readlink(path) for path in pathlib.Path(f"/proc/{worker}/fd").iterdir()]
+    assert sum(link.startswith("socket:") for link in links) == 2, links  # control and link
+    (log,) = (served.process.cwd / "serving_logs").iterdir()
+    assert log.read_text().count("a worker") == 2
+
+
+def test_the_word_of_a_handover_that_is_not_for_this_process(serve: Serve, tmp_path: pathlib.Path) -> None:
+    """As a start script's child finds it, that is started before anything of MindServe is imported there."""
+    for text in ("0", "1000000", "x"):
+        served = serve(script_for(tmp_path / text, "echo", ECHO_SERVABLE), MINDSERVE_HANDOVER_FD=text)
+        with Client(served.addresses[0], "echo", "same") as client:
+            assert client.infer({"x": "x"}) == [{"x": "x"}]
+        served.close()
 
 
 # -- a successor that fails --------------------------------------------------------------------------------------------
