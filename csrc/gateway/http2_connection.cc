@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -24,6 +25,7 @@ constexpr size_t kMaxQueuedFrames = 4096;
 // it.
 using PingData = std::array<uint8_t, 8>;
 constexpr PingData kDrainPing = {'d', 'r', 'a', 'i', 'n'};
+constexpr int32_t kEveryStream = std::numeric_limits<int32_t>::max();  // in the GOAWAY that only announces another one
 constexpr PingData kKeepalivePing = {'k', 'e', 'e', 'p'};
 
 std::span<const std::byte> Bytes(const uint8_t* data, size_t size) {
@@ -96,6 +98,10 @@ struct Http2Connection::Callbacks {
   }
 
   static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.last_stream_id == kEveryStream) {
+      // Only now: nghttp2 would send it ahead of the GOAWAY.
+      nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, kDrainPing.data());
+    }
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) {
       Self(user).context_.stats.Refuse(Refusal::kMaxConcurrentStreams);
     }
@@ -389,7 +395,6 @@ void Http2Connection::Drain() {
 
 void Http2Connection::SayGoodbye() {
   nghttp2_submit_shutdown_notice(session_.get());
-  nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, kDrainPing.data());
   Touch();
 }
 

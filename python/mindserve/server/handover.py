@@ -282,6 +282,11 @@ class Successor:
 
 def _command_line() -> list[str]:
     """The arguments that this process was started with."""
+    if os.getpid() == 1:
+        raise StartError(
+            "This server is process 1 of its container, which ends with it, and would take a successor along: have the "
+            "platform start a new container before it stops this one"
+        )
     if not sys.executable or sys.argv[:1] in ([], [""], ["-"]):  # interactive, embedded, or read from stdin
         raise StartError(
             "A handover runs the server's command line again, but this one can't be: its arguments are "
