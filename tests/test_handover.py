@@ -437,7 +437,8 @@ threading.Thread(target=replace, daemon=True).start()
 
 def test_a_stop_ends_a_successor_for_which_nobody_waits(serve: Serve, tmp_path: pathlib.Path) -> None:
     served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE, after=IN_THE_BACKGROUND))
-    (served.process.cwd / "start.py").write_text(WAITS)
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    (served.process.cwd / "start.py").write_text(deaf + WAITS)
     served.process.tell("now")
     assert served.process.line() == "waits"
     everything = served.process.workers()
