@@ -133,6 +133,7 @@ Engine::~Engine() {
   } while (state.first_done != nullptr);
   state.models.clear();  // joins their threads, which post to the mailbox
   state.shared->mailbox.Close();
+  state.shared->engine_lives.End();
 }
 
 Result<int> Engine::AddModel(std::shared_ptr<device::Model> model, ModelOptions options) {
@@ -244,6 +245,8 @@ std::unique_ptr<FunctionBatch> Engine::NextBatch(int function) {
         run->items.push_back(item);
       }
       stage->stats->batch_sizes.Add(run->items.size());
+      stage->stats->execution.Begin(now.time_since_epoch().count());
+      for (const Item* item : run->items) stage->stats->execution.Add(item->mark);
       batch_state.run = std::move(run);
       return batch;
     } catch (const std::bad_alloc&) {
@@ -255,6 +258,7 @@ std::unique_ptr<FunctionBatch> Engine::NextBatch(int function) {
 void Engine::Complete(std::unique_ptr<FunctionBatch> batch, std::vector<FunctionResult> results) {
   if (batch == nullptr) return;
   batch->state_->stats.run_ns.AddTime(state_->time.Now() - batch->state_->taken_at);
+  batch->state_->stats.execution.End();
   std::unique_ptr<Run> run = std::move(batch->state_->run);
   run->results = std::move(results);
   state_->shared->mailbox.PostRun(std::move(run));

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/execution.h"
 #include "base/stage_stats.h"
 #include "base/status.h"
 #include "device/device.h"
@@ -64,6 +65,7 @@ struct RequestContext {
   uint64_t client = 0;            // whose turn it takes in the queues: the connection
   TimePoint deadline = kNever;    // expired instances are dropped before they cost
   ResultSink* sink = nullptr;     // lives until each of its instances is done
+  ExecutionMark mark;             // by which stages note that they execute it; valid as long as what they count in
   bool cancelled = false;         // set by the runtime thread through Engine::Cancel
   Instance* instances = nullptr;  // the engine's: those not done yet
 };

@@ -36,6 +36,7 @@ void Engine::State::Submit(int method, std::shared_ptr<RequestContext> request, 
   instance->index = index;
   instance->client = request->client;
   instance->deadline = request->deadline;
+  instance->mark = request->mark;
   instance->previous_sibling = nullptr;
   instance->next_sibling = std::exchange(request->instances, instance);
   if (instance->next_sibling != nullptr) instance->next_sibling->previous_sibling = instance;

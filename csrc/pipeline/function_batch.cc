@@ -6,6 +6,7 @@ namespace mindserve::pipeline {
 
 FunctionBatch::State::~State() {
   if (run == nullptr) return;
+  shared->engine_lives.While([&] { stats.execution.End(); });
   try {
     run->status = Status(Code::kInternal, "function '" + name + "' ended without giving results");
   } catch (...) {

@@ -17,7 +17,7 @@ struct FunctionBatch::State {
 
   const std::shared_ptr<Shared> shared;  // see Shared
   const std::string name;
-  StageStats& stats;  // for Complete, while the engine lives
+  StageStats& stats;  // only while the engine lives
   const TimePoint taken_at;
   std::unique_ptr<Run> run;  // null: posted
 };

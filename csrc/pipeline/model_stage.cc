@@ -193,9 +193,14 @@ Status ModelStage::WarmUp() {
 Status ModelStage::RunBatch(std::span<Item* const> items) noexcept {
   const TimePoint start = time_.Now();
   stats_->batch_sizes.Add(items.size());
-  for (const Item* item : items) stats_->queue_ns.AddTime(start - item->arrival());
+  stats_->execution.Begin(start.time_since_epoch().count());
+  for (const Item* item : items) {
+    stats_->queue_ns.AddTime(start - item->arrival());
+    stats_->execution.Add(item->mark);
+  }
   Duration took{};
   Status status = RunTimed(items, start, &took);
+  stats_->execution.End();
   stats_->run_ns.AddTime(took);
   if (status.ok()) return status;
   try {

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "base/log.h"
-#include "link/worker_link.h"
 #include "net/event_loop.h"
 #include "wire/predict.h"
 #include "worker/releases.h"
@@ -19,6 +18,9 @@
 namespace mindserve::worker {
 
 namespace {
+
+// So often the master is told at least that this thread still comes round.
+constexpr Duration kBeat = std::chrono::milliseconds(500);
 
 wire::ErrorCode ToErrorCode(Code code) {
   switch (code) {
@@ -41,10 +43,10 @@ wire::ErrorCode ToErrorCode(Code code) {
 // One run of Serve. A round of the loop takes what came, runs models, and sends what is done.
 class Runtime::Session final : private net::RoundHooks {
  public:
-  Session(Runtime& runtime, std::unique_ptr<link::WorkerLink> link, UniqueFd socket)
+  Session(Runtime& runtime, UniqueFd socket)
       : runtime_(runtime),
         engine_(*runtime.engine_),
-        link_(std::move(link)),
+        link_(runtime.link_.get()),
         socket_(std::move(socket)),
         bell_(runtime.loop_->NewWatch(link_->bell_fd())),
         hang_up_(runtime.loop_->NewWatch(socket_.get())),
@@ -94,7 +96,7 @@ class Runtime::Session final : private net::RoundHooks {
 
   Runtime& runtime_;
   pipeline::Engine& engine_;
-  const std::unique_ptr<link::WorkerLink> link_;
+  link::WorkerLink* const link_;
   const UniqueFd socket_;
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Watch> hang_up_;
@@ -161,6 +163,7 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   request.context->client = frame.client;
   if (frame.deadline_ns != INT64_MAX) request.context->deadline = TimePoint(Duration(frame.deadline_ns));
   request.context->sink = &request;
+  request.context->mark = link_->MarkOf(lane, frame.call);
   calls_[lane].emplace(frame.call, std::move(owned));
 
   // All instances are read before the first is submitted, so that a request that does not parse is refused whole.
@@ -295,6 +298,7 @@ void Runtime::Session::StopWith(Status status) {
 
 void Runtime::Session::RoundEnd() {
   now_ = runtime_.time_.Now();
+  runtime_.stats_->Beat(now_);
   link::GatewayFrame frame;
   for (size_t lane = 0; lane < link_->lanes(); ++lane) {
     while (link_->Receive(lane, &frame)) Handle(lane, frame);
@@ -303,7 +307,7 @@ void Runtime::Session::RoundEnd() {
   SendReleases();
   const TimePoint next = engine_.Poll();
   more_ = next != kNever && next <= runtime_.time_.Now();
-  if (!more_) SetTimer(next);
+  if (!more_) SetTimer(std::min(next, now_ + kBeat));
   RetryStarved();
   link_->Flush();
 }
@@ -350,8 +354,9 @@ Status Runtime::Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeo
   engine_->CountIn(entries);
   auto link = link::WorkerLink::Connect(socket.get(), *stats_, options_.reply_arena_bytes, handshake_timeout);
   if (!link.ok()) return link.status();
+  link_ = *std::move(link);
   // The session's requests are sinks of the engine's instances: the engine lets go of them before they go.
-  auto session = std::make_unique<Session>(*this, *std::move(link), std::move(socket));
+  auto session = std::make_unique<Session>(*this, std::move(socket));
   const Status status = session->Run();
   Stop();
   engine_->Poll();

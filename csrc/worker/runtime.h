@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/stats_region.h"
+#include "link/worker_link.h"
 #include "net/event_loop.h"
 #include "pipeline/engine.h"
 
@@ -47,7 +48,9 @@ class Runtime {
   const TimeSource& time_;
   const RuntimeOptions options_;
   std::shared_ptr<net::EventLoop> loop_;    // shared with the engine's and the releases' wake functions
-  std::optional<link::StatsWriter> stats_;  // what the engine counts in: goes after it
+  // Where takers count and mark what they execute: they go after the engine, which waits for its takers.
+  std::optional<link::StatsWriter> stats_;
+  std::unique_ptr<link::WorkerLink> link_;
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload
 };

@@ -211,6 +211,35 @@ TEST_F(RuntimeTest, WhatStagesDoIsReadFromOutside) {
   EXPECT_EQ(model.failed, 0u);
 }
 
+TEST_F(RuntimeTest, WhatIsExecutedIsReadFromOutside) {
+  Start();
+  Send(5, kCall, 2, Instance("x", 1, 2) + Instance("x", 3, 4));
+  auto batch = runtime_->engine().NextBatch(0);
+  ASSERT_NE(batch, nullptr);
+  Send(6, kCall, 1, Instance("x", 1, 2));
+  const auto function = [&] { return stats_->Executing().at(1); };
+  EXPECT_EQ(function(), std::vector<ExecutionTag>{link::TagOf(0, 5)});
+  EXPECT_TRUE(lane_->MayHaveBegun(5));
+  EXPECT_FALSE(lane_->MayHaveBegun(6));
+  std::vector<pipeline::FunctionResult> results;
+  for (size_t i = 0; i < batch->size(); ++i) results.emplace_back(std::vector<Tensor>{Row(5, 6)});
+  runtime_->engine().Complete(std::move(batch), std::move(results));
+  EXPECT_EQ(function(), std::vector<ExecutionTag>{});
+}
+
+TEST_F(RuntimeTest, BeatsWhileItHasNothingToDo) {
+  Start();
+  Send(1, kSame, 1, Instance("x", 7, 8));
+  Receive();
+  const auto first = stats_->LastBeat();
+  ASSERT_TRUE(first.has_value());
+  const auto patience = std::chrono::steady_clock::now() + kPatience;
+  while (*stats_->LastBeat() - *first < milliseconds(400)) {
+    ASSERT_LT(std::chrono::steady_clock::now(), patience);
+    ::poll(nullptr, 0, 5);
+  }
+}
+
 TEST_F(RuntimeTest, AnInstanceFailsAlone) {
   Start();
   Send(1, kDouble, 3, Instance("x", 1, 2) + Instance("z", 3, 4) + Instance("x", 5, 6));
