@@ -39,6 +39,7 @@ struct FunctionOptions {
   size_t max_batch_size = 32;  // instances handed over at a time
   Duration max_queue_delay{0};
   bool same_shapes = false;  // those handed over together have inputs of the same types and shapes
+  Duration turn{0};          // hand over as many as about this suffices for, at least one; 0: max_batch_size
 };
 
 // Instances for a function stage, handed to the function thread that runs them. Must be given back to Complete,
@@ -66,6 +67,7 @@ struct RequestContext {
   TimePoint deadline = kNever;    // expired instances are dropped before they cost
   ResultSink* sink = nullptr;     // lives until each of its instances is done
   ExecutionMark mark;             // by which stages note that they execute it; valid as long as what they count in
+  bool alone = false;             // nothing else is executed while its instances are, one after the other
   bool cancelled = false;         // set by the runtime thread through Engine::Cancel
   Instance* instances = nullptr;  // the engine's: those not done yet
 };
@@ -109,6 +111,17 @@ class Engine {
   void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::span<Tensor> inputs,
               TimePoint now);
 
+  // How long a request of `client` with so many instances, should it come now, takes about until it is done, and the
+  // stage that it waits for longest. A stage that has nothing to do counts as none, whatever its runs took.
+  struct Estimate {
+    Duration wait{0};
+    std::optional<StageSpec> longest;
+  };
+  Estimate EstimateWait(int method, uint64_t client, size_t instances) const;
+  // That so many instances of a request were refused since they could not be done in time.
+  void CountRefused(const StageSpec& stage, size_t instances);
+  std::string NameOf(const StageSpec& stage) const;  // for messages: "model 'net.onnx'"
+
   // Drops what of `request` is queued (done with CANCELLED at the next Poll) and ignores the results of what runs.
   void Cancel(RequestContext& request);
 
@@ -140,6 +153,10 @@ class FunctionBatch {
   std::span<const Tensor> inputs(size_t i) const;
   // How many outputs the stage that instance `i` is in must give.
   size_t outputs_count(size_t i) const;
+  // Whether the function may be called again for any of its instances.
+  bool repeatable() const;
+  // The function is called, maybe again: what it may take counts from here.
+  void BeginCall() const;
 
  private:
   friend class Engine;

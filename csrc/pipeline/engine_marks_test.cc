@@ -44,6 +44,36 @@ TEST_F(EngineMarksTest, AModelNotesWhatItRunsWhileItRuns) {
   EXPECT_FALSE(Runs(0));
 }
 
+TEST_F(EngineMarksTest, EachCallOfAFunctionBeginsAnew) {
+  const int function = engine_->AddFunction({.name = "s.f"});
+  const int method = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);
+  Count();
+  Request request;
+  Submit(method, request, 0, {Pair(1, 2)});
+  Settle();
+  const auto batch = engine_->NextBatch(function);
+  const int64_t taken = stats_[0]->execution.since_ns();
+  time_.Advance(std::chrono::seconds(1));
+  batch->BeginCall();
+  EXPECT_EQ(stats_[0]->execution.since_ns() - taken, 1'000'000'000);
+}
+
+TEST_F(EngineMarksTest, ABatchIsRepeatableIfAllItsMethodsAre) {
+  const int function = engine_->AddFunction({.name = "s.f"});
+  const int repeatable = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);
+  MethodSpec spec = engine_->method(repeatable);
+  spec.idempotent = false;
+  const int once = engine_->AddMethod(spec).value();
+  Request request;
+  Submit(repeatable, request, 0, {Pair(1, 2)});
+  Settle();
+  EXPECT_TRUE(engine_->NextBatch(function)->repeatable());
+  Submit(repeatable, request, 1, {Pair(1, 2)});
+  Submit(once, request, 2, {Pair(1, 2)});
+  Settle();
+  EXPECT_FALSE(engine_->NextBatch(function)->repeatable());
+}
+
 TEST_F(EngineMarksTest, AFunctionNotesWhatItHasUntilItIsComplete) {
   const int function = engine_->AddFunction({.name = "s.f", .max_batch_size = 1});
   const int method = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);

@@ -22,7 +22,8 @@ class ModelStage;
 // A batch that a taker has, and what became of it.
 struct Run {
   std::vector<batching::Item*> items;   // all are Instances
-  Status status;                        // of the batch as a whole; OK: see results
+  Status status;                        // of the batch as a whole; OK: see the others
+  std::vector<Status> failures;         // of a model, by item; empty: none failed
   std::vector<FunctionResult> results;  // of a function, by item; a model's outputs are in the items
   ModelStage* hands_back = nullptr;     // a model whose turn is the runtime thread's again
 

@@ -164,6 +164,7 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   if (frame.deadline_ns != INT64_MAX) request.context->deadline = TimePoint(Duration(frame.deadline_ns));
   request.context->sink = &request;
   request.context->mark = link_->MarkOf(lane, frame.call);
+  request.context->alone = (frame.flags & link::kAlone) != 0;
   calls_[lane].emplace(frame.call, std::move(owned));
 
   // All instances are read before the first is submitted, so that a request that does not parse is refused whole.

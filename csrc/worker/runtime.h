@@ -47,7 +47,7 @@ class Runtime {
   class Session;
   const TimeSource& time_;
   const RuntimeOptions options_;
-  std::shared_ptr<net::EventLoop> loop_;    // shared with the engine's and the releases' wake functions
+  std::shared_ptr<net::EventLoop> loop_;  // shared with the engine's and the releases' wake functions
   // Where takers count and mark what they execute: they go after the engine, which waits for its takers.
   std::optional<link::StatsWriter> stats_;
   std::unique_ptr<link::WorkerLink> link_;
