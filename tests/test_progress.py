@@ -26,7 +26,7 @@ def spec(device: int) -> WorkerSpec:
         max_batch_size=32,
         max_queue_delay_us=0,
     )
-    return WorkerSpec(parameters, pathlib.Path("log"), 1.0)
+    return WorkerSpec(parameters, pathlib.Path("log"), start_timeout=1.0, heartbeat_timeout=10.0)
 
 
 def test_a_job_ends_when_all_are_ready() -> None:

@@ -34,10 +34,15 @@ struct ListenerSpec {
 
 // What a worker serves.
 struct WorkerSpec {
+  struct Method {
+    std::string name;
+    bool idempotent = true;  // to execute a request again does no harm
+  };
   uint64_t id = 0;  // the master's number for it; in log lines and errors
   std::string servable;
   uint64_t version = 1;
-  std::vector<std::string> methods;  // in the order of their numbers on the link
+  std::vector<Method> methods;                          // in the order of their numbers on the link
+  std::chrono::milliseconds heartbeat_timeout{10'000};  // without a sign of life it is lost
 };
 
 // Thread-safe: the master's Python threads call it. No method but GetStats is called from an I/O thread (by a log

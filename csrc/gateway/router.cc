@@ -20,7 +20,7 @@ void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
   const WorkerSpec& spec = worker->spec();
   Version& version = servables_[spec.servable][spec.version];
   version.methods.clear();
-  for (const std::string& name : spec.methods) {
+  for (const auto& [name, idempotent] : spec.methods) {
     version.methods.push_back({name, &stats_.Of({kPredictPath, spec.servable, spec.version, name})});
   }
   version.workers.push_back(std::move(worker));

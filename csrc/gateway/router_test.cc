@@ -9,7 +9,7 @@ using Outcome = Router::Outcome;
 
 class RouterTest : public testing::Test {
  protected:
-  std::shared_ptr<WorkerEnd> Add(uint64_t id, uint64_t version, std::vector<std::string> methods = {"m"}) {
+  std::shared_ptr<WorkerEnd> Add(uint64_t id, uint64_t version, std::vector<WorkerSpec::Method> methods = {{"m"}}) {
     auto worker = std::make_shared<WorkerEnd>(WorkerSpec{id, "s", version, std::move(methods)}, nullptr);
     router_.AddWorker(worker);
     return worker;
@@ -44,8 +44,8 @@ TEST_F(RouterTest, WhatIsNotThere) {
 }
 
 TEST_F(RouterTest, EachWorkerNumbersItsMethodsItself) {
-  Add(1, 1, {"a", "b"});
-  Add(2, 1, {"b", "c", "a"});
+  Add(1, 1, {{"a"}, {"b"}});
+  Add(2, 1, {{"b"}, {"c"}, {"a"}});
   ASSERT_EQ(Find("s", "a", 0, 2), Outcome::kFound);
   ASSERT_EQ(targets_.size(), 2u);
   for (const auto& target : targets_) EXPECT_EQ(target.method, target.worker->spec().id == 1 ? 0 : 2);

@@ -39,8 +39,8 @@ wire::InstanceReply Add(const std::vector<Tensor>& inputs) {
 
 }  // namespace
 
-const std::vector<std::string>& TestWorker::Methods() {
-  static const std::vector<std::string> methods = {"add", "hold", "end", "die", "rogue", "big"};
+const std::vector<WorkerSpec::Method>& TestWorker::Methods() {
+  static const std::vector<WorkerSpec::Method> methods = {{"add"}, {"hold"}, {"end"}, {"die"}, {"rogue"}, {"big"}};
   return methods;
 }
 

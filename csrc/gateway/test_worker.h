@@ -23,7 +23,7 @@ class TestWorker {
   //   own hold    as add, but not before Resume end     ends the call with FAILED_PRECONDITION "this is the end" die
   //   closes the link without an answer rogue   answers a call that it does not hold big     one bytes tensor of as
   //   many MiB as x1's first element says
-  static const std::vector<std::string>& Methods();
+  static const std::vector<WorkerSpec::Method>& Methods();
 
   // Attaches itself to the gateway.
   TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version = 1,

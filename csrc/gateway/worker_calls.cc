@@ -6,7 +6,7 @@
 namespace mindserve::gateway {
 
 int WorkerEnd::MethodIndex(std::string_view method) const {
-  const auto found = std::ranges::find(spec_.methods, method);
+  const auto found = std::ranges::find(spec_.methods, method, &WorkerSpec::Method::name);
   return found == spec_.methods.end() ? -1 : static_cast<int>(found - spec_.methods.begin());
 }
 

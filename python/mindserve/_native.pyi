@@ -34,9 +34,26 @@ class Gateway:
         """
     def set_max_enqueued_requests(self, count: int) -> None: ...
     def attach_worker(
-        self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float
+        self,
+        fd: int,
+        worker_id: int,
+        servable: str,
+        version: int,
+        methods: Sequence[tuple[str, bool]],
+        heartbeat_timeout: float,
+        timeout: float,
     ) -> None:
-        """Shake hands over the Unix socket ``fd`` (taken over) and route to the worker. ``timeout`` in seconds."""
+        """Shake hands over the Unix socket ``fd`` (taken over) and route to the worker.
+
+        Args:
+            fd: the socket.
+            worker_id: the master's number for it.
+            servable: what it serves.
+            version: of it.
+            methods: name of each, and whether it is idempotent, in the order of their numbers on the link.
+            heartbeat_timeout: seconds without a sign of life after which the worker is lost.
+            timeout: seconds for the handshake.
+        """
     def drain_worker(self, worker_id: int) -> None: ...
     def detach_worker(self, worker_id: int) -> None: ...
     def stop_listening(self, grace: float) -> None: ...

@@ -67,10 +67,18 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadyMethod:
+    """A method that the worker serves, and whether to execute a request of it again does no harm."""
+
+    name: str
+    idempotent: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Ready:
     """The worker waits for the link's handshake. ``methods`` in the order of their numbers on the link."""
 
-    methods: tuple[str, ...]
+    methods: tuple[ReadyMethod, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +96,7 @@ def encode_event(event: Event) -> bytes:
     if isinstance(event, Phase):
         return _encode({"event": "phase", "text": event.text[:MAX_TEXT]})
     if isinstance(event, Ready):
-        return _encode({"event": "ready", "methods": list(event.methods)})
+        return _encode({"event": "ready", "methods": [dataclasses.asdict(method) for method in event.methods]})
     return _encode({"event": "failed", "error": event.error[:MAX_TEXT], "traceback": event.traceback[-MAX_TEXT:]})
 
 
@@ -102,11 +110,18 @@ def decode_event(line: bytes) -> Event:
     match values:
         case {"event": "phase", "text": str(text)}:
             return Phase(text)
-        case {"event": "ready", "methods": list(methods)} if all(isinstance(method, str) for method in methods):
-            return Ready(tuple(methods))
+        case {"event": "ready", "methods": list(methods)}:
+            return Ready(tuple(_decode_method(method) for method in methods))
         case {"event": "failed", "error": str(error), "traceback": str(trace)}:
             return Failed(error, trace)
     raise ControlError(f"No event of a worker: {line[:200]!r}")
+
+
+def _decode_method(values: Any) -> ReadyMethod:
+    match values:
+        case {"name": str(name), "idempotent": bool(idempotent)}:
+            return ReadyMethod(name, idempotent)
+    raise ControlError(f"No method of a worker: {str(values)[:200]!r}")
 
 
 class LineBuffer:

@@ -62,7 +62,7 @@ class _TensorDef:
         self.ref = ref
 
 
-def register_method(output_names: Any) -> Callable[[_Function], _Function]:
+def register_method(output_names: Any, *, idempotent: bool = True) -> Callable[[_Function], _Function]:
     """Declares the decorated function as a method of the servable.
 
     The function runs once, when it is declared, with placeholders for its inputs. What it does with them through
@@ -70,6 +70,9 @@ def register_method(output_names: Any) -> Callable[[_Function], _Function]:
 
     Args:
         output_names: a str, or a tuple or list of str: names of the outputs.
+        idempotent: True, the default: a request that was executed in part or in whole may be executed again, so that
+            the death of a worker goes unnoticed where another one can answer. False: once any stage may have begun
+            with a request, the death of its worker is answered UNAVAILABLE, and it is never executed twice.
 
     Returns:
         A decorator that gives the function back.
@@ -78,6 +81,7 @@ def register_method(output_names: Any) -> Callable[[_Function], _Function]:
         ConfigError: a wrong parameter, or a function that breaks the rules of `add_stage`.
     """
     outputs = checks.check_str_or_list("output_names", output_names)
+    checks.check_bool("idempotent", idempotent)
 
     def decorate(function: _Function) -> _Function:
         registration = current_registration() or Registration("")
@@ -94,7 +98,7 @@ def register_method(output_names: Any) -> Callable[[_Function], _Function]:
             raise ConfigError(
                 f"Method return output size {len(results)} not match registered {len(outputs)}, method '{name}'"
             )
-        registration.add_method(Method(name, tuple(inputs), outputs, tuple(recording.stages), results))
+        registration.add_method(Method(name, tuple(inputs), outputs, tuple(recording.stages), results, idempotent))
         return function
 
     return decorate

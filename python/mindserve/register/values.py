@@ -69,13 +69,23 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method: its stages run in their order for each instance, ``results`` say where its outputs come from."""
+    """A method: its stages run in their order for each instance.
+
+    Attributes:
+        name: its name.
+        inputs: names of its inputs.
+        outputs: names of its outputs.
+        stages: in the order in which they run.
+        results: where its outputs come from.
+        idempotent: to execute a request again does no harm.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     stages: tuple[Stage, ...]
     results: tuple[ValueRef, ...]
+    idempotent: bool = True
 
 
 @dataclasses.dataclass

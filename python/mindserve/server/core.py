@@ -233,6 +233,7 @@ def make_specs(configs: Sequence[ServableStartConfig], running: int) -> list[Wor
             ),
             logs.worker_log_path(name, device_id, version),
             item.start_timeout,
+            item.heartbeat_timeout,
         )
         for (name, version, device_id), item in wanted.items()
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindserve import engines, logs
 from mindserve.config import find_version, missing_version
-from mindserve.control import WorkerParameters
+from mindserve.control import ReadyMethod, WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
@@ -29,11 +29,11 @@ class BuiltRuntime:
     """What a runtime serves.
 
     Attributes:
-        methods: names, in the order of their numbers.
+        methods: in the order of their numbers.
         functions: number and name of each stage function, for which the worker runs a thread.
     """
 
-    methods: tuple[str, ...]
+    methods: tuple[ReadyMethod, ...]
     functions: tuple[tuple[int, str], ...]
 
 
@@ -58,7 +58,8 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     for model, number in models.items():
         report(f"warming up {model.file}")
         _warm_up(runtime, model, number, parameters)
-    return BuiltRuntime(tuple(registration.methods), tuple(builder.functions))
+    methods = tuple(ReadyMethod(method.name, method.idempotent) for method in registration.methods.values())
+    return BuiltRuntime(methods, tuple(builder.functions))
 
 
 def _load_models(
