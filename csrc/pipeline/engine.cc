@@ -188,9 +188,11 @@ Status Engine::WarmUp(int model) {
 
 std::vector<Engine::StageName> Engine::stages() const {
   std::vector<StageName> stages;
-  for (const ModelSlot& model : state_->models) stages.push_back({StageSpec::Kind::kModel, model.stage->name()});
+  for (const ModelSlot& model : state_->models) {
+    stages.push_back({StageSpec::Kind::kModel, model.stage->name(), model.stage->timeout()});
+  }
   for (const auto& function : state_->functions) {
-    stages.push_back({StageSpec::Kind::kFunction, function->options.name});
+    stages.push_back({StageSpec::Kind::kFunction, function->options.name, function->options.timeout});
   }
   return stages;
 }

@@ -32,6 +32,7 @@ struct ModelOptions {
       {};                       // inputs that have none all the same; their values must be equal to share a batch
   size_t max_batch_size = 32;   // for a dynamic first dimension; a fixed one says it itself
   Duration max_queue_delay{0};  // how long the oldest may wait for a fuller batch; 0: batch what is there
+  Duration timeout{0};          // a run that takes longer hangs; 0: none does. With one, it runs on its own thread
 };
 
 struct FunctionOptions {
@@ -40,6 +41,7 @@ struct FunctionOptions {
   Duration max_queue_delay{0};
   bool same_shapes = false;  // those handed over together have inputs of the same types and shapes
   Duration turn{0};          // hand over as many as about this suffices for, at least one; 0: max_batch_size
+  Duration timeout{0};       // a call that takes longer hangs; 0: none does
 };
 
 // Instances for a function stage, handed to the function thread that runs them. Must be given back to Complete,
@@ -102,6 +104,7 @@ class Engine {
   struct StageName {
     StageSpec::Kind kind = StageSpec::Kind::kModel;
     std::string name;
+    Duration timeout{0};
   };
   std::vector<StageName> stages() const;
   void CountIn(std::span<StageStats* const> stats);

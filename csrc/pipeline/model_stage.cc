@@ -295,7 +295,7 @@ void ModelStage::Measure(Duration run) {
 }
 
 bool ModelStage::RunsWithin(Duration limit) const {
-  return measured_ && average_ <= limit;
+  return measured_ && average_ <= limit && options_.timeout <= Duration::zero();
 }
 
 bool ModelStage::HandOver() {

@@ -42,6 +42,7 @@ class ModelStage {
   ModelStage& operator=(const ModelStage&) = delete;
 
   const std::string& name() const { return options_.name; }
+  Duration timeout() const { return options_.timeout; }
   const device::Model& model() const { return *model_; }
   batching::Queue& queue() { return queue_; }
   // Where it counts. Changes only while nothing is queued.
@@ -60,7 +61,8 @@ class ModelStage {
   // it again does no harm. At most twice as many runs as there are instances. OK: `failures` is empty, or has what
   // became of each. For who has the turn.
   Status RunBatch(std::span<batching::Item* const> items, std::vector<Status>* failures) noexcept;
-  // Whether a run was measured and takes no longer than that on average. For who has the turn.
+  // Whether a run was measured and takes no longer than that on average. Never with a timeout, which the runtime thread
+  // is to keep. For who has the turn.
   bool RunsWithin(Duration limit) const;
 
   // The rest is the runtime thread's.
