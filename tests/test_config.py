@@ -46,6 +46,7 @@ def test_servable_start_config_defaults(tmp_path: pathlib.Path, monkeypatch: pyt
     assert config.heartbeat_timeout == 10
     assert config.max_batch_size == 32
     assert config.max_queue_delay_us == 0
+    assert config.refuse_late is False
 
 
 @pytest.mark.parametrize(("given", "kept"), [("cpu", "CPU"), ("Gpu", "GPU"), ("ASCEND", "Ascend"), ("None", None)])
@@ -101,6 +102,7 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
         ({"heartbeat_timeout": 1}, "Parameter 'heartbeat_timeout' should be > 1 seconds, but actually 1"),
         ({"start_timeout": "1"}, "Parameter 'start_timeout' should be int or float, but actually <class 'str'>"),
         ({"max_batch_size": 0}, "Parameter 'max_batch_size' should be in range [1,"),
+        ({"refuse_late": 1}, "Parameter 'refuse_late' should be bool"),
         ({"max_queue_delay_us": -1}, "Parameter 'max_queue_delay_us' should be in range [0,"),
     ],
 )
@@ -358,6 +360,7 @@ PARAMETERS = control.WorkerParameters(
     intra_op_threads=1,
     max_batch_size=32,
     max_queue_delay_us=0,
+    refuse_late=True,
 )
 
 

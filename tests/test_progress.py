@@ -25,6 +25,7 @@ def spec(device: int) -> WorkerSpec:
         intra_op_threads=1,
         max_batch_size=32,
         max_queue_delay_us=0,
+        refuse_late=False,
     )
     return WorkerSpec(parameters, pathlib.Path("log"), start_timeout=1.0, heartbeat_timeout=10.0)
 

@@ -128,6 +128,8 @@ class ServableStartConfig:
         max_batch_size: instances that a stage takes at a time, where the model or the stage sets no size. Default 32.
         max_queue_delay_us: microseconds that an instance waits for others to fill a batch. 0, the default: a batch is
             what is there when the device is free.
+        refuse_late: refuse a request with a deadline as soon as it comes if, as things stand, it can't be answered in
+            time: DEADLINE_EXCEEDED, with the estimate. Default False: it waits, and is dropped when it is late.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -146,6 +148,7 @@ class ServableStartConfig:
     heartbeat_timeout: float = dataclasses.field(default=DEFAULT_HEARTBEAT_TIMEOUT, kw_only=True)
     max_batch_size: int = dataclasses.field(default=DEFAULT_MAX_BATCH_SIZE, kw_only=True)
     max_queue_delay_us: int = dataclasses.field(default=0, kw_only=True)
+    refuse_late: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         checks.check_str("servable_directory", self.servable_directory)
@@ -170,6 +173,7 @@ class ServableStartConfig:
         heartbeat_timeout = checks.check_seconds("heartbeat_timeout", self.heartbeat_timeout, zero=False, above=1)
         checks.check_int("max_batch_size", self.max_batch_size, 1, 2**20)
         checks.check_int("max_queue_delay_us", self.max_queue_delay_us, 0, 60_000_000)
+        checks.check_bool("refuse_late", self.refuse_late)
         # The directory is fixed now: a later chdir must not change what a restarted worker loads.
         object.__setattr__(self, "servable_directory", os.path.abspath(self.servable_directory))
         object.__setattr__(self, "device_ids", device_ids or (0,))

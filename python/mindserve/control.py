@@ -15,6 +15,8 @@ from mindserve.errors import MindserveError
 MAX_LINE_BYTES = 1 << 20
 # What an error's text is cut to, so that its line fits.
 MAX_TEXT = 64 * 1024
+# The exit status of a worker of which a stage went beyond its timeout.
+STAGE_TIMEOUT_STATUS = 71
 
 
 class ControlError(MindserveError):
@@ -35,6 +37,7 @@ class WorkerParameters:
         intra_op_threads: threads for one operator where a model's context says nothing.
         max_batch_size: instances at a time where the model or the stage sets no size.
         max_queue_delay_us: microseconds that an instance waits for a fuller batch.
+        refuse_late: refuse calls that can't be done before their deadlines.
     """
 
     servable_directory: str
@@ -46,6 +49,7 @@ class WorkerParameters:
     intra_op_threads: int
     max_batch_size: int
     max_queue_delay_us: int
+    refuse_late: bool
 
     def encode(self) -> bytes:
         return _encode(dataclasses.asdict(self))

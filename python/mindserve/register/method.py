@@ -110,6 +110,7 @@ def add_stage(
     outputs_count: int,
     batch_size: int | None = None,
     tag: str | None = None,
+    timeout: float | None = None,
 ) -> Any:
     """Adds a stage to the method whose function is running.
 
@@ -121,6 +122,9 @@ def add_stage(
             outputs; 0, it takes a tuple of instances, each a tuple of its inputs, as many as the server likes, and
             returns or yields one result for each; n ≥ 1, at most n instances.
         tag: put before the errors of this stage. Default None: nothing.
+        timeout: seconds, > 0, that one run of the model or one call of the function may take. One that takes longer
+            hangs: the worker logs what it executes and every Python thread's stack, ends with exit status 71, and is
+            replaced. Of a model or function in several stages the shortest counts. Default None: any time.
 
     Returns:
         One placeholder, or a tuple of them for ``outputs_count`` > 1.
@@ -134,6 +138,8 @@ def add_stage(
     if batch_size is not None:
         checks.check_int("batch_size", batch_size, 0, 2**20)
     tag = "" if tag is None else checks.check_str("tag", tag)
+    if timeout is not None:
+        timeout = checks.check_seconds("timeout", timeout, zero=False)
     inputs = recording.refs(args, "Each value of parameter *args is a placeholder for data and must come from")
     if isinstance(stage, Model):
         batch_size = None
@@ -143,7 +149,7 @@ def add_stage(
         raise ConfigError(
             f"Parameter 'stage' should be function or Model returned by declare_model, but actually {type(stage)}"
         )
-    outputs = recording.add(Stage(stage, inputs, outputs_count, batch_size, tag))
+    outputs = recording.add(Stage(stage, inputs, outputs_count, batch_size, tag, timeout))
     return outputs[0] if outputs_count == 1 else outputs
 
 

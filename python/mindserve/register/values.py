@@ -58,6 +58,7 @@ class Stage:
         batch_size: of a function: None, it takes one instance's inputs; 0, it takes instances, as many as the server
             likes; n ≥ 1, at most n instances.
         tag: put before the errors of this stage; may be empty.
+        timeout: seconds after which a run of its target hangs; None: none does.
     """
 
     target: Model | Callable[..., Any]
@@ -65,6 +66,7 @@ class Stage:
     outputs_count: int
     batch_size: int | None = None
     tag: str = ""
+    timeout: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -230,6 +230,7 @@ def make_specs(configs: Sequence[ServableStartConfig], running: int) -> list[Wor
                 intra_op_threads=threads,
                 max_batch_size=item.max_batch_size,
                 max_queue_delay_us=item.max_queue_delay_us,
+                refuse_late=item.refuse_late,
             ),
             logs.worker_log_path(name, device_id, version),
             item.start_timeout,
