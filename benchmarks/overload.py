@@ -212,8 +212,8 @@ async def _offer(address: str, rate: str, seconds: str) -> None:
             nonlocal good
             begin = time.perf_counter()
             try:
-                await predict(body, timeout=_DEADLINE_S)
-                good += 1
+                reply = await predict(body, timeout=_DEADLINE_S)
+                good += not messages.PredictReply.FromString(reply).error_msg
             except grpc.aio.AioRpcError as error:
                 # What was not refused but came too late is neither.
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED or "refuse_late" in (error.details() or ""):
