@@ -259,7 +259,8 @@ async def _flood(address: str, method: str, instances: str, elements: str) -> No
                 await predict(body)
 
         os.nice(5)  # it is the server's turns that are measured, not the client's cores
-        await asyncio.gather(*(again() for _ in range(_FLOOD if len(body) < 1 << 20 else 2)))
+        huge = int(instances) * int(elements) > 1
+        await asyncio.gather(*(again() for _ in range(2 if huge else _FLOOD)))
 
 
 def _percentiles(prefix: str, values: list[float]) -> dict[str, float]:
