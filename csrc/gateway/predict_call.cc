@@ -80,7 +80,7 @@ void PredictCall::OnHalfClose() {
       stats.Refuse(Refusal::kQuarantine);
       return Fail({Code::kUnavailable, *std::move(verdict)}, Never());
     }
-    suspect = call_.trust().Suspect(version_state_->number, quarantine.attack());
+    suspect = call_.trust().StandingIn(version_state_->number, quarantine.attack()) != ClientTrust::Standing::kKnown;
     if (!suspect) service_.router_.Find(servable_, method_, version_, shares, &targets, Router::Pick::kOrdinary);
   }
   if (!Admit()) return;
@@ -179,14 +179,16 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
 
 void PredictCall::Suspend(uint32_t tag) {
   if (!waiting_) {
-    if (service_.waiting_.size() >= kMostWaiting) {
+    const auto standing = call_.trust().StandingIn(version_state_->number, version_state_->quarantine.attack());
+    std::list<PredictCall*>& line = service_.waiting_.at(static_cast<size_t>(standing));
+    if (line.size() >= kMostWaiting) {
       service_.context_.stats.Refuse(Refusal::kQuarantine);
       return Fail({Code::kResourceExhausted,
                    Described() + ", requests have killed workers of the servable lately, and too many of clients that "
                                  "it does not know wait for a worker that may try them"},
                   Later());
     }
-    waiting_ = service_.waiting_.insert(service_.waiting_.end(), this);
+    waiting_.emplace(line, line.insert(line.end(), this));
   }
   parts_[tag].suspended = true;
   const TimePoint now = service_.context_.now;
@@ -196,7 +198,8 @@ void PredictCall::Suspend(uint32_t tag) {
 
 void PredictCall::StopWaiting() {
   service_.context_.timers.Cancel(*this);
-  if (auto place = std::exchange(waiting_, std::nullopt)) service_.waiting_.erase(*place);
+  if (waiting_) waiting_->line.erase(waiting_->at);
+  waiting_.reset();
 }
 
 void PredictCall::TryAgain() {

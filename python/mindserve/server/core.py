@@ -49,7 +49,7 @@ class Server:
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
         self._listening = False
         self._drain_timeout = Limits().drain_timeout
-        self._declared: set[str] = set()
+        self._declared: dict[str, tuple[int, int]] = {}  # servables, and their limits
         self._certificates: list[CertificateStats] = []
         self._stopping = False
         self._stopped = threading.Event()
@@ -117,12 +117,12 @@ class Server:
 
     def _start_servables(self, configs: Sequence[ServableStartConfig]) -> None:
         specs = make_specs(configs, running=len(self._supervisor.pids()))
-        names = {spec.parameters.servable_name for spec in specs}
+        declared = {item.servable_name: (item.max_enqueued_requests, item.max_enqueued_bytes) for item in configs}
         with self._lock:
-            new_names = names - self._declared
-            self._declared |= names
-        for name in new_names:
-            self._gateway.declare_servable(name)
+            before = dict(self._declared)
+            self._declared |= declared
+        for name, limits in declared.items():
+            self._gateway.declare_servable(name, *limits)
         job = self._supervisor.start(specs)
         wait_with_progress(job)
         if not job.error:
@@ -131,12 +131,15 @@ class Server:
             # By a signal: it comes to this thread, if it is the main one, while this waits.
             self._stopped.wait()
             raise StartError(job.error)
-        with self._lock:
-            self._declared -= new_names
         # It may be stopping by now.
-        with contextlib.suppress(StartError):
-            for name in new_names:
-                self._gateway.remove_servable(name)
+        with self._lock, contextlib.suppress(StartError):
+            for name in declared:
+                if name in before:
+                    self._declared[name] = before[name]
+                    self._gateway.declare_servable(name, *before[name])
+                else:
+                    del self._declared[name]
+                    self._gateway.remove_servable(name)
         raise StartError(job.error)
 
     def _start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
