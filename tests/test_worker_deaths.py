@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
 
 from conftest import ServerProcess, is_alive, wait_gone
-from e2e_support import PREAMBLE, Served, serving, until
+from e2e_support import PREAMBLE, Served, request, serving, tensor, until
 from mindserve.client import Client
+from mindserve.proto import PREDICT
 from test_e2e_stats import LISTEN, stats_of
 
 CONFIG = (
@@ -232,29 +235,55 @@ def test_a_request_that_kills_workers_is_named(tmp_path: pathlib.Path) -> None:
         assert (stats["refused"]["max_attempts"], stats["refused"]["quarantine"]) == (1, 1)
 
 
-@pytest.mark.parametrize("connections", ["one connection", "many connections"])
-def test_a_flood_of_requests_that_kill_leaves_others_alone(tmp_path: pathlib.Path, connections: str) -> None:
-    def send(number: int) -> str:
-        with contextlib.ExitStack() as stack:
-            if connections == "one connection":
-                client = served.client("poison")
-            else:
-                client = stack.enter_context(Client(served.address, "deaths", "poison"))
-            return str(client.infer({"x": -number}, timeout=60)["error"])
+class Flood:
+    """Sends requests that kill, over connections of its own: `Client`s of one process share one."""
 
-    with workers(tmp_path, 3) as served, Load(served.address, 2) as load:
-        first = load.answers
-        # One alone, so that this is about the flood and not about its first burst, which may take all workers.
-        errors = [send(1)]
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._numbers = itertools.count(1)
+        self._channel = self._connect()
+
+    def _connect(self) -> grpc.Channel:
+        return grpc.insecure_channel(self._address, [("grpc.use_local_subchannel_pool", 1)])
+
+    def send(self, *, same_connection: bool) -> str:
+        """What another such request is told, which is never the same as one before."""
+        message = request("deaths", "poison", {"x": tensor(np.array([-next(self._numbers)]))})
+        channel = self._channel if same_connection else self._connect()
+        try:
+            channel.unary_unary(PREDICT)(message.SerializeToString(), timeout=60)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+            return str(error.details())
+        finally:
+            if channel is not self._channel:
+                channel.close()
+        raise AssertionError("a request that kills was answered")
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+@pytest.mark.parametrize("same_connection", [True, False], ids=["one connection", "many connections"])
+def test_a_flood_of_requests_that_kill_leaves_others_alone(tmp_path: pathlib.Path, same_connection: bool) -> None:
+    with (
+        workers(tmp_path, 3) as served,
+        contextlib.closing(Flood(served.address)) as flood,
+        Load(served.address, 2) as load,
+    ):
+        # One by itself, so that this is about the flood and not about its first burst, which may take all workers.
+        errors = [flood.send(same_connection=True)]
         load.goes_on()
+        before = load.answers
         with ThreadPoolExecutor(8) as pool:
-            errors += pool.map(send, range(2, 26))
+            errors += pool.map(lambda _: flood.send(same_connection=same_connection), range(16))
+        during = load.answers - before
         load.goes_on()
     assert load.wrong == []
-    assert load.answers > first + 100
-    # Each was tried and set aside, or waited in vain for a worker to be tried on, or died waiting its turn.
-    assert all("(14, 'unavailable')" in error for error in errors), errors
-    assert sum("is set aside" in error for error in errors) >= 2
+    assert during > 100
+    # Each was tried and set aside, or waited in vain for a worker to be tried on.
+    assert all("is set aside" in error or "requests have killed workers" in error for error in errors), errors
+    assert sum("is set aside" in error for error in errors) >= 3
 
 
 def test_what_is_not_idempotent_is_not_executed_twice(tmp_path: pathlib.Path) -> None:

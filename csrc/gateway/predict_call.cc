@@ -26,6 +26,11 @@ Metadata Never() {
   return {{kRetryPushbackKey, "-1"}};
 }
 
+// Held by way of this thread's end of the worker: no two threads count at the same place.
+std::shared_ptr<VersionState> VersionOf(const std::shared_ptr<WorkerEnd>& worker) {
+  return {worker, worker->version().get()};
+}
+
 // How the client itself names the call, to find it in its own logs.
 std::string RequestId(const Metadata& metadata) {
   const auto found = std::ranges::find(metadata, "x-request-id", &Metadata::value_type::first);
@@ -72,7 +77,7 @@ void PredictCall::OnHalfClose() {
   instances_ = {
       .offset = route.instances.front().offset,
       .length = route.instances.back().offset + route.instances.back().length - route.instances.front().offset};
-  version_state_ = targets.front().worker->version();
+  version_state_ = VersionOf(targets.front().worker);
   Quarantine& quarantine = version_state_->quarantine;
   bool suspect = false;
   if (const TimePoint now = service_.context_.now; quarantine.UnderAttack(now)) [[unlikely]] {
@@ -170,7 +175,7 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
   ++part.sends;
   part.at_worker = true;
   // With version 0 another version may be asked than before.
-  if (version_state_ != target.worker->version()) version_state_ = target.worker->version();
+  if (version_state_.get() != target.worker->version().get()) version_state_ = VersionOf(target.worker);
   idempotent_ = idempotent_ && target.worker->spec().methods[target.method].idempotent;
   part.call =
       service_.calls_.Open(target.worker, target.method, part.payload, request_,

@@ -35,7 +35,7 @@ class Limits:
         max_concurrent_streams: calls at a time on one connection. Default 1,000.
         max_metadata_bytes: headers of one call. Default 16 KiB.
         max_resets_per_second: streams that one connection may reset each second. Default 2,000.
-        max_attempts: how often a request is sent to a worker when workers die over it. Default 2.
+        max_attempts: how many workers may die while they execute a request, until it is set aside. Default 2.
         header_timeout: seconds until a connection's handshakes and a call's headers are whole. Default 10.
         body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
