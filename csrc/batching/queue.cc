@@ -212,7 +212,7 @@ size_t Queue::size() const {
 
 Standing Queue::standing() const {
   const std::lock_guard lock(mutex_);
-  return {.waiting = size_, .alone = alone_ != nullptr, .batches = batches_};
+  return {.waiting = size_, .alone = alone_ != nullptr, .paused = paused_, .batches = batches_};
 }
 
 size_t Queue::Full() const {
@@ -227,8 +227,9 @@ Taken Queue::TakeNow(TimePoint now) {
   Taken taken;
   if (paused_) return taken;
   Choice choice{.now = now, .late = now, .full = Full()};
-  // Who comes too late would take the place of one that does not.
-  if (size_ > choice.full) choice.late = After(now, runs_.shortest());
+  // Who comes too late would take the place of one that does not. A run is seldom the shortest, and its results have
+  // some way to go.
+  if (size_ > choice.full) choice.late = After(now, runs_.shortest() * 5 / 4);
   Item* leader = ChooseLeader(choice, &taken);
   if (leader == nullptr) return taken;
   // Who leads had its turn: to the end of the line, behind those whom it is about to be joined by.

@@ -182,8 +182,11 @@ class PythonRuntime {
         if (batch) engine.Complete(std::move(batch), std::move(results));
         batch = engine.NextBatch(index);
       }
-      graveyard_->Clear();
-      if (!batch) return;
+      if (!batch) return graveyard_->Clear();
+      // More than a batch gives, so that they don't pile up.
+      size_t outputs = 0;
+      for (size_t i = 0; i < batch->size(); ++i) outputs += batch->outputs_count(i);
+      graveyard_->Clear(64 + 2 * outputs);
       results = function.Run(*batch, values_, runtime_->retained_bytes() > kRetainAtMost);
     }
   }

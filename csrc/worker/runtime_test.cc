@@ -472,6 +472,20 @@ TEST_F(RuntimeTest, ACallThatCannotBeDoneInTimeIsRefused) {
   EXPECT_EQ(Receive().frame.call, 4u);
 }
 
+TEST_F(RuntimeTest, ACallOfWhichNothingIsInTimeEndsLate) {
+  Start();
+  Send(1, kCall, 1, Instance("x", 1, 2));
+  auto batch = runtime_->engine().NextBatch(0);
+  deadline_ = time_.Now() + milliseconds(20);
+  Send(2, kCall, 2, Instance("x", 1, 2) + Instance("x", 3, 4));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.call, 2u);
+  EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kDeadlineExceeded));
+  EXPECT_EQ(answer.text, "the deadline passed before function 'test.function' could run");
+  batch.reset();
+}
+
 TEST_F(RuntimeTest, AStageThatHangsIsReported) {
   std::promise<HungStage> hung;
   timeout_ = milliseconds(30);

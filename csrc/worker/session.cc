@@ -41,6 +41,7 @@ void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std:
     if (status.ok()) {
       reply.outputs.assign(std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end()));
     } else {
+      if (status.code() == Code::kDeadlineExceeded) ++late;
       reply.code = ToErrorCode(status.code());
       reply.error = status.message();
     }
@@ -158,6 +159,9 @@ void Runtime::Session::End(Request& request, const Status& status) {
 void Runtime::Session::Answer(Request& request) {
   if (request.context->cancelled) {
     End(request, Status(Code::kCancelled, "the call was cancelled"));
+  } else if (request.late == request.replies.size()) {
+    // That nothing of it is in time concerns the call as such.
+    End(request, Status(Code::kDeadlineExceeded, request.replies.front().error));
   } else if (!starved_[request.lane].empty() || !TryReply(request)) {
     starved_[request.lane].push_back(request.call);
   }

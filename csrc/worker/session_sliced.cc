@@ -18,6 +18,8 @@ void Runtime::Session::OpenSliced(Request& request, const link::GatewayFrame& fr
   request.sliced = std::make_unique<Sliced>();
   request.sliced->method_number = frame.method;
   request.sliced->expected = frame.instances;
+  // What the gateway says is not believed beyond what the bytes can hold.
+  request.sliced->read.reserve(std::min<size_t>(frame.instances, frame.payload.size() / 2));
   request.sliced->reader.emplace(frame.payload, request.method.inputs, request.payload);
   sliced_.push_back({request.lane, request.call});
 }
