@@ -67,14 +67,22 @@ class Served:
         return ask(None, "status", {}, str)
 
     def close(self) -> None:
-        """Ends what is left; the successors are nobody's children."""
-        left = [*self.pids, *(child for pid in self.pids for child in children(pid))]
-        for pid in self.pids[1:]:
+        """Ends what is left: successors are nobody's children once they have taken over."""
+        run = pathlib.Path(os.environ["XDG_RUNTIME_DIR"]) / "mindserve"
+        masters = {*self.pids, *(int(path.stem) for path in run.glob("*.sock"))}
+        left = [pid for pid in masters.union(*map(children, masters)) if self._runs_here(pid)]
+        for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.process.kill()
         self.process.process.wait()
         wait_gone(left)
+
+    def _runs_here(self, pid: int) -> bool:
+        """Whether that process is one of this server's: a number may be another one's by now."""
+        try:
+            return os.readlink(f"/proc/{pid}/cwd") == str(self.process.cwd)
+        except OSError:
+            return False
 
 
 Serve = Callable[..., Served]
