@@ -1,0 +1,290 @@
+"""What is done to the server and its clients, in an order that a seed repeats."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.calls import die
+from chaos.certificates import Certificates, server_serial
+from chaos.clients import Clients
+from chaos.events import Excuses, Fault
+from chaos.ledger import Ended, LedgerWriter, Sent
+from chaos.models import SERVABLES, config_template
+from chaos.served import Served, until
+from chaos.server import DEVICES, HEARTBEAT_TIMEOUT
+from mindserve.client import Client
+
+# Seconds for whatever must come back, or be noticed: far more than it takes, so that a slow machine is no failure.
+_PATIENCE = 30.0
+# Seconds in which a change that must not be taken would have been.
+_UNTAKEN = 3.0
+# Requests of the faults' own client.
+_FIRST_NUMBER = 1
+
+
+class FaultError(Exception):
+    """The server did not do what it must."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A sort of fault: ``act`` brings it about, waits until all is as before, and returns which of its sort it was."""
+
+    name: str
+    act: Callable[[str], str]
+    servables: Sequence[str] = ("",)
+    excuses: Excuses = "nothing"
+
+
+class Faults:
+    """Brings faults about, one after the other, from two threads: one for what concerns workers, one for the rest.
+
+    Args:
+        served: the server.
+        servables: directory of its servables.
+        certificates: of the server and its clients.
+        clients: that may be killed.
+        ledger: for the requests that are faults themselves.
+        seed: of the order.
+        report: told of each fault when it is over.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        servables: Path,
+        certificates: Certificates,
+        clients: Clients,
+        ledger: LedgerWriter,
+        seed: int,
+        report: Callable[[Fault], None],
+    ) -> None:
+        self._served = served
+        self._servables = servables
+        self._certificates = certificates
+        self._clients = clients
+        self._ledger = ledger
+        self._random = random.Random(seed)
+        self._report = report
+        self._number = _FIRST_NUMBER
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._threads: list[threading.Thread] = []
+        self._original = {name: config_template(name).read_text(encoding="utf-8") for name in SERVABLES}
+
+    def begin(self) -> None:
+        """Starts the two threads."""
+        for kinds in (self._worker_kinds(), self._other_kinds()):
+            thread = threading.Thread(target=self._run, args=(kinds, random.Random(self._random.random())))
+            self._threads.append(thread)
+            thread.start()
+
+    def end(self) -> list[Fault]:
+        """Waits until the last ones are over. Returns all there were."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        return self._faults
+
+    def _worker_kinds(self) -> list[_Kind]:
+        return [
+            _Kind("kill a worker", self._kill_worker, SERVABLES, "unrepeatable"),
+            _Kind("stop a worker", self._stop_worker, SERVABLES, "unrepeatable"),
+            _Kind("slow a worker", self._slow_worker, SERVABLES),
+            _Kind("kill all workers", self._kill_all_workers, SERVABLES, "everything"),
+            _Kind("deadly request", self._deadly_request, ("sleepy",)),
+            _Kind("new version", self._new_version, SERVABLES),
+            _Kind("changed configuration", self._changed_configuration, SERVABLES),
+            _Kind("reload()", self._reload, ("",)),
+            _Kind("broken configuration", self._broken_configuration, SERVABLES),
+        ]
+
+    def _other_kinds(self) -> list[_Kind]:
+        return [
+            _Kind("kill a client", lambda _: self._clients.kill_one(self._random)),
+            _Kind("new server certificate", self._new_server_certificate),
+            _Kind("new client authority", self._new_client_authority),
+            _Kind("revoked client", self._revoked_client),
+            _Kind("bad certificate file", self._bad_certificate_file),
+        ]
+
+    def _run(self, kinds: Sequence[_Kind], choice: random.Random) -> None:
+        for kind in _rounds(kinds, choice):
+            if self._stop.wait(choice.uniform(0.2, 0.8)):
+                return
+            servable = choice.choice(kind.servables)
+            failed = detail = ""
+            if not until(self._all_ready, _PATIENCE):
+                failed = f"before it: not all workers became ready within {_PATIENCE:.0f} s: {self._served.workers()}"
+            began = time.monotonic()
+            try:
+                detail = kind.act(servable)
+            except Exception as error:
+                failed = failed or f"{type(error).__name__}: {error}"
+            fault = Fault(kind.name, servable, detail, kind.excuses, began, time.monotonic(), failed)
+            with self._lock:
+                self._faults.append(fault)
+            self._report(fault)
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def _kill_worker(self, servable: str) -> str:
+        number = self._random.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT))
+        victim = self._victim(servable)
+        os.kill(victim, number)
+        self._wait_replaced(servable, {victim})
+        return number.name
+
+    def _stop_worker(self, servable: str) -> str:
+        victim = self._victim(servable)
+        os.kill(victim, signal.SIGSTOP)
+        self._wait_replaced(servable, {victim})
+        return "SIGSTOP"
+
+    def _slow_worker(self, servable: str) -> str:
+        victim = self._victim(servable)
+        for _ in range(5):
+            os.kill(victim, signal.SIGSTOP)
+            time.sleep(HEARTBEAT_TIMEOUT / 5)
+            os.kill(victim, signal.SIGCONT)
+            time.sleep(0.02)
+        if victim not in self._pids(servable):
+            raise FaultError("a worker that was only slow has been replaced")
+        return "stopped for a while, five times"
+
+    def _kill_all_workers(self, servable: str) -> str:
+        victims = self._pids(servable)
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        self._wait_replaced(servable, victims)
+        return f"{len(victims)} times SIGKILL"
+
+    def _deadly_request(self, servable: str) -> str:
+        before = self._pids(servable)
+        call = die(self._number)
+        self._number += 1
+        now = time.monotonic()
+        self._ledger.sent(Sent(call.number, now, "TCP", call.servable, call.method, "deadly request", 1, None))
+        with Client(self._served.addresses["TCP"], call.servable, call.method) as client:
+            result = client.infer(list(call.instances))
+        text = str(result)
+        refused = "(14, 'unavailable')" in text
+        ended = Ended(time.monotonic(), "status" if refused else "wrong", "UNAVAILABLE" if refused else "OK", text)
+        self._ledger.ended(call.number, ended)
+        lost = before - self._pids(servable)
+        if not until(self._all_ready, _PATIENCE):
+            raise FaultError(f"not all workers are back after {_PATIENCE:.0f} s")
+        return f"{len(lost)} workers lost"
+
+    def _victim(self, servable: str) -> int:
+        return self._random.choice(sorted(self._pids(servable)))
+
+    def _pids(self, servable: str) -> set[int]:
+        return {worker.pid for worker in self._served.workers(servable) if worker.pid is not None}
+
+    def _all_ready(self) -> bool:
+        workers = self._served.workers()
+        counts = {name: sum(worker.servable == name for worker in workers) for name in SERVABLES}
+        return all(worker.ready for worker in workers) and counts == {name: len(DEVICES[name]) for name in SERVABLES}
+
+    def _wait_replaced(self, servable: str, victims: set[int]) -> None:
+        """Until none of the victims is there, and all their successors are ready."""
+        if not until(lambda: victims.isdisjoint(self._pids(servable)) and self._all_ready(), _PATIENCE):
+            raise FaultError(f"not replaced after {_PATIENCE:.0f} s: {self._served.workers(servable)}")
+
+    # -- reloads -------------------------------------------------------------------------------------------------------
+
+    def _new_version(self, servable: str) -> str:
+        directory = self._servables / servable
+        newest = max(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+        before = self._pids(servable)
+        shutil.copytree(directory / str(newest), directory / str(newest + 1))
+        self._wait_replaced(servable, before)
+        versions = {worker.version for worker in self._served.workers(servable)}
+        if versions != {newest + 1}:
+            raise FaultError(f"it serves {versions} instead of version {newest + 1}")
+        return f"version {newest + 1}"
+
+    def _changed_configuration(self, servable: str) -> str:
+        before = self._pids(servable)
+        self._configure(servable, f"\n# {time.time()}\n")
+        self._wait_replaced(servable, before)
+        return "another comment"
+
+    def _reload(self, _: str) -> str:
+        before = {name: self._pids(name) for name in SERVABLES}
+        if error := self._served.reload():
+            raise FaultError(error)
+        for name, pids in before.items():
+            self._wait_replaced(name, pids)
+        return "all servables"
+
+    def _broken_configuration(self, servable: str) -> str:
+        before = self._pids(servable)
+        self._configure(servable, "\nthis is no Python\n")
+        time.sleep(_UNTAKEN)
+        self._configure(servable, "")
+        if before != self._pids(servable) or not self._all_ready():
+            raise FaultError("workers were replaced for a configuration that can't be loaded")
+        return "a syntax error"
+
+    def _configure(self, servable: str, more: str) -> None:
+        path = self._servables / servable / "servable_config.py"
+        path.write_text(self._original[servable] + more, encoding="utf-8")
+
+    # -- certificates --------------------------------------------------------------------------------------------------
+
+    def _new_server_certificate(self, _: str) -> str:
+        serial = self._certificates.renew_server()
+        self._wait_handshake("client", lambda shown: shown == serial, "the new certificate is not shown")
+        return "of the same authority"
+
+    def _new_client_authority(self, _: str) -> str:
+        self._certificates.add_client_authority()
+        self._certificates.issue_client("probe")
+        self._wait_handshake("probe", lambda shown: shown is not None, "a client of the new authority is refused")
+        # Now others may use it.
+        self._certificates.issue_client("client")
+        return "another one trusted"
+
+    def _revoked_client(self, _: str) -> str:
+        certificate = self._certificates.issue_client("revoked")
+        self._wait_handshake("revoked", lambda shown: shown is not None, "a good client is refused")
+        self._certificates.revoke_client(certificate)
+        self._wait_handshake("revoked", lambda shown: shown is None, "a revoked client is not refused")
+        self._wait_handshake("client", lambda shown: shown is not None, "a good client is refused")
+        return "and another that is not"
+
+    def _bad_certificate_file(self, _: str) -> str:
+        file = self._certificates.files.server
+        good = file.read_bytes()
+        before = self._handshake("client")
+        file.write_bytes(b"no certificate\n")
+        time.sleep(_UNTAKEN)
+        shown = self._handshake("client")
+        file.write_bytes(good)
+        if shown is None or shown != before:
+            raise FaultError(f"the server has taken a file without a certificate: {before} became {shown}")
+        return "no PEM"
+
+    def _handshake(self, client: str) -> int | None:
+        return server_serial(self._served.addresses["mTLS"], self._certificates.files, client)
+
+    def _wait_handshake(self, client: str, right: Callable[[int | None], bool], otherwise: str) -> None:
+        if not until(lambda: right(self._handshake(client)), _PATIENCE):
+            raise FaultError(f"{otherwise} after {_PATIENCE:.0f} s")
+
+
+def _rounds(kinds: Sequence[_Kind], choice: random.Random) -> Iterator[_Kind]:
+    """Each kind once, in an order made by chance, before any comes again."""
+    while True:
+        yield from choice.sample(kinds, len(kinds))

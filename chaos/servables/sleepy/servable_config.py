@@ -1,0 +1,31 @@
+"""A function that takes its time, and one that ends its worker."""
+
+import os
+import signal
+import time
+
+from mindserve.server import register
+
+
+def sleep(text):
+    """5 ms for each instance."""
+    time.sleep(0.005)
+    return text
+
+
+def kill_worker(text):
+    """As a crash in native code would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return text
+
+
+@register.register_method(output_names=["text"])
+def sleepy(text):
+    """Gives back what it was given."""
+    return register.add_stage(sleep, text, outputs_count=1)
+
+
+@register.register_method(output_names=["text"])
+def die(text):
+    """A request that no worker survives."""
+    return register.add_stage(kill_worker, text, outputs_count=1)

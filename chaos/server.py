@@ -1,0 +1,69 @@
+"""The start script: ``python -m chaos.server SERVABLES CERTIFICATES SOCKET``.
+
+Prints "listening on" and its addresses; then answers each line that it reads with one of JSON: "stats" with what
+`mindserve.server.stats` says, "reload" when `mindserve.server.reload` has returned. Ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+from chaos.certificates import CertificateFiles
+from chaos.models import SERVABLES
+from mindserve import server
+
+# Workers of each servable.
+DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2)}
+# Seconds until a stopped worker is noticed.
+HEARTBEAT_TIMEOUT = 2.0
+# So small that the load meets them.
+MAX_ENQUEUED_REQUESTS = 200
+MAX_ENQUEUED_BYTES = 64 << 20
+LIMITS = server.Limits(
+    max_msg_mb_size=16, max_enqueued_requests=MAX_ENQUEUED_REQUESTS, max_enqueued_bytes=MAX_ENQUEUED_BYTES
+)
+
+
+def main() -> None:
+    """Serves until SIGTERM, or until there is nothing more to read."""
+    directory, certificates, socket = sys.argv[1:]
+    # Workers that crash would leave files as large as they were.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    files = CertificateFiles(Path(certificates))
+    tls = server.SSLConfig(
+        str(files.server), str(files.server_key), str(files.client_authorities), True, crl=str(files.revoked)
+    )
+    server.start_servables(
+        [
+            server.ServableStartConfig(
+                directory, name, DEVICES[name], device_type="CPU", heartbeat_timeout=HEARTBEAT_TIMEOUT
+            )
+            for name in SERVABLES
+        ]
+    )
+    listeners = [
+        server.Listener("127.0.0.1:0"), server.Listener(f"unix:{socket}"), server.Listener("127.0.0.1:0", tls)
+    ]  # fmt: skip
+    print("listening on", *server.start_grpc_server(listeners, limits=LIMITS), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(line.strip())), flush=True)
+    server.stop()
+
+
+def _answer(command: str) -> object:
+    if command == "stats":
+        return server.stats().as_dict()
+    if command == "reload":
+        try:
+            server.reload()
+        except server.StartError as error:
+            return {"error": str(error)}
+        return {}
+    raise ValueError(f"no command: {command!r}")
+
+
+if __name__ == "__main__":
+    main()
