@@ -7,12 +7,13 @@ waits for what is under way, and ends. It may be killed at any time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ class Load:
 
 
 def _raw_way(channel: grpc.aio.Channel, ledger: LedgerWriter) -> _Way:
-    predict = channel.unary_unary(PREDICT)
+    predict = channel.unary_unary(PREDICT, bytes, bytes)
 
     async def way(call: Call, timeout: float | None, cancel_after: float | None) -> Ended:
         request = encode_request(encode_spec(call.servable, call.method, 0), call.instances)
@@ -235,25 +236,22 @@ def _raw_way(channel: grpc.aio.Channel, ledger: LedgerWriter) -> _Way:
     return way
 
 
-class _cancel_later:
+@contextlib.contextmanager
+def _cancel_later(
+    ledger: LedgerWriter, number: int, seconds: float | None, cancel: Callable[[], object]
+) -> Iterator[None]:
     """While this lasts: the call is given up after so many seconds, or never for None."""
 
-    def __init__(self, ledger: LedgerWriter, number: int, seconds: float | None, cancel: Callable[[], object]) -> None:
-        self._ledger = ledger
-        self._number = number
-        self._cancel = cancel
-        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._now)
+    def give_up() -> None:
+        ledger.cancelled(number)
+        cancel()
 
-    def _now(self) -> None:
-        self._ledger.cancelled(self._number)
-        self._cancel()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, give_up)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _ended(call: Call, results: Results) -> Ended:

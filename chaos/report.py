@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,15 +63,13 @@ class Report:
         Raises:
             ValueError: the page has no place for one.
         """
-        for name, block in {
-            "made": self.made,
-            **{name: table.markdown() for name, table in self.tables.items()},
-        }.items():
+        for name, block in (("made", self.made), *((name, table.markdown()) for name, table in self.tables.items())):
             mark = f"<!-- figures: {name} -->\n"
-            filled = f"{mark}\n{block}\n\n<!-- end -->\n"
-            page, count = re.subn(f"{re.escape(mark)}.*?<!-- end -->\n", lambda _, text=filled: text, page, flags=re.S)
-            if count != 1:
-                raise ValueError(f"the page has {count} times '{mark.strip()}'")
+            begin, found, rest = page.partition(mark)
+            _, ended, rest = rest.partition("<!-- end -->\n")
+            if not found or not ended or mark in rest:
+                raise ValueError(f"the page has no place for figures, or several: '{mark.strip()}'")
+            page = f"{begin}{mark}\n{block}\n\n<!-- end -->\n{rest}"
         return page
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from chaos.certificates import CertificateFiles
 from chaos.models import SERVABLES
 from mindserve import server
+from mindserve.errors import StartError
 
 # Workers of each servable.
 DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2)}
@@ -59,7 +60,7 @@ def _answer(command: str) -> object:
     if command == "reload":
         try:
             server.reload()
-        except server.StartError as error:
+        except StartError as error:
             return {"error": str(error)}
         return {}
     raise ValueError(f"no command: {command!r}")
