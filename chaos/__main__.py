@@ -10,11 +10,13 @@ import dataclasses
 import os
 import platform
 import random
+import re
 import shutil
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chaos import accounting
@@ -34,7 +36,7 @@ from mindserve.server import Limits, ServableStartConfig
 _WARM_UP = 8.0
 # Seconds until a server that nobody asks is quiet.
 _QUIET = 30.0
-_SHOWN_OFFENCES = 20
+_SHOWN_SORTS = 20
 TOLERANCE = accounting.Tolerance(own_bytes=24 << 20, shared_bytes=MAX_ENQUEUED_BYTES)
 
 
@@ -63,14 +65,16 @@ class Run:
         seconds: of faults.
         seed: of everything that is chosen by chance.
         each: client processes by each transport.
+        only: a part of the names of the faults that are wanted.
         progress: told of what goes on.
     """
 
-    def __init__(self, scratch: Path, seconds: float, seed: int, each: int, progress: Progress) -> None:
+    def __init__(self, scratch: Path, seconds: float, seed: int, each: int, only: str, progress: Progress) -> None:
         self._scratch = scratch
         self._seconds = seconds
         self._seed = seed
         self._each = each
+        self._only = only
         self._progress = progress
         self._offences: list[str] = []
 
@@ -103,7 +107,9 @@ class Run:
         over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(served, over))
         with LedgerWriter(self._scratch / "faults.ledger") as ledger:
-            faults = Faults(served, servables, certificates, clients, ledger, self._seed, self._progress.fault)
+            faults = Faults(
+                served, servables, certificates, clients, ledger, self._seed, self._only, self._progress.fault
+            )
             watch.start()
             faults.begin()
             try:
@@ -175,12 +181,27 @@ class Run:
         return Report(made, make_tables(ledgers, account, faults, recoveries, before, after), offences)
 
 
+def _by_sort(offences: Sequence[str]) -> Iterator[str]:
+    """The first of each sort, that is of those that differ in numbers alone, and how many there are of it."""
+    sorts: dict[str, list[str]] = {}
+    for offence in offences:
+        sorts.setdefault(re.sub(r"\d+", "0", offence.rpartition(": ")[2])[:80], []).append(offence)
+    for number, same in enumerate(sorts.values()):
+        if number == _SHOWN_SORTS:
+            yield f"and {len(sorts) - number} other sorts"
+            return
+        yield same[0] if len(same) == 1 else f"{same[0]} (and {len(same) - 1} like it)"
+
+
 def main() -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="of faults (default: 5)")
     parser.add_argument("--seed", type=int, help="repeats the order of the faults (default: by chance)")
     parser.add_argument("--clients", type=int, default=2, help="processes by each transport (default: 2)")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only faults with this in their names (default: all)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go, too")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="a page into which the tables are written")
     options = parser.parse_args()
@@ -188,17 +209,14 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp(prefix="chaos-"))
     progress = Progress()
     progress.say(f"seed {seed}, logs and ledgers in {scratch}")
-    report = Run(scratch, options.minutes * 60, seed, options.clients, progress).run()
+    report = Run(scratch, options.minutes * 60, seed, options.clients, options.only, progress).run()
     for table in report.tables.values():
         print(f"\n{table.text()}")
     print(f"\n{report.made}")
     if options.json:
         report.write_json(options.json)
     if report.offences:
-        shown = report.offences[:_SHOWN_OFFENCES]
-        print(f"\n{len(report.offences)} offences:", *shown, sep="\n- ")
-        if len(shown) < len(report.offences):
-            print(f"- and {len(report.offences) - len(shown)} more")
+        print(f"\n{len(report.offences)} offences:", *_by_sort(report.offences), sep="\n- ")
         print(f"\nLogs and ledgers are kept in {scratch}; CHAOS_SEED={seed} repeats the order of the faults.")
         return 1
     if options.write:

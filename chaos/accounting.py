@@ -181,7 +181,7 @@ def compare(before: Snapshot, after: Snapshot, tolerance: Tolerance) -> list[str
 
 
 # Errors within replies that the load provokes, by the method.
-_ERRORS = {"look_up": ("FAILED",)}
+_ERRORS = {"look_up": ("INVALID_INPUT",)}
 
 
 def _judge(entry: Entry, killed: bool, faults: Sequence[Fault], limits: tuple[str, ...]) -> tuple[Outcome, str]:

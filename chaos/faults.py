@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,18 @@ class FaultError(Exception):
 
 @dataclass(frozen=True)
 class _Kind:
-    """A sort of fault: ``act`` brings it about, waits until all is as before, and returns which of its sort it was."""
+    """A sort of fault.
+
+    Attributes:
+        name: of it.
+        act: brings it about for a servable that has these workers, waits until all is as before, and returns which of
+            its sort it was.
+        servables: that it may befall.
+        excuses: see `Fault`.
+    """
 
     name: str
-    act: Callable[[str], str]
+    act: Callable[[str, frozenset[int]], str]
     servables: Sequence[str] = ("",)
     excuses: Excuses = "nothing"
 
@@ -54,6 +62,7 @@ class Faults:
         clients: that may be killed.
         ledger: for the requests that are faults themselves.
         seed: of the order.
+        only: a part of the names of those that are wanted.
         report: told of each fault when it is over.
     """
 
@@ -65,6 +74,7 @@ class Faults:
         clients: Clients,
         ledger: LedgerWriter,
         seed: int,
+        only: str,
         report: Callable[[Fault], None],
     ) -> None:
         self._served = served
@@ -73,6 +83,7 @@ class Faults:
         self._clients = clients
         self._ledger = ledger
         self._random = random.Random(seed)
+        self._only = only
         self._report = report
         self._number = _FIRST_NUMBER
         self._stop = threading.Event()
@@ -83,9 +94,12 @@ class Faults:
 
     def begin(self) -> None:
         """Starts the two threads."""
-        for kinds in (self._worker_kinds(), self._other_kinds()):
-            thread = threading.Thread(target=self._run, args=(kinds, random.Random(self._random.random())))
-            self._threads.append(thread)
+        for kinds, when in ((self._worker_kinds(), self._all_ready), (self._other_kinds(), lambda: True)):
+            wanted = [kind for kind in kinds if self._only in kind.name]
+            choice = random.Random(self._random.random())
+            if wanted:
+                self._threads.append(threading.Thread(target=self._run, args=(wanted, choice, when)))
+        for thread in self._threads:
             thread.start()
 
     def end(self) -> list[Fault]:
@@ -110,24 +124,25 @@ class Faults:
 
     def _other_kinds(self) -> list[_Kind]:
         return [
-            _Kind("kill a client", lambda _: self._clients.kill_one(self._random)),
+            _Kind("kill a client", lambda *_: self._clients.kill_one(self._random)),
             _Kind("new server certificate", self._new_server_certificate),
             _Kind("new client authority", self._new_client_authority),
             _Kind("revoked client", self._revoked_client),
             _Kind("bad certificate file", self._bad_certificate_file),
         ]
 
-    def _run(self, kinds: Sequence[_Kind], choice: random.Random) -> None:
+    def _run(self, kinds: Sequence[_Kind], choice: random.Random, when: Callable[[], bool]) -> None:
         for kind in _rounds(kinds, choice):
             if self._stop.wait(choice.uniform(0.2, 0.8)):
                 return
             servable = choice.choice(kind.servables)
             failed = detail = ""
-            if not until(self._all_ready, _PATIENCE):
+            if not until(when, _PATIENCE):
                 failed = f"before it: not all workers became ready within {_PATIENCE:.0f} s: {self._served.workers()}"
+            workers = self._pids(servable)
             began = time.monotonic()
             try:
-                detail = kind.act(servable)
+                detail = kind.act(servable, workers)
             except Exception as error:
                 failed = failed or f"{type(error).__name__}: {error}"
             fault = Fault(kind.name, servable, detail, kind.excuses, began, time.monotonic(), failed)
@@ -137,21 +152,21 @@ class Faults:
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def _kill_worker(self, servable: str) -> str:
+    def _kill_worker(self, servable: str, workers: frozenset[int]) -> str:
         number = self._random.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT))
-        victim = self._victim(servable)
+        victim = self._random.choice(sorted(workers))
         os.kill(victim, number)
         self._wait_replaced(servable, {victim})
         return number.name
 
-    def _stop_worker(self, servable: str) -> str:
-        victim = self._victim(servable)
+    def _stop_worker(self, servable: str, workers: frozenset[int]) -> str:
+        victim = self._random.choice(sorted(workers))
         os.kill(victim, signal.SIGSTOP)
         self._wait_replaced(servable, {victim})
         return "SIGSTOP"
 
-    def _slow_worker(self, servable: str) -> str:
-        victim = self._victim(servable)
+    def _slow_worker(self, servable: str, workers: frozenset[int]) -> str:
+        victim = self._random.choice(sorted(workers))
         for _ in range(5):
             os.kill(victim, signal.SIGSTOP)
             time.sleep(HEARTBEAT_TIMEOUT / 5)
@@ -161,15 +176,13 @@ class Faults:
             raise FaultError("a worker that was only slow has been replaced")
         return "stopped for a while, five times"
 
-    def _kill_all_workers(self, servable: str) -> str:
-        victims = self._pids(servable)
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
-        self._wait_replaced(servable, victims)
-        return f"{len(victims)} times SIGKILL"
+    def _kill_all_workers(self, servable: str, workers: frozenset[int]) -> str:
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        self._wait_replaced(servable, workers)
+        return f"{len(workers)} times SIGKILL"
 
-    def _deadly_request(self, servable: str) -> str:
-        before = self._pids(servable)
+    def _deadly_request(self, servable: str, workers: frozenset[int]) -> str:
         call = die(self._number)
         self._number += 1
         now = time.monotonic()
@@ -180,47 +193,42 @@ class Faults:
         refused = "(14, 'unavailable')" in text
         ended = Ended(time.monotonic(), "status" if refused else "wrong", "UNAVAILABLE" if refused else "OK", text)
         self._ledger.ended(call.number, ended)
-        lost = before - self._pids(servable)
+        lost = workers - self._pids(servable)
         if not until(self._all_ready, _PATIENCE):
             raise FaultError(f"not all workers are back after {_PATIENCE:.0f} s")
         return f"{len(lost)} workers lost"
 
-    def _victim(self, servable: str) -> int:
-        return self._random.choice(sorted(self._pids(servable)))
-
-    def _pids(self, servable: str) -> set[int]:
-        return {worker.pid for worker in self._served.workers(servable) if worker.pid is not None}
+    def _pids(self, servable: str) -> frozenset[int]:
+        return frozenset(worker.pid for worker in self._served.workers(servable) if worker.pid is not None)
 
     def _all_ready(self) -> bool:
         workers = self._served.workers()
         counts = {name: sum(worker.servable == name for worker in workers) for name in SERVABLES}
         return all(worker.ready for worker in workers) and counts == {name: len(DEVICES[name]) for name in SERVABLES}
 
-    def _wait_replaced(self, servable: str, victims: set[int]) -> None:
+    def _wait_replaced(self, servable: str, victims: Set[int]) -> None:
         """Until none of the victims is there, and all their successors are ready."""
         if not until(lambda: victims.isdisjoint(self._pids(servable)) and self._all_ready(), _PATIENCE):
             raise FaultError(f"not replaced after {_PATIENCE:.0f} s: {self._served.workers(servable)}")
 
     # -- reloads -------------------------------------------------------------------------------------------------------
 
-    def _new_version(self, servable: str) -> str:
+    def _new_version(self, servable: str, workers: frozenset[int]) -> str:
         directory = self._servables / servable
         newest = max(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
-        before = self._pids(servable)
         shutil.copytree(directory / str(newest), directory / str(newest + 1))
-        self._wait_replaced(servable, before)
+        self._wait_replaced(servable, workers)
         versions = {worker.version for worker in self._served.workers(servable)}
         if versions != {newest + 1}:
             raise FaultError(f"it serves {versions} instead of version {newest + 1}")
         return f"version {newest + 1}"
 
-    def _changed_configuration(self, servable: str) -> str:
-        before = self._pids(servable)
+    def _changed_configuration(self, servable: str, workers: frozenset[int]) -> str:
         self._configure(servable, f"\n# {time.time()}\n")
-        self._wait_replaced(servable, before)
+        self._wait_replaced(servable, workers)
         return "another comment"
 
-    def _reload(self, _: str) -> str:
+    def _reload(self, *_: object) -> str:
         before = {name: self._pids(name) for name in SERVABLES}
         if error := self._served.reload():
             raise FaultError(error)
@@ -228,12 +236,11 @@ class Faults:
             self._wait_replaced(name, pids)
         return "all servables"
 
-    def _broken_configuration(self, servable: str) -> str:
-        before = self._pids(servable)
+    def _broken_configuration(self, servable: str, workers: frozenset[int]) -> str:
         self._configure(servable, "\nthis is no Python\n")
         time.sleep(_UNTAKEN)
         self._configure(servable, "")
-        if before != self._pids(servable) or not self._all_ready():
+        if workers != self._pids(servable) or not self._all_ready():
             raise FaultError("workers were replaced for a configuration that can't be loaded")
         return "a syntax error"
 
@@ -243,12 +250,12 @@ class Faults:
 
     # -- certificates --------------------------------------------------------------------------------------------------
 
-    def _new_server_certificate(self, _: str) -> str:
+    def _new_server_certificate(self, *_: object) -> str:
         serial = self._certificates.renew_server()
         self._wait_handshake("client", lambda shown: shown == serial, "the new certificate is not shown")
         return "of the same authority"
 
-    def _new_client_authority(self, _: str) -> str:
+    def _new_client_authority(self, *_: object) -> str:
         self._certificates.add_client_authority()
         self._certificates.issue_client("probe")
         self._wait_handshake("probe", lambda shown: shown is not None, "a client of the new authority is refused")
@@ -256,7 +263,7 @@ class Faults:
         self._certificates.issue_client("client")
         return "another one trusted"
 
-    def _revoked_client(self, _: str) -> str:
+    def _revoked_client(self, *_: object) -> str:
         certificate = self._certificates.issue_client("revoked")
         self._wait_handshake("revoked", lambda shown: shown is not None, "a good client is refused")
         self._certificates.revoke_client(certificate)
@@ -264,7 +271,7 @@ class Faults:
         self._wait_handshake("client", lambda shown: shown is not None, "a good client is refused")
         return "and another that is not"
 
-    def _bad_certificate_file(self, _: str) -> str:
+    def _bad_certificate_file(self, *_: object) -> str:
         file = self._certificates.files.server
         good = file.read_bytes()
         before = self._handshake("client")

@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from chaos.calls import EVERYDAY, Call, add, half, look_up
+from chaos.calls import EVERYDAY, Call, add, half, look_up, sleepy
 from chaos.certificates import CertificateFiles
 from chaos.ledger import Ended, LedgerWriter, Sent
 from mindserve.client import AsyncClient, Client, SSLConfig
@@ -32,7 +32,7 @@ from mindserve.proto import PREDICT
 
 # Seconds for what is under way when no more is to be sent; what then has no end counts as lost.
 PATIENCE = 40.0
-# More than MAX_ENQUEUED_REQUESTS, so that some are refused.
+# More of the slow ones than MAX_ENQUEUED_REQUESTS, so that some are refused.
 FLOOD = 250
 _GRPC_ERROR = re.compile(r"Grpc Error, \((\d+), '[^']*'\), (.*)", re.DOTALL)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -103,14 +103,12 @@ class Load:
 
     async def _bursts(self) -> None:
         while await self._pause(0.6):
-            flood = self._random.random() < 0.1
-            count = FLOOD if flood else self._random.randint(5, 40)
             ways = [self._raw_way, self._by_async_client]
-            sends = [
-                self._send(self._everyday(1), "flood" if flood else "burst", self._random.choice(ways))
-                for _ in range(count)
-            ]
-            await asyncio.gather(*sends)
+            if self._random.random() < 0.1:
+                calls, pattern = [sleepy(next(self._numbers)) for _ in range(FLOOD)], "flood"
+            else:
+                calls, pattern = [self._everyday(1) for _ in range(self._random.randint(5, 40))], "burst"
+            await asyncio.gather(*(self._send(call, pattern, self._random.choice(ways)) for call in calls))
 
     async def _many_instances(self) -> None:
         while await self._pause(0.3):
@@ -132,7 +130,7 @@ class Load:
 
     async def _short_deadlines(self) -> None:
         while await self._pause(0.1):
-            timeout = self._random.uniform(0.001, 0.05)
+            timeout = self._random.uniform(0.001, 0.02)
             await self._send(self._everyday(1), "short deadline", self._any_way(), timeout=timeout)
 
     async def _cancellations(self) -> None:

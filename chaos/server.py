@@ -21,7 +21,7 @@ DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2)
 # Seconds until a stopped worker is noticed.
 HEARTBEAT_TIMEOUT = 2.0
 # So small that the load meets them.
-MAX_ENQUEUED_REQUESTS = 200
+MAX_ENQUEUED_REQUESTS = 150
 MAX_ENQUEUED_BYTES = 64 << 20
 LIMITS = server.Limits(
     max_msg_mb_size=16, max_enqueued_requests=MAX_ENQUEUED_REQUESTS, max_enqueued_bytes=MAX_ENQUEUED_BYTES
