@@ -65,7 +65,7 @@ class Run:
         seconds: of faults.
         seed: of everything that is chosen by chance.
         each: client processes by each transport.
-        only: a part of the names of the faults that are wanted.
+        only: found in the names of the faults that are wanted.
         progress: told of what goes on.
     """
 
@@ -199,9 +199,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="of faults (default: 5)")
     parser.add_argument("--seed", type=int, help="repeats the order of the faults (default: by chance)")
     parser.add_argument("--clients", type=int, default=2, help="processes by each transport (default: 2)")
-    parser.add_argument(
-        "--only", default="", metavar="TEXT", help="only faults with this in their names (default: all)"
-    )
+    parser.add_argument("--only", default="", metavar="PATTERN", help="only faults of these names (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go, too")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="a page into which the tables are written")
     options = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import threading
@@ -62,7 +63,7 @@ class Faults:
         clients: that may be killed.
         ledger: for the requests that are faults themselves.
         seed: of the order.
-        only: a part of the names of those that are wanted.
+        only: found in the names of those that are wanted, a regular expression.
         report: told of each fault when it is over.
     """
 
@@ -95,7 +96,7 @@ class Faults:
     def begin(self) -> None:
         """Starts the two threads."""
         for kinds, when in ((self._worker_kinds(), self._all_ready), (self._other_kinds(), lambda: True)):
-            wanted = [kind for kind in kinds if self._only in kind.name]
+            wanted = [kind for kind in kinds if re.search(self._only, kind.name)]
             choice = random.Random(self._random.random())
             if wanted:
                 self._threads.append(threading.Thread(target=self._run, args=(wanted, choice, when)))
