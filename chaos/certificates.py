@@ -49,9 +49,9 @@ class CertificateFiles:
         """The lists of what the clients' authorities have revoked."""
         return self.directory / "client.crl"
 
-    def client(self, name: str) -> tuple[Path, Path]:
-        """A client's certificate and key."""
-        return self.directory / f"{name}.crt", self.directory / f"{name}.key"
+    def client(self, name: str) -> Path:
+        """A client's certificate and key: one file, so that nobody reads those of two."""
+        return self.directory / f"{name}.pem"
 
 
 class Authority:
@@ -136,9 +136,7 @@ class Certificates:
     def issue_client(self, name: str) -> x509.Certificate:
         """A new client's certificate, of the newest authority, and its key."""
         certificate, key = self._clients[-1].issue(name)
-        files = self.files.client(name)
-        _replace(files[1], key)
-        _replace(files[0], pem(certificate))
+        _replace(self.files.client(name), pem(certificate) + key)
         return certificate
 
     def revoke_client(self, certificate: x509.Certificate) -> None:
@@ -171,7 +169,7 @@ def server_serial(address: str, files: CertificateFiles, client: str) -> int | N
         The serial number of the server's certificate; None if the server refuses this client.
     """
     context = ssl.create_default_context(cafile=str(files.server_authority))
-    context.load_cert_chain(*files.client(client))
+    context.load_cert_chain(files.client(client))
     context.set_alpn_protocols(["h2"])
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=20) as plain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -163,7 +164,12 @@ class Faults:
     def _stop_worker(self, servable: str, workers: frozenset[int]) -> str:
         victim = self._random.choice(sorted(workers))
         os.kill(victim, signal.SIGSTOP)
-        self._wait_replaced(servable, {victim})
+        try:
+            self._wait_replaced(servable, {victim})
+        finally:
+            # If it still is there, the requests that it holds come to an end this way.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
         return "SIGSTOP"
 
     def _slow_worker(self, servable: str, workers: frozenset[int]) -> str:

@@ -202,8 +202,8 @@ class Load:
     def _ssl_config(self) -> SSLConfig | None:
         if self._certificates is None:
             return None
-        certificate, key = self._certificates.client("client")
-        return SSLConfig(str(certificate), str(key), str(self._certificates.server_authority), "localhost")
+        own = str(self._certificates.client("client"))
+        return SSLConfig(own, own, str(self._certificates.server_authority), "localhost")
 
     def _everyday(self, count: int) -> Call:
         return EVERYDAY[self._random.choice(list(EVERYDAY))](next(self._numbers), count)
