@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from calls import add
-from models import make_servables
+from models import make_copies, make_servables
 from processes import process_tree
 
 HERE = Path(__file__).resolve().parent
@@ -31,14 +31,21 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=16, help="calls at once on each connection")
     parser.add_argument("--requests", type=int, default=8000)
     parser.add_argument("--least", type=int, default=200, help="print functions of at least so many instructions")
+    parser.add_argument("--totals", action="store_true", help="print no functions")
+    parser.add_argument(
+        "--idle", type=int, default=0, metavar="N", help="start N servables beside, which nobody calls; master only"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         make_servables(scratch / "servables", None)
+        names = ["bench", *make_copies(scratch / "servables", options.idle)]
         body = add(method=options.method).write(scratch / "body")
-        command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", "--trace-children=yes"]
+        # Each worker takes a minute to start under valgrind.
+        traced = "no" if options.idle else "yes"
+        command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--trace-children={traced}"]
         command += [f"--callgrind-out-file={scratch}/out.%p", sys.executable, str(HERE / "server.py")]
-        command += [str(scratch / "servables"), "127.0.0.1:0", "bench"]
+        command += [str(scratch / "servables"), "127.0.0.1:0", *names]
         with (scratch / "log").open("w") as log:
             server = subprocess.Popen(
                 command, cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -48,7 +55,7 @@ def main() -> None:
             address = server.stdout.readline().split()[-1]
             load = ["h2load", f"-c{options.connections}", f"-m{options.streams}", f"-d{body}", "-w20", "-W26"]
             load += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{PREDICT}"]
-            pids = process_tree(server.pid)
+            pids = process_tree(server.pid)[: 1 if options.idle else 2]
             _run([*load, "-n500"])
             _switch("on", pids)
             _run([*load, f"-n{options.requests}"])
@@ -56,8 +63,8 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait(60)
-        for name, pid in zip(("master", "worker"), pids, strict=True):
-            _print(name, scratch / f"out.{pid}", options.requests, options.least)
+        for name, pid in zip(("master", "worker"), pids, strict=False):
+            _print(name, scratch / f"out.{pid}", options.requests, None if options.totals else options.least)
 
 
 def _run(command: list[str]) -> None:
@@ -68,7 +75,7 @@ def _switch(state: str, pids: list[int]) -> None:
     _run(["callgrind_control", "-i", state, *map(str, pids)])
 
 
-def _print(name: str, counts: Path, requests: int, least: int) -> None:
+def _print(name: str, counts: Path, requests: int, least: int | None) -> None:
     report = subprocess.run(
         ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(counts)],
         check=True,
@@ -78,7 +85,10 @@ def _print(name: str, counts: Path, requests: int, least: int) -> None:
     ).stdout
     total = re.search(r"^([\d,]+) .*PROGRAM TOTALS", report, re.MULTILINE)
     assert total is not None
-    print(f"\n{name}: {int(total[1].replace(',', '')) / requests:,.0f} instructions a request\n")
+    print(f"{name}: {int(total[1].replace(',', '')) / requests:,.0f} instructions a request")
+    if least is None:
+        return
+    print()
     for line in report.splitlines():
         if found := _LINE.match(line):
             each = int(found[1].replace(",", "")) / requests

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -68,9 +69,91 @@ def make_reference_certificates(directory: Path) -> Files:
     return files
 
 
+class Authority:
+    """An authority with a key of its own, under a root or one itself, and what it issues.
+
+    Times are counted from now.
+    """
+
+    def __init__(
+        self, name: str, issuer: Authority | None = None, begin: timedelta = -DAY, end: timedelta = DAY
+    ) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = _name(("CN", name))
+        by = issuer or self
+        self.certificate = (
+            by._begin(self.name, self.key, begin, end)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(by.key, hashes.SHA256())
+        )
+        self.pem = self.certificate.public_bytes(Encoding.PEM)
+
+    def issue(
+        self, name: str, begin: timedelta = -DAY, end: timedelta = DAY
+    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """A certificate for a host or a client, for "localhost" and 127.0.0.1 too."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        builder = self._begin(_name(("CN", name)), key, begin, end)
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self.key, hashes.SHA256()), key
+
+    def write(self, certificate: str | Path, key: str | Path, name: str = "localhost") -> x509.Certificate:
+        """A new certificate and its key, as files that replace those there are, one after the other."""
+        issued, its_key = self.issue(name)
+        replace_file(certificate, issued.public_bytes(Encoding.PEM))
+        replace_file(key, key_pem(its_key), 0o600)
+        return issued
+
+    def crl(
+        self, *revoked: x509.Certificate, begin: timedelta = -DAY, end: timedelta = DAY, delta: bool = False
+    ) -> bytes:
+        """A revocation list in PEM form."""
+        now = datetime.now(timezone.utc)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(now + begin)
+            .next_update(now + end)
+        )
+        for certificate in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(now - DAY).build())
+        if delta:
+            builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def _begin(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, begin: timedelta, end: timedelta
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(timezone.utc)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + begin)
+            .not_valid_after(now + end)
+        )
+
+
+def replace_file(path: str | Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file and put it in the place of the old one, at once."""
+    path = Path(path)
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(data)
+    new.chmod(mode)
+    new.replace(path)
+
+
+def key_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+
+
 def write_key(path: str | Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
     path = Path(path)
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    path.write_bytes(key_pem(key))
     path.chmod(0o600)
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 import certificates
 import mindserve
-from mindserve.certs import make_certificates
+from mindserve.certs import make_certificates, revoke_certificates
 from mindserve.cli import app
 from mindserve.errors import MindserveError
 from mindserve.tls import SSLConfig, load_server_tls
@@ -141,6 +142,69 @@ def test_days_have_a_range(tmp_path, days):
         make_certificates(tmp_path, days=days)
 
 
+def revoked(directory):
+    crl = x509.load_pem_x509_crl((directory / "ca.crl").read_bytes())
+    assert crl.is_signature_valid(load(directory / "ca.crt").public_key())
+    return crl
+
+
+def test_a_revocation_list_grows(tmp_path):
+    files = make_certificates(tmp_path)
+    client, server = load(files.client_certificate), load(files.server_certificate)
+    assert revoke_certificates(tmp_path) == files.crl
+    assert list(revoked(tmp_path)) == []
+    revoke_certificates(tmp_path, [files.client_certificate, str(files.client_certificate)], days=2)
+    first = revoked(tmp_path)
+    assert [entry.serial_number for entry in first] == [client.serial_number]
+    assert first.next_update_utc - first.last_update_utc == timedelta(days=2, minutes=10)
+    revoke_certificates(tmp_path, [files.server_certificate])
+    second = revoked(tmp_path)
+    assert {entry.serial_number for entry in second} == {client.serial_number, server.serial_number}
+    numbers = [crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for crl in (first, second)]
+    assert numbers == [2, 3]
+    assert certificates.openssl_verifies(str(files.ca_certificate), str(files.client_certificate))
+    crl_check = ("-crl_check", "-CRLfile", str(files.crl))
+    assert not certificates.openssl_verifies(str(files.ca_certificate), str(files.client_certificate), *crl_check)
+    load_server_tls(
+        SSLConfig(
+            str(files.server_certificate),
+            str(files.server_key),
+            str(files.ca_certificate),
+            verify_client=True,
+            crl=str(files.crl),
+        )
+    )
+
+
+def test_what_cannot_be_revoked(tmp_path):
+    ours, other = make_certificates(tmp_path / "ours"), make_certificates(tmp_path / "other")
+    for path, text in (
+        (other.client_certificate, f"The certificate {other.client_certificate} does not come from"),
+        (tmp_path / "missing", "missing cannot be read: No such file"),
+        (ours.client_key, "client.key holds no certificate in PEM form"),
+    ):
+        with pytest.raises(MindserveError, match=re.escape(text)):
+            revoke_certificates(ours.directory, [path])
+    ours.ca_key.write_bytes(other.ca_key.read_bytes())
+    with pytest.raises(MindserveError, match=r"ca\.key is not the key of .*ca\.crt"):
+        revoke_certificates(ours.directory, [ours.client_certificate])
+    assert not ours.crl.exists()
+    revoke_certificates(other.directory, [other.client_certificate])
+    make_certificates(other.directory, force=True)
+    with pytest.raises(MindserveError, match=r"ca\.crl is the list of another authority than .*ca\.crt: remove it"):
+        revoke_certificates(other.directory, [other.client_certificate])
+
+
+def test_the_documented_way_to_make_a_list(tmp_path):
+    files = make_certificates(tmp_path)
+    for name in ("alice.crt", "bob.crt"):
+        (tmp_path / name).write_bytes(files.client_certificate.read_bytes())
+    page = (Path(__file__).parent.parent / "docs" / "certificates.md").read_text(encoding="utf-8")
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "RevocationList" in code]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    assert {entry.serial_number for entry in revoked(tmp_path)} == {load(files.client_certificate).serial_number}
+
+
 def mindserve_program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(mindserve.__file__).parent.parent), "NO_COLOR": "1"}
     command = [sys.executable, "-m", "mindserve", *arguments]
@@ -157,6 +221,11 @@ def test_the_program(tmp_path):
         assert f"[made]/{name}" in done.stdout
     assert "server.SSLConfig('[made]/server.crt', '[made]/server.key')" in done.stdout
     assert "PRIVATE" not in done.stdout
+
+    done = mindserve_program("certs", "[made]", "--revoke", "[made]/client.crt", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("[made]/ca.crl ")
+    assert len(list(revoked(tmp_path / "[made]"))) == 1
 
     done = mindserve_program("certs", "[made]", cwd=tmp_path)
     assert done.returncode == 1

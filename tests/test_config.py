@@ -18,7 +18,7 @@ from conftest import PACKAGE, Servables
 from mindserve import control, logs, server
 from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_directory, find_version
 from mindserve.errors import ConfigError, MindserveError, StartError, UnsupportedError
-from mindserve.server.core import make_specs
+from mindserve.server.servables import make_specs, resolve
 from mindserve.supervisor.restart import RestartPolicy, describe_exit
 
 
@@ -153,9 +153,9 @@ def test_a_worker_for_each_device_once(servables: Servables) -> None:
     directory = str(servables.directory)
     specs = make_specs(
         [
-            ServableStartConfig(directory, "add", (1, 3)),
-            ServableStartConfig(directory, "add", (3, 2), version_number=2),
-            ServableStartConfig(directory, "add", 1, version_number=1),
+            resolve(ServableStartConfig(directory, "add", (1, 3))),
+            resolve(ServableStartConfig(directory, "add", (3, 2), version_number=2)),
+            resolve(ServableStartConfig(directory, "add", 1, version_number=1)),
         ],
         running=0,
     )
@@ -164,12 +164,26 @@ def test_a_worker_for_each_device_once(servables: Servables) -> None:
     assert {spec.parameters.intra_op_threads for spec in specs} == {max(1, len(os.sched_getaffinity(0)) // 4)}
 
 
+def test_a_worker_may_wait_for_the_slowest_of_those_it_starts_with(servables: Servables) -> None:
+    servables.add("add", "")
+    directory = str(servables.directory)
+    specs = make_specs(
+        [
+            resolve(ServableStartConfig(directory, "add", version_number=1, start_timeout=5)),
+            resolve(ServableStartConfig(directory, "add", version_number=2, start_timeout=7000)),
+        ],
+        running=0,
+    )
+    assert [spec.start_timeout for spec in specs] == [5, 7000]
+    assert all(spec.parameters.handshake_timeout > 7000 for spec in specs)
+
+
 def test_a_servable_without_version_directories(servables: Servables) -> None:
     servables.add("add", "")
     directory = str(servables.directory)
-    (spec,) = make_specs([ServableStartConfig(directory, "add")], running=0)
+    (spec,) = make_specs([resolve(ServableStartConfig(directory, "add"))], running=0)
     assert (spec.parameters.version, spec.parameters.version_asked) == (1, 0)
-    (spec,) = make_specs([ServableStartConfig(directory, "add", version_number=2)], running=0)
+    (spec,) = make_specs([resolve(ServableStartConfig(directory, "add", version_number=2))], running=0)
     assert (spec.parameters.version, spec.parameters.version_asked) == (2, 2)
 
 
@@ -356,6 +370,7 @@ PARAMETERS = control.WorkerParameters(
     intra_op_threads=1,
     max_batch_size=32,
     max_queue_delay_us=0,
+    handshake_timeout=660.0,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -67,3 +68,24 @@ def test_failures_say_where(servables: Servables, config: str, text: str) -> Non
         load_servable(str(servables.directory), "add")
     assert f"servable directory: '{servables.directory}', servable name: 'add'" in str(error.value)
     assert current_registration() is None
+
+
+def test_changed_files_are_seen_however_alike_they_look(servables: Servables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    directory = servables.add("add", "")
+    config = (
+        "from mindserve.server import register\n"
+        "import sibling\n"
+        "@register.register_method(output_names=['x'])\n"
+        "def {}(x): return x\n"
+    )
+    loaded = []
+    for name in ("one", "two"):
+        for file, text in (("servable_config.py", config.format(name)), ("sibling.py", f"name = {name!r}\n")):
+            (directory / file).write_text(text, encoding="utf-8")
+            os.utime(directory / file, (1_700_000_000, 1_700_000_000))
+        registration = load_servable(str(servables.directory), "add")
+        loaded.append((list(registration.methods), sys.modules.pop("sibling").name))
+        sys.path_importer_cache.pop(str(directory))  # As in a new process.
+    assert loaded == [(["one"], "one"), (["two"], "two")]
+    assert not (directory / "__pycache__").exists()

@@ -25,6 +25,7 @@ def spec(device: int) -> WorkerSpec:
         intra_op_threads=1,
         max_batch_size=32,
         max_queue_delay_us=0,
+        handshake_timeout=660.0,
     )
     return WorkerSpec(parameters, pathlib.Path("log"), 1.0)
 

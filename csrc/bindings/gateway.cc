@@ -43,19 +43,22 @@ void SetLimit(Limits& limits, const std::string& name, uint64_t value) {
   setter->second(limits, value, time);
 }
 
+std::shared_ptr<const net::TlsContext> ToTls(const py::dict& given) {
+  net::TlsOptions options;
+  options.certificate = given["certificate"].cast<std::string>();
+  options.private_key = given["private_key"].cast<std::string>();
+  options.client_ca = given["client_ca"].cast<std::string>();
+  options.client_crl = given["client_crl"].cast<std::string>();
+  options.verify_client = given["verify_client"].cast<bool>();
+  py::gil_scoped_release release;
+  return Unwrap(net::TlsContext::Create(options));
+}
+
 gateway::ListenerSpec ToListener(const py::dict& given) {
   gateway::ListenerSpec spec;
   spec.address = Unwrap(net::ParseAddress(given["address"].cast<std::string>(), "Serving gRPC server"));
   if (given.contains("unix_mode")) spec.options.unix_mode = given["unix_mode"].cast<int>();
-  if (given.contains("tls") && !given["tls"].is_none()) {
-    const auto tls = given["tls"].cast<py::dict>();
-    net::TlsOptions options;
-    options.certificate = tls["certificate"].cast<std::string>();
-    options.private_key = tls["private_key"].cast<std::string>();
-    options.client_ca = tls["client_ca"].cast<std::string>();
-    options.verify_client = tls["verify_client"].cast<bool>();
-    spec.tls = Unwrap(net::TlsContext::Create(options));
-  }
+  if (given.contains("tls") && !given["tls"].is_none()) spec.tls = ToTls(given["tls"].cast<py::dict>());
   return spec;
 }
 
@@ -76,6 +79,14 @@ std::vector<std::string> Listen(Gateway& self, const std::vector<py::dict>& give
   std::vector<std::string> addresses;
   for (const net::Address& address : Unwrap(std::move(bound))) addresses.push_back(address.ToString());
   return addresses;
+}
+
+void SetTls(Gateway& self, size_t listener, const py::dict& given) {
+  auto tls = ToTls(given);
+  Raise([&] {
+    py::gil_scoped_release release;
+    return self.SetTls(listener, std::move(tls));
+  }());
 }
 
 void AttachWorker(Gateway& self, int fd, uint64_t id, std::string servable, uint64_t version,
@@ -190,10 +201,12 @@ void RegisterGateway(py::module_& module) {
       .def("declare_servable", &Gateway::DeclareServable, py::arg("name"), release_gil())
       .def("remove_servable", &Gateway::RemoveServable, py::arg("name"), release_gil())
       .def("listen", &Listen, py::arg("listeners"), py::arg("limits"))
+      .def("set_tls", &SetTls, py::arg("listener"), py::arg("tls"))
       .def("set_max_enqueued_requests", &Gateway::SetMaxEnqueuedRequests, py::arg("count"), release_gil())
       .def("attach_worker", &AttachWorker, py::arg("fd"), py::arg("worker_id"), py::arg("servable"), py::arg("version"),
            py::arg("methods"), py::arg("timeout"))
       .def("drain_worker", &Gateway::DrainWorker, py::arg("worker_id"), release_gil())
+      .def("remove_version", &Gateway::RemoveVersion, py::arg("servable"), py::arg("version"), release_gil())
       .def("detach_worker", &Gateway::DetachWorker, py::arg("worker_id"), release_gil())
       .def(
           "stop_listening", [](Gateway& self, double grace) { self.StopListening(ToMilliseconds(grace)); },

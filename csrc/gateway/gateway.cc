@@ -52,6 +52,7 @@ struct Gateway::State {
   void OnFirst(const std::function<void()>& task);
   void RemoveWorker(uint64_t id, const std::string& why);
   void WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket);
+  void WorkerDrained(uint64_t id);
 
   Shared shared;
   std::vector<std::unique_ptr<IoThread>> threads;  // the first one accepts, and watches the workers' sockets
@@ -68,9 +69,11 @@ struct Gateway::State {
   struct WorkerSocket {
     std::shared_ptr<UniqueFd> fd;  // shared with the task that brings it here
     std::unique_ptr<net::Watch> watch;
+    size_t drained = 0;  // threads on which it drains and holds nothing
   };
   std::map<uint64_t, WorkerSocket> sockets;
   std::vector<std::unique_ptr<net::Listener>> listeners;
+  std::vector<std::shared_ptr<const net::TlsContext>> tls;  // of each listener, for new connections; null: plaintext
   size_t next_thread = 0;
 };
 
@@ -133,6 +136,13 @@ void Gateway::State::WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket) 
   watched.watch->AwaitReadable([this, id] { RemoveWorker(id, "its socket was closed"); });
 }
 
+// On the first I/O thread: another thread has seen the last of what the worker held there, and will send it nothing
+// more.
+void Gateway::State::WorkerDrained(uint64_t id) {
+  const auto found = sockets.find(id);
+  if (found != sockets.end() && ++found->second.drained == threads.size()) RemoveWorker(id, "");
+}
+
 Gateway::Gateway(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Gateway::~Gateway() = default;
 
@@ -149,6 +159,9 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   State* raw = state.get();
   state->shared.worker_fault = [raw](uint64_t worker, const Status& why) {
     raw->threads.front()->loop().Post([raw, worker, text = why.message()] { raw->RemoveWorker(worker, text); });
+  };
+  state->shared.worker_drained = [raw](uint64_t worker) {
+    raw->threads.front()->loop().Post([raw, worker] { raw->WorkerDrained(worker); });
   };
   for (int i = 0; i < count; ++i) {
     auto thread = IoThread::Create(state->shared, arena_bytes, i);
@@ -190,8 +203,11 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
   State& state = *state_;
   state.OnFirst([&] {
+    state.tls.clear();
     for (size_t i = 0; i < listeners.size(); ++i) {
-      listeners[i]->Start(state.threads.front()->loop(), [&state, tls = specs[i].tls](UniqueFd socket) {
+      state.tls.push_back(std::move(specs[i].tls));
+      listeners[i]->Start(state.threads.front()->loop(), [&state, i](UniqueFd socket) {
+        const auto tls = state.tls[i];
         IoThread& io = *state.threads[state.next_thread++ % state.threads.size()];
         if (&io == state.threads.front().get()) return io.AddConnection(std::move(socket), tls);
         auto shared = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
@@ -202,6 +218,24 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   });
   state_->listening = true;
   return addresses;
+}
+
+Status Gateway::SetTls(size_t listener, std::shared_ptr<const net::TlsContext> tls) {
+  State& state = *state_;
+  Status status;
+  state.OnFirst([&] {
+    if (state.listeners.empty()) {
+      status = Status(Code::kFailedPrecondition, "the server is not listening");
+    } else if (listener >= state.listeners.size()) {
+      status = Status(Code::kInvalidArgument, "there is no listener " + std::to_string(listener) + ", only " +
+                                                  std::to_string(state.listeners.size()));
+    } else if (state.tls[listener] == nullptr) {
+      status = Status(Code::kInvalidArgument, "listener " + std::to_string(listener) + " is plaintext");
+    } else {
+      state.tls[listener] = std::move(tls);
+    }
+  });
+  return status;
 }
 
 void Gateway::SetMaxEnqueuedRequests(size_t n) {
@@ -247,6 +281,10 @@ void Gateway::DrainWorker(uint64_t id) {
 void Gateway::DetachWorker(uint64_t id) {
   state_->OnFirst([&] { state_->RemoveWorker(id, ""); });
   state_->OnAll([](IoThread&) {});
+}
+
+void Gateway::RemoveVersion(const std::string& servable, uint64_t version) {
+  state_->OnAll([&](IoThread& io) { io.RemoveVersion(servable, version); });
 }
 
 void Gateway::StopListening(std::chrono::milliseconds grace) {

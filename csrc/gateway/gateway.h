@@ -57,17 +57,26 @@ class Gateway {
   // listening.
   Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits);
 
+  // From now on the listener of this place in Listen's `listeners` speaks TLS by `tls`, not null, to the connections
+  // that it accepts; those that it has accepted go on as they are. FAILED_PRECONDITION if not listening;
+  // INVALID_ARGUMENT if there is no such listener, or it is plaintext.
+  Status SetTls(size_t listener, std::shared_ptr<const net::TlsContext> tls);
+
   // Max enqueued requests may be changed while listening; Listen sets it from its limits.
   void SetMaxEnqueuedRequests(size_t n);
 
   // The worker at the other end of `socket` is ready: shakes hands (blocking, up to `timeout`), then routes to it until
   // the socket's end-of-file or DetachWorker.
   Status AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::milliseconds timeout);
-  // No new requests for this worker; what it holds goes on. No-op for one that is gone.
+  // No new requests for this worker; what it holds goes on. Once it holds nothing it is detached, upon which it ends.
+  // No-op for one that is gone.
   void DrainWorker(uint64_t id);
   // The worker is dead or is to be forgotten: what it holds is sent to another worker of its version, if there is one
   // and limits allow another attempt, or is answered UNAVAILABLE.
   void DetachWorker(uint64_t id);
+  // The version is not served any more: a request for it is answered like one for a version that never was, instead of
+  // UNAVAILABLE as long as it has no worker. What its workers hold goes on. No-op for one that is not known.
+  void RemoveVersion(const std::string& servable, uint64_t version);
 
   // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes. Workers stay attached.
   // May be followed by Listen.

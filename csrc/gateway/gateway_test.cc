@@ -78,6 +78,15 @@ TEST_F(ListenTest, TwiceIsAnError) {
   EXPECT_EQ(again.status().message(), "Serving Error: Serving gRPC server is already running");
 }
 
+TEST_F(ListenTest, TlsIsExchangedOnlyWhereItIs) {
+  EXPECT_EQ(gateway_->SetTls(0, nullptr), Status(Code::kFailedPrecondition, "the server is not listening"));
+  Listen();
+  EXPECT_EQ(gateway_->SetTls(0, nullptr), Status(Code::kInvalidArgument, "listener 0 is plaintext"));
+  EXPECT_EQ(gateway_->SetTls(1, nullptr), Status(Code::kInvalidArgument, "there is no listener 1, only 1"));
+  gateway_->StopListening(milliseconds(0));
+  EXPECT_EQ(gateway_->SetTls(0, nullptr).code(), Code::kFailedPrecondition);
+}
+
 TEST_F(ListenTest, AMessageLimitOutOfRangeIsRefused) {
   for (size_t size : {0, 513}) {
     Limits limits;

@@ -21,7 +21,8 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       port_(std::move(port)),
       memory_(port_->arena(), shared.admission),
       context_(loop_, memory_),
-      calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); }),
+      calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); },
+             [this](uint64_t worker) { shared_.worker_drained(worker); }),
       router_(context_.stats),
       health_(router_) {
   context_.now = Clock::now();
@@ -183,7 +184,7 @@ std::shared_ptr<WorkerEnd> IoThread::FindWorker(uint64_t id) const {
 
 void IoThread::DrainWorker(uint64_t id) {
   if (const auto worker = FindWorker(id)) {
-    worker->draining = true;
+    calls_.Drain(*worker);
     health_.Changed();
   }
 }
@@ -194,6 +195,11 @@ void IoThread::RemoveWorker(uint64_t id) {
   std::erase(workers_, worker);
   router_.RemoveWorker(worker);
   calls_.Remove(worker);
+  health_.Changed();
+}
+
+void IoThread::RemoveVersion(const std::string& servable, uint64_t version) {
+  router_.RemoveVersion(servable, version);
   health_.Changed();
 }
 

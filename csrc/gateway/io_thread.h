@@ -29,6 +29,8 @@ struct Shared {
   KeepAlive keepalive;  // as it was when the threads began
   // A worker broke the link's rules: it is to be taken for dead.
   std::function<void(uint64_t worker, const Status& why)> worker_fault;
+  // A worker that drains holds nothing of a thread's any more: told once by each.
+  std::function<void(uint64_t worker)> worker_drained;
 };
 
 class IoThread final : private net::RoundHooks {
@@ -54,6 +56,7 @@ class IoThread final : private net::RoundHooks {
   void AddWorker(WorkerSpec spec, std::unique_ptr<link::Lane> lane);
   void DrainWorker(uint64_t id);
   void RemoveWorker(uint64_t id);
+  void RemoveVersion(const std::string& servable, uint64_t version);
 
   const CallStats& stats() const { return context_.stats; }  // its `replies` on any thread
   size_t connections() const { return connections_.size(); }

@@ -147,6 +147,59 @@ TEST_F(PredictTest, ADeclaredServableWithoutAWorkerIsUnavailable) {
   EXPECT_THAT(Reply(client.Call(kPredictPath, One("add"))).errors, ElementsAre(Pair(5, HasSubstr("servable is not"))));
 }
 
+TEST_F(PredictTest, AWorkerThatDrainsEndsWhatItHoldsAndIsThenDetached) {
+  TestWorker worker(*gateway_, 1, "add");
+  TestClient client(Listen());
+  const int32_t held = client.Start(kPredictPath, Framed(One("hold")));
+  const int32_t cancelled = client.Start(kPredictPath, Framed(One("hold")));
+  client.Flush();
+  Eventually([&] { return worker.held() == 2; });
+  TestWorker other(*gateway_, 2, "add");
+  gateway_->DrainWorker(1);
+  gateway_->DrainWorker(1);
+  EXPECT_THAT(Reply(client.Call(kPredictPath, One("add"))).sums, ElementsAre(3));
+  EXPECT_EQ(other.calls(), 1u);
+  client.Reset(cancelled);
+  client.Flush();
+  EXPECT_TRUE(Eventually([&] { return worker.held() == 1; }));
+  EXPECT_EQ(gateway_->GetStats().workers.size(), 2u) << "it holds a call yet";
+  worker.Resume();
+  EXPECT_THAT(Reply(client.Wait(held)).sums, ElementsAre(3));
+  EXPECT_TRUE(Eventually([&] { return worker.ended(); })) << "its link is closed";
+  EXPECT_EQ(gateway_->GetStats().workers.size(), 1u);
+  gateway_->DrainWorker(2);
+  EXPECT_TRUE(Eventually([&] { return other.ended(); })) << "it held nothing";
+  gateway_->DrainWorker(2);
+}
+
+TEST_F(PredictTest, AWorkerThatDrainsAndKeepsInputsIsDetached) {
+  TestWorker worker(*gateway_, 1, "add");
+  worker.Keep();
+  TestClient client(Listen());
+  Reply(client.Call(kPredictPath, One("add")));
+  gateway_->DrainWorker(1);
+  EXPECT_TRUE(Eventually([&] { return worker.ended(); }));
+}
+
+TEST_F(PredictTest, ARemovedVersionIsNotAvailable) {
+  TestWorker one(*gateway_, 1, "add", 1);
+  TestWorker two(*gateway_, 2, "add", 2);
+  TestClient client(Listen());
+  const std::string of_one = PredictRequest("add", "hold", 1, {{1, 2}});
+  const int32_t held = client.Start(kPredictPath, Framed(of_one));
+  client.Flush();
+  Eventually([&] { return one.held() == 1; });
+  gateway_->DrainWorker(1);
+  EXPECT_EQ(client.Call(kPredictPath, of_one).grpc_status(), Number(Code::kUnavailable));
+  gateway_->RemoveVersion("add", 1);
+  EXPECT_THAT(Reply(client.Call(kPredictPath, of_one)).errors, ElementsAre(Pair(5, HasSubstr("servable is not"))));
+  one.Resume();
+  EXPECT_THAT(Reply(client.Wait(held)).sums, ElementsAre(3));
+  EXPECT_TRUE(Eventually([&] { return one.ended(); }));
+  EXPECT_THAT(Reply(client.Call(kPredictPath, One("add"))).sums, ElementsAre(3));
+  EXPECT_EQ(two.calls(), 1u);
+}
+
 TEST_F(PredictTest, VersionZeroIsTheNewestThatLives) {
   TestWorker one(*gateway_, 1, "add", 1);
   auto two = std::make_unique<TestWorker>(*gateway_, 2, "add", 2);
@@ -547,6 +600,36 @@ TEST_F(PredictOnTwoThreadsTest, WorkersDieUnderLoadAndEveryCallIsAnswered) {
   done = true;
   killer.join();
   NothingHeld();
+}
+
+TEST_F(PredictOnTwoThreadsTest, WorkersAreReplacedUnderLoadAndNoCallFails) {
+  const net::Address address = Listen();
+  std::atomic<int> clients{4};
+  std::vector<std::thread> threads;
+  auto serving = std::make_unique<TestWorker>(*gateway_, 1, "add", 1);
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      TestClient client(address);
+      for (int i = 0; i < 200; ++i) {
+        EXPECT_THAT(
+            Reply(client.Call(kPredictPath, PredictRequest("add", "add", 0, {{1, 2}, {3, 4}, {5, 6}, {7, 8}}))).sums,
+            ElementsAre(3, 7, 11, 15));
+      }
+      --clients;
+    });
+  }
+  uint64_t id = 1;
+  while (clients > 0 && id < 1000) {
+    auto successor = std::make_unique<TestWorker>(*gateway_, id + 1, "add", id + 1);
+    gateway_->DrainWorker(id);
+    gateway_->RemoveVersion("add", id);
+    EXPECT_TRUE(Eventually([&] { return serving->ended(); }));
+    serving = std::move(successor);
+    ++id;
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GT(id, 2u) << "some were replaced";
+  EXPECT_EQ(gateway_->GetStats().workers.size(), 1u);
 }
 
 }  // namespace

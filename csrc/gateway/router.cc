@@ -19,18 +19,31 @@ void Router::Remove(const std::string& servable) {
 void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
   const WorkerSpec& spec = worker->spec();
   Version& version = servables_[spec.servable][spec.version];
+  SetMethods(version, spec);
+  version.workers.push_back(std::move(worker));
+}
+
+void Router::SetMethods(Version& version, const WorkerSpec& spec) {
   version.methods.clear();
   for (const std::string& name : spec.methods) {
     version.methods.push_back({name, &stats_.Of({kPredictPath, spec.servable, spec.version, name})});
   }
-  version.workers.push_back(std::move(worker));
 }
 
 void Router::RemoveWorker(const std::shared_ptr<WorkerEnd>& worker) {
   const auto servable = servables_.find(worker->spec().servable);
   if (servable == servables_.end()) return;
-  const auto version = servable->second.find(worker->spec().version);
-  if (version != servable->second.end()) std::erase(version->second.workers, worker);
+  const auto found = servable->second.find(worker->spec().version);
+  if (found == servable->second.end()) return;
+  Version& version = found->second;
+  const bool was_last = !version.workers.empty() && version.workers.back() == worker;
+  std::erase(version.workers, worker);
+  if (was_last && !version.workers.empty()) SetMethods(version, version.workers.back()->spec());
+}
+
+void Router::RemoveVersion(const std::string& servable, uint64_t version) {
+  const auto found = servables_.find(servable);
+  if (found != servables_.end()) found->second.erase(version);
 }
 
 template <typename V>

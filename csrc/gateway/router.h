@@ -25,8 +25,11 @@ class Router {
   void Declare(const std::string& servable);
   void Remove(const std::string& servable);
   void AddWorker(std::shared_ptr<WorkerEnd> worker);
-  // The worker is gone for good. What it served stays known until the servable is removed.
+  // The worker is gone for good. What it served stays known until its version or servable is removed.
   void RemoveWorker(const std::shared_ptr<WorkerEnd>& worker);
+
+  // The version is not served any more. Its workers may still be removed.
+  void RemoveVersion(const std::string& servable, uint64_t version);
 
   struct Target {
     std::shared_ptr<WorkerEnd> worker;
@@ -52,12 +55,13 @@ class Router {
       std::string name;
       MethodCounts* counts;
     };
-    std::vector<Method> methods;  // of the worker that was added last
+    std::vector<Method> methods;  // of the worker that was added last of those that are there, or were at last
     size_t turn = 0;
     size_t Routable() const;
   };
   using Versions = std::map<uint64_t, Version, std::greater<>>;  // the newest first
 
+  void SetMethods(Version& version, const WorkerSpec& spec);
   template <typename V>
   static auto Choose(V& versions, uint64_t version) -> decltype(&versions.begin()->second);
 

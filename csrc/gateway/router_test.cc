@@ -51,6 +51,38 @@ TEST_F(RouterTest, EachWorkerNumbersItsMethodsItself) {
   for (const auto& target : targets_) EXPECT_EQ(target.method, target.worker->spec().id == 1 ? 0 : 2);
 }
 
+TEST_F(RouterTest, AVersionCanBeForgotten) {
+  const auto old = Add(1, 1);
+  Add(2, 2);
+  old->draining = true;
+  EXPECT_EQ(Find("s", "m", 1), Outcome::kNoWorker);
+  router_.RemoveVersion("s", 1);
+  EXPECT_EQ(Find("s", "m", 1), Outcome::kNoServable);
+  ASSERT_EQ(Find("s", "m", 0), Outcome::kFound);
+  EXPECT_EQ(First(), 2u);
+  router_.RemoveWorker(old);
+  router_.RemoveVersion("s", 1);
+  router_.RemoveVersion("other", 1);
+  Add(3, 1);
+  ASSERT_EQ(Find("s", "m", 1), Outcome::kFound);
+  EXPECT_EQ(First(), 3u);
+}
+
+TEST_F(RouterTest, TheMethodsAreThoseOfTheNewestWorkerThatIsThere) {
+  const auto old = Add(1, 1, {"a", "b"});
+  const auto replacement = Add(2, 1, {"b", "c"});
+  EXPECT_EQ(Find("s", "a", 0), Outcome::kNoMethod);
+  ASSERT_EQ(Find("s", "c", 0, 2), Outcome::kFound);
+  EXPECT_EQ(targets_.size(), 1u);
+  ASSERT_EQ(Find("s", "b", 0, 2), Outcome::kFound);
+  EXPECT_EQ(targets_.size(), 2u);
+  router_.RemoveWorker(replacement);
+  EXPECT_EQ(Find("s", "a", 0), Outcome::kFound);
+  EXPECT_EQ(Find("s", "c", 0), Outcome::kNoMethod);
+  router_.RemoveWorker(old);
+  EXPECT_EQ(Find("s", "a", 0), Outcome::kNoWorker) << "its successor may have it";
+}
+
 TEST_F(RouterTest, EqualLoadsTakeTurnsAndTheLeastLoadedGoesFirst) {
   std::vector<std::shared_ptr<WorkerEnd>> workers;
   for (uint64_t id = 1; id <= 3; ++id) workers.push_back(Add(id, 1));

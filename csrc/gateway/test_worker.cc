@@ -101,6 +101,7 @@ void TestWorker::Run() {
     link_->EmptyBell();
   }
   ::shutdown(socket_.get(), SHUT_RDWR);
+  ended_ = true;
 }
 
 void TestWorker::Take(size_t lane, const link::GatewayFrame& frame) {

@@ -41,6 +41,7 @@ class TestWorker {
   size_t held() const { return held_count_; }
   int64_t last_deadline_ns() const { return last_deadline_ns_; }
   bool faulty() const { return faulty_; }
+  bool ended() const { return ended_; }
 
  private:
   link::StatsWriter stats_ = *link::StatsWriter::Create({});
@@ -61,6 +62,7 @@ class TestWorker {
   std::atomic<size_t> calls_{0}, instances_{0}, cancels_{0}, held_count_{0};
   std::atomic<int64_t> last_deadline_ns_{0};
   std::atomic<bool> faulty_{false};
+  std::atomic<bool> ended_{false};
   std::unique_ptr<link::WorkerLink> link_;
   std::vector<Held> held_;
   std::thread thread_;

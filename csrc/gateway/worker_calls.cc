@@ -48,6 +48,11 @@ void WorkerCalls::Remove(const std::shared_ptr<WorkerEnd>& gone) {
   for (const Lost& each : lost) each.listener->OnWorkerLost(each.tag);
 }
 
+void WorkerCalls::Drain(WorkerEnd& worker) {
+  if (std::exchange(worker.draining, true)) return;
+  if (worker.load == 0 && !worker.gone) on_drained_(worker.spec().id);
+}
+
 uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
                            const std::shared_ptr<Request>& request, TimePoint deadline, uint64_t client,
                            WorkerCallListener& listener, uint32_t tag) {
@@ -110,7 +115,10 @@ void WorkerCalls::Drop(Entry& entry, uint32_t place) {
 
 void WorkerCalls::End(Entry& entry) {
   entry.ended = true;
-  entry.worker->load -= entry.instances;
+  WorkerEnd& worker = *entry.worker;
+  worker.load -= entry.instances;
+  // Each call has an instance at least, and no call is opened on a worker that drains.
+  if (worker.draining && worker.load == 0 && !worker.gone) drained_.push_back(worker.spec().id);
 }
 
 void WorkerCalls::CollectIfDone(uint64_t call) {
@@ -177,6 +185,7 @@ void WorkerCalls::Poll() {
     if (!worker.gone && worker.lane().broken()) Fault(worker, worker.lane().fault());
   }
   for (const Faulty& faulty : std::exchange(faults_, {})) on_fault_(faulty.worker, faulty.why);
+  for (const uint64_t worker : std::exchange(drained_, {})) on_drained_(worker);
 }
 
 bool WorkerCalls::HasWork() {

@@ -82,13 +82,18 @@ class WorkerCallListener {
 // One for each I/O thread.
 class WorkerCalls {
  public:
-  // `on_fault` is told of a worker that broke the link's rules, at most once each; it is not called from within Poll.
+  // `on_fault` is told of a worker that broke the link's rules, `on_drained` of one that drains and has answered all;
+  // each at most once of a worker, and at no time when that worker may not be removed.
   using FaultHandler = std::function<void(uint64_t worker, const Status& why)>;
-  explicit WorkerCalls(FaultHandler on_fault) : on_fault_(std::move(on_fault)) {}
+  using DrainedHandler = std::function<void(uint64_t worker)>;
+  WorkerCalls(FaultHandler on_fault, DrainedHandler on_drained)
+      : on_fault_(std::move(on_fault)), on_drained_(std::move(on_drained)) {}
 
   void Add(std::shared_ptr<WorkerEnd> worker);
   // The worker is dead: its calls are lost. Listeners are told.
   void Remove(const std::shared_ptr<WorkerEnd>& worker);
+  // The worker gets no new requests. No-op for one that drains already.
+  void Drain(WorkerEnd& worker);
 
   struct Payload {
     size_t offset = 0;  // in the request's message
@@ -135,6 +140,7 @@ class WorkerCalls {
   void Fault(WorkerEnd& worker, const Status& why);
 
   FaultHandler on_fault_;
+  DrainedHandler on_drained_;
   std::vector<std::shared_ptr<WorkerEnd>> workers_;
   std::vector<WorkerEnd*> busy_;  // those that hold calls, or have something to be flushed: a round looks at no others
   std::vector<Entry> entries_;
@@ -144,6 +150,7 @@ class WorkerCalls {
     Status why;
   };
   std::vector<Faulty> faults_;
+  std::vector<uint64_t> drained_;
 };
 
 }  // namespace mindserve::gateway

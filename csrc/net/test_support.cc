@@ -38,13 +38,15 @@ SslPtr<BIO> TextBio(const std::string& text) {
   return SslPtr<BIO>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
 
-SslPtr<X509> NewCertificate(EVP_PKEY* key, const std::string& name, Validity validity) {
+constexpr long kDay = 24 * 3600;
+
+// `lifetime` in seconds from now.
+SslPtr<X509> NewCertificate(EVP_PKEY* key, const std::string& name, long lifetime = 365 * kDay) {
   static std::atomic<long> serial{1};
   SslPtr<X509> certificate(X509_new());
   ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), serial++);
-  const long day = 24 * 3600;
-  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -2 * day);
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), validity == Validity::kExpired ? -day : 365 * day);
+  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -2 * kDay);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), lifetime);
   X509_set_pubkey(certificate.get(), key);
   X509_NAME* subject = X509_get_subject_name(certificate.get());
   const auto* cn = reinterpret_cast<const unsigned char*>(name.data());
@@ -59,6 +61,38 @@ Identity Write(X509* certificate, EVP_PKEY* key) {
   PEM_write_bio_X509(certificate_text.get(), certificate);
   PEM_write_bio_PrivateKey(key_text.get(), key, nullptr, nullptr, 0, nullptr, nullptr);
   return {Text(certificate_text.get()), Text(key_text.get())};
+}
+
+SslPtr<X509> ParseCertificate(const std::string& text) {
+  SslPtr<X509> certificate(PEM_read_bio_X509(TextBio(text).get(), nullptr, nullptr, nullptr));
+  Check(certificate != nullptr, "a certificate's PEM text");
+  return certificate;
+}
+
+SslPtr<EVP_PKEY> ParseKey(const std::string& text) {
+  SslPtr<EVP_PKEY> key(PEM_read_bio_PrivateKey(TextBio(text).get(), nullptr, nullptr, nullptr));
+  Check(key != nullptr, "a key's PEM text");
+  return key;
+}
+
+void MayIssue(X509* certificate) {
+  X509_set_version(certificate, X509_VERSION_3);
+  X509_EXTENSION* constraints = X509V3_EXT_conf_nid(nullptr, nullptr, NID_basic_constraints, "critical,CA:TRUE");
+  Check(constraints != nullptr && X509_add_ext(certificate, constraints, -1) == 1, "basicConstraints");
+  X509_EXTENSION_free(constraints);
+}
+
+Identity Sign(X509* certificate, EVP_PKEY* key, const Identity& authority) {
+  X509_set_issuer_name(certificate, X509_get_subject_name(ParseCertificate(authority.certificate).get()));
+  Check(X509_sign(certificate, ParseKey(authority.key).get(), EVP_sha256()) > 0, "X509_sign");
+  return Write(certificate, key);
+}
+
+Identity IssueUntil(const Identity& authority, const std::string& name, long lifetime) {
+  const SslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
+  const SslPtr<X509> certificate = NewCertificate(key.get(), name, lifetime);
+  X509_set_version(certificate.get(), X509_VERSION_1);
+  return Sign(certificate.get(), key.get(), authority);
 }
 
 }  // namespace
@@ -249,28 +283,56 @@ std::pair<UniqueFd, UniqueFd> TcpPair(bool small_buffers) {
 
 Identity MakeAuthority(const std::string& name, CertificateVersion version) {
   const SslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
-  const SslPtr<X509> certificate = NewCertificate(key.get(), name, Validity::kNow);
+  const SslPtr<X509> certificate = NewCertificate(key.get(), name);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate.get()));
-  if (version == CertificateVersion::k3) {
-    X509_set_version(certificate.get(), X509_VERSION_3);
-    X509_EXTENSION* constraints = X509V3_EXT_conf_nid(nullptr, nullptr, NID_basic_constraints, "critical,CA:TRUE");
-    Check(constraints != nullptr && X509_add_ext(certificate.get(), constraints, -1) == 1, "basicConstraints");
-    X509_EXTENSION_free(constraints);
-  }
+  if (version == CertificateVersion::k3) MayIssue(certificate.get());
   Check(X509_sign(certificate.get(), key.get(), EVP_sha256()) > 0, "X509_sign");
   return Write(certificate.get(), key.get());
 }
 
-Identity Issue(const Identity& authority, const std::string& name, Validity validity) {
-  const SslPtr<X509> issuer(PEM_read_bio_X509(TextBio(authority.certificate).get(), nullptr, nullptr, nullptr));
-  const SslPtr<EVP_PKEY> issuer_key(PEM_read_bio_PrivateKey(TextBio(authority.key).get(), nullptr, nullptr, nullptr));
-  Check(issuer && issuer_key, "the authority's PEM text");
+Identity IssueAuthority(const Identity& authority, const std::string& name) {
   const SslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
-  const SslPtr<X509> certificate = NewCertificate(key.get(), name, validity);
-  X509_set_version(certificate.get(), X509_VERSION_1);
-  X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer.get()));
-  Check(X509_sign(certificate.get(), issuer_key.get(), EVP_sha256()) > 0, "X509_sign");
+  const SslPtr<X509> certificate = NewCertificate(key.get(), name);
+  MayIssue(certificate.get());
+  return Sign(certificate.get(), key.get(), authority);
+}
+
+Identity Issue(const Identity& authority, const std::string& name, Validity validity) {
+  return IssueUntil(authority, name, validity == Validity::kExpired ? -kDay : 365 * kDay);
+}
+
+Identity IssueFor(const Identity& authority, const std::string& name, std::chrono::seconds lifetime) {
+  return IssueUntil(authority, name, static_cast<long>(lifetime.count()));
+}
+
+Identity Reissue(const Identity& authority, std::chrono::seconds lifetime) {
+  const SslPtr<X509> certificate = ParseCertificate(authority.certificate);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), static_cast<long>(lifetime.count()));
+  const SslPtr<EVP_PKEY> key = ParseKey(authority.key);
+  Check(X509_sign(certificate.get(), key.get(), EVP_sha256()) > 0, "X509_sign");
   return Write(certificate.get(), key.get());
+}
+
+std::string MakeCrl(const Identity& authority, const std::vector<Identity>& revoked, std::chrono::seconds lifetime) {
+  const SslPtr<X509_CRL> crl(X509_CRL_new());
+  const SslPtr<ASN1_TIME> begin(X509_gmtime_adj(nullptr, -2 * kDay));
+  const SslPtr<ASN1_TIME> end(X509_gmtime_adj(nullptr, static_cast<long>(lifetime.count())));
+  X509_CRL_set_version(crl.get(), X509_CRL_VERSION_2);
+  X509_CRL_set_issuer_name(crl.get(), X509_get_subject_name(ParseCertificate(authority.certificate).get()));
+  X509_CRL_set1_lastUpdate(crl.get(), begin.get());
+  X509_CRL_set1_nextUpdate(crl.get(), end.get());
+  for (const Identity& identity : revoked) {
+    const SslPtr<X509> certificate = ParseCertificate(identity.certificate);
+    X509_REVOKED* entry = X509_REVOKED_new();
+    X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(certificate.get()));
+    X509_REVOKED_set_revocationDate(entry, begin.get());
+    Check(X509_CRL_add0_revoked(crl.get(), entry) == 1, "X509_CRL_add0_revoked");
+  }
+  X509_CRL_sort(crl.get());
+  Check(X509_CRL_sign(crl.get(), ParseKey(authority.key).get(), EVP_sha256()) > 0, "X509_CRL_sign");
+  const SslPtr<BIO> text(BIO_new(BIO_s_mem()));
+  PEM_write_bio_X509_CRL(text.get(), crl.get());
+  return Text(text.get());
 }
 
 }  // namespace mindserve::net::testing

@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -133,7 +134,16 @@ enum class CertificateVersion { k1, k3 };
 
 // A certificate of its own; of version 3 with basicConstraints CA:TRUE, as `openssl req -x509` makes it.
 Identity MakeAuthority(const std::string& name, CertificateVersion version = CertificateVersion::k3);
+// An authority between `authority` and those that it issues.
+Identity IssueAuthority(const Identity& authority, const std::string& name);
 // X.509 v1 with the name in CN only, as `openssl x509 -req` without extensions makes it.
 Identity Issue(const Identity& authority, const std::string& name, Validity validity = Validity::kNow);
+// As Issue, with `lifetime` from now on.
+Identity IssueFor(const Identity& authority, const std::string& name, std::chrono::seconds lifetime);
+// The authority's certificate anew, with `lifetime` from now on.
+Identity Reissue(const Identity& authority, std::chrono::seconds lifetime);
+// The authority's revocation list, in PEM form.
+std::string MakeCrl(const Identity& authority, const std::vector<Identity>& revoked,
+                    std::chrono::seconds lifetime = std::chrono::hours(24));
 
 }  // namespace mindserve::net::testing

@@ -4,6 +4,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <climits>
 #include <string_view>
 #include <utility>
@@ -23,8 +24,7 @@ constexpr char kCiphers[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
 
 constexpr unsigned char kSessionIdContext[] = "mindserve";
 
-// What clients are told about the length of a session; a client certificate is not looked at again for so long.
-// Seconds.
+// What clients are told about the length of a session. Seconds.
 constexpr long kSessionTimeout = 3600;
 
 Status Refused(const std::string& what) {
@@ -42,25 +42,37 @@ SslPtr<BIO> TextBio(const std::string& text) {
   return SslPtr<BIO>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
 
-// All certificates in a PEM text, at least one.
-Result<std::vector<SslPtr<X509>>> ReadCertificates(const std::string& text, const std::string& what) {
+// All objects of a kind in a PEM text, at least one. `read` takes the next one.
+template <typename T>
+Result<std::vector<SslPtr<T>>> ReadPem(const std::string& text, const std::string& what, const std::string& kind,
+                                       T* (*read)(BIO*, T**, pem_password_cb*, void*)) {
   ERR_clear_error();
   const SslPtr<BIO> bio = TextBio(text);
-  std::vector<SslPtr<X509>> certificates;
+  std::vector<SslPtr<T>> objects;
   bool asked = false;
   while (bio) {
-    SslPtr<X509> certificate(PEM_read_bio_X509(bio.get(), nullptr, NoPassphrase, &asked));
-    if (!certificate) break;
-    certificates.push_back(std::move(certificate));
+    SslPtr<T> object(read(bio.get(), nullptr, NoPassphrase, &asked));
+    if (!object) break;
+    objects.push_back(std::move(object));
   }
   const unsigned long error = ERR_peek_last_error();
   const bool at_end = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
   if (!at_end)
-    return Refused(what + ": certificate " + std::to_string(certificates.size() + 1) +
+    return Refused(what + ": " + kind + " " + std::to_string(objects.size() + 1) +
                    " of the PEM text is damaged: " + TakeSslError("cannot be read"));
   ERR_clear_error();
-  if (certificates.empty()) return Refused(what + ": the text holds no PEM certificate");
-  return certificates;
+  if (objects.empty()) return Refused(what + ": the text holds no PEM " + kind);
+  return objects;
+}
+
+Result<std::vector<SslPtr<X509>>> ReadCertificates(const std::string& text, const std::string& what) {
+  return ReadPem<X509>(text, what, "certificate", PEM_read_bio_X509);
+}
+
+// kForever for none.
+time_t ToTime(const ASN1_TIME* time) {
+  std::tm parts{};
+  return time != nullptr && ASN1_TIME_to_tm(time, &parts) == 1 ? ::timegm(&parts) : kForever;
 }
 
 Status UseCertificate(SSL_CTX* context, const std::string& text) {
@@ -97,16 +109,59 @@ Status UsePrivateKey(SSL_CTX* context, const std::string& text) {
   return Status::Ok();
 }
 
-Status VerifyClients(SSL_CTX* context, const std::string& text) {
-  const Result<std::vector<SslPtr<X509>>> authorities = ReadCertificates(text, "client_ca");
+// OpenSSL checks either the client's certificate alone or wants a list of every authority up to the root, of which
+// those that only sign other authorities seldom publish one.
+int AllowMissingCrl(int well, X509_STORE_CTX* verification) {
+  if (well == 1) return 1;
+  if (X509_STORE_CTX_get_error(verification) != X509_V_ERR_UNABLE_TO_GET_CRL) return 0;
+  if (X509_STORE_CTX_get_error_depth(verification) == 0) return 0;
+  X509_STORE_CTX_set_error(verification, X509_V_OK);
+  return 1;
+}
+
+Status UseCrl(X509_STORE* store, const std::string& text, time_t& until) {
+  const auto crls = ReadPem<X509_CRL>(text, "client_crl", "X509 CRL", PEM_read_bio_X509_CRL);
+  if (!crls.ok()) return crls.status();
+  for (const auto& crl : *crls) {
+    if (X509_STORE_add_crl(store, crl.get()) != 1) return Refused("client_crl: " + TakeSslError("cannot be used"));
+    until = std::min(until, ToTime(X509_CRL_get0_nextUpdate(crl.get())));
+  }
+  X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+  return Status::Ok();
+}
+
+// Resuming a session verifies nothing again, and each new ticket would prolong it: it ends where a verification could
+// come to another result. `resume_until`: when that is for any client, a time_t.
+SSL_TICKET_RETURN CheckTicket(SSL* /*ssl*/, SSL_SESSION* session, const unsigned char* /*name*/, size_t /*name_size*/,
+                              SSL_TICKET_STATUS status, void* resume_until) {
+  if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) return SSL_TICKET_RETURN_IGNORE_RENEW;
+  const X509* client = SSL_SESSION_get0_peer(session);
+  const time_t own = client == nullptr ? kForever : ToTime(X509_get0_notAfter(client));
+  if (std::time(nullptr) > std::min(own, *static_cast<const time_t*>(resume_until))) {
+    return SSL_TICKET_RETURN_IGNORE_RENEW;
+  }
+  return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
+Status VerifyClients(const TlsOptions& options, SSL_CTX* context, time_t& resume_until) {
+  const Result<std::vector<SslPtr<X509>>> authorities = ReadCertificates(options.client_ca, "client_ca");
   if (!authorities.ok()) return authorities.status();
   X509_STORE* store = SSL_CTX_get_cert_store(context);
+  const time_t now = std::time(nullptr);
   for (const auto& authority : *authorities) {
     if (X509_STORE_add_cert(store, authority.get()) != 1 || SSL_CTX_add_client_CA(context, authority.get()) != 1) {
       return Refused("client_ca: " + TakeSslError("cannot be used"));
     }
+    // By one that has expired already there can't be a session.
+    const time_t until = ToTime(X509_get0_notAfter(authority.get()));
+    if (until >= now) resume_until = std::min(resume_until, until);
   }
-  SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  if (!options.client_crl.empty()) MS_RETURN_IF_ERROR(UseCrl(store, options.client_crl, resume_until));
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+                     options.client_crl.empty() ? nullptr : AllowMissingCrl);
+  if (SSL_CTX_set_session_ticket_cb(context, nullptr, CheckTicket, &resume_until) != 1) {
+    return Status(Code::kInternal, "OpenSSL refuses a setting: " + TakeSslError("session tickets"));
+  }
   return Status::Ok();
 }
 
@@ -161,7 +216,7 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::Create(const TlsOptions& o
   // Many records with one read. Their buffer is there only while there is something in it.
   SSL_CTX_set_read_ahead(context, 1);
   SSL_CTX_set_default_read_buffer_len(context, 64 * 1024);
-  // Sessions live in tickets at the clients; nothing to keep, nor to lock, here.
+  // Sessions live in tickets at the clients, by keys that are this context's own; nothing to keep, nor to lock, here.
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_timeout(context, kSessionTimeout);
   if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 || SSL_CTX_set_cipher_list(context, kCiphers) != 1 ||
@@ -173,7 +228,7 @@ Result<std::shared_ptr<const TlsContext>> TlsContext::Create(const TlsOptions& o
 
   MS_RETURN_IF_ERROR(UseCertificate(context, options.certificate));
   MS_RETURN_IF_ERROR(UsePrivateKey(context, options.private_key));
-  if (options.verify_client) MS_RETURN_IF_ERROR(VerifyClients(context, options.client_ca));
+  if (options.verify_client) MS_RETURN_IF_ERROR(VerifyClients(options, context, state->resume_until));
   return std::shared_ptr<const TlsContext>(new TlsContext(std::move(state)));
 }
 

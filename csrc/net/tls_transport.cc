@@ -232,7 +232,10 @@ Status TlsTransport::HandshakeError(int kind) {
     ERR_clear_error();
     return Status(Code::kUnavailable, where + ErrorText(bio_.error));
   }
-  const unsigned long error = ERR_peek_error();
+  // A signature that does not fit leaves errors of its own before that of the verification.
+  const unsigned long last = ERR_peek_last_error();
+  const bool verification = ERR_GET_LIB(last) == ERR_LIB_SSL && ERR_GET_REASON(last) == SSL_R_CERTIFICATE_VERIFY_FAILED;
+  const unsigned long error = verification ? last : ERR_peek_error();
   if (ERR_GET_LIB(error) == ERR_LIB_SSL) {
     switch (ERR_GET_REASON(error)) {
       case SSL_R_NO_APPLICATION_PROTOCOL:

@@ -26,19 +26,23 @@ class Gateway:
 
         Args:
             listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
-                "private_key": bytes, "client_ca": bytes, "verify_client": bool}} with PEM texts.
+                "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
             The addresses bound, with the real ports.
         """
+    def set_tls(self, listener: int, tls: Mapping[str, Any]) -> None:
+        """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def set_max_enqueued_requests(self, count: int) -> None: ...
     def attach_worker(
         self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float
     ) -> None:
         """Shake hands over the Unix socket ``fd`` (taken over) and route to the worker. ``timeout`` in seconds."""
-    def drain_worker(self, worker_id: int) -> None: ...
+    def drain_worker(self, worker_id: int) -> None:
+        """Send the worker nothing more; once it holds nothing its link is closed, upon which it ends."""
     def detach_worker(self, worker_id: int) -> None: ...
+    def remove_version(self, servable: str, version: int) -> None: ...
     def stop_listening(self, grace: float) -> None: ...
     def replies(self) -> int:
         """Calls that ended OK."""

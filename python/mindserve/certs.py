@@ -1,20 +1,21 @@
-"""Makes certificates to try TLS with: an authority of one's own, and a server's and a client's certificate from it."""
+"""Makes certificates to try TLS with: an authority of one's own, what it issues, and its revocation list."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mindserve import checks
@@ -22,6 +23,7 @@ from mindserve.errors import ConfigError
 
 KeyType = Literal["ec", "rsa"]
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+_T = TypeVar("_T")
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 DEFAULT_DAYS = 365
@@ -59,6 +61,11 @@ class CertificateFiles:
     @property
     def client_key(self) -> Path:
         return self.directory / "client.key"
+
+    @property
+    def crl(self) -> Path:
+        """There once something has been revoked."""
+        return self.directory / "ca.crl"
 
 
 def make_certificates(
@@ -123,6 +130,71 @@ def make_certificates(
         force=force,
     )
     return files
+
+
+def revoke_certificates(
+    directory: str | os.PathLike[str], certificates: Sequence[str | os.PathLike[str]] = (), *, days: int = DEFAULT_DAYS
+) -> Path:
+    """Add certificates to the revocation list of the authority that `make_certificates` made, or begin one.
+
+    Args:
+        directory: of the authority.
+        certificates: files in PEM form, of certificates that come from it. None: the list is only made anew.
+        days: how long the list is valid; after that a server refuses every client until there is a new one.
+
+    Returns:
+        The list's path, ``ca.crl`` in the directory.
+
+    Raises:
+        ConfigError: a wrong argument, a file that is missing or not what it should be, a certificate of another
+            authority, or the list cannot be written.
+    """
+    checks.check_int("days", days, 1, MAX_DAYS)
+    files = CertificateFiles(Path(directory))
+    authority = _load(files.ca_certificate, x509.load_pem_x509_certificate, "certificate")
+    key = _load(files.ca_key, lambda pem: load_pem_private_key(pem, None), "private key")
+    if not isinstance(key, _Key) or key.public_key() != authority.public_key():
+        raise ConfigError(f"{files.ca_key} is not the key of {files.ca_certificate}")
+    now = datetime.now(timezone.utc)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(now - _BACKDATED)
+        .next_update(now + timedelta(days=days))
+    )
+    number, revoked = 0, {}
+    if files.crl.exists():
+        old = _load(files.crl, x509.load_pem_x509_crl, "CRL")
+        if not old.is_signature_valid(key.public_key()):
+            raise ConfigError(f"{files.crl} is the list of another authority than {files.ca_certificate}: remove it")
+        number = next((each.value.crl_number for each in old.extensions if isinstance(each.value, x509.CRLNumber)), 0)
+        revoked = {entry.serial_number: entry for entry in old}
+    for path in certificates:
+        certificate = _load(Path(path), x509.load_pem_x509_certificate, "certificate")
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            raise ConfigError(f"The certificate {path} does not come from {files.ca_certificate}") from None
+        serial = certificate.serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        revoked.setdefault(serial, entry)
+    for entry in revoked.values():
+        builder = builder.add_revoked_certificate(entry)
+    builder = builder.add_extension(x509.CRLNumber(number + 1), critical=False).add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
+    )
+    _write_all({files.crl: builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)}, force=True)
+    return files.crl
+
+
+def _load(path: Path, parse: Callable[[bytes], _T], what: str) -> _T:
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError):
+        # Without the error's own text: it may quote the file.
+        raise ConfigError(f"{path} holds no {what} in PEM form that can be read") from None
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -65,15 +65,26 @@ def certs(
             help="A host name or IP address of the server, besides localhost, 127.0.0.1 and ::1. May be repeated.",
         ),
     ] = None,
-    days: Annotated[int, typer.Option(help="How long the certificates are valid.")] = 365,
+    days: Annotated[int, typer.Option(help="How long the certificates, or the revocation list, are valid.")] = 365,
     key_type: Annotated[_KeyType, typer.Option(help="ECDSA on P-256, or RSA of 2048 bits.")] = _KeyType.EC,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    revoke: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Make nothing, but add this certificate of the CA in DIRECTORY to its revocation list, ca.crl."
+            " May be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Make a test CA, and a server's and a client's certificate from it, to try TLS with."""
     from rich.console import Console
 
-    from mindserve.certs import make_certificates
+    from mindserve.certs import make_certificates, revoke_certificates
 
+    if revoke:
+        path = revoke_certificates(directory, revoke, days=days)
+        typer.echo(f"{path}  what is revoked: crl of the server's SSLConfig")
+        return
     files = make_certificates(directory, name or (), days=days, key_type=key_type.value, force=force)
     console = Console(highlight=False, soft_wrap=True)
     for path, what in (

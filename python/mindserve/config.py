@@ -39,7 +39,8 @@ class Limits:
         body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
         default_deadline: seconds for calls whose client gives no deadline; 0, the default: none.
-        drain_timeout: seconds that calls in flight have to finish when the server stops. Default 30.
+        drain_timeout: seconds that calls in flight have to finish when the server stops, and those of workers that are
+            replaced when a servable is reloaded. Default 30.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -125,6 +126,9 @@ class ServableStartConfig:
         max_batch_size: instances that a stage takes at a time, where the model or the stage sets no size. Default 32.
         max_queue_delay_us: microseconds that an instance waits for others to fill a batch. 0, the default: a batch is
             what is there when the device is free.
+        hot_reload: whether a changed ``servable_config.py``, or other ``*.py`` file beside it, is loaded while the
+            server runs, and for version number 0 a new version directory, each once it has not changed for a second.
+            Default True.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -142,6 +146,7 @@ class ServableStartConfig:
     start_timeout: float = dataclasses.field(default=DEFAULT_START_TIMEOUT, kw_only=True)
     max_batch_size: int = dataclasses.field(default=DEFAULT_MAX_BATCH_SIZE, kw_only=True)
     max_queue_delay_us: int = dataclasses.field(default=0, kw_only=True)
+    hot_reload: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         checks.check_str("servable_directory", self.servable_directory)
@@ -164,6 +169,7 @@ class ServableStartConfig:
         start_timeout = checks.check_seconds("start_timeout", self.start_timeout, zero=False)
         checks.check_int("max_batch_size", self.max_batch_size, 1, 2**20)
         checks.check_int("max_queue_delay_us", self.max_queue_delay_us, 0, 60_000_000)
+        checks.check_bool("hot_reload", self.hot_reload)
         # The directory is fixed now: a later chdir must not change what a restarted worker loads.
         object.__setattr__(self, "servable_directory", os.path.abspath(self.servable_directory))
         object.__setattr__(self, "device_ids", device_ids or (0,))

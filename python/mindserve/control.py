@@ -35,6 +35,8 @@ class WorkerParameters:
         intra_op_threads: threads for one operator where a model's context says nothing.
         max_batch_size: instances at a time where the model or the stage sets no size.
         max_queue_delay_us: microseconds that an instance waits for a fuller batch.
+        handshake_timeout: seconds that the gateway may let a worker that is ready wait, which it does until all workers
+            that are to take the place of others are ready.
     """
 
     servable_directory: str
@@ -46,6 +48,7 @@ class WorkerParameters:
     intra_op_threads: int
     max_batch_size: int
     max_queue_delay_us: int
+    handshake_timeout: float
 
     def encode(self) -> bytes:
         return _encode(dataclasses.asdict(self))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
 from pathlib import Path
+from types import CodeType
 
 from mindserve.errors import ConfigError
 from mindserve.register.values import Registration
@@ -15,6 +17,9 @@ _MODULE = "servable_config"
 
 def load_servable(servable_directory: str, servable_name: str) -> Registration:
     """Imports a servable's ``servable_config.py``, which may import modules that lie beside it.
+
+    The files are always compiled anew: Python's cache takes a file that was changed twice within a second, and has the
+    same size, for the one that it knows.
 
     Leaves the servable's directory first in ``sys.path`` and the module in ``sys.modules``: its functions may import
     more when they run. So one process loads one servable.
@@ -29,7 +34,13 @@ def load_servable(servable_directory: str, servable_name: str) -> Registration:
     path = directory / f"{_MODULE}.py"
     where = f"servable directory: '{servable_directory}', servable name: '{servable_name}'"
     sys.path.insert(0, str(directory))
-    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    sys.path_importer_cache[str(directory)] = importlib.machinery.FileFinder(
+        str(directory),
+        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+        (_SourceLoader, importlib.machinery.SOURCE_SUFFIXES),
+        (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
+    )
+    spec = importlib.util.spec_from_file_location(_MODULE, path, loader=_SourceLoader(_MODULE, str(path)))
     if spec is None or spec.loader is None:
         raise ConfigError(f"Check servable config failed, file '{path}' can't be imported, {where}")
     module = importlib.util.module_from_spec(spec)
@@ -44,6 +55,13 @@ def load_servable(servable_directory: str, servable_name: str) -> Registration:
     if not registration.methods:
         raise ConfigError(f"There is no method registered for servable '{servable_name}', file '{path}', {where}")
     return registration
+
+
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Neither reads nor writes compiled files."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _describe(error: BaseException, path: Path) -> str:

@@ -67,9 +67,9 @@ def native_sink(level: int, text: str) -> None:
     logging.getLogger(f"{_ROOT}.native").log(_LEVELS[max(0, min(level, len(_LEVELS) - 1))], "%s", text)
 
 
-def worker_log_path(servable_name: str, device_id: int, version: int) -> Path:
-    """The log file of a worker, under the current directory."""
-    return Path.cwd() / LOG_DIRECTORY / f"log_{servable_name}_device{device_id}_version{version}.log"
+def worker_log_path(directory: Path, servable_name: str, device_id: int, version: int) -> Path:
+    """The log file of a worker of a server that was started in ``directory``."""
+    return directory / LOG_DIRECTORY / f"log_{servable_name}_device{device_id}_version{version}.log"
 
 
 def open_worker_log(path: Path, *, append: bool) -> int:
@@ -79,13 +79,13 @@ def open_worker_log(path: Path, *, append: bool) -> int:
     return os.open(path, flags, 0o600)
 
 
-def tail(path: Path, lines: int = 20, limit: int = 16 * 1024) -> str:
-    """The last ``lines`` lines of a file, at most ``limit`` bytes; empty if it can't be read."""
+def tail(path: Path, lines: int = 20, limit: int = 16 * 1024, *, begin: int = 0) -> str:
+    """The last ``lines`` lines of a file, at most ``limit`` bytes, of what follows ``begin``; empty if unreadable."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             size = file.tell()
-            file.seek(max(0, size - limit))
+            file.seek(max(begin, size - limit))
             text = file.read(limit).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -1,15 +1,17 @@
 """The server's certificates: which files, and what can be said about them before OpenSSL gets them.
 
-OpenSSL judges chains when a peer connects. What makes every connection fail is found here, at the start, and said in
-words: a file that is missing, a key of another certificate, a certificate out of its time.
+OpenSSL judges chains when a peer connects. What makes every connection fail is found here, when the files are loaded,
+and said in words: a file that is missing, a key of another certificate, a certificate out of its time, a revocation
+list (CRL) of a stranger.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypedDict
 
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
         PrivateKeyTypes,
         PublicKeyTypes,
     )
-    from cryptography.x509 import Certificate
-
-_log = logging.getLogger(__name__)
+    from cryptography.x509 import Certificate, CertificateRevocationList, Name
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,23 @@ class SSLConfig:
         custom_ca: certificates of the authorities that clients' certificates must come from. Ignored unless
             `verify_client`.
         verify_client: whether clients must show a certificate. Default False.
+        crl: revocation lists, one or several, each signed by an authority in `custom_ca`. Clients whose certificates
+            they name are refused, and so is every client whose issuer has no list here that is in its time; those
+            between the issuer and the root are held against the lists that there are. Default None: nothing is revoked.
+            Only with `verify_client`.
+        hot_reload: whether files that change are loaded anew while the server runs, for new connections, once none of
+            them has changed for a second. Default True.
 
     Raises:
-        ConfigError: a value of the wrong type, or `verify_client` without `custom_ca`.
+        ConfigError: a value of the wrong type, `verify_client` without `custom_ca`, or `crl` without `verify_client`.
     """
 
     certificate: str
     private_key: str
     custom_ca: str | None = None
     verify_client: bool = False
+    crl: str | None = field(default=None, kw_only=True)
+    hot_reload: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         checks.check_str("certificate", self.certificate)
@@ -58,10 +66,23 @@ class SSLConfig:
             )
         if self.custom_ca is not None:
             checks.check_str("custom_ca", self.custom_ca)
+        if self.crl is not None:
+            checks.check_str("crl", self.crl)
+            if not self.verify_client:
+                raise ConfigError(
+                    f"Parameter 'crl' is given, '{self.crl}', without 'verify_client': it is clients' certificates that"
+                    " it revokes; give verify_client=True and 'custom_ca' too"
+                )
+        checks.check_bool("hot_reload", self.hot_reload)
+
+    def files(self) -> tuple[str, ...]:
+        """Those that `load_server_tls` reads."""
+        of_clients = (self.custom_ca, self.crl) if self.verify_client else ()
+        return tuple(path for path in (self.certificate, self.private_key, *of_clients) if path is not None)
 
 
 class ServerTls(TypedDict):
-    """What the native server takes, PEM texts, and when the certificate expires.
+    """What the native server takes: PEM texts.
 
     Holds the private key, so it is not to be logged.
     """
@@ -69,54 +90,159 @@ class ServerTls(TypedDict):
     certificate: bytes
     private_key: bytes
     client_ca: bytes
+    client_crl: bytes
     verify_client: bool
+
+
+@dataclass(frozen=True)
+class Term:
+    """From when to when something in a file holds.
+
+    Attributes:
+        parameter: of `SSLConfig`, that names the file.
+        file: its path.
+        what: "the certificate CN=localhost", "the CRL of CN=Root".
+        begin: of the term.
+        end: of the term.
+    """
+
+    parameter: str
+    file: str
+    what: str
+    begin: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class LoadedTls:
+    """What was in the files.
+
+    Attributes:
+        native: for the native server.
+        expires: the server's certificate.
+        ca_expires: the first of the authorities' certificates that are in their time; None without `verify_client`.
+        crl_next_update: when the first of the revocation lists has to be replaced; None: none, or no such time.
+        terms: of all of these, but for certificates that had expired already and are not needed.
+        warnings: what may go wrong, each in a line.
+    """
+
+    native: ServerTls = field(repr=False)
     expires: datetime
+    ca_expires: datetime | None
+    crl_next_update: datetime | None
+    terms: tuple[Term, ...]
+    warnings: tuple[str, ...]
 
 
-def load_server_tls(ssl_config: SSLConfig) -> ServerTls:
+def load_server_tls(ssl_config: SSLConfig, now: datetime | None = None) -> LoadedTls:
     """Read the files that `ssl_config` names, and check what can be checked without a peer.
 
+    A revocation list that has expired is taken: OpenSSL refuses all clients whose certificates it is about, until there
+    is a new one.
+
+    Args:
+        ssl_config: names the files.
+        now: the time to hold them against. Default None: the present.
+
     Raises:
-        ConfigError: a file is missing or not what it should be, the key is not the certificate's, or a certificate is
-            out of its time.
+        ConfigError: a file is missing or not what it should be, the key is not the certificate's, a certificate is out
+            of its time, or a revocation list comes from none of the authorities.
     """
+    now = now or datetime.now(timezone.utc)
+    warnings: list[str] = []
     certificate, _ = _read("certificate", ssl_config.certificate)
     chain = _parse_certificates("certificate", ssl_config.certificate, certificate)
     private_key, mode = _read("private_key", ssl_config.private_key)
     key = _parse_private_key(ssl_config.private_key, private_key)
     _check_key_of(ssl_config, key, chain)
     if mode & stat.S_IROTH:
-        _log.warning("Every user of this machine may read the private key %s: chmod 600 it", ssl_config.private_key)
-    now = datetime.now(timezone.utc)
-    problem = _out_of_time(chain[0], now)
-    if problem:
+        warnings.append(f"Every user of this machine may read the private key {ssl_config.private_key}: chmod 600 it")
+    own, *others = (_term_of(one, "certificate", ssl_config.certificate) for one in chain)
+    if problem := _out_of_time(own, now):
         raise ConfigError(f"load certificate from {ssl_config.certificate} failed: {problem}")
-    for other in chain[1:]:
-        problem = _out_of_time(other, now)
-        if problem:
-            _log.warning("In the chain of %s, %s", ssl_config.certificate, problem)
-    client_ca = b""
+    problems: list[str] = []
+    terms = [own, *_in_time(others, now, problems)]
+    warnings += (f"In the chain of {ssl_config.certificate}, {problem}" for problem in problems)
+    clients = _Clients(b"", b"", None, None, ())
     if ssl_config.verify_client:
-        assert ssl_config.custom_ca is not None  # held by SSLConfig
-        client_ca = _load_client_ca(ssl_config.custom_ca, now)
-    return ServerTls(
-        certificate=certificate,
-        private_key=private_key,
-        client_ca=client_ca,
-        verify_client=ssl_config.verify_client,
-        expires=chain[0].not_valid_after_utc,
+        clients = _load_clients(ssl_config, now, warnings)
+    return LoadedTls(
+        native=ServerTls(
+            certificate=certificate,
+            private_key=private_key,
+            client_ca=clients.authorities,
+            client_crl=clients.crl,
+            verify_client=ssl_config.verify_client,
+        ),
+        expires=own.end,
+        ca_expires=clients.expires,
+        crl_next_update=clients.next_update,
+        terms=(*terms, *clients.terms),
+        warnings=tuple(warnings),
     )
 
 
-def _load_client_ca(path: str, now: datetime) -> bytes:
+@dataclass(frozen=True)
+class _Clients:
+    """What clients are verified by."""
+
+    authorities: bytes
+    crl: bytes
+    expires: datetime | None
+    next_update: datetime | None
+    terms: tuple[Term, ...]
+
+
+def _load_clients(ssl_config: SSLConfig, now: datetime, warnings: list[str]) -> _Clients:
+    path = ssl_config.custom_ca
+    assert path is not None  # held by SSLConfig
     pem, _ = _read("custom_ca", path)
     authorities = _parse_certificates("custom_ca", path, pem)
-    problems = [problem for authority in authorities if (problem := _out_of_time(authority, now))]
-    if len(problems) == len(authorities):
+    problems: list[str] = []
+    terms = _in_time([_term_of(authority, "custom_ca", path) for authority in authorities], now, problems)
+    if not terms:
         raise ConfigError(f"load custom_ca from {path} failed: {'; '.join(problems)}")
-    for problem in problems:
-        _log.warning("In %s, %s", path, problem)
-    return pem
+    warnings += (f"In {path}, {problem}" for problem in problems)
+    expires = min(term.end for term in terms)
+    if ssl_config.crl is None:
+        return _Clients(pem, b"", expires, None, tuple(terms))
+    crl, crl_terms = _load_crl(ssl_config.crl, authorities, path, now, warnings)
+    next_update = min((term.end for term in crl_terms), default=None)
+    return _Clients(pem, crl, expires, next_update, (*terms, *crl_terms))
+
+
+def _load_crl(
+    path: str, authorities: Sequence[Certificate], custom_ca: str, now: datetime, warnings: list[str]
+) -> tuple[bytes, list[Term]]:
+    """The PEM text, and the term of the newest list of each authority, if it has an end."""
+    from cryptography.x509.oid import ExtensionOID
+
+    pem, _ = _read("crl", path)
+    newest: dict[Name, CertificateRevocationList] = {}
+    for crl in _parse_crls(path, pem):
+        what = f"the CRL of {_name(crl.issuer)}"
+        if not any(authority.subject == crl.issuer and _has_signed(authority, crl) for authority in authorities):
+            raise ConfigError(
+                f"load crl from {path} failed: {what} is signed by none of the authorities in {custom_ca} (custom_ca)"
+            )
+        if any(extension.oid == ExtensionOID.DELTA_CRL_INDICATOR for extension in crl.extensions):
+            raise ConfigError(f"load crl from {path} failed: {what} is a delta CRL, and whole ones are needed")
+        if now < crl.last_update_utc:
+            raise ConfigError(f"load crl from {path} failed: {what} is not valid before {_at(crl.last_update_utc)}")
+        known = newest.get(crl.issuer)
+        if known is None or known.last_update_utc <= crl.last_update_utc:
+            newest[crl.issuer] = crl
+    issuers_of_authorities = {authority.issuer for authority in authorities if authority.issuer != authority.subject}
+    for subject in dict.fromkeys(authority.subject for authority in authorities):
+        # One that only signs other authorities needs none.
+        if subject not in newest and subject not in issuers_of_authorities:
+            warnings.append(f"{path} has no CRL of {_name(subject)}: clients with certificates from it are refused")
+    terms = [
+        Term("crl", path, f"the CRL of {_name(issuer)}", crl.last_update_utc, crl.next_update_utc)
+        for issuer, crl in newest.items()
+        if crl.next_update_utc is not None
+    ]
+    return pem, terms
 
 
 def _read(parameter: str, path: str) -> tuple[bytes, int]:
@@ -138,6 +264,38 @@ def _parse_certificates(parameter: str, path: str, pem: bytes) -> list[Certifica
     except ValueError as error:
         raise ConfigError(f"load {parameter} from {path} failed: it has no certificate in PEM form") from error
     return certificates
+
+
+_CRL_BEGIN = b"-----BEGIN X509 CRL-----"
+_CRL = re.compile(_CRL_BEGIN + b".+?-----END X509 CRL-----", re.DOTALL)
+
+
+def _parse_crls(path: str, pem: bytes) -> list[CertificateRevocationList]:
+    from cryptography import x509
+
+    crls: list[CertificateRevocationList] = []
+    found = _CRL.findall(pem)
+    try:
+        for text in found:
+            crl = x509.load_pem_x509_crl(text)
+            _ = crl.extensions  # it parses them only now
+            crls.append(crl)
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise ConfigError(f"load crl from {path} failed: CRL {len(crls) + 1} in it is damaged") from error
+    if len(found) != pem.count(_CRL_BEGIN):
+        raise ConfigError(f"load crl from {path} failed: CRL {len(crls) + 1} in it has no end")
+    if not crls:
+        raise ConfigError(f"load crl from {path} failed: it has no CRL in PEM form (-----BEGIN X509 CRL-----)")
+    return crls
+
+
+def _has_signed(authority: Certificate, crl: CertificateRevocationList) -> bool:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def _parse_private_key(path: str, pem: bytes) -> PrivateKeyTypes:
@@ -168,7 +326,7 @@ def _check_key_of(ssl_config: SSLConfig, key: PrivateKeyTypes, chain: list[Certi
             f"it is the key of certificate {owners[0] + 1} in {ssl_config.certificate}: the server's must be the first"
         )
     else:
-        reason = f"it is not the key of the certificate in {ssl_config.certificate} ({_subject(chain[0])})"
+        reason = f"it is not the key of the certificate in {ssl_config.certificate} ({_name(chain[0].subject)})"
     raise ConfigError(f"load private_key from {ssl_config.private_key} failed: {reason}")
 
 
@@ -188,15 +346,34 @@ def _spki(key: PublicKeyTypes | CertificatePublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _out_of_time(certificate: Certificate, now: datetime) -> str:
-    """Why a certificate is not valid now; empty: it is."""
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if now < begin:
-        return f"the certificate {_subject(certificate)} is not valid before {begin:%Y-%m-%d %H:%M:%S} UTC"
-    if now > end:
-        return f"the certificate {_subject(certificate)} expired on {end:%Y-%m-%d %H:%M:%S} UTC"
+def _term_of(certificate: Certificate, parameter: str, path: str) -> Term:
+    what = f"the certificate {_name(certificate.subject)}"
+    return Term(parameter, path, what, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def _in_time(terms: Iterable[Term], now: datetime, problems: list[str]) -> list[Term]:
+    """Those that are valid now; adds what is wrong with the others to ``problems``."""
+    valid = []
+    for term in terms:
+        if problem := _out_of_time(term, now):
+            problems.append(problem)
+        else:
+            valid.append(term)
+    return valid
+
+
+def _out_of_time(term: Term, now: datetime) -> str:
+    """Why it is not valid now; empty: it is."""
+    if now < term.begin:
+        return f"{term.what} is not valid before {_at(term.begin)}"
+    if now > term.end:
+        return f"{term.what} expired on {_at(term.end)}"
     return ""
 
 
-def _subject(certificate: Certificate) -> str:
-    return certificate.subject.rfc4514_string() or "without a name"
+def _at(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _name(name: Name) -> str:
+    return name.rfc4514_string() or "without a name"

@@ -11,7 +11,7 @@ SIGINT, SIGTERM or `stop`::
 
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.server import master, register
-from mindserve.server.start import start_grpc_server, start_restful_server, start_servables, stats, stop
+from mindserve.server.start import reload, start_grpc_server, start_restful_server, start_servables, stats, stop
 from mindserve.tls import SSLConfig
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ServableStartConfig",
     "master",
     "register",
+    "reload",
     "start_grpc_server",
     "start_restful_server",
     "start_servables",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mindserve import config, logs, native, tls
+from mindserve import logs, native
 from mindserve.config import Limits, Listener, ServableStartConfig
-from mindserve.control import WorkerParameters
 from mindserve.errors import ConfigError, StartError
+from mindserve.server.certificates import Certificates
+from mindserve.server.reloader import Reloader
+from mindserve.server.servables import make_specs, resolve
 from mindserve.server.signals import SignalWatch
-from mindserve.server.statistics import CertificateStats, Stats, make_stats
-from mindserve.supervisor import Supervisor, WorkerSpec
+from mindserve.server.statistics import Stats, make_stats
+from mindserve.server.watch import FileWatch
+from mindserve.supervisor import Supervisor
 from mindserve.supervisor.progress import wait_with_progress
+from mindserve.tls import ServerTls
 
 if TYPE_CHECKING:
     from mindserve._native import Gateway
@@ -49,8 +52,10 @@ class Server:
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
         self._listening = False
         self._drain_timeout = Limits().drain_timeout
+        self._watch = FileWatch()
+        self._reloader = Reloader(self._supervisor, self._watch, lambda: self._drain_timeout)
         self._declared: set[str] = set()
-        self._certificates: list[CertificateStats] = []
+        self._certificates: Certificates | None = None  # there while it listens
         self._stopping = False
         self._stopped = threading.Event()
         signals.begin(self._on_signal)
@@ -88,6 +93,17 @@ class Server:
             self._stop_if_idle()
             raise
 
+    def reload(self, servable_name: str | None) -> None:
+        """See `mindserve.server.reload`."""
+        if servable_name is None and self._certificates is not None:
+            self._certificates.reload()
+        try:
+            self._reloader.reload(servable_name)
+        except StartError:
+            if self._stopping:
+                self._stopped.wait()
+            raise
+
     def set_max_enqueued_requests(self, count: int) -> None:
         """See `mindserve.server.master.context.set_max_enqueued_requests`."""
         self._gateway.set_max_enqueued_requests(count)
@@ -96,7 +112,9 @@ class Server:
         """See `mindserve.server.stats`."""
         with self._gateway_use:
             native = self._gateway.stats()
-        return make_stats(native, self._supervisor.states(), self._certificates)
+        certificates = self._certificates
+        shown = certificates.stats() if certificates else ()
+        return make_stats(native, self._supervisor.states(), self._reloader.stats(), shown)
 
     def stop(self) -> None:
         """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
@@ -116,7 +134,9 @@ class Server:
             self._stopped.set()
 
     def _start_servables(self, configs: Sequence[ServableStartConfig]) -> None:
-        specs = make_specs(configs, running=len(self._supervisor.pids()))
+        started = [resolve(item) for item in configs]
+        sources = self._reloader.look(configs)
+        specs = make_specs(started, running=sum(state.pid is not None for state in self._supervisor.states()))
         names = {spec.parameters.servable_name for spec in specs}
         with self._lock:
             new_names = names - self._declared
@@ -126,6 +146,7 @@ class Server:
         job = self._supervisor.start(specs)
         wait_with_progress(job)
         if not job.error:
+            self._reloader.add(started, sources)
             return
         if self._stopping:
             # By a signal: it comes to this thread, if it is the main one, while this waits.
@@ -145,7 +166,8 @@ class Server:
                 raise StartError("Serving Error: Serving gRPC server start failed, the server is being stopped")
             if self._listening:
                 raise StartError("Serving Error: Serving gRPC server is already running")
-            given = [_as_native(listener) for listener in listeners]
+            certificates = Certificates(listeners, self._set_tls)
+            given = [_as_native(listener, certificates.native(number)) for number, listener in enumerate(listeners)]
             try:
                 bound: list[str] = self._gateway.listen(given, limits.as_native())
             except self._native.NativeError as error:
@@ -153,14 +175,20 @@ class Server:
                     raise ConfigError(str(error)) from error
                 raise StartError(_listen_error(str(error), listeners)) from error
             self._listening = True
-            self._certificates = [
-                CertificateStats(address, listener.ssl_config.certificate, tls["expires"])
-                for address, listener, tls in zip(bound, listeners, (item["tls"] for item in given), strict=True)
-                if listener.ssl_config is not None
-            ]
+            certificates.begin(bound, self._watch)
+            self._certificates = certificates
             self._drain_timeout = limits.drain_timeout
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
         return bound
+
+    def _set_tls(self, listener: int, values: ServerTls) -> None:
+        with self._gateway_use:
+            try:
+                self._gateway.set_tls(listener, values)
+            except self._native.NativeError as error:
+                if error.code == "FAILED_PRECONDITION":  # it listens no more
+                    raise StartError(str(error)) from error
+                raise ConfigError(str(error)) from error
 
     def _stop_if_idle(self) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
@@ -169,11 +197,14 @@ class Server:
 
     def _shut_down(self, level: int) -> None:
         _log.log(level, "the server stops")
+        self._reloader.close()
+        self._watch.close()
         try:
             self._gateway.stop_listening(self._drain_timeout)
         finally:
             self._supervisor.stop()
             self._supervisor.join()
+            self._reloader.join()
             with self._gateway_use:
                 self._gateway_or_none = None
             self._native.set_log_sink(None)
@@ -200,44 +231,6 @@ class Server:
             self._stopped.set()
 
 
-def make_specs(configs: Sequence[ServableStartConfig], running: int) -> list[WorkerSpec]:
-    """One worker for each device of each config, each once.
-
-    Args:
-        configs: what to start.
-        running: workers that run on this host already; they share the cores.
-
-    Raises:
-        ConfigError: a directory or a file is missing.
-    """
-    wanted: dict[tuple[str, int, int], ServableStartConfig] = {}
-    for item in configs:
-        config.check_servable_directory(item)
-        # A servable of functions alone needs no version directory; the worker knows whether it has models.
-        version = config.find_version(item.servable_directory, item.servable_name, item.version_number)
-        for device_id in item.device_ids:
-            wanted.setdefault((item.servable_name, version or item.version_number or 1, device_id), item)
-    threads = max(1, len(os.sched_getaffinity(0)) // (len(wanted) + running))
-    return [
-        WorkerSpec(
-            WorkerParameters(
-                servable_directory=item.servable_directory,
-                servable_name=name,
-                version=version,
-                version_asked=item.version_number,
-                device_id=device_id,
-                device_type=item.device_type,
-                intra_op_threads=threads,
-                max_batch_size=item.max_batch_size,
-                max_queue_delay_us=item.max_queue_delay_us,
-            ),
-            logs.worker_log_path(name, device_id, version),
-            item.start_timeout,
-        )
-        for (name, version, device_id), item in wanted.items()
-    ]
-
-
 def _listen_error(text: str, listeners: Sequence[Listener]) -> str:
     if text.startswith("Serving Error: "):
         return text
@@ -245,9 +238,5 @@ def _listen_error(text: str, listeners: Sequence[Listener]) -> str:
     return f"Serving Error: Serving gRPC server start failed, create server failed, address {addresses}: {text}"
 
 
-def _as_native(listener: Listener) -> dict[str, Any]:
-    return {
-        "address": listener.address,
-        "unix_mode": listener.mode,
-        "tls": None if listener.ssl_config is None else dict(tls.load_server_tls(listener.ssl_config)),
-    }
+def _as_native(listener: Listener, certificates: ServerTls | None) -> dict[str, Any]:
+    return {"address": listener.address, "unix_mode": listener.mode, "tls": certificates}

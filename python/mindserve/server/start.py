@@ -91,6 +91,30 @@ def start_grpc_server(
     return _current.get().start_grpc_server(listeners, effective)
 
 
+def reload(servable_name: str | None = None) -> None:
+    """Loads servables anew while they are served, and waits until the new workers have taken over.
+
+    New workers are started beside those that run, import ``servable_config.py``, load their models and run each once.
+    When all are ready they take the requests; the old ones finish what they hold, within ``Limits.drain_timeout``, and
+    end. If one fails, all new ones are ended and the old ones go on. Without a call this happens by itself when files
+    change: see ``ServableStartConfig.hot_reload``.
+
+    A config with version number 0 is loaded in the version that is the newest now. Workers that were told to end are
+    started too. If a reload is under way already, another one follows.
+
+    Args:
+        servable_name: which. Default None: all that were started, after the listeners' certificates.
+
+    Raises:
+        ConfigError: no servable of this name was started; or certificates don't work, and nothing is changed.
+        StartError: a new worker failed, with its own error and the end of its log; or no server runs in this process,
+            or it is being stopped.
+    """
+    if servable_name is not None:
+        checks.check_str("servable_name", servable_name)
+    _current.reload(servable_name)
+
+
 def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLConfig | None = None) -> None:
     """Not yet supported.
 
@@ -149,11 +173,17 @@ class _Current:
             return self._server
 
     def stats(self) -> Stats:
+        return self._running().stats()
+
+    def reload(self, servable_name: str | None) -> None:
+        self._running().reload(servable_name)
+
+    def _running(self) -> Server:
         with self._lock:
             server = self._server
         if server is None:
             raise StartError("no server runs in this process: see start_servables and start_grpc_server")
-        return server.stats()
+        return server
 
     def stop(self) -> None:
         with self._lock:

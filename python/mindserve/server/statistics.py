@@ -81,6 +81,25 @@ class MethodStats:
 
 
 @dataclasses.dataclass(frozen=True)
+class ServableStats:
+    """How it stands with the reloading of a servable.
+
+    Attributes:
+        servable: its name.
+        versions: that are served.
+        reloads: how often other workers have taken the place of those that ran.
+        reloads_failed: how often this failed, so that those that ran went on.
+        reload_error: why the last one failed; empty if it did not, or there was none.
+    """
+
+    servable: str
+    versions: tuple[int, ...]
+    reloads: int
+    reloads_failed: int
+    reload_error: str
+
+
+@dataclasses.dataclass(frozen=True)
 class StageStats:
     """What a model, or a stage function with its batch size, has done in one worker, for all methods that use it.
 
@@ -117,7 +136,8 @@ class WorkerStats:
         device_id: where.
         pid: process id; None between two workers.
         ready: whether it takes requests.
-        restarts: how often a successor was started here.
+        draining: whether another has taken its place after a reload, so that it finishes what it holds and ends.
+        restarts: how often a successor was started here after a death.
         requests: that were sent to this worker, or parts of them.
         in_flight: instances that it holds.
         stages: of this worker; a successor begins anew.
@@ -128,6 +148,7 @@ class WorkerStats:
     device_id: int
     pid: int | None
     ready: bool
+    draining: bool
     restarts: int
     requests: int
     in_flight: int
@@ -136,17 +157,26 @@ class WorkerStats:
 
 @dataclasses.dataclass(frozen=True)
 class CertificateStats:
-    """A certificate that the server shows.
+    """The certificate that a listener shows, and what it verifies its clients by. Times are in UTC.
 
     Attributes:
         address: the listener's.
         file: the certificate's.
         expires: when.
+        ca_expires: when the first of the authorities' certificates does; None: clients are not verified.
+        crl_next_update: when the first of the revocation lists has to be replaced; None: there is none, or it says no
+            such time.
+        loaded: when what new connections get now was read.
+        reload_error: why what is in the files now was not taken; None: it was.
     """
 
     address: str
     file: str
     expires: datetime.datetime
+    ca_expires: datetime.datetime | None
+    crl_next_update: datetime.datetime | None
+    loaded: datetime.datetime
+    reload_error: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +194,7 @@ class Stats:
         refused: how often each limit refused or ended something, by its name.
         methods: every method that a worker served or a client called.
         workers: every worker.
+        servables: every servable that was started.
         certificates: of the listeners with TLS.
     """
 
@@ -177,24 +208,31 @@ class Stats:
     refused: Mapping[str, int]
     methods: tuple[MethodStats, ...]
     workers: tuple[WorkerStats, ...]
+    servables: tuple[ServableStats, ...]
     certificates: tuple[CertificateStats, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dicts, tuples and strings, for JSON."""
         values = dataclasses.asdict(self)
         for certificate in values["certificates"]:
-            certificate["expires"] = certificate["expires"].isoformat()
+            for name, value in certificate.items():
+                if isinstance(value, datetime.datetime):
+                    certificate[name] = value.isoformat()
         return values
 
 
 def make_stats(
-    native: Mapping[str, Any], workers: Sequence[WorkerState], certificates: Sequence[CertificateStats]
+    native: Mapping[str, Any],
+    workers: Sequence[WorkerState],
+    servables: Sequence[ServableStats],
+    certificates: Sequence[CertificateStats],
 ) -> Stats:
     """Puts together what the native gateway counts and what the supervisor knows.
 
     Args:
         native: of the gateway; csrc/bindings/gateway.cc makes it.
         workers: of the supervisor.
+        servables: of the reloader.
         certificates: of the listeners.
     """
     counted = {worker["id"]: worker for worker in native["workers"]}
@@ -209,6 +247,7 @@ def make_stats(
         refused=native["refused"],
         methods=tuple(_method(method) for method in native["methods"]),
         workers=tuple(_worker(state, counted.get(state.number)) for state in workers),
+        servables=tuple(servables),
         certificates=tuple(certificates),
     )
 
@@ -225,6 +264,7 @@ def _worker(state: WorkerState, native: Mapping[str, Any] | None) -> WorkerStats
         device_id=state.device_id,
         pid=state.pid,
         ready=state.ready,
+        draining=state.draining,
         restarts=state.restarts,
         requests=native["requests"] if native else 0,
         in_flight=native["load"] if native else 0,

@@ -1,6 +1,7 @@
 """Starts, watches, restarts and ends worker processes."""
 
 from mindserve.supervisor.job import StartJob, WorkerSpec
-from mindserve.supervisor.supervisor import Supervisor, WorkerState
+from mindserve.supervisor.slot import WorkerState
+from mindserve.supervisor.supervisor import Supervisor
 
 __all__ = ["StartJob", "Supervisor", "WorkerSpec", "WorkerState"]

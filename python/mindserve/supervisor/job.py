@@ -1,4 +1,4 @@
-"""One call of ``start_servables``: which workers it waits for, and how far they are."""
+"""Workers that are started together: which they are, and how far."""
 
 from __future__ import annotations
 
@@ -57,11 +57,30 @@ class Progress:
     outcome: Outcome | None = None
 
 
-class StartJob:
-    """The workers that are started together: all become ready, or all are ended. Thread-safe."""
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """What workers that are started together take the place of.
 
-    def __init__(self, specs: Sequence[WorkerSpec]) -> None:
+    Attributes:
+        keys: of the workers that are retired once all the new ones take requests.
+        drain_timeout: seconds that these have to finish what they hold.
+    """
+
+    keys: frozenset[tuple[str, int, int]]
+    drain_timeout: float
+
+
+class StartJob:
+    """The workers that are started together: all become ready, or all are ended. Thread-safe.
+
+    Args:
+        specs: of the workers.
+        replaces: what they take the place of: then none takes requests before all can. Default None: of nothing.
+    """
+
+    def __init__(self, specs: Sequence[WorkerSpec], replaces: Replacement | None = None) -> None:
         self.specs = tuple(specs)
+        self.replaces = replaces
         self._lock = threading.Lock()
         self._ended = threading.Event()
         now = time.monotonic()

@@ -30,6 +30,8 @@ class WorkerProcess:
         number: its number on the gateway.
         control: non-blocking socket on which its events come.
         pidfd: readable once it has ended; None where the kernel has no such thing, so that `poll` must be asked.
+        log_begin: where in its log file its own part begins.
+        methods: that it serves, once it has said that it is ready; None until then.
         error: what it said of its failure; empty.
         deadline: when it must be ready, by ``time.monotonic``; None once it is.
         ready_at: when it said that it is ready, by ``time.monotonic``; None until then, or if it has no link.
@@ -41,6 +43,7 @@ class WorkerProcess:
     def __init__(self, spec: WorkerSpec, number: int, *, append_log: bool) -> None:
         self.spec = spec
         self.number = number
+        self.methods: tuple[str, ...] | None = None
         self.error = ""
         self.ready_at: float | None = None
         self.attached = False
@@ -53,6 +56,7 @@ class WorkerProcess:
             self._link, its_link = _socket_pair(undo)
             log = logs.open_worker_log(spec.log_path, append=append_log)
             undo.callback(os.close, log)
+            self.log_begin = os.fstat(log).st_size
             self._process = subprocess.Popen(
                 [
                     *_COMMAND, "--parent", str(os.getpid()),

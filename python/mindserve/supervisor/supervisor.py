@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import selectors
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from mindserve import control, logs
-from mindserve.supervisor.job import StartJob, WorkerSpec
+from mindserve.supervisor.job import Replacement, StartJob, WorkerSpec
 from mindserve.supervisor.process import WorkerProcess
-from mindserve.supervisor.restart import RestartPolicy, describe_exit
+from mindserve.supervisor.restart import describe_exit
+from mindserve.supervisor.slot import Slot, WorkerState
 
 # Seconds for the link's handshake: the worker is waiting for it when it says that it is ready.
 _ATTACH_TIMEOUT = 30.0
@@ -36,54 +36,13 @@ class Gateway(Protocol):
         self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float
     ) -> None: ...
 
+    def drain_worker(self, worker_id: int) -> None: ...
+
     def detach_worker(self, worker_id: int) -> None: ...
 
+    def remove_version(self, servable: str, version: int) -> None: ...
+
     def replies(self) -> int: ...
-
-
-@dataclasses.dataclass(eq=False)
-class _Slot:
-    """A place for a worker and its successors.
-
-    Attributes:
-        spec: what runs there.
-        process: the worker; None between two of them.
-        job: the start that waits for it; None once it has been ready.
-        policy: says when a successor is started.
-        restart_at: when that is; None: not to be started.
-        kill_at: when a worker that was told to end is killed.
-    """
-
-    spec: WorkerSpec
-    job: StartJob | None
-    policy: RestartPolicy = dataclasses.field(default_factory=RestartPolicy)
-    process: WorkerProcess | None = None
-    restart_at: float | None = None
-    kill_at: float | None = None
-    starts: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class WorkerState:
-    """How it stands with a worker, or with the place for one.
-
-    Attributes:
-        servable: what it serves.
-        version: of it.
-        device_id: where.
-        number: by which the gateway knows it; None between two workers.
-        pid: of its process; None between two workers.
-        ready: whether it takes requests.
-        restarts: how often a successor was started.
-    """
-
-    servable: str
-    version: int
-    device_id: int
-    number: int | None
-    pid: int | None
-    ready: bool
-    restarts: int
 
 
 class Supervisor:
@@ -98,9 +57,10 @@ class Supervisor:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._slots: dict[tuple[str, int, int], _Slot] = {}
+        self._slots: list[Slot] = []
         self._next_number = 1
         self._stopping = False
+        self._over = threading.Event()
         self._attaching: list[threading.Thread] = []
         self._calls: collections.deque[Callable[[], None]] = collections.deque()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -114,6 +74,23 @@ class Supervisor:
     def start(self, specs: Sequence[WorkerSpec]) -> StartJob:
         """Begins to start workers. The job ends when all are ready, or one has failed and all are gone."""
         job = StartJob(specs)
+        self._post(lambda: self._start(job))
+        return job
+
+    def replace(
+        self, keys: Iterable[tuple[str, int, int]], specs: Sequence[WorkerSpec], drain_timeout: float
+    ) -> StartJob:
+        """Begins to start workers that take the place of others.
+
+        The job ends when all of them take requests, and the others no more: these then finish what they hold, and end.
+        Or it ends when one of them has failed and all are gone; then the others go on.
+
+        Args:
+            keys: of the workers to replace, one or more servables'. Those that don't run any more are passed over.
+            specs: what to start. May be of the same keys.
+            drain_timeout: seconds that the replaced workers have to finish what they hold.
+        """
+        job = StartJob(specs, Replacement(frozenset(keys), drain_timeout))
         self._post(lambda: self._start(job))
         return job
 
@@ -133,20 +110,10 @@ class Supervisor:
         """Whether any worker runs or is to be started."""
         return bool(self._slots or self._calls)
 
-    def pids(self) -> dict[tuple[str, int, int], int]:
-        """The process ids of the workers that run now, by servable, version and device."""
-        return {key: slot.process.pid for key, slot in list(self._slots.items()) if slot.process}
-
     def states(self) -> list[WorkerState]:
-        """Of all workers, by servable, version and device."""
-        slots = list(self._slots.items())  # at once: the supervisor's thread goes on
-        states = []
-        for (servable, version, device_id), slot in sorted(slots, key=lambda item: item[0]):
-            process = slot.process
-            number, pid = (process.number, process.pid) if process else (None, None)
-            ready = process is not None and process.attached and not process.error and slot.kill_at is None
-            states.append(WorkerState(servable, version, device_id, number, pid, ready, max(0, slot.starts - 1)))
-        return states
+        """Of all workers, by servable, version and device; a worker that is replaced comes before its successor."""
+        states = [slot.state() for slot in list(self._slots)]  # at once: the supervisor's thread goes on
+        return sorted(states, key=lambda state: (state.servable, state.version, state.device_id, not state.draining))
 
     # All that follows happens in the supervisor's thread.
 
@@ -155,6 +122,13 @@ class Supervisor:
         # Full: it will wake anyway. Closed: it has ended.
         with contextlib.suppress(BlockingIOError, OSError):
             self._wake_write.send(b"\0")
+        if self._over.is_set():
+            self._take_calls()  # A start that comes too late has to hear of it.
+
+    def _take_calls(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._guarded(self._calls.popleft())
 
     def _run(self) -> None:
         while not (self._stopping and not self._slots and not self._calls):
@@ -162,12 +136,13 @@ class Supervisor:
                 if key.data is not None:
                     self._guarded(key.data)
             self._drain_wake()
-            while self._calls:
-                self._guarded(self._calls.popleft())
+            self._take_calls()
             self._guarded(self._on_time)
         # Their workers are gone, and with them what they wait for.
         for thread in self._attaching:
             thread.join()
+        self._over.set()
+        self._take_calls()
         del self._gateway
         self._selector.close()
         self._wake_read.close()
@@ -187,11 +162,8 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         times: list[float] = []
-        for slot in self._slots.values():
-            if slot.restart_at is not None:
-                times.append(slot.restart_at)
-            if slot.kill_at is not None:
-                times.append(slot.kill_at)
+        for slot in self._slots:
+            times += (at for at in (slot.restart_at, slot.drain_until, slot.kill_at) if at is not None)
             if slot.process is not None:
                 if slot.process.deadline is not None:
                     times.append(slot.process.deadline)
@@ -201,12 +173,16 @@ class Supervisor:
 
     def _on_time(self) -> None:
         now = time.monotonic()
-        for slot in list(self._slots.values()):
+        for slot in list(self._slots):
             process = slot.process
             if process is None:
                 if slot.restart_at is not None and slot.restart_at <= now:
                     self._spawn(slot)
                 continue
+            if slot.drain_until is not None and slot.drain_until <= now:
+                slot.drain_until = None
+                _log.warning("%s, process %d, has not ended within the drain_timeout", slot.spec, process.pid)
+                self._terminate(slot, process)
             if slot.kill_at is not None and slot.kill_at <= now:
                 slot.kill_at = None
                 _log.warning("%s, process %d, does not end and is killed", slot.spec, process.pid)
@@ -223,25 +199,36 @@ class Supervisor:
             job.fail("the server is being stopped")
             job.end()
             return
+        replaced = self._replaced_by(job)
+        taken = {slot.spec.key for slot in self._slots if not slot.retired and slot not in replaced}
         for spec in job.specs:
-            if spec.key in self._slots:
+            if spec.key in taken:
                 job.fail(f"{spec} is already running")
                 job.end()
                 return
-        slots = [_Slot(spec, job) for spec in job.specs]
-        self._slots.update((slot.spec.key, slot) for slot in slots)
+        slots = [Slot(spec, origin=job, job=job) for spec in job.specs]
+        self._slots += slots
         for slot in slots:
             if not job.error:
                 self._spawn(slot)
+        if not slots:
+            self._finish(job)
         self._end_failed_job(job)
 
-    def _spawn(self, slot: _Slot) -> None:
+    def _replaced_by(self, job: StartJob) -> list[Slot]:
+        """The slots that a job's take the place of: none that are being started themselves."""
+        keys = job.replaces.keys if job.replaces is not None else frozenset()
+        return [slot for slot in self._slots if slot.spec.key in keys and slot.origin is None and not slot.retired]
+
+    def _spawn(self, slot: Slot) -> None:
         slot.restart_at = None
         slot.starts += 1
+        # The worker to be replaced still writes to it.
+        shared = any(other is not slot and other.spec.log_path == slot.spec.log_path for other in self._slots)
         number = self._next_number
         self._next_number += 1
         try:
-            process = WorkerProcess(slot.spec, number, append_log=slot.starts > 1)
+            process = WorkerProcess(slot.spec, number, append_log=slot.starts > 1 or shared)
         except OSError as error:
             text = f"{slot.spec} can't be started: {error}"
             if slot.job is not None:
@@ -255,7 +242,7 @@ class Supervisor:
             self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._on_exit(slot, process))
         self._selector.register(process.control, selectors.EVENT_READ, lambda: self._on_control(slot, process))
 
-    def _on_control(self, slot: _Slot, process: WorkerProcess) -> None:
+    def _on_control(self, slot: Slot, process: WorkerProcess) -> None:
         if slot.process is not process:
             return  # It ended earlier in this round.
         try:
@@ -275,7 +262,7 @@ class Supervisor:
         with contextlib.suppress(KeyError):
             self._selector.unregister(process.control)
 
-    def _on_event(self, slot: _Slot, process: WorkerProcess, event: control.Event) -> None:
+    def _on_event(self, slot: Slot, process: WorkerProcess, event: control.Event) -> None:
         if isinstance(event, control.Phase):
             _log.debug("%s: %s", slot.spec, event.text)
             if slot.job is not None:
@@ -284,19 +271,42 @@ class Supervisor:
             process.error = event.error
             # It exits by itself; if not, this ends it.
             process.deadline = time.monotonic() + _TERMINATE_TIMEOUT
-        elif (link := process.take_link()) is not None:
-            # Noted first: it may have answered, and died, before this thread hears that it has its link.
-            process.ready_at = time.monotonic()
-            process.replies_before = self._replies()
-            # A handshake may wait; the watch over the others must not.
-            self._attaching = [thread for thread in self._attaching if thread.is_alive()]
-            thread = threading.Thread(
-                target=self._attach, args=(slot, process, link, event.methods), name="mindserve-attach", daemon=True
-            )
-            self._attaching.append(thread)
-            thread.start()
+        elif process.methods is None:
+            process.methods = event.methods
+            self._on_ready(slot, process)
 
-    def _attach(self, slot: _Slot, process: WorkerProcess, link: int, methods: Sequence[str]) -> None:
+    def _on_ready(self, slot: Slot, process: WorkerProcess) -> None:
+        job = slot.job
+        if job is None or job.replaces is None:
+            self._begin_to_attach(slot, process)
+            return
+        # None takes requests before all can: the others' deadlines, and handshake_timeout, bound the wait.
+        process.deadline = None
+        job.set_phase(slot.spec, "waiting for the others")
+        starting = [(each, each.process) for each in self._slots if each.origin is job]
+        ready = [(each, worker) for each, worker in starting if worker is not None and worker.methods is not None]
+        if len(ready) < len(job.specs):
+            _log.info("%s is loaded and waits for the others, process %d", slot.spec, process.pid)
+            return
+        for each, worker in ready:
+            self._begin_to_attach(each, worker)
+
+    def _begin_to_attach(self, slot: Slot, process: WorkerProcess) -> None:
+        link = process.take_link()
+        if link is None:
+            return
+        # Noted first: it may have answered, and died, before this thread hears that it has its link.
+        process.ready_at = time.monotonic()
+        process.replies_before = self._replies()
+        # A handshake may wait; the watch over the others must not.
+        self._attaching = [thread for thread in self._attaching if thread.is_alive()]
+        thread = threading.Thread(
+            target=self._attach, args=(slot, process, link, process.methods), name="mindserve-attach", daemon=True
+        )
+        self._attaching.append(thread)
+        thread.start()
+
+    def _attach(self, slot: Slot, process: WorkerProcess, link: int, methods: Sequence[str]) -> None:
         """Thread of its own: hands the worker's link to the gateway."""
         name, version, _ = slot.spec.key
         error = ""
@@ -306,9 +316,9 @@ class Supervisor:
             error = f"the link's handshake failed: {caught}"
         self._post(lambda: self._on_attached(slot, process, error))
 
-    def _on_attached(self, slot: _Slot, process: WorkerProcess, error: str) -> None:
-        if slot.process is not process:
-            self._gateway.detach_worker(process.number)  # It died meanwhile.
+    def _on_attached(self, slot: Slot, process: WorkerProcess, error: str) -> None:
+        if slot.process is not process or slot.retired or (slot.job is not None and slot.job.error):
+            self._gateway.detach_worker(process.number)  # It died meanwhile, or is being ended.
             return
         if error:
             process.error = process.error or error
@@ -318,11 +328,48 @@ class Supervisor:
         process.deadline = None
         process.attached = True
         _log.info("%s is ready, process %d", slot.spec, process.pid)
-        job, slot.job = slot.job, None
-        if job is not None and not job.error and job.set_ready(slot.spec):
+        job = slot.job
+        if job is None:
+            return
+        if job.replaces is None:
+            slot.job = None
+        if job.set_ready(slot.spec) and not job.error:
+            self._finish(job)
+
+    def _finish(self, job: StartJob) -> None:
+        """All of the job's workers are ready: nothing is left to do but to retire those that they replace."""
+        try:
+            replaced = self._replaced_by(job)
+            for slot in self._slots:
+                if slot.origin is job:
+                    slot.origin = slot.job = None
+            if job.replaces is not None:
+                for slot in replaced:
+                    self._retire(slot, job.replaces.drain_timeout)
+                self._forget_versions(job.replaces.keys)
+        finally:
             job.end()
 
-    def _on_exit(self, slot: _Slot, process: WorkerProcess) -> None:
+    def _retire(self, slot: Slot, drain_timeout: float) -> None:
+        """Its worker gets nothing new, finishes what it holds, ends, and has no successor."""
+        slot.retired = True
+        slot.origin = slot.job = slot.restart_at = None
+        process = slot.process
+        if process is None:
+            self._slots.remove(slot)
+        elif process.attached and slot.kill_at is None:
+            slot.drain_until = time.monotonic() + drain_timeout
+            self._gateway.drain_worker(process.number)
+        else:
+            self._end(process, signal.SIGKILL)
+
+    def _forget_versions(self, keys: Iterable[tuple[str, int, int]]) -> None:
+        """Versions of which no worker is left, and none is to come, are not available any more."""
+        served = {slot.spec.key[:2] for slot in self._slots if not slot.retired}
+        for name, version in {key[:2] for key in keys} - served:
+            self._gateway.remove_version(name, version)
+
+    def _on_exit(self, slot: Slot, process: WorkerProcess) -> None:
         if slot.process is not process:
             return
         returncode = process.poll()
@@ -338,12 +385,21 @@ class Supervisor:
             self._selector.unregister(process.pidfd)
         ready_for = time.monotonic() - process.ready_at if process.ready_at is not None else None
         process.close()
+        asked = slot.kill_at is not None
+        if slot.retired:
+            self._slots.remove(slot)
         slot.process = None
-        slot.kill_at = None
+        slot.kill_at = slot.drain_until = None
         self._gateway.detach_worker(process.number)
         text = self._describe_death(slot, process, returncode)
+        if slot.retired:
+            if returncode == 0 or asked or not process.attached:
+                _log.info("%s, process %d, has been replaced and has ended", slot.spec, process.pid)
+            else:
+                _log.warning("%s, after it was replaced", text)
+            return
         if self._stopping:
-            del self._slots[slot.spec.key]
+            self._slots.remove(slot)
             if slot.job is not None:
                 slot.job.fail("the server is being stopped")
                 self._end_failed_job(slot.job)
@@ -360,24 +416,24 @@ class Supervisor:
         answered = self._replies() > process.replies_before
         self._plan_restart(slot, returncode, ready_for=ready_for, answered=answered)
 
-    def _describe_death(self, slot: _Slot, process: WorkerProcess, returncode: int) -> str:
+    def _describe_death(self, slot: Slot, process: WorkerProcess, returncode: int) -> str:
         path = slot.spec.log_path
         if slot.job is None:
             reason = f": {process.error}" if process.error else ""
             return f"{slot.spec}, process {process.pid}, {describe_exit(returncode)}{reason}; its log: {path}"
         reason = process.error or f"its process {describe_exit(returncode)}"
         text = f"Start of {slot.spec} failed: {reason}\nIts log is {path}"
-        end = logs.tail(path, _LOG_LINES)
+        end = logs.tail(path, _LOG_LINES, begin=process.log_begin)
         return f"{text}, which ends so:\n{end}" if end else text
 
     def _replies(self) -> int:
         return self._gateway.replies()
 
-    def _plan_restart(self, slot: _Slot, returncode: int, *, ready_for: float | None, answered: bool) -> None:
+    def _plan_restart(self, slot: Slot, returncode: int, *, ready_for: float | None, answered: bool) -> None:
         delay = slot.policy.after_death(returncode, ready_for=ready_for, answered=answered)
         if delay is None:
             _log.info("%s was told to end and is not started again", slot.spec)
-            del self._slots[slot.spec.key]
+            self._slots.remove(slot)
             return
         slot.restart_at = time.monotonic() + delay
         if delay > 0:
@@ -390,33 +446,39 @@ class Supervisor:
         if not job.error:
             return
         left = False
-        for spec in job.specs:
-            slot = self._slots.get(spec.key)
-            if slot is None:
-                continue
+        for slot in [each for each in self._slots if each.origin is job]:
             slot.job = job
             if slot.process is None:
-                del self._slots[spec.key]
+                self._slots.remove(slot)
+            elif job.replaces is not None and slot.process.attached:
+                # It may hold requests, which those that it was to replace would have answered.
+                job.set_ended(slot.spec)
+                self._retire(slot, job.replaces.drain_timeout)
             else:
                 left = True
                 self._end(slot.process, signal.SIGKILL)
         if not left:
+            self._forget_versions(spec.key for spec in job.specs)
             job.end()
 
     def _stop(self) -> None:
         self._stopping = True
-        for key, slot in list(self._slots.items()):
+        for slot in list(self._slots):
             if slot.process is None:
-                del self._slots[key]
-                continue
-            self._end(slot.process, signal.SIGTERM)
-            slot.kill_at = time.monotonic() + _TERMINATE_TIMEOUT
+                self._slots.remove(slot)
+            else:
+                self._terminate(slot, slot.process)
 
     def _kill(self) -> None:
         self._stopping = True
-        for slot in self._slots.values():
+        for slot in self._slots:
             if slot.process is not None:
                 self._end(slot.process, signal.SIGKILL)
+
+    def _terminate(self, slot: Slot, process: WorkerProcess) -> None:
+        slot.drain_until = None
+        slot.kill_at = time.monotonic() + _TERMINATE_TIMEOUT
+        self._end(process, signal.SIGTERM)
 
     def _end(self, process: WorkerProcess, number: signal.Signals) -> None:
         """Ends a worker that nothing is wrong with: the gateway, told first, does not take it for a loss."""

@@ -19,8 +19,6 @@ from mindserve.errors import MindserveError
 
 _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
-# The master answers "ready" at once; it may be busy with many workers on few cores.
-_HANDSHAKE_TIMEOUT = 60.0
 _END_TIMEOUT = 2.0
 
 _PACKAGE = os.path.join(os.path.dirname(logs.__file__), "")
@@ -135,12 +133,12 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
     threading.Thread(target=_watch_master, args=(channel,), name="watch-master", daemon=True).start()
     _send(channel, control.Ready(built.methods))
     try:
-        runtime.serve(link_fd, _HANDSHAKE_TIMEOUT)
+        runtime.serve(link_fd, parameters.handshake_timeout)
     except core.NativeError as error:
-        # UNAVAILABLE: the gateway is gone, and with it the reason to be.
+        # UNAVAILABLE: the gateway is gone, or needs this worker no more; and with it goes the reason to be.
         if error.code != "UNAVAILABLE":
             raise
-        _log.info("the master's gateway is gone: %s", error)
+        _log.info("the master has closed the link, which ends this worker")
     finally:
         runtime.stop()
         _end_threads(threads)
