@@ -26,7 +26,7 @@ from mindserve.client import Client
 
 # Seconds for whatever must come back, or be noticed: far more than it takes, so that a slow machine is no failure.
 _PATIENCE = 30.0
-# Seconds in which a change that must not be taken would have been.
+# Seconds in which a bad certificate would have been taken.
 _UNTAKEN = 3.0
 # Requests of the faults' own client.
 _FIRST_NUMBER = 1
@@ -244,12 +244,17 @@ class Faults:
         return "all servables"
 
     def _broken_configuration(self, servable: str, workers: frozenset[int]) -> str:
+        before = self._served.failed_reloads(servable)
         self._configure(servable, "\nthis is no Python\n")
-        time.sleep(_UNTAKEN)
-        self._configure(servable, "")
-        if workers != self._pids(servable) or not self._all_ready():
-            raise FaultError("workers were replaced for a configuration that can't be loaded")
-        return "a syntax error"
+        try:
+            if not until(lambda: self._served.failed_reloads(servable) > before, _PATIENCE):
+                raise FaultError(f"nothing was said of it within {_PATIENCE:.0f} s")
+            if workers != self._pids(servable) or not self._all_ready():
+                raise FaultError("workers were replaced for a configuration that can't be loaded")
+        finally:
+            self._configure(servable, "")
+        self._wait_replaced(servable, workers)
+        return "a syntax error, then repaired"
 
     def _configure(self, servable: str, more: str) -> None:
         path = self._servables / servable / "servable_config.py"

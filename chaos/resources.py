@@ -105,6 +105,7 @@ def _descriptors(directory: Path) -> Mapping[str, int]:
     for link in directory.iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one that lists
             target = str(link.readlink())
-            # "socket:[123]", "anon_inode:[eventfd]", "/memfd:requests (deleted)", "/path".
-            kinds[re.sub(r":?\[\d+\]$| \(deleted\)$", "", target)] += 1
+            # "socket:[123]", "anon_inode:[eventfd]", "/memfd:requests (deleted)", or a path, such as that of a log, in
+            # which there is the version.
+            kinds[re.sub(r":?\[\d+\]$| \(deleted\)$|\d+", "", target)] += 1
     return dict(kinds)

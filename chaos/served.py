@@ -88,6 +88,10 @@ class Served:
         found = [Worker(**{name: worker[name] for name in names}) for worker in self.stats()["workers"]]
         return [worker for worker in found if servable in (None, worker.servable)]
 
+    def failed_reloads(self, servable: str) -> int:
+        """How often a reload of this servable has failed."""
+        return sum(int(item["reloads_failed"]) for item in self.stats()["servables"] if item["servable"] == servable)
+
     def end(self) -> int:
         """SIGTERM. Returns the exit status, or that of SIGKILL if it does not end within a minute."""
         self.process.send_signal(signal.SIGTERM)
