@@ -45,6 +45,7 @@ def test_servable_start_config_defaults(tmp_path: pathlib.Path, monkeypatch: pyt
     assert config.start_timeout == 600
     assert config.max_batch_size == 32
     assert config.max_queue_delay_us == 0
+    assert config.hot_reload is True
 
 
 @pytest.mark.parametrize(("given", "kept"), [("cpu", "CPU"), ("Gpu", "GPU"), ("ASCEND", "Ascend"), ("None", None)])
@@ -99,6 +100,7 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
         ({"start_timeout": float("nan")}, "Parameter 'start_timeout' should be > 0 seconds, but actually nan"),
         ({"start_timeout": "1"}, "Parameter 'start_timeout' should be int or float, but actually <class 'str'>"),
         ({"max_batch_size": 0}, "Parameter 'max_batch_size' should be in range [1,"),
+        ({"hot_reload": 1}, "Parameter 'hot_reload' should be bool, but actually <class 'int'>"),
         ({"max_queue_delay_us": -1}, "Parameter 'max_queue_delay_us' should be in range [0,"),
     ],
 )
@@ -208,6 +210,13 @@ def test_wrong_arguments_of_start_servables(arguments: tuple[Any, ...], text: st
     with pytest.raises(RuntimeError) as error:
         server.start_servables(*arguments)
     assert text in str(error.value)
+
+
+def test_reload_without_a_server() -> None:
+    with pytest.raises(RuntimeError, match="Parameter 'servable_name' should be str"):
+        server.reload(5)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="no server runs in this process"):
+        server.reload("add")
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,8 @@ def test_reload_switches_before_it_returns(manual: Reloading) -> None:
         old = pid
     manual.wait_workers(1)
     assert manual.reloads() == {
-        "servable": "echo", "versions": [1], "reloads": 3, "reloads_failed": 0, "reload_error": "",
+        "servable": "echo", "directory": str(manual.servable), "versions": [1],
+        "reloads": 3, "reloads_failed": 0, "reload_error": "",
     }  # fmt: skip
     (log,) = (manual.process.cwd / "serving_logs").iterdir()
     # Nobody has overwritten another's lines.

@@ -73,8 +73,8 @@ class World:
         self.looks += 1
         return 0
 
-    def start(self, name: str, version: int = 0, **options: Any) -> None:
-        configs = [ServableStartConfig(str(self.servables.directory), name, None, version, **options)]
+    def start(self, name: str, version: int = 0, *, directory: pathlib.Path | None = None, **options: Any) -> None:
+        configs = [ServableStartConfig(str(directory or self.servables.directory), name, None, version, **options)]
         started = [resolve(each) for each in configs]
         self.reloader.add(started, self.reloader.look(configs))
 
@@ -328,7 +328,7 @@ def test_what_is_asked_for_meanwhile_is_done_in_one_more(world: World, echo: pat
         thread.start()
     grow(echo / "servable_config.py")
     world.rest(1.1)
-    until(lambda: len(world.reloader._servables["echo"].waiting) == 4)
+    until(lambda: len(world.reloader._servables[echo].waiting) == 4)
     assert len(world.supervisor.jobs) == 1
     world.supervisor.end(world.supervisor.jobs[0])
     threads[0].join()
@@ -353,6 +353,24 @@ def test_one_that_fails_among_several(world: World, echo: pathlib.Path) -> None:
     assert world.supervisor.asked == [({V2}, [V2])]
     with pytest.raises(ConfigError, match="'nothing'; started are: 'echo', 'other'"):
         world.reloader.reload("nothing")
+
+
+def test_the_same_name_from_two_directories(world: World, echo: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "others"
+    shutil.copytree(echo, other / "echo")
+    (other / "echo" / "2").rename(other / "echo" / "5")
+    world.start("echo", directory=other)
+    assert [(each.directory, each.versions) for each in world.reloader.stats()] == [
+        (str(other / "echo"), (5,)),
+        (str(echo), (2,)),
+    ]
+    grow(other / "echo" / "servable_config.py")
+    world.rest(1.1)
+    until(lambda: [each.reloads for each in world.reloader.stats()] == [1, 0])
+    v5 = ("echo", 5, 0)
+    assert world.supervisor.asked == [({v5}, [v5])]
+    world.reloader.reload("echo")
+    assert sorted(world.supervisor.asked[1:], key=str) == [({V2}, [V2]), ({v5}, [v5])]
 
 
 def test_after_the_end(world: World, echo: pathlib.Path) -> None:

@@ -75,6 +75,19 @@ TEST_F(HealthTest, WatchTellsWhatChanges) {
   EXPECT_EQ(Statuses(client.response(server)), Are{ServingStatus::kServing});
 }
 
+TEST_F(HealthTest, AReplacedWorkerIsNoChange) {
+  TestWorker old(*gateway_, 1, "add", 1);
+  TestClient client(Listen());
+  const int32_t watch = client.Start(kHealthWatchPath, Framed(Request("add")));
+  client.RunUntil([&] { return client.response(watch).messages().size() == 1; });
+  TestWorker replacement(*gateway_, 2, "add", 2);
+  gateway_->DrainWorker(1);
+  gateway_->RemoveVersion("add", 1);
+  EXPECT_TRUE(Eventually([&] { return old.ended(); }));
+  EXPECT_EQ(Statuses(client.Call(kHealthCheckPath, Request("add"))), std::vector{ServingStatus::kServing});
+  EXPECT_EQ(Statuses(client.response(watch)), std::vector{ServingStatus::kServing});
+}
+
 TEST_F(HealthTest, AServerThatStopsSaysSoToWatchersAndEndsThem) {
   TestClient client(Listen());
   const int32_t watch = client.Start(kHealthWatchPath, Framed(""));

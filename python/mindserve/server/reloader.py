@@ -85,23 +85,24 @@ class Reloader:
         self._watch = watch
         self._drain_timeout = drain_timeout
         self._lock = threading.Lock()
-        self._servables: dict[str, _Servable] = {}
+        # By their directories: the name alone may have been started from several.
+        self._servables: dict[Path, _Servable] = {}
         self._threads: list[threading.Thread] = []
         self._closed = False
 
-    def look(self, configs: Sequence[ServableStartConfig]) -> Mapping[str, Hashable]:
-        """The sources of servables that are about to be started, by name: what changes from now on is a change."""
-        return {item.servable_name: _snapshot_sources(_directory(item)) for item in configs}
+    def look(self, configs: Sequence[ServableStartConfig]) -> Mapping[Path, Hashable]:
+        """The sources of servables that are about to be started: what changes from now on is a change."""
+        return {directory: _snapshot_sources(directory) for directory in map(_directory, configs)}
 
-    def add(self, started: Sequence[Started], sources: Mapping[str, Hashable]) -> None:
+    def add(self, started: Sequence[Started], sources: Mapping[Path, Hashable]) -> None:
         """Takes over servables that have been started, with what `look` told before."""
         with self._lock:
             for each in started:
-                name = each.config.servable_name
-                servable = self._servables.get(name)
+                directory = _directory(each.config)
+                servable = self._servables.get(directory)
                 if servable is None:
-                    servable = _Servable(name, _directory(each.config), sources[name])
-                    self._servables[name] = servable
+                    servable = _Servable(each.config.servable_name, directory, sources[directory])
+                    self._servables[directory] = servable
                 # Once more after its workers have been told to end.
                 servable.started = [other for other in servable.started if other.config != each.config]
                 servable.started.append(each)
@@ -111,15 +112,14 @@ class Reloader:
     def reload(self, name: str | None) -> None:
         """See `mindserve.server.reload`."""
         with self._lock:
-            if name is not None and name not in self._servables:
-                known = ", ".join(f"'{each}'" for each in sorted(self._servables)) or "none"
+            servables = [each for each in self._servables.values() if name in (None, each.name)]
+            if name is not None and not servables:
+                known = ", ".join(f"'{each}'" for each in sorted({each.name for each in self._servables.values()}))
                 raise ConfigError(
                     f"Parameter 'servable_name' should be a servable that has been started, but actually '{name}'; "
-                    f"started are: {known}"
+                    f"started are: {known or 'none'}"
                 )
-            futures = [
-                self._ask(self._servables[each], Scope.ALL) for each in (self._servables if name is None else [name])
-            ]
+            futures = [self._ask(each, Scope.ALL) for each in servables]
         while concurrent.futures.wait(futures, timeout=1).not_done:
             pass  # In slices, so that a signal's handler runs in between.
         errors = [str(error) for future in futures if (error := future.exception()) is not None]
@@ -127,17 +127,18 @@ class Reloader:
             raise StartError("\n".join(errors))
 
     def stats(self) -> list[ServableStats]:
-        """Of each servable, by name."""
+        """Of each servable, by name and directory."""
         with self._lock:
             return [
                 ServableStats(
                     servable=servable.name,
+                    directory=str(servable.directory),
                     versions=tuple(sorted({each.version for each in servable.started})),
                     reloads=servable.reloads,
                     reloads_failed=servable.failed,
                     reload_error=servable.error,
                 )
-                for _, servable in sorted(self._servables.items())
+                for servable in sorted(self._servables.values(), key=lambda each: (each.name, each.directory))
             ]
 
     def close(self) -> None:

@@ -86,13 +86,15 @@ class ServableStats:
 
     Attributes:
         servable: its name.
-        versions: that are served.
+        directory: its own, which holds ``servable_config.py``.
+        versions: that are served from there.
         reloads: how often other workers have taken the place of those that ran.
         reloads_failed: how often this failed, so that those that ran went on.
         reload_error: why the last one failed; empty if it did not, or there was none.
     """
 
     servable: str
+    directory: str
     versions: tuple[int, ...]
     reloads: int
     reloads_failed: int
