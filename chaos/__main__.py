@@ -12,6 +12,7 @@ import platform
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -24,9 +25,9 @@ from chaos.certificates import Certificates
 from chaos.clients import Clients
 from chaos.events import Fault
 from chaos.faults import Faults
-from chaos.ledger import LedgerWriter, read_ledger
+from chaos.ledger import Ledger, LedgerWriter, read_ledger
 from chaos.models import make_servables
-from chaos.report import Report, make_tables
+from chaos.report import Report, Table, make_tables
 from chaos.resources import Snapshot, marked_processes, take_snapshot
 from chaos.served import Served, until
 from chaos.server import MAX_ENQUEUED_BYTES
@@ -34,6 +35,9 @@ from mindserve.server import Limits, ServableStartConfig
 
 # Seconds of load before the first snapshot: everything that is made only once is made in it.
 _WARM_UP = 8.0
+_HANDOVERS = 2
+# Seconds of load before and after each.
+_BETWEEN_HANDOVERS = 2.0
 # Seconds until a server that nobody asks is quiet.
 _QUIET = 30.0
 _SHOWN_SORTS = 20
@@ -87,38 +91,52 @@ class Run:
         served = Served(self._scratch)
         clients = Clients(self._scratch, served.addresses, self._seed)
         try:
-            self._progress.say(f"the server is ready: process {served.pid}, {len(served.workers())} workers")
-            clients.start(self._each)
-            time.sleep(_WARM_UP)
-            before = self._quiet_snapshot(served, clients)
-            self._progress.say("warmed up")
-            faults = self._break(served, clients, directories[0], certificates)
-            after = self._quiet_snapshot(served, clients)
-            stats = served.stats()
-            self._end(served)
+            with LedgerWriter(self._scratch / "faults.ledger") as ledger:
+                faults = Faults(
+                    served, directories[0], certificates, clients, ledger, self._seed, self._only, self._progress.fault
+                )
+                tables = self._phases(served, clients, faults)
         finally:
             clients.kill()
-            served.kill()
-        return self._report(served, clients, faults, before, after, stats)
+            served.close()
+            if not until(lambda: not self._processes(), _QUIET):
+                for pid in self._processes():
+                    os.kill(pid, signal.SIGKILL)
+        return self._report(tables)
 
-    def _break(self, served: Served, clients: Clients, servables: Path, certificates: Certificates) -> list[Fault]:
-        """Load and faults."""
+    def _phases(self, served: Served, clients: Clients, faults: Faults) -> dict[str, Table]:
+        """The same load three times: to warm up, with faults, and while the server is handed over."""
+        self._progress.say(f"the server is ready: process {served.pid}, {len(served.workers())} workers")
         clients.start(self._each)
+        time.sleep(_WARM_UP)
+        before = self._quiet_snapshot(served, clients)
+        self._progress.say("warmed up")
+
+        clients.start(self._each)
+        faults.begin()
         over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(served, over))
-        with LedgerWriter(self._scratch / "faults.ledger") as ledger:
-            faults = Faults(
-                served, servables, certificates, clients, ledger, self._seed, self._only, self._progress.fault
-            )
-            watch.start()
-            faults.begin()
-            try:
-                time.sleep(self._seconds)
-            finally:
-                found = faults.end()
-                over.set()
-                watch.join()
-        return found
+        watch.start()
+        try:
+            time.sleep(self._seconds)
+        finally:
+            faults.end()
+            over.set()
+            watch.join()
+        after = self._quiet_snapshot(served, clients)
+        self._offences += accounting.compare(before, after, TOLERANCE)
+        ledgers = [*clients.ledgers(), self._own_ledger()]
+        self._offences += accounting.check_counts(ledgers, served.stats())
+
+        clients.start(self._each)
+        for _ in range(_HANDOVERS):
+            time.sleep(_BETWEEN_HANDOVERS)
+            faults.hand_over()
+        time.sleep(_BETWEEN_HANDOVERS)
+        after = self._quiet_snapshot(served, clients)
+        self._offences += accounting.compare(before, after, TOLERANCE)
+        self._end(served)
+        return self._account(clients, served, faults, before, after)
 
     def _watch(self, served: Served, over: threading.Event) -> None:
         while not over.wait(5):
@@ -139,46 +157,44 @@ class Run:
 
         if not until(quiet, _QUIET):
             self._offences.append(f"the server is not quiet {_QUIET:.0f} s after its last client is gone")
-        return take_snapshot(served.pid, served.workers(), served.temporary)
+        return take_snapshot(served.pid, served.workers(), *served.runtime)
 
     def _end(self, served: Served) -> None:
         status = served.end()
         if status != 0:
             self._offences.append(f"the server ended with status {status}: {served.log}")
-        if not until(lambda: not marked_processes(str(self._scratch)), 10):
-            self._offences.append(f"processes are left: {marked_processes(str(self._scratch))}")
-        left = [path for path in (*served.temporary.rglob("*"), served.directory / "socket") if path.exists()]
+        if not until(lambda: not self._processes(), _QUIET):
+            self._offences.append(f"processes are left: {self._processes()}")
+        left = [path for directory in served.runtime for path in directory.rglob("*") if not path.is_dir()]
+        left += [path for path in [served.directory / "socket"] if path.exists()]
         self._offences += [f"the server has left {path} behind" for path in left]
 
-    def _report(
-        self,
-        served: Served,
-        clients: Clients,
-        faults: list[Fault],
-        before: Snapshot,
-        after: Snapshot,
-        stats: dict[str, object],
-    ) -> Report:
-        ledgers = [*clients.ledgers(), read_ledger(self._scratch / "faults.ledger", killed=False)]
+    def _account(
+        self, clients: Clients, served: Served, faults: Faults, before: Snapshot, after: Snapshot
+    ) -> dict[str, Table]:
+        ledgers = [*clients.ledgers(), self._own_ledger()]
         names = [field.name for kind in (Limits, ServableStartConfig) for field in dataclasses.fields(kind)]
-        account = accounting.account_requests(ledgers, faults, [name for name in names if name.startswith("max_")])
-        recoveries, late = accounting.check_recoveries(ledgers, faults)
+        limits = [name for name in names if name.startswith("max_")]
+        account = accounting.account_requests(ledgers, faults.all, limits)
+        recoveries, late = accounting.check_recoveries(ledgers, faults.all)
         marks = [int(line) for line in served.marks.read_text().split()]
-        offences = [
-            *self._offences,
-            *(f"{fault.kind} ({fault.servable}): {fault.failed}" for fault in faults if fault.failed),
-            *late,
-            *account.offences,
-            *accounting.check_executions(ledgers, marks),
-            *accounting.check_counts(ledgers, stats),
-            *accounting.compare(before, after, TOLERANCE),
-        ]
+        self._offences += [f"{fault.kind} ({fault.servable}): {fault.failed}" for fault in faults.all if fault.failed]
+        self._offences += [*late, *account.offences, *accounting.check_executions(ledgers, marks)]
+        return make_tables(ledgers, account, faults.all, recoveries, before, after)
+
+    def _own_ledger(self) -> Ledger:
+        return read_ledger(self._scratch / "faults.ledger", killed=False)
+
+    def _processes(self) -> list[int]:
+        return marked_processes(str(self._scratch))
+
+    def _report(self, tables: dict[str, Table]) -> Report:
         made = (
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, Linux {platform.release()}, Python"
-            f" {platform.python_version()}: {self._seconds / 60:.3g} minutes of faults, seed {self._seed},"
-            f" {3 * self._each} client processes at a time."
+            f" {platform.python_version()}: {self._seconds / 60:.3g} minutes of faults and {_HANDOVERS} handovers,"
+            f" seed {self._seed}, {3 * self._each} client processes at a time."
         )
-        return Report(made, make_tables(ledgers, account, faults, recoveries, before, after), offences)
+        return Report(made, tables, self._offences)
 
 
 def _by_sort(offences: Sequence[str]) -> Iterator[str]:

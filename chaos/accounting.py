@@ -176,7 +176,8 @@ def compare(before: Snapshot, after: Snapshot, tolerance: Tolerance) -> list[str
     shared = [sum(process.shared_bytes for process in snapshot.processes) for snapshot in (before, after)]
     if shared[1] > shared[0] + tolerance.shared_bytes:
         offences.append(f"{shared[1] / _MIB:.1f} MiB of memory are shared, it was {shared[0] / _MIB:.1f} MiB")
-    offences += [f"{file} is left behind" for file in sorted(after.files - before.files)]
+    left = Counter(after.files) - Counter(before.files)
+    offences += [f"a file is left behind: {file}" for file in left.elements()]
     return offences
 
 

@@ -104,12 +104,21 @@ class Faults:
         for thread in self._threads:
             thread.start()
 
-    def end(self) -> list[Fault]:
-        """Waits until the last ones are over. Returns all there were."""
+    def end(self) -> None:
+        """Waits until the last ones are over."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        return self._faults
+
+    @property
+    def all(self) -> list[Fault]:
+        """Those that are over."""
+        with self._lock:
+            return list(self._faults)
+
+    def hand_over(self) -> None:
+        """Not beside others: the successor's statistics begin anew."""
+        self._bring_about(_Kind("handover", self._hand_over), "", self._all_ready)
 
     def _worker_kinds(self) -> list[_Kind]:
         return [
@@ -138,19 +147,22 @@ class Faults:
             if self._stop.wait(choice.uniform(0.2, 0.8)):
                 return
             servable = choice.choice(kind.servables)
-            failed = detail = ""
-            if not until(when, _PATIENCE):
-                failed = f"before it: not all workers became ready within {_PATIENCE:.0f} s: {self._served.workers()}"
-            workers = self._pids(servable)
-            began = time.monotonic()
-            try:
-                detail = kind.act(servable, workers)
-            except Exception as error:
-                failed = failed or f"{type(error).__name__}: {error}"
-            fault = Fault(kind.name, servable, detail, kind.excuses, began, time.monotonic(), failed)
-            with self._lock:
-                self._faults.append(fault)
-            self._report(fault)
+            self._bring_about(kind, servable, when)
+
+    def _bring_about(self, kind: _Kind, servable: str, when: Callable[[], bool]) -> None:
+        failed = detail = ""
+        if not until(when, _PATIENCE):
+            failed = f"before it: not all workers became ready within {_PATIENCE:.0f} s: {self._served.workers()}"
+        workers = self._pids(servable)
+        began = time.monotonic()
+        try:
+            detail = kind.act(servable, workers)
+        except Exception as error:
+            failed = failed or f"{type(error).__name__}: {error}"
+        fault = Fault(kind.name, servable, detail, kind.excuses, began, time.monotonic(), failed)
+        with self._lock:
+            self._faults.append(fault)
+        self._report(fault)
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
@@ -237,8 +249,7 @@ class Faults:
 
     def _reload(self, *_: object) -> str:
         before = {name: self._pids(name) for name in SERVABLES}
-        if error := self._served.reload():
-            raise FaultError(error)
+        self._served.reload()
         for name, pids in before.items():
             self._wait_replaced(name, pids)
         return "all servables"
@@ -255,6 +266,11 @@ class Faults:
             self._configure(servable, "")
         self._wait_replaced(servable, workers)
         return "a syntax error, then repaired"
+
+    def _hand_over(self, *_: object) -> str:
+        predecessor = self._served.pid
+        self._served.hand_over()
+        return f"process {predecessor} to {self._served.pid}"
 
     def _configure(self, servable: str, more: str) -> None:
         path = self._servables / servable / "servable_config.py"

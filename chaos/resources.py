@@ -37,11 +37,11 @@ class Snapshot:
 
     Attributes:
         processes: the master and its children.
-        files: below the directories given, without logs.
+        files: below the directories given, without the numbers in their names, such as process ids.
     """
 
     processes: tuple[Process, ...]
-    files: frozenset[str]
+    files: tuple[str, ...]
 
     def of(self, role: str) -> list[Process]:
         """The processes of one role."""
@@ -64,8 +64,8 @@ def take_snapshot(master: int, workers: list[Worker], *directories: Path) -> Sna
     roles = {worker.pid: worker.servable for worker in workers}
     processes = [_process(master, "master")]
     processes += [_process(pid, roles.get(pid, "unknown")) for pid in sorted(children(master))]
-    found = {str(path) for directory in directories for path in directory.rglob("*") if path.suffix != ".log"}
-    return Snapshot(tuple(processes), frozenset(found))
+    found = [str(path) for directory in directories for path in directory.rglob("*") if not path.is_dir()]
+    return Snapshot(tuple(processes), tuple(sorted(re.sub(r"\d+", "", path) for path in found)))
 
 
 def children(pid: int) -> set[int]:

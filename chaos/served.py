@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ _LISTENING = "listening on "
 # By which the processes of a run are found, whoever their parents are by then.
 MARK = "CHAOS_RUN"
 TRANSPORTS = ("TCP", "Unix", "mTLS")
+# Seconds for a server to end.
+_END = 60.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -33,31 +37,44 @@ class Worker:
     in_flight: int
 
 
+class ServerError(Exception):
+    """The server could not do what it was asked for."""
+
+
 class Served:
     """Starts the server; any thread may ask it.
 
     Args:
         scratch: a directory for its files, with ``servables`` and ``certificates`` in it.
+
+    Attributes:
+        pid: of the process that serves now.
+        runtime: directories where it may leave files while it runs, and none afterwards.
     """
 
     def __init__(self, scratch: Path) -> None:
         self.directory = scratch / "server"
-        self.temporary = self.directory / "tmp"
-        self.temporary.mkdir(parents=True)
+        self.runtime = [self.directory / "tmp", self.directory / "run"]
+        for directory in self.runtime:
+            directory.mkdir(mode=0o700, parents=True)
         self.marks = scratch / "marks"
         self.log = self.directory / "stderr"
-        self._lock = threading.Lock()
-        # Addresses of Unix sockets are short: relative to where the server runs, absolute for its clients.
+        # A successor's parent ends before it does: so it becomes a child of this process, which learns how it ends.
+        if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError("this process can't become the parent of the server's successors")
+        # The socket's address is relative for the server, absolute for its clients.
         command = [sys.executable, "-m", "chaos.server", str(scratch / "servables"), str(scratch / "certificates")]
         environment = {
             **os.environ,
-            "TMPDIR": str(self.temporary),
+            "TMPDIR": str(self.runtime[0]),
+            "XDG_RUNTIME_DIR": str(self.runtime[1]),
             "CHAOS_MARKS": str(self.marks),
-            "PYTHONPATH": os.pathsep.join(sys.path[1:] if sys.path[0] == "" else sys.path),
+            # It runs elsewhere, and must find this package.
+            "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
             MARK: str(scratch),
         }
         with self.log.open("w") as stream:
-            self.process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [*command, "socket"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -66,21 +83,36 @@ class Served:
                 env=environment,
                 text=True,
             )
-        addresses = self._line().removeprefix(_LISTENING).split()
+        self.pid = self._process.pid
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.startswith(_LISTENING):
+            raise ServerError(f"the server has ended:\n{self.log.read_text(errors='replace')[-4000:]}")
+        addresses = line.removeprefix(_LISTENING).split()
         addresses[1] = f"unix:{self.directory / 'socket'}"
         self.addresses = dict(zip(TRANSPORTS, addresses, strict=True))
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
     def stats(self) -> dict[str, Any]:
         """What `mindserve.server.stats` says there."""
         return self._ask("stats")
 
-    def reload(self) -> str:
-        """`mindserve.server.reload`; returns its error's text, or nothing."""
-        return str(self._ask("reload").get("error", ""))
+    def reload(self) -> None:
+        """`mindserve.server.reload`.
+
+        Raises:
+            ServerError: it has failed.
+        """
+        self._ask("reload")
+
+    def hand_over(self) -> None:
+        """`mindserve.server.handover`; returns when the predecessor has ended.
+
+        Raises:
+            ServerError: it has failed, or the predecessor has not ended well.
+        """
+        predecessor, self.pid = self.pid, self._ask("handover")["pid"]
+        if (status := _wait(predecessor, _END)) != 0:
+            raise ServerError(f"the predecessor ended with status {status}")
 
     def workers(self, servable: str | None = None) -> list[Worker]:
         """All workers, or those of one servable."""
@@ -92,36 +124,27 @@ class Served:
         """How often a reload of this servable has failed."""
         return sum(int(item["reloads_failed"]) for item in self.stats()["servables"] if item["servable"] == servable)
 
-    def end(self) -> int:
-        """SIGTERM. Returns the exit status, or that of SIGKILL if it does not end within a minute."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            return self.kill()
+    def end(self) -> int | None:
+        """SIGTERM. Returns the exit status; None if it does not end."""
+        os.kill(self.pid, signal.SIGTERM)
+        return _wait(self.pid, _END)
 
-    def kill(self) -> int:
-        """Ends it, if it has not ended."""
-        self.process.kill()
-        for stream in (self.process.stdin, self.process.stdout):
+    def close(self) -> None:
+        """Makes an end of what is left, and of its successors: they stop with their input."""
+        for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()
-        return self.process.wait()
 
     def _ask(self, command: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        with self._lock:
-            self.process.stdin.write(f"{command}\n")
-            self.process.stdin.flush()
-            answer: dict[str, Any] = json.loads(self._line())
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.directory / f"commands-{self.pid}"))
+            with connection.makefile("rw") as stream:
+                stream.write(f"{command}\n")
+                stream.flush()
+                answer: dict[str, Any] = json.loads(stream.read())
+        if "error" in answer:
+            raise ServerError(answer["error"])
         return answer
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the server has ended:\n{self.log.read_text(errors='replace')[-4000:]}")
-        return line.rstrip("\n")
 
 
 def until(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> bool:
@@ -132,3 +155,20 @@ def until(condition: Callable[[], bool], seconds: float, pause: float = 0.05) ->
             return False
         time.sleep(pause)
     return True
+
+
+def _wait(pid: int, seconds: float) -> int | None:
+    """The exit status of a child, negative for a signal; None, and SIGKILL for it, if it does not end in time."""
+    statuses: list[int] = []
+
+    def ended() -> bool:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            statuses.append(os.waitstatus_to_exitcode(status))
+        return bool(found)
+
+    if until(ended, seconds):
+        return statuses[0]
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None

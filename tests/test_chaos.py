@@ -208,7 +208,7 @@ def test_counts(counted: dict[str, Any], complaint: str) -> None:
 
 MASTER = Process("master", {"socket": 5, "memfd:requests": 2}, 6, 30 * MIB, 10 * MIB)
 WORKER = Process("add", {"socket": 2, "pipe": 1}, 4, 40 * MIB, 5 * MIB)
-BEFORE = Snapshot((MASTER, WORKER, WORKER), frozenset({"/run/socket"}))
+BEFORE = Snapshot((MASTER, WORKER, WORKER), ("/run/socket",))
 TOLERANCE = Tolerance(own_bytes=8 * MIB, shared_bytes=16 * MIB)
 
 
@@ -241,7 +241,8 @@ def changed(role: str = "master", **values: Any) -> Snapshot:
             dataclasses.replace(BEFORE, processes=(*BEFORE.processes, dataclasses.replace(WORKER, role="unknown"))),
             "1 processes of unknown, there were 0",
         ),
-        (dataclasses.replace(BEFORE, files=frozenset({"/run/socket", "/tmp/x"})), "/tmp/x is left behind"),
+        (dataclasses.replace(BEFORE, files=("/run/socket", "/tmp/x")), "a file is left behind: /tmp/x"),
+        (dataclasses.replace(BEFORE, files=("/run/socket",) * 2), "a file is left behind: /run/socket"),
     ],
 )
 def test_resources(after: Snapshot, complaint: str) -> None:
