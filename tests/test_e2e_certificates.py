@@ -23,11 +23,10 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 RIGHT = [{"x": "text"}]
 LISTEN = """
 import json, sys
-from mindserve.server import start
 for line in sys.stdin:
     if line == "reload\\n":
         try:
-            start._current.get().reload_certificates()
+            server.reload()
             print("reloaded", flush=True)
         except RuntimeError as error:
             print(type(error).__name__, error, flush=True)
