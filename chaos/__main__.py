@@ -41,7 +41,7 @@ _BETWEEN_HANDOVERS = 2.0
 # Seconds until a server that nobody asks is quiet.
 _QUIET = 30.0
 _SHOWN_SORTS = 20
-TOLERANCE = accounting.Tolerance(own_bytes=24 << 20, shared_bytes=MAX_ENQUEUED_BYTES)
+TOLERANCE = accounting.Tolerance(own_bytes=24 << 20, shared_bytes=MAX_ENQUEUED_BYTES, threads=2)
 
 
 class Progress:

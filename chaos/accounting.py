@@ -38,10 +38,12 @@ class Tolerance:
             how many is chance.
         shared_bytes: in all: an arena keeps its peak, which is near the most that was enqueued at one time, and that
             was not the same before and after.
+        threads: of a process: a model gets one of its own when a run of it first takes long.
     """
 
     own_bytes: int
     shared_bytes: int
+    threads: int
 
 
 @dataclass
@@ -169,10 +171,12 @@ def compare(before: Snapshot, after: Snapshot, tolerance: Tolerance) -> list[str
         for kind, count in _most_descriptors(new).items():
             if count > most.get(kind, 0):
                 offences.append(f"{role} has {count} descriptors of the kind '{kind}', it had {most.get(kind, 0)}")
-        for what, value in (("threads", lambda process: process.threads), ("bytes", lambda process: process.own_bytes)):
-            allowed = max(map(value, old)) + (tolerance.own_bytes if what == "bytes" else 0)
-            if max(map(value, new)) > allowed:
-                offences.append(f"{role} has {max(map(value, new))} {what}, it had {max(map(value, old))}")
+        threads = [max(process.threads for process in processes) for processes in (old, new)]
+        if threads[1] > threads[0] + tolerance.threads:
+            offences.append(f"{role} has {threads[1]} threads, it had {threads[0]}")
+        own = [max(process.own_bytes for process in processes) for processes in (old, new)]
+        if own[1] > own[0] + tolerance.own_bytes:
+            offences.append(f"{role} has {own[1] / _MIB:.1f} MiB of its own, it had {own[0] / _MIB:.1f} MiB")
     shared = [sum(process.shared_bytes for process in snapshot.processes) for snapshot in (before, after)]
     if shared[1] > shared[0] + tolerance.shared_bytes:
         offences.append(f"{shared[1] / _MIB:.1f} MiB of memory are shared, it was {shared[0] / _MIB:.1f} MiB")

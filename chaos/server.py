@@ -42,7 +42,12 @@ def main() -> None:
         str(files.server), str(files.server_key), str(files.client_authorities), True, crl=str(files.revoked)
     )
     server.start_servables(
-        [server.ServableStartConfig(directory, name, DEVICES[name], device_type="CPU") for name in SERVABLES]
+        [
+            server.ServableStartConfig(
+                directory, name, DEVICES[name], device_type="CPU", heartbeat_timeout=HEARTBEAT_TIMEOUT
+            )
+            for name in SERVABLES
+        ]
     )
     listeners = [
         server.Listener("127.0.0.1:0"), server.Listener(f"unix:{unix}"), server.Listener("127.0.0.1:0", tls)
