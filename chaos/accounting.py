@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from chaos.calls import INSTANCES_PER_REQUEST
+from chaos.calls import DEADLY, INSTANCES_PER_REQUEST
 from chaos.events import Fault
 from chaos.ledger import Ended, Entry, Ledger
 from chaos.resources import Process, Snapshot
@@ -213,11 +213,12 @@ def _proper(entry: Entry, ended: Ended, faults: Sequence[Fault], limits: tuple[s
     if ended.code == "CANCELLED" and entry.cancelled_at is not None:
         return "cancelled"
     if ended.code == "DEADLINE_EXCEEDED" and sent.timeout is not None:
-        return "too late" if ended.at - sent.at >= sent.timeout - _EPSILON else None
+        passed = ended.at - sent.at >= sent.timeout - _EPSILON
+        return "too late" if passed or "refused by refuse_late" in ended.details else None
     if ended.code == "RESOURCE_EXHAUSTED" and any(name in ended.details for name in limits):
         return "refused"
     if ended.code == "UNAVAILABLE":
-        if sent.method == "die":
+        if sent.method in DEADLY:
             return "unavailable"
         if any(_excuses(fault, entry, ended) for fault in faults):
             return "unavailable"

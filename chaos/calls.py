@@ -12,6 +12,8 @@ import numpy as np
 INSTANCES_PER_REQUEST = 10_000
 # Rows of the table that `half.look_up` looks into; what lies beyond fails the model's whole batch.
 TABLE_ROWS = 1000
+# Methods of `sleepy` that no worker survives.
+DEADLY = ("die", "hang")
 # What the answer for an instance must be: values by their names, or a part of its error's text.
 Expected = dict[str, Any] | str
 
@@ -91,9 +93,9 @@ def sleepy(number: int, count: int = 1) -> Call:
     return Call(number, "sleepy", "sleepy", instances, [dict(instance) for instance in instances])
 
 
-def die(number: int) -> Call:
-    """Kills the worker that executes it, so that no answer is right."""
-    return Call(number, "sleepy", "die", [{"text": str(number)}], ["no answer"])
+def deadly(number: int, method: str) -> Call:
+    """One of `DEADLY`: ends the worker that executes it, so that no answer is right."""
+    return Call(number, "sleepy", method, [{"text": str(number)}], ["no answer"])
 
 
 # By servable, the calls that any load may make of it; all take a number and how many instances.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.calls import die
+from chaos.calls import deadly
 from chaos.certificates import Certificates, server_serial
 from chaos.clients import Clients
 from chaos.events import Excuses, Fault
@@ -127,6 +127,7 @@ class Faults:
             _Kind("slow a worker", self._slow_worker, SERVABLES),
             _Kind("kill all workers", self._kill_all_workers, SERVABLES, "everything"),
             _Kind("deadly request", self._deadly_request, ("sleepy",)),
+            _Kind("hung stage", self._hung_stage, ("sleepy",)),
             _Kind("new version", self._new_version, SERVABLES),
             _Kind("changed configuration", self._changed_configuration, SERVABLES),
             _Kind("reload()", self._reload, ("",)),
@@ -201,8 +202,15 @@ class Faults:
         self._wait_replaced(servable, workers)
         return f"{len(workers)} times SIGKILL"
 
-    def _deadly_request(self, servable: str, workers: frozenset[int]) -> str:
-        call = die(self._number)
+    def _deadly_request(self, _: str, workers: frozenset[int]) -> str:
+        return self._end_workers("die", workers)
+
+    def _hung_stage(self, _: str, workers: frozenset[int]) -> str:
+        return self._end_workers("hang", workers)
+
+    def _end_workers(self, method: str, workers: frozenset[int]) -> str:
+        """By a request that is to be set aside after it has cost two."""
+        call = deadly(self._number, method)
         self._number += 1
         now = time.monotonic()
         self._ledger.sent(Sent(call.number, now, "TCP", call.servable, call.method, "deadly request", 1, None))
@@ -212,10 +220,9 @@ class Faults:
         refused = "(14, 'unavailable')" in text
         ended = Ended(time.monotonic(), "status" if refused else "wrong", "UNAVAILABLE" if refused else "OK", text)
         self._ledger.ended(call.number, ended)
-        lost = workers - self._pids(servable)
         if not until(self._all_ready, _PATIENCE):
             raise FaultError(f"not all workers are back after {_PATIENCE:.0f} s")
-        return f"{len(lost)} workers lost"
+        return f"{len(workers - self._pids(call.servable))} workers lost"
 
     def _pids(self, servable: str) -> frozenset[int]:
         return frozenset(worker.pid for worker in self._served.workers(servable) if worker.pid is not None)

@@ -24,6 +24,8 @@ from mindserve.errors import MindserveError
 DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2)}
 # Seconds until a stopped worker is noticed.
 HEARTBEAT_TIMEOUT = 2.0
+# Those that refuse at once what they can't do in time.
+LATE = ("sleepy",)
 # So small that the load meets them.
 MAX_ENQUEUED_REQUESTS = 150
 MAX_ENQUEUED_BYTES = 64 << 20
@@ -44,7 +46,12 @@ def main() -> None:
     server.start_servables(
         [
             server.ServableStartConfig(
-                directory, name, DEVICES[name], device_type="CPU", heartbeat_timeout=HEARTBEAT_TIMEOUT
+                directory,
+                name,
+                DEVICES[name],
+                device_type="CPU",
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                refuse_late=name in LATE,
             )
             for name in SERVABLES
         ]

@@ -71,10 +71,16 @@ def outcome(made: Entry, *faults: Fault, killed: bool = False) -> str:
         (entry(status("DEADLINE_EXCEEDED")), "offence"),
         (entry(status("DEADLINE_EXCEEDED"), timeout=0.6), "offence"),
         (entry(status("DEADLINE_EXCEEDED"), timeout=0.5), "too late"),
+        (
+            entry(status("DEADLINE_EXCEEDED", details="refused by refuse_late: it comes in 1 ms"), timeout=9.0),
+            "too late",
+        ),
+        (entry(status("DEADLINE_EXCEEDED", details="refused by refuse_late: it comes in 1 ms")), "offence"),
         (entry(status("RESOURCE_EXHAUSTED", details="memory")), "offence"),
         (entry(status("RESOURCE_EXHAUSTED", details="over max_enqueued_requests (150)")), "refused"),
         (entry(status("UNAVAILABLE")), "offence"),
         (entry(status("UNAVAILABLE"), servable="sleepy", method="die"), "unavailable"),
+        (entry(status("UNAVAILABLE"), servable="sleepy", method="sleepy"), "offence"),
     ],
 )
 def test_outcomes_without_faults(made: Entry, expected: str) -> None:

@@ -135,13 +135,14 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "register": {"config"},
     "loader": {"register"},
     "control": {"errors"},
+    "admin": {"control"},
     "engines": {"checks"},
     "worker": {"loader", "engines", "control", "native", "logs"},
     "supervisor": {"config", "control", "native", "logs"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register"},
+    "server": {"supervisor", "register", "admin"},
     "client": {"config", "proto"},
-    "cli": {"server", "certs", ""},
+    "cli": {"server", "certs", "admin", ""},
     "main": {"cli"},
 }
 

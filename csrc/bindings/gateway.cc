@@ -1,5 +1,6 @@
 #include "gateway/gateway.h"
 
+#include <fcntl.h>
 #include <pybind11/stl.h>
 
 #include <cmath>
@@ -54,11 +55,44 @@ std::shared_ptr<const net::TlsContext> ToTls(const py::dict& given) {
   return Unwrap(net::TlsContext::Create(options));
 }
 
+// {"fds": [...], "file": None | (device, inode)}; the descriptors stay the giver's.
+net::SharedSockets ToSharedSockets(const py::dict& given) {
+  net::SharedSockets shared;
+  if (!given["file"].is_none()) {
+    const auto [device, inode] = given["file"].cast<std::pair<dev_t, ino_t>>();
+    shared.file = net::FileId{device, inode};
+  }
+  for (const int fd : given["fds"].cast<std::vector<int>>()) {
+    shared.sockets.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  }
+  return shared;
+}
+
+py::list ShareListeners(Gateway& self) {
+  auto shared = [&] {
+    py::gil_scoped_release release;
+    return self.ShareListeners();
+  }();
+  py::list result;
+  for (net::SharedSockets& each : Unwrap(std::move(shared))) {
+    std::vector<int> fds;
+    for (UniqueFd& socket : each.sockets) fds.push_back(socket.release());
+    py::dict listener;
+    listener["fds"] = fds;
+    listener["file"] = each.file ? py::object(py::make_tuple(each.file->device, each.file->inode)) : py::none();
+    result.append(listener);
+  }
+  return result;
+}
+
 gateway::ListenerSpec ToListener(const py::dict& given) {
   gateway::ListenerSpec spec;
   spec.address = Unwrap(net::ParseAddress(given["address"].cast<std::string>(), "Serving gRPC server"));
   if (given.contains("unix_mode")) spec.options.unix_mode = given["unix_mode"].cast<int>();
   if (given.contains("tls") && !given["tls"].is_none()) spec.tls = ToTls(given["tls"].cast<py::dict>());
+  if (given.contains("inherited") && !given["inherited"].is_none()) {
+    spec.inherited = ToSharedSockets(given["inherited"].cast<py::dict>());
+  }
   return spec;
 }
 
@@ -67,14 +101,14 @@ std::chrono::milliseconds ToMilliseconds(double seconds) {
 }
 
 std::vector<std::string> Listen(Gateway& self, const std::vector<py::dict>& given,
-                                const std::map<std::string, uint64_t>& given_limits) {
+                                const std::map<std::string, uint64_t>& given_limits, bool accept) {
   std::vector<gateway::ListenerSpec> listeners;
   for (const py::dict& listener : given) listeners.push_back(ToListener(listener));
   Limits limits;
   for (const auto& [name, value] : given_limits) SetLimit(limits, name, value);
   auto bound = [&] {
     py::gil_scoped_release release;
-    return self.Listen(std::move(listeners), limits);
+    return self.Listen(std::move(listeners), limits, accept);
   }();
   std::vector<std::string> addresses;
   for (const net::Address& address : Unwrap(std::move(bound))) addresses.push_back(address.ToString());
@@ -200,8 +234,11 @@ void RegisterGateway(py::module_& module) {
            py::arg("io_threads") = 0)
       .def("declare_servable", &Gateway::DeclareServable, py::arg("name"), release_gil())
       .def("remove_servable", &Gateway::RemoveServable, py::arg("name"), release_gil())
-      .def("listen", &Listen, py::arg("listeners"), py::arg("limits"))
+      .def("listen", &Listen, py::arg("listeners"), py::arg("limits"), py::arg("accept") = true)
       .def("set_tls", &SetTls, py::arg("listener"), py::arg("tls"))
+      .def("accept", &Gateway::Accept, release_gil())
+      .def("share_listeners", &ShareListeners)
+      .def("disown_listeners", &Gateway::DisownListeners, py::arg("which"), release_gil())
       .def("set_max_enqueued_requests", &Gateway::SetMaxEnqueuedRequests, py::arg("count"), release_gil())
       .def("attach_worker", &AttachWorker, py::arg("fd"), py::arg("worker_id"), py::arg("servable"), py::arg("version"),
            py::arg("methods"), py::arg("timeout"))

@@ -53,6 +53,7 @@ struct Gateway::State {
   void RemoveWorker(uint64_t id, const std::string& why);
   void WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket);
   void WorkerDrained(uint64_t id);
+  void Accept();
 
   Shared shared;
   std::vector<std::unique_ptr<IoThread>> threads;  // the first one accepts, and watches the workers' sockets
@@ -72,8 +73,12 @@ struct Gateway::State {
     size_t drained = 0;  // threads on which it drains and holds nothing
   };
   std::map<uint64_t, WorkerSocket> sockets;
-  std::vector<std::unique_ptr<net::Listener>> listeners;
-  std::vector<std::shared_ptr<const net::TlsContext>> tls;  // of each listener, for new connections; null: plaintext
+  struct Listening {
+    std::unique_ptr<net::Listener> listener;
+    std::shared_ptr<const net::TlsContext> tls;  // for new connections; null: plaintext
+    bool accepts = false;
+  };
+  std::vector<Listening> listeners;
   size_t next_thread = 0;
 };
 
@@ -143,6 +148,20 @@ void Gateway::State::WorkerDrained(uint64_t id) {
   if (found != sockets.end() && ++found->second.drained == threads.size()) RemoveWorker(id, "");
 }
 
+// On the first I/O thread.
+void Gateway::State::Accept() {
+  for (size_t i = 0; i < listeners.size(); ++i) {
+    if (std::exchange(listeners[i].accepts, true)) continue;
+    listeners[i].listener->Start(threads.front()->loop(), [this, i](UniqueFd socket) {
+      const auto tls = listeners[i].tls;
+      IoThread& io = *threads[next_thread++ % threads.size()];
+      if (&io == threads.front().get()) return io.AddConnection(std::move(socket), tls);
+      auto owned = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
+      io.loop().Post([&io, owned, tls] { io.AddConnection(std::move(*owned), tls); });
+    });
+  }
+}
+
 Gateway::Gateway(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Gateway::~Gateway() = default;
 
@@ -179,42 +198,32 @@ void Gateway::RemoveServable(const std::string& name) {
   state_->OnAll([&](IoThread& io) { io.RemoveServable(name); });
 }
 
-Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits) {
+Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits, bool accept) {
   MS_RETURN_IF_ERROR(CheckLimits(limits));
   std::lock_guard lock(state_->listen_mutex);
   if (state_->listening) {
     return Status(Code::kFailedPrecondition, "Serving Error: Serving gRPC server is already running");
   }
-  std::vector<std::unique_ptr<net::Listener>> listeners;
+  std::vector<State::Listening> listeners;
   std::vector<net::Address> addresses;
-  for (const ListenerSpec& spec : specs) {
-    auto listener = net::Listen(spec.address, spec.options);
+  for (ListenerSpec& spec : specs) {
+    auto listener = spec.inherited ? net::Adopt(spec.address, spec.options, *std::move(spec.inherited))
+                                   : net::Listen(spec.address, spec.options);
     if (!listener.ok()) {
       return Status(listener.status().code(),
                     "Serving Error: Serving gRPC server start failed, create server failed, address " +
                         spec.address.ToString() + ": " + listener.status().message());
     }
     addresses.push_back((*listener)->address());
-    listeners.push_back(*std::move(listener));
+    listeners.push_back({*std::move(listener), std::move(spec.tls)});
   }
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
                                                                      : DefaultMaxEnqueuedBytes());
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
-  State& state = *state_;
-  state.OnFirst([&] {
-    state.tls.clear();
-    for (size_t i = 0; i < listeners.size(); ++i) {
-      state.tls.push_back(std::move(specs[i].tls));
-      listeners[i]->Start(state.threads.front()->loop(), [&state, i](UniqueFd socket) {
-        const auto tls = state.tls[i];
-        IoThread& io = *state.threads[state.next_thread++ % state.threads.size()];
-        if (&io == state.threads.front().get()) return io.AddConnection(std::move(socket), tls);
-        auto shared = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
-        io.loop().Post([&io, shared, tls] { io.AddConnection(std::move(*shared), tls); });
-      });
-    }
-    state.listeners = std::move(listeners);
+  state_->OnFirst([&] {
+    state_->listeners = std::move(listeners);
+    if (accept) state_->Accept();
   });
   state_->listening = true;
   return addresses;
@@ -229,13 +238,42 @@ Status Gateway::SetTls(size_t listener, std::shared_ptr<const net::TlsContext> t
     } else if (listener >= state.listeners.size()) {
       status = Status(Code::kInvalidArgument, "there is no listener " + std::to_string(listener) + ", only " +
                                                   std::to_string(state.listeners.size()));
-    } else if (state.tls[listener] == nullptr) {
+    } else if (state.listeners[listener].tls == nullptr) {
       status = Status(Code::kInvalidArgument, "listener " + std::to_string(listener) + " is plaintext");
     } else {
-      state.tls[listener] = std::move(tls);
+      state.listeners[listener].tls = std::move(tls);
     }
   });
   return status;
+}
+
+void Gateway::Accept() {
+  state_->OnFirst([&] { state_->Accept(); });
+}
+
+Result<std::vector<net::SharedSockets>> Gateway::ShareListeners() {
+  std::vector<net::SharedSockets> shared;
+  Status status = Status::Ok();
+  state_->OnFirst([&] {
+    for (const State::Listening& each : state_->listeners) {
+      auto sockets = each.listener->Share();
+      if (!sockets.ok()) {
+        status = sockets.status();
+        return;
+      }
+      shared.push_back(*std::move(sockets));
+    }
+  });
+  MS_RETURN_IF_ERROR(status);
+  return shared;
+}
+
+void Gateway::DisownListeners(const std::vector<size_t>& which) {
+  state_->OnFirst([&] {
+    for (const size_t i : which) {
+      if (i < state_->listeners.size()) state_->listeners[i].listener->Disown();
+    }
+  });
 }
 
 void Gateway::SetMaxEnqueuedRequests(size_t n) {

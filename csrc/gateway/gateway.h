@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct ListenerSpec {
   net::Address address;
   net::ListenOptions options;
   std::shared_ptr<const net::TlsContext> tls;  // null: plaintext
+  // Sockets that listen there already, of another process: adopted instead of bound.
+  std::optional<net::SharedSockets> inherited;
 };
 
 // What a worker serves.
@@ -54,8 +57,15 @@ class Gateway {
   void RemoveServable(const std::string& name);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
-  // listening.
-  Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits);
+  // listening. Without `accept`, connections wait until Accept.
+  Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits,
+                                           bool accept = true);
+  void Accept();
+
+  // For a handover to another process, by their places in what was given to Listen: descriptors of the listeners'
+  // sockets; and leaving the files of their Unix sockets to that process.
+  Result<std::vector<net::SharedSockets>> ShareListeners();
+  void DisownListeners(const std::vector<size_t>& which);
 
   // From now on the listener of this place in Listen's `listeners` speaks TLS by `tls`, not null, to the connections
   // that it accepts; those that it has accepted go on as they are. FAILED_PRECONDITION if not listening;

@@ -1,6 +1,10 @@
 #include <gtest/gtest.h>
+#include <poll.h>
+
+#include <thread>
 
 #include "gateway/health_service.h"
+#include "gateway/predict_service.h"
 #include "gateway/test_client.h"
 #include "gateway/test_gateway.h"
 #include "gateway/test_worker.h"
@@ -96,6 +100,28 @@ TEST_F(HealthTest, AServerThatStopsSaysSoToWatchersAndEndsThem) {
   const auto& response = client.Wait(watch);
   EXPECT_EQ(Statuses(response), (std::vector<ServingStatus>{ServingStatus::kServing, ServingStatus::kNotServing}));
   EXPECT_EQ(response.grpc_status(), static_cast<int>(Code::kUnavailable));
+  client.RunUntil([&] { return client.ended(); });
+  stop.join();
+}
+
+TEST_F(HealthTest, AServerThatStopsSaysSoToWhoAsks) {
+  TestClient client(Listen());
+  EXPECT_EQ(Statuses(client.Call(kHealthCheckPath, Request(""))), std::vector{ServingStatus::kServing});
+  // Something in flight, so that the connection stays.
+  TestWorker worker(*gateway_, 1, "add");
+  const int32_t held = client.Start(kPredictPath, Framed(PredictRequest("add", "hold", 0, {{1, 2}})));
+  client.Flush();
+  Eventually([&] { return worker.held() == 1; });
+  std::thread stop([&] { gateway_->StopListening(std::chrono::seconds(20)); });
+  // It has said goodbye, which this client has not heard yet.
+  pollfd readable{client.fd(), POLLIN, 0};
+  EXPECT_EQ(::poll(&readable, 1, 20'000), 1);
+  const int32_t server = client.Start(kHealthCheckPath, Framed(Request("")));
+  const int32_t add = client.Start(kHealthCheckPath, Framed(Request("add")));
+  EXPECT_EQ(Statuses(client.Wait(server)), std::vector{ServingStatus::kNotServing});
+  EXPECT_EQ(Statuses(client.Wait(add)), std::vector{ServingStatus::kNotServing});
+  worker.Resume();
+  EXPECT_EQ(client.Wait(held).grpc_status(), 0);
   client.RunUntil([&] { return client.ended(); });
   stop.join();
 }

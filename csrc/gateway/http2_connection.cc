@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -13,6 +14,9 @@ namespace {
 constexpr size_t kMaxBuffered = 512 * 1024;
 // Of a reply in one DATA frame at most: nghttp2 keeps a buffer of that size.
 constexpr size_t kMaxDataFrame = 64 * 1024;
+// How long a client has, after all was said, to take it from the socket and to close. While the server's kernel still
+// has bytes for it, a close with something unread, as a WINDOW_UPDATE, would throw them away.
+constexpr auto kLinger = std::chrono::seconds(5);
 // Reads before another connection has its turn.
 constexpr int kReadsPerRound = 4;
 // A client whose frames call for more answers than these, and that takes none, is not read from until it does.
@@ -21,6 +25,7 @@ constexpr size_t kMaxQueuedFrames = 4096;
 // it.
 using PingData = std::array<uint8_t, 8>;
 constexpr PingData kDrainPing = {'d', 'r', 'a', 'i', 'n'};
+constexpr int32_t kEveryStream = std::numeric_limits<int32_t>::max();  // in the GOAWAY that only announces another one
 constexpr PingData kKeepalivePing = {'k', 'e', 'e', 'p'};
 
 std::span<const std::byte> Bytes(const uint8_t* data, size_t size) {
@@ -93,6 +98,10 @@ struct Http2Connection::Callbacks {
   }
 
   static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.last_stream_id == kEveryStream) {
+      // Only now: nghttp2 would send it ahead of the GOAWAY.
+      nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, kDrainPing.data());
+    }
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) {
       Self(user).context_.stats.Refuse(Refusal::kMaxConcurrentStreams);
     }
@@ -192,6 +201,7 @@ void Http2Connection::OnStarted(const Status& status) {
   if (!status.ok()) return Fail(status.message());
   started_ = true;
   SubmitSettings(session_.get(), context_.limits);
+  if (draining_) SayGoodbye();
   Touch();
   AwaitRead();
 }
@@ -208,6 +218,7 @@ void Http2Connection::OnReadable() {
     const net::IoResult result = transport_->Read(context_.read_buffer);
     if (result.kind == net::IoResult::Kind::kAgain) break;
     if (result.kind != net::IoResult::Kind::kDone) return Close();
+    if (lingers_ != kNever) continue;
     if (!Feed(std::span<const std::byte>(context_.read_buffer).first(result.bytes))) return;
     if (!records && result.bytes < context_.read_buffer.size()) break;
   }
@@ -263,7 +274,7 @@ void Http2Connection::Pull() {
 
 void Http2Connection::Flush() {
   dirty_ = false;
-  if (closed_ || !started_ || write_blocked_) return;
+  if (closed_ || !started_ || write_blocked_ || lingers_ != kNever) return;
   for (;;) {
     Pull();
     if (closed_) return;
@@ -284,11 +295,18 @@ void Http2Connection::Flush() {
   }
   last_written_ = context_.now;
   const bool over = nghttp2_session_want_read(session_.get()) == 0 && nghttp2_session_want_write(session_.get()) == 0;
-  if (over || (closing_ && streams_.empty())) {
-    transport_->Shutdown();
-    return Close();
-  }
+  if (over || (closing_ && streams_.empty())) return Linger();
   Arm();
+}
+
+// All is said. Waits until the client has closed too.
+void Http2Connection::Linger() {
+  transport_->Shutdown();
+  // nghttp2 may have ended it over streams that are only its own by now.
+  if (!streams_.empty()) return Close();
+  lingers_ = context_.now + kLinger;
+  if (std::exchange(read_paused_, false)) AwaitRead();
+  context_.timers.Set(*this, lingers_);
 }
 
 void Http2Connection::Fail(const std::string& why) {
@@ -370,15 +388,19 @@ void Http2Connection::SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> f
 void Http2Connection::Drain() {
   if (closed_ || draining_) return;
   draining_ = true;
-  if (!started_) return Close();
+  // One in its handshake is told afterwards: if it were closed, a client would take that for a server that is out of
+  // order.
+  if (started_) SayGoodbye();
+}
+
+void Http2Connection::SayGoodbye() {
   nghttp2_submit_shutdown_notice(session_.get());
-  nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, kDrainPing.data());
   Touch();
 }
 
 void Http2Connection::End(const Status& status) {
   if (closed_) return;
-  if (!started_) return Close();
+  if (!started_ || lingers_ != kNever) return Close();
   for (const auto& stream : streams_) stream->Abort(status);
   Flush();  // by itself: a session that is to terminate sends nothing else
   if (closed_) return;
@@ -416,7 +438,7 @@ TimePoint Http2Connection::NextCheck() const {
 // Whatever begins to wait now is due after the shortest of the timeouts at the earliest. A check by then looks at each
 // stream once for all that came meanwhile; one that comes too early finds nothing to do and sets the next.
 void Http2Connection::Arm() {
-  if (closed_) return;
+  if (closed_ || lingers_ != kNever) return;
   const Limits& limits = context_.limits;
   auto shortest =
       std::min({limits.header_timeout, limits.body_idle_timeout, context_.keepalive.time, context_.keepalive.timeout});
@@ -429,6 +451,10 @@ void Http2Connection::OnTimer() {
   if (closed_) return;
   const Limits& limits = context_.limits;
   const TimePoint now = context_.now;
+  if (lingers_ != kNever) {
+    if (lingers_ <= now) return Close();
+    return context_.timers.Set(*this, lingers_);
+  }
   const auto over = [&](TimePoint since, std::chrono::milliseconds limit) { return since + limit <= now; };
   const auto text = [](const char* name, std::chrono::milliseconds limit) {
     return std::string(name) + " " + std::to_string(limit.count()) + " ms";

@@ -56,6 +56,8 @@ class Http2Connection final : private TimerNode {
   void OnReadable();
   bool Feed(std::span<const std::byte> bytes);
   void Pull();
+  void SayGoodbye();
+  void Linger();
   void Close();
   void Fail(const std::string& why);
 
@@ -91,7 +93,8 @@ class Http2Connection final : private TimerNode {
   bool write_blocked_ = false;
   bool read_paused_ = false;
   bool draining_ = false;
-  bool closing_ = false;  // close once everything is written
+  bool closing_ = false;        // close once everything is written
+  TimePoint lingers_ = kNever;  // everything is: until then the client may take it, and close
   bool closed_ = false;
 };
 

@@ -240,6 +240,11 @@ bool TestClient::RunUntil(const std::function<bool()>& done) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   for (;;) {
     Flush();
+    if (nghttp2_session_want_read(session_.get()) == 0 && nghttp2_session_want_write(session_.get()) == 0) {
+      // After a GOAWAY without a call left. From here on nghttp2 answers nothing, not even a PING.
+      ended_ = true;
+      ::shutdown(socket_.get(), SHUT_RDWR);
+    }
     if (done()) return true;
     if (ended_) return false;
     pollfd wait{socket_.get(), POLLIN, 0};
@@ -251,6 +256,7 @@ bool TestClient::RunUntil(const std::function<bool()>& done) {
     const ssize_t n = ::recv(socket_.get(), buffer, sizeof(buffer), 0);
     if (n <= 0) {
       ended_ = true;
+      ::shutdown(socket_.get(), SHUT_RDWR);  // as clients do
     } else if (nghttp2_session_mem_recv(session_.get(), buffer, static_cast<size_t>(n)) < 0) {
       ADD_FAILURE() << "the server's bytes are no HTTP/2";
       ended_ = true;

@@ -1,5 +1,6 @@
 #include "net/listener.h"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -105,18 +106,39 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
 
 class SocketListener final : public Listener {
  public:
-  // At least one socket.
-  SocketListener(std::vector<UniqueFd> sockets, Address address, std::optional<UnixSocketFile> file)
-      : file_(std::move(file)), sockets_(std::move(sockets)), address_(std::move(address)) {}
+  // At least one socket. `unix_mode`: what the file gets at the start, if it has to be set then.
+  SocketListener(std::vector<UniqueFd> sockets, Address address, std::optional<UnixSocketFile> file,
+                 std::optional<int> unix_mode = {})
+      : file_(std::move(file)), unix_mode_(unix_mode), sockets_(std::move(sockets)), address_(std::move(address)) {}
   ~SocketListener() override {
     for (const auto& acceptor : acceptors_) acceptor->Close();
   }
 
   void Start(EventLoop& loop, std::function<void(UniqueFd)> handler) override {
+    if (file_) file_->set_owned(true);
+    if (file_ && unix_mode_) {
+      if (const Status status = file_->SetMode(*unix_mode_); !status.ok()) {
+        Log(LogLevel::kWarning, address_.ToString() + ": " + status.message());
+      }
+    }
     for (const UniqueFd& socket : sockets_) {
       acceptors_.push_back(std::make_shared<Acceptor>(loop, socket.get(), address_.ToString(), handler));
       acceptors_.back()->Await();
     }
+  }
+
+  Result<SharedSockets> Share() const override {
+    SharedSockets shared;
+    for (const UniqueFd& socket : sockets_) {
+      shared.sockets.emplace_back(::fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
+      if (!shared.sockets.back()) return ErrorStatus(errno, "sharing the socket of " + address_.ToString());
+    }
+    if (file_) shared.file = file_->id();
+    return shared;
+  }
+
+  void Disown() override {
+    if (file_) file_->set_owned(false);
   }
 
   const Address& address() const override { return address_; }
@@ -124,6 +146,7 @@ class SocketListener final : public Listener {
 
  private:
   std::optional<UnixSocketFile> file_;
+  const std::optional<int> unix_mode_;
   std::vector<UniqueFd> sockets_;
   Address address_;
   std::vector<std::shared_ptr<Acceptor>> acceptors_;  // one for each socket; see its comment
@@ -290,12 +313,55 @@ Result<std::unique_ptr<Listener>> ListenOnPath(const Address& address, const Lis
       std::make_unique<SocketListener>(std::move(sockets), address, std::move(made->file)));
 }
 
+Status CheckListening(int fd, bool unix_socket) {
+  int listening = 0;
+  int domain = 0;
+  socklen_t size = sizeof listening;
+  if (::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 ||
+      ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) {
+    return Status(Code::kInvalidArgument, "descriptor " + std::to_string(fd) + ": " + ErrorText(errno));
+  }
+  if (listening == 0 || (domain == AF_UNIX) != unix_socket) {
+    return Status(Code::kInvalidArgument,
+                  "descriptor " + std::to_string(fd) + " is no listening socket of such an address");
+  }
+  return Status::Ok();
+}
+
+Result<std::unique_ptr<Listener>> AdoptSockets(const Address& address, const ListenOptions& options,
+                                               SharedSockets shared) {
+  if (shared.sockets.empty()) return Status(Code::kInvalidArgument, "there is no socket to adopt");
+  for (const UniqueFd& socket : shared.sockets) {
+    MS_RETURN_IF_ERROR(CheckListening(socket.get(), address.unix_socket));
+    SetNonBlocking(socket.get());
+    ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC);
+  }
+  if (!address.unix_socket) {
+    Address really = address;
+    really.port = BoundPort(shared.sockets.front().get());
+    return std::unique_ptr<Listener>(
+        std::make_unique<SocketListener>(std::move(shared.sockets), std::move(really), std::nullopt));
+  }
+  Result<std::optional<UnixSocketFile>> file = FindUnixFile(address.path, shared.file.value_or(FileId{}));
+  if (!file.ok()) return file.status();
+  if (!*file) return ListenOnPath(address, options);
+  return std::unique_ptr<Listener>(
+      std::make_unique<SocketListener>(std::move(shared.sockets), address, *std::move(file), options.unix_mode));
+}
+
+Result<std::unique_ptr<Listener>> WithAddress(Result<std::unique_ptr<Listener>> listener, const Address& address) {
+  if (listener.ok()) return listener;
+  return Status(listener.status().code(), "address '" + address.ToString() + "': " + listener.status().message());
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Listener>> Listen(const Address& address, const ListenOptions& options) {
-  auto listener = address.unix_socket ? ListenOnPath(address, options) : ListenOnHost(address, options);
-  if (listener.ok()) return listener;
-  return Status(listener.status().code(), "address '" + address.ToString() + "': " + listener.status().message());
+  return WithAddress(address.unix_socket ? ListenOnPath(address, options) : ListenOnHost(address, options), address);
+}
+
+Result<std::unique_ptr<Listener>> Adopt(const Address& address, const ListenOptions& options, SharedSockets shared) {
+  return WithAddress(AdoptSockets(address, options, std::move(shared)), address);
 }
 
 }  // namespace mindserve::net

@@ -299,6 +299,97 @@ TEST(ListenerTest, SocketFileOfASuccessorIsLeftAlone) {
   EXPECT_TRUE(Connect(Path(path)));
 }
 
+// What another process would get.
+SharedSockets MustShare(const Listener& listener) {
+  auto shared = listener.Share();
+  EXPECT_TRUE(shared.ok()) << shared.status().ToString();
+  return shared.ok() ? std::move(*shared) : SharedSockets{};
+}
+
+TEST(ListenerTest, SharedSocketsAreAdopted) {
+  EventLoop loop;
+  const TemporaryDirectory directory;
+  for (const Address& address : {Host("127.0.0.1"), Host("localhost"), Path(directory.path() / "s")}) {
+    auto first = MustListen(address);
+    const Address bound = first->address();
+    auto adopted = Adopt(address, {}, MustShare(*first));
+    ASSERT_TRUE(adopted.ok()) << adopted.status().ToString();
+    EXPECT_EQ((*adopted)->address().ToString(), bound.ToString());
+    // What came before is waiting in the queue that they have in common.
+    const UniqueFd early = Connect(bound);
+    first->Disown();
+    first.reset();
+    EXPECT_TRUE(AcceptOne(loop, **adopted)) << bound.ToString();
+  }
+}
+
+TEST(ListenerTest, AUnixSocketsFilePassesOnWhenItsNewOwnerStarts) {
+  EventLoop loop;
+  const TemporaryDirectory directory;
+  const Address address = Path(directory.path() / "s");
+  auto first = MustListen(address, {.unix_mode = 0600});
+  {
+    const auto never_started = Adopt(address, {.unix_mode = 0660}, MustShare(*first));
+    ASSERT_TRUE(never_started.ok());
+    EXPECT_EQ(ModeOf(address.path), 0600u);
+  }
+  EXPECT_TRUE(Connect(address)) << "the file is still its first owner's";
+  auto second = Adopt(address, {.unix_mode = 0660}, MustShare(*first));
+  ASSERT_TRUE(second.ok());
+  EXPECT_TRUE(AcceptOne(loop, **second));
+  EXPECT_EQ(ModeOf(address.path), 0660u);
+  first->Disown();
+  first.reset();
+  EXPECT_TRUE(Connect(address));
+  second->reset();
+  EXPECT_THAT(FilesIn(directory.path()), IsEmpty());
+}
+
+TEST(ListenerTest, AnAdoptedUnixSocketWithoutItsFileIsMadeAnew) {
+  EventLoop loop;
+  const TemporaryDirectory directory;
+  const Address address = Path(directory.path() / "s");
+  auto first = MustListen(address);
+  fs::remove(address.path);
+  auto second = Adopt(address, {}, MustShare(*first));
+  ASSERT_TRUE(second.ok()) << second.status().ToString();
+  first.reset();
+  EXPECT_TRUE(AcceptOne(loop, **second));
+}
+
+TEST(ListenerTest, OnlyListeningSocketsOfTheKindAreAdopted) {
+  const TemporaryDirectory directory;
+  const auto path = MustListen(Path(directory.path() / "s"));
+  const auto port = MustListen(Host("127.0.0.1"));
+  SharedSockets connection;
+  connection.sockets.push_back(Connect(port->address()));
+  SharedSockets closed;
+  closed.sockets.emplace_back();
+  for (auto& [address, wrong] : std::vector<std::pair<Address, SharedSockets*>>{{Host("127.0.0.1"), &connection},
+                                                                                {Host("127.0.0.1"), &closed}}) {
+    EXPECT_EQ(Adopt(address, {}, std::move(*wrong)).status().code(), Code::kInvalidArgument);
+  }
+  EXPECT_EQ(Adopt(Host("127.0.0.1"), {}, MustShare(*path)).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(Adopt(Path(directory.path() / "s"), {}, MustShare(*port)).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(Adopt(Host("127.0.0.1"), {}, {}).status().code(), Code::kInvalidArgument);
+}
+
+// Closing one's own descriptor of a socket that another process has too does not by itself end the watch over it.
+TEST(ListenerTest, NothingIsAcceptedAfterTheEndWhileAnotherListens) {
+  EventLoop loop;
+  auto first = MustListen(Host("127.0.0.1"));
+  auto second = Adopt(first->address(), {}, MustShare(*first));
+  ASSERT_TRUE(second.ok());
+  first->Start(loop, [](UniqueFd) { ADD_FAILURE() << "it has gone"; });
+  const Address address = first->address();
+  first.reset();
+  const UniqueFd client = Connect(address);
+  const auto timer = loop.NewTimer();
+  timer->Start(Clock::now(), [&] { loop.Stop(); });
+  loop.Run(nullptr);
+  EXPECT_TRUE(AcceptOne(loop, **second));
+}
+
 TEST(ListenerTest, HandlerMayDestroyTheListener) {
   EventLoop loop;
   auto listener = MustListen(Host("127.0.0.1"));

@@ -151,11 +151,16 @@ Status MoveIntoPlace(UnixSocketFile& file, const Place& place) {
 }  // namespace
 
 UnixSocketFile::~UnixSocketFile() {
-  if (!directory_) return;
+  if (!directory_ || !owned_) return;
   struct stat now;
   if (::fstatat(directory_.get(), name_.c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 && Is(now)) {
     ::unlinkat(directory_.get(), name_.c_str(), 0);
   }
+}
+
+Status UnixSocketFile::SetMode(int mode) const {
+  if (::fchmodat(directory(), name_.c_str(), static_cast<mode_t>(mode), 0) == 0) return Status::Ok();
+  return ErrorStatus(errno, "setting its mode");
 }
 
 Result<UnixListener> ListenUnix(const std::string& path, int mode, int backlog) {
@@ -175,13 +180,25 @@ Result<UnixListener> ListenUnix(const std::string& path, int mode, int backlog) 
     return ErrorStatus(errno, "looking at the new socket");
   }
   UnixSocketFile file(std::move(directory), std::move(temporary), made);
-  // What the umask took away.
-  if (::fchmodat(file.directory(), file.name().c_str(), static_cast<mode_t>(mode), 0) != 0) {
-    return ErrorStatus(errno, "setting its mode");
-  }
+  MS_RETURN_IF_ERROR(file.SetMode(mode));  // what the umask took away
   if (::listen(socket->get(), backlog) != 0) return ErrorStatus(errno, "listen");
   MS_RETURN_IF_ERROR(MoveIntoPlace(file, place));
   return UnixListener{std::move(*socket), std::move(file)};
+}
+
+Result<std::optional<UnixSocketFile>> FindUnixFile(const std::string& path, const FileId& id) {
+  const Place place = Split(path);
+  UniqueFd directory(::open(place.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!directory) return ErrorStatus(errno, "directory '" + place.directory + "'");
+  struct stat found;
+  if (::fstatat(directory.get(), place.name.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return std::optional<UnixSocketFile>();
+    return ErrorStatus(errno, "looking at it");
+  }
+  UnixSocketFile file(std::move(directory), place.name, found);
+  file.set_owned(false);
+  if (!S_ISSOCK(found.st_mode) || file.id() != id) return std::optional<UnixSocketFile>();
+  return std::optional(std::move(file));
 }
 
 }  // namespace mindserve::net

@@ -21,12 +21,15 @@ class Gateway:
     def __init__(self, io_threads: int = 0) -> None: ...
     def declare_servable(self, name: str) -> None: ...
     def remove_servable(self, name: str) -> None: ...
-    def listen(self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int]) -> list[str]:
-        """Begin to answer.
+    def listen(
+        self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int], accept: bool = True
+    ) -> list[str]:
+        """Begin to answer; without ``accept``, connections wait until `accept` is called.
 
         Args:
             listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
-                "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts.
+                "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts;
+                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
@@ -34,6 +37,14 @@ class Gateway:
         """
     def set_tls(self, listener: int, tls: Mapping[str, Any]) -> None:
         """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
+    def accept(self) -> None: ...
+    def share_listeners(self) -> list[dict[str, Any]]:
+        """Of each listener: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
+
+        The descriptors are the caller's.
+        """
+    def disown_listeners(self, which: Sequence[int]) -> None:
+        """Leave the files of these listeners' Unix sockets where they are when listening stops."""
     def set_max_enqueued_requests(self, count: int) -> None: ...
     def attach_worker(
         self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float

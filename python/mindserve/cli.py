@@ -21,6 +21,9 @@ app = typer.Typer(
 )
 
 
+_Pid = Annotated[int | None, typer.Argument(help="The server's process. Default: the only server of this user.", min=1)]
+
+
 class _KeyType(str, Enum):
     EC = "ec"
     RSA = "rsa"
@@ -117,3 +120,43 @@ Both do:
 They are for tests: in earnest, take certificates from an authority that your clients trust.""",
         markup=False,
     )
+
+
+@app.command()
+def status(
+    pid: _Pid = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> None:
+    """Show how it stands with a server of this host."""
+    import json
+
+    from mindserve.admin import ask
+
+    answer = ask(pid, "status", {}, typer.echo)
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    typer.echo(f"process {answer['pid']}: {answer['state']}, for {answer['seconds']:.0f} s")
+    typer.echo(f"listens on {', '.join(answer['addresses']) or 'nothing'}")
+    typer.echo(f"{answer['connections']} connections, {answer['in_flight']} requests in flight")
+    for worker in answer["workers"]:
+        state = f"process {worker['pid']}, {'ready' if worker['ready'] else 'not ready'}" if worker["pid"] else "down"
+        where = f"servable '{worker['servable']}' version {worker['version']} on device {worker['device_id']}"
+        typer.echo(f"{where}: {state}, restarted {worker['restarts']} times")
+
+
+@app.command()
+def handover(
+    pid: _Pid = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds until the new server must be ready. Default: 60 more than the longest start_timeout."
+        ),
+    ] = None,
+) -> None:
+    """Replace a server by a new one, started in the same way, without losing a call."""
+    from mindserve.admin import ask
+
+    answer = ask(pid, "handover", {"timeout": timeout}, typer.echo)
+    typer.echo(f"process {answer['pid']} serves; process {answer['predecessor']} finishes what it has, and ends")

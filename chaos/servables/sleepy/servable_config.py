@@ -1,4 +1,4 @@
-"""A function that takes its time, and one that ends its worker."""
+"""A function that takes its time, one that ends its worker, and one that hangs."""
 
 import os
 import signal
@@ -19,6 +19,12 @@ def kill_worker(text):
     return text
 
 
+def wait(text):
+    """As a function that waits for what never comes."""
+    time.sleep(3600)
+    return text
+
+
 @register.register_method(output_names=["text"])
 def sleepy(text):
     """Gives back what it was given."""
@@ -29,3 +35,9 @@ def sleepy(text):
 def die(text):
     """A request that no worker survives."""
     return register.add_stage(kill_worker, text, outputs_count=1)
+
+
+@register.register_method(output_names=["text"])
+def hang(text):
+    """A request that ends its worker because it does not end itself."""
+    return register.add_stage(wait, text, outputs_count=1, timeout=1.0)

@@ -11,7 +11,15 @@ SIGINT, SIGTERM or `stop`::
 
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.server import master, register
-from mindserve.server.start import reload, start_grpc_server, start_restful_server, start_servables, stats, stop
+from mindserve.server.start import (
+    handover,
+    reload,
+    start_grpc_server,
+    start_restful_server,
+    start_servables,
+    stats,
+    stop,
+)
 from mindserve.tls import SSLConfig
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "Listener",
     "SSLConfig",
     "ServableStartConfig",
+    "handover",
     "master",
     "register",
     "reload",

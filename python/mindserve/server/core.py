@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mindserve import logs, native
+from mindserve import checks, logs, native
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
+from mindserve.server.admin import AdminSocket
 from mindserve.server.certificates import Certificates
+from mindserve.server.handover import Predecessor, SharedListener, Successor
+from mindserve.server.notify import notify
 from mindserve.server.reloader import Reloader
 from mindserve.server.servables import make_specs, resolve
 from mindserve.server.signals import SignalWatch
@@ -24,6 +31,9 @@ from mindserve.tls import ServerTls
 if TYPE_CHECKING:
     from mindserve._native import Gateway
 
+# Seconds that a successor has besides those for its workers: for its start script.
+_SCRIPT_TIMEOUT = 60.0
+
 _log = logs.get_logger("server")
 
 
@@ -35,9 +45,12 @@ class Server:
     Args:
         signals: tells it of SIGINT and SIGTERM.
         on_stopped: called when it has stopped, for whatever reason, from the thread that stopped it.
+        predecessor: another process's server that hands over to this one: it answers when that one lets it.
     """
 
-    def __init__(self, signals: SignalWatch, on_stopped: Callable[[Server], None]) -> None:
+    def __init__(
+        self, signals: SignalWatch, on_stopped: Callable[[Server], None], predecessor: Predecessor | None = None
+    ) -> None:
         self._on_stopped = on_stopped
         core = native.load()
         core.set_log_level(logs.configure_master())
@@ -46,11 +59,20 @@ class Server:
         # Only this and the supervisor hold the gateway: its threads must end with the server, not whenever its last
         # reference goes, which could be in a thread that is being torn down with the interpreter.
         self._gateway_or_none: Gateway | None = core.Gateway()
-        self._supervisor = Supervisor(self._gateway)
+        self._supervisor = Supervisor(self._gateway, append_logs=predecessor is not None)
         self._signals = signals
         self._lock = threading.Lock()
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
         self._listening = False
+        self._addresses: list[tuple[str, str]] = []  # of the listeners: as given, and as bound
+        self._begun = time.time()
+        self._ready = False
+        self._predecessor = predecessor
+        self._successor: Successor | None = None
+        self._handing_over = False
+        self._handed_over = False
+        self._patient = False  # with the next signal, although it stops already
+        self._handover_over = threading.Condition(self._lock)
         self._drain_timeout = Limits().drain_timeout
         self._watch = FileWatch()
         self._reloader = Reloader(self._supervisor, self._watch, lambda: self._drain_timeout)
@@ -58,6 +80,7 @@ class Server:
         self._certificates: Certificates | None = None  # there while it listens
         self._stopping = False
         self._stopped = threading.Event()
+        self._admin = None if predecessor is not None else AdminSocket(self)
         signals.begin(self._on_signal)
 
     @property
@@ -83,15 +106,18 @@ class Server:
         except BaseException:
             self._stop_if_idle()
             raise
+        self._check_ready()
 
     def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
         """See `mindserve.server.start_grpc_server`."""
         self._signals.install()
         try:
-            return self._start_grpc_server(listeners, limits)
+            bound = self._start_grpc_server(listeners, limits)
         except BaseException:
             self._stop_if_idle()
             raise
+        self._check_ready()
+        return bound
 
     def reload(self, servable_name: str | None) -> None:
         """See `mindserve.server.reload`."""
@@ -115,6 +141,87 @@ class Server:
         certificates = self._certificates
         shown = certificates.stats() if certificates else ()
         return make_stats(native, self._supervisor.states(), self._reloader.stats(), shown)
+
+    def status(self) -> dict[str, Any]:
+        """What ``mindserve status`` shows."""
+        stats = self.stats()
+        with self._lock:
+            state = "stopping" if self._stopping else "handing over" if self._handing_over else "serving"
+            if state == "serving" and not self._ready:
+                state = "starting"
+            addresses = [bound for _, bound in self._addresses]
+        return {
+            "pid": os.getpid(),
+            "state": state,
+            "seconds": time.time() - self._begun,
+            "addresses": addresses,
+            "connections": stats.connections,
+            "in_flight": stats.in_flight,
+            "workers": [dataclasses.asdict(worker) for worker in self._supervisor.states()],
+        }
+
+    def script_ended(self) -> None:
+        """The start script has: what it has started is all there will be."""
+        self._check_ready()
+
+    def handover(self, timeout: float | None = None, progress: Callable[[str], None] = lambda text: None) -> int:
+        """See `mindserve.server.handover`. ``progress`` is told each step."""
+        if timeout is not None:
+            timeout = checks.check_seconds("timeout", timeout, zero=False)
+        with self._lock:
+            if self._stopping:
+                raise StartError("There is nothing to hand over: the server is being stopped")
+            if not self._listening or not self._ready:
+                raise StartError("There is nothing to hand over: the server does not serve yet")
+            if self._handing_over:
+                raise StartError("A handover is under way already")
+            self._handing_over = True
+        try:
+            return self._hand_over(timeout, progress)
+        except StartError as error:
+            _log.error("%s", error)
+            raise
+        finally:
+            with self._lock:
+                self._handing_over = False
+                self._successor = None
+                self._handover_over.notify_all()
+
+    def _hand_over(self, timeout: float | None, progress: Callable[[str], None]) -> int:
+        if timeout is None:
+            timeout = self._supervisor.longest_start_timeout() + _SCRIPT_TIMEOUT
+        try:
+            shared = self._gateway.share_listeners()
+        except self._native.NativeError as error:
+            raise StartError(f"The listening sockets can't be shared: {error}") from error
+        listeners = [
+            SharedListener(given, bound, tuple(each["fds"]), each["file"])
+            for (given, bound), each in zip(self._addresses, shared, strict=True)
+        ]
+        successor = Successor(listeners, sorted(self._ready_servables()))
+        with self._lock:
+            self._successor = successor
+            if self._stopping:
+                successor.abort("the server is being stopped")
+        _log.info("handing over to process %d", successor.pid)
+        progress(f"process {successor.pid} starts")
+        taken = successor.wait_ready(timeout, progress)
+        successor.begin()
+        with self._lock:
+            first, self._stopping = not self._stopping, True
+            self._handed_over = self._patient = first
+        if not first:
+            successor.end()
+            raise StartError("The handover was given up: the server is being stopped")
+        self._gateway.disown_listeners(taken)
+        notify(f"MAINPID={successor.pid}")
+        _log.info("process %d has taken over", successor.pid)
+        if self._admin is not None:
+            self._admin.close()
+        threading.Thread(
+            target=self._stop_for_signal, args=(signal.SIGTERM,), name="mindserve-stop", daemon=False
+        ).start()
+        return successor.pid
 
     def stop(self) -> None:
         """Lets what is in flight finish and ends the workers. Waits for a stop that is under way."""
@@ -168,8 +275,13 @@ class Server:
                 raise StartError("Serving Error: Serving gRPC server is already running")
             certificates = Certificates(listeners, self._set_tls)
             given = [_as_native(listener, certificates.native(number)) for number, listener in enumerate(listeners)]
+            inherited: Sequence[SharedListener | None] = [None] * len(given)
+            if self._predecessor is not None:
+                inherited = self._predecessor.claim([listener.address for listener in listeners])
+            for item, sockets in zip(given, inherited, strict=True):
+                item["inherited"] = None if sockets is None else sockets.as_native()
             try:
-                bound: list[str] = self._gateway.listen(given, limits.as_native())
+                bound: list[str] = self._gateway.listen(given, limits.as_native(), self._predecessor is None)
             except self._native.NativeError as error:
                 if error.code == "INVALID_ARGUMENT":
                     raise ConfigError(str(error)) from error
@@ -177,6 +289,7 @@ class Server:
             self._listening = True
             certificates.begin(bound, self._watch)
             self._certificates = certificates
+            self._addresses = [(listener.address, real) for listener, real in zip(listeners, bound, strict=True)]
             self._drain_timeout = limits.drain_timeout
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
         return bound
@@ -190,6 +303,36 @@ class Server:
                     raise StartError(str(error)) from error
                 raise ConfigError(str(error)) from error
 
+    def _ready_servables(self) -> set[str]:
+        return {state.servable for state in self._supervisor.states() if state.ready}
+
+    def _check_ready(self) -> None:
+        """Whether the server can do what is expected of it; the first time that it can, it begins.
+
+        A successor is expected to serve what its predecessor serves, or whatever its start script has left it with.
+        """
+        servables = self._ready_servables()
+        with self._lock:
+            if self._ready or self._stopping:
+                return
+            predecessor, listening = self._predecessor, self._listening
+            missing = predecessor.servables - servables if predecessor is not None else set()
+            all_started = not threading.main_thread().is_alive()
+            enough = all_started or (bool(servables) if predecessor is None else not missing)
+            self._ready = listening and enough
+        if not self._ready:
+            if predecessor is not None:
+                predecessor.report(_describe_progress(listening, sorted(missing)))
+            return
+        if predecessor is not None:
+            predecessor.take_over(self._begin_to_accept)
+            self._predecessor = None
+        notify("READY=1")
+
+    def _begin_to_accept(self) -> None:
+        self._gateway.accept()
+        self._admin = AdminSocket(self)
+
     def _stop_if_idle(self) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
         if not self._listening and not self._supervisor.busy() and not self._stopping:
@@ -199,9 +342,20 @@ class Server:
         _log.log(level, "the server stops")
         self._reloader.close()
         self._watch.close()
+        with self._lock:
+            predecessor, successor = self._predecessor, self._successor
+        if predecessor is not None:
+            predecessor.give_up("it was stopped before it was ready")
+        if not self._handed_over:
+            notify("STOPPING=1")
+            if successor is not None:
+                successor.abort("the server is being stopped")
+        if self._admin is not None:
+            self._admin.close()
         try:
             self._gateway.stop_listening(self._drain_timeout)
         finally:
+            self._wait_for_handover()
             self._supervisor.stop()
             self._supervisor.join()
             self._reloader.join()
@@ -210,13 +364,22 @@ class Server:
             self._native.set_log_sink(None)
         _log.log(level, "the server has stopped")
 
+    def _wait_for_handover(self) -> None:
+        """Until a handover that was given up has ended its successor."""
+        with self._lock:
+            self._handover_over.wait_for(lambda: self._handed_over or not self._handing_over)
+
     def _on_signal(self, number: int) -> None:
         """The signal watch's thread: a signal has come."""
         with self._lock:
             first, self._stopping = not self._stopping, True
+            # A first signal after a handover is not the second of a stop.
+            patient, self._patient = self._patient, False
         if first:
             # Not a daemon: the process must not end before the requests in flight have.
             threading.Thread(target=self._stop_for_signal, args=(number,), name="mindserve-stop", daemon=False).start()
+            return
+        if patient:
             return
         # Without workers the gateway answers UNAVAILABLE to what is in flight, and so is done.
         _log.warning("asked to stop once more: what is in flight is given up")
@@ -229,6 +392,12 @@ class Server:
             self._on_stopped(self)
             self._signals.deliver(number)
             self._stopped.set()
+
+
+def _describe_progress(listening: bool, missing: Sequence[str]) -> str:
+    waits = [] if listening else ["start_grpc_server"]
+    waits += [f"servable '{name}'" for name in missing]
+    return f"it waits for {', '.join(waits)}, or for its start script to end" if waits else "it is about to be ready"
 
 
 def _listen_error(text: str, listeners: Sequence[Listener]) -> str:

@@ -74,10 +74,13 @@ class SignalWatch:
             self._give_back()
 
     def deliver(self, number: int) -> None:
-        """The server has stopped because of a signal: gives it to the main thread, if it still runs."""
+        """The server has stopped because of a signal: gives it to the main thread, if it still runs.
+
+        After a handover, too, of a server that has not taken the signals over: then it does there what it always did.
+        """
         self._on_signal = None
         main = threading.main_thread()
-        if self._previous and main.is_alive() and main.ident is not None:
+        if main.is_alive() and main.ident is not None:
             signal.pthread_kill(main.ident, number)
 
     def _listen(self) -> None:

@@ -11,6 +11,7 @@ from mindserve import checks, logs
 from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_configs
 from mindserve.errors import ConfigError, StartError, later
 from mindserve.server.core import Server
+from mindserve.server.handover import Predecessor, from_environment
 from mindserve.server.signals import SignalWatch
 from mindserve.server.statistics import Stats
 from mindserve.tls import SSLConfig
@@ -124,6 +125,32 @@ def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: S
     raise later("start_restful_server (HTTP with JSON)")
 
 
+def handover(*, timeout: float | None = None) -> int:
+    """Replaces this server by a new one, which runs this process's command line again, without losing a call.
+
+    The new process gets the listening sockets, starts its own workers beside this server's, and accepts connections
+    once it listens and has ready what this server has, or once its start script has ended. Then this server stops as by
+    SIGTERM: it accepts nothing more, tells its clients to connect anew, finishes what is in flight within
+    ``Limits.drain_timeout``, and ends. Until then both need memory. If the new one fails, it is ended, and this server
+    goes on as if nothing had been.
+
+    Any thread may call it; ``mindserve handover`` does the same from outside. Once the new process has taken over,
+    every change of this one's is too late: what `stats` counts begins anew there.
+
+    Args:
+        timeout: seconds until the new server must be ready. Default None: 60 more than the longest ``start_timeout``.
+
+    Returns:
+        The new process's id, when it has begun to accept.
+
+    Raises:
+        ConfigError: ``timeout`` is no time.
+        StartError: this server does not serve, is being stopped or is handing over already; its command line can't be
+            run again; or the new one has failed, with the end of its output.
+    """
+    return _current.handover(timeout)
+
+
 def stop() -> None:
     """Stops the server: finishes the calls in flight, within ``Limits.drain_timeout``, and ends the workers.
 
@@ -157,6 +184,7 @@ class _Current:
         self._server: Server | None = None
         self._max_enqueued_requests: int | None = None
         self._signals: SignalWatch | None = None
+        self._handover = from_environment()
 
     def get(self) -> Server:
         """The server that runs; a new one if there is none."""
@@ -169,11 +197,15 @@ class _Current:
                 self._signals = SignalWatch()
                 threading.Thread(target=self._watch_main_thread, name="mindserve-main-watch", daemon=True).start()
             if self._server is None or self._server.stopping:
-                self._server = Server(self._signals, self._forget)
+                end, self._handover = self._handover, None
+                self._server = Server(self._signals, self._forget, None if end is None else Predecessor(end))
             return self._server
 
     def stats(self) -> Stats:
         return self._running().stats()
+
+    def handover(self, timeout: float | None) -> int:
+        return self._running().handover(timeout)
 
     def reload(self, servable_name: str | None) -> None:
         self._running().reload(servable_name)
@@ -202,8 +234,12 @@ class _Current:
         threading.main_thread().join()
         failed = getattr(sys, "last_value", None)
         with self._lock:
-            running = self._server is not None
-        if failed is not None and running:
+            server = self._server
+        if server is None:
+            return
+        if failed is None:
+            server.script_ended()
+        else:
             _log.error("the start script has failed (%s: %s), so the server stops", type(failed).__name__, failed)
             threading.Thread(target=self.stop, name="mindserve-stop", daemon=False).start()
 

@@ -53,11 +53,13 @@ class Supervisor:
 
     Args:
         gateway: is told of workers that become ready, and of those that are gone; let go of by the end of `join`.
+        append_logs: whether the first workers go on with log files that are there, as those of another master.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, append_logs: bool = False) -> None:
         self._gateway = gateway
         self._slots: list[Slot] = []
+        self._append_logs = append_logs
         self._next_number = 1
         self._stopping = False
         self._over = threading.Event()
@@ -109,6 +111,10 @@ class Supervisor:
     def busy(self) -> bool:
         """Whether any worker runs or is to be started."""
         return bool(self._slots or self._calls)
+
+    def longest_start_timeout(self) -> float:
+        """Seconds that a start of all workers may take; 0 without any."""
+        return max((slot.spec.start_timeout for slot in list(self._slots)), default=0.0)
 
     def states(self) -> list[WorkerState]:
         """Of all workers, by servable, version and device; a worker that is replaced comes before its successor."""
@@ -228,7 +234,7 @@ class Supervisor:
         number = self._next_number
         self._next_number += 1
         try:
-            process = WorkerProcess(slot.spec, number, append_log=slot.starts > 1 or shared)
+            process = WorkerProcess(slot.spec, number, append_log=self._append_logs or slot.starts > 1 or shared)
         except OSError as error:
             text = f"{slot.spec} can't be started: {error}"
             if slot.job is not None:

@@ -1,0 +1,272 @@
+"""The admin socket of a server: who may reach it, and what it says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conftest import ECHO_SERVABLE, PACKAGE, Servables, StartScript, serve
+from mindserve import admin
+from mindserve.admin import AdminError, ask, open_directory
+from mindserve.errors import StartError
+from mindserve.server.admin import COMMANDS, AdminSocket
+
+PID = os.getpid()
+
+
+class FakeServer:
+    """What the table of commands needs of a server."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.wait = threading.Event()
+        self.waits = threading.Event()
+
+    def status(self) -> dict[str, Any]:
+        return {"pid": PID, "state": "serving"}
+
+    def handover(self, timeout: float | None, progress: Any) -> int:
+        self.asked.append(timeout)
+        progress("one")
+        progress("two")
+        if timeout == 1:
+            raise StartError("it does not want to")
+        if timeout == 2:
+            raise ZeroDivisionError
+        if timeout == 3:
+            self.waits.set()
+            assert self.wait.wait(60)
+        return 4711
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Where the sockets lie; pytest's directories may be too deep for a socket's path."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "mindserve"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+    listening = AdminSocket(fake)  # type: ignore[arg-type]
+    yield fake
+    fake.wait.set()
+    listening.close()
+
+
+def nothing(text: str) -> None:
+    raise AssertionError(text)
+
+
+def raw(runtime: pathlib.Path, data: bytes) -> bytes:
+    """What comes back for these bytes."""
+    directory = os.open(runtime, os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(60)
+            connection.connect(admin.socket_path(directory, PID))
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while more := connection.recv(4096):
+                answer += more
+            return answer
+    finally:
+        os.close(directory)
+
+
+def test_the_only_server_is_found(server: FakeServer) -> None:
+    assert ask(None, "status", {}, nothing) == {"pid": PID, "state": "serving"}
+    assert ask(PID, "status", {}, nothing)["pid"] == PID
+
+
+def test_progress_and_result(server: FakeServer) -> None:
+    lines: list[str] = []
+    assert ask(PID, "handover", {"timeout": None}, lines.append) == {"pid": 4711, "predecessor": PID}
+    assert lines == ["one", "two"]
+    assert server.asked == [None]
+
+
+def test_errors_come_back(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(AdminError, match=r"^it does not want to$"):
+        ask(PID, "handover", {"timeout": 1}, str)
+    with pytest.raises(AdminError, match="a fault in the server, see its log: ZeroDivisionError"):
+        ask(PID, "handover", {"timeout": 2}, str)
+
+
+@pytest.mark.parametrize("line", [b"{}", b"no json", b"[1]", b'{"command": "x"}', b'{"command": []}', b"[" * 100_000])
+def test_what_is_no_request(server: FakeServer, runtime: pathlib.Path, line: bytes) -> None:
+    error = json.loads(raw(runtime, line + b"\n"))["error"]
+    assert "should be a JSON object with a 'command' among " + ", ".join(sorted(COMMANDS)) in error
+
+
+def test_a_request_that_has_no_end(server: FakeServer, runtime: pathlib.Path) -> None:
+    assert raw(runtime, b"") == b""
+    assert raw(runtime, b'{"command": "status"') == b""
+    assert ask(PID, "status", {}, nothing)
+
+
+def test_commands_at_the_same_time(server: FakeServer) -> None:
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(ask(PID, "handover", {"timeout": 3}, str)))
+    thread.start()
+    assert server.waits.wait(60)
+    assert ask(PID, "status", {}, nothing)
+    server.wait.set()
+    thread.join()
+    assert results == [{"pid": 4711, "predecessor": PID}]
+
+
+def test_the_end_waits_for_answers_but_not_for_requests(runtime: pathlib.Path) -> None:
+    fake = FakeServer()
+    listening = AdminSocket(fake)  # type: ignore[arg-type]
+    directory = open_directory(runtime, os.geteuid())
+    idle = admin.connect(directory, PID)
+    os.close(directory)
+    assert idle is not None
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(ask(PID, "handover", {"timeout": 3}, str)))
+    thread.start()
+    assert fake.waits.wait(60)
+    closing = threading.Thread(target=listening.close)
+    closing.start()
+    assert idle.recv(1) == b""
+    idle.close()
+    fake.wait.set()
+    closing.join()
+    thread.join()
+    assert results == [{"pid": 4711, "predecessor": PID}]
+    assert list(runtime.iterdir()) == []
+    listening.close()  # once more
+
+
+def test_modes(server: FakeServer, runtime: pathlib.Path) -> None:
+    assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
+    (path,) = runtime.iterdir()
+    assert path.name == f"{PID}.sock"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nobody_there(runtime: pathlib.Path) -> None:
+    with pytest.raises(AdminError, match=f"No MindServe server of this user runs: .* in {runtime}, "):
+        ask(None, "status", {}, nothing)
+    with pytest.raises(AdminError, match=f"Process {PID} runs no MindServe server"):
+        ask(PID, "status", {}, nothing)
+    with pytest.raises(AdminError, match="There is no process 4194304999"):
+        ask(4194304999, "status", {}, nothing)
+
+
+def test_sockets_that_are_left_over_are_removed(runtime: pathlib.Path, server: FakeServer) -> None:
+    def leave(pid: int) -> pathlib.Path:
+        with socket.socket(socket.AF_UNIX) as stale:
+            directory = os.open(runtime, os.O_RDONLY)
+            stale.bind(admin.socket_path(directory, pid))
+            os.close(directory)
+        return runtime / f"{pid}.sock"
+
+    path = leave(2)
+    assert ask(None, "status", {}, nothing)["pid"] == PID
+    assert not path.exists()
+    # A new server does so as well, in its own process.
+    path = leave(3)
+    directory = os.open(runtime, os.O_RDONLY)
+    os.rename(runtime / f"{PID}.sock", runtime / "1.sock")
+    other = AdminSocket(server)  # type: ignore[arg-type]
+    os.close(directory)
+    assert not path.exists()
+    assert {each.name for each in runtime.iterdir()} == {"1.sock", f"{PID}.sock"}
+    # Two that answer: whom is meant has to be said.
+    with pytest.raises(AdminError, match=f"Several MindServe servers of this user run: say which, processes 1, {PID}"):
+        ask(None, "status", {}, nothing)
+    other.close()
+
+
+def test_directories_of_others_are_not_used(
+    runtime: pathlib.Path, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fallback = tmp_path / "temporary" / f"mindserve-{os.geteuid()}"
+    # Whoever may write to it may have put a socket there.
+    runtime.mkdir(mode=0o700)
+    runtime.chmod(0o770)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    fallback.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match="not a directory of user"):
+        open_directory(runtime, os.geteuid())
+    runtime.chmod(0o700)
+    with pytest.raises(PermissionError, match="not a directory of user"):
+        open_directory(runtime, os.geteuid() + 1)
+    with pytest.raises(NotADirectoryError):
+        open_directory(fallback, os.geteuid(), create=True)
+
+    runtime.chmod(0o770)
+    with caplog.at_level(logging.WARNING, "mindserve"):
+        logging.getLogger("mindserve").propagate = True
+        AdminSocket(FakeServer()).close()  # type: ignore[arg-type]
+    assert "there is no admin socket" in caplog.text
+    assert str(runtime) in caplog.text
+    assert str(fallback) in caplog.text
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_without_a_runtime_directory_it_lies_in_the_temporary_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    listening = AdminSocket(FakeServer())  # type: ignore[arg-type]
+    path = tmp_path / "temporary" / f"mindserve-{os.geteuid()}" / f"{PID}.sock"
+    assert path.is_socket()
+    # Found by whoever has no runtime directory, and by whoever has one.
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert ask(None, "status", {}, nothing)["pid"] == PID
+    listening.close()
+    assert not path.exists()
+
+
+def test_a_server_without_an_admin_socket_serves(
+    servables: Servables, start_script: StartScript, tmp_path: pathlib.Path
+) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    nowhere = str(tmp_path / "no" / "such")
+    script = "import tempfile\ntempfile.tempdir = " + repr(nowhere) + "\n" + serve(servables.directory, "echo")
+    server = start_script(script, XDG_RUNTIME_DIR=nowhere)
+    assert server.line()
+    assert "[WARNING]" in server.errors()
+    assert "there is no admin socket, so that the mindserve command can't reach this server" in server.errors()
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    return subprocess.run(
+        [sys.executable, "-m", "mindserve", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_status_for_people(servables: Servables, start_script: StartScript) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(serve(servables.directory, "echo"))
+    address = server.line()
+    shown = command("status").stdout
+    (worker,) = server.workers()
+    assert f"process {server.pid}: serving, for " in shown
+    assert f"listens on {address}\n" in shown
+    assert f"servable 'echo' version 1 on device 0: process {worker}, ready, restarted 0 times\n" in shown
+    failed = command("status", "1")
+    assert failed.returncode == 1
+    assert "Error: Process 1 runs no MindServe server" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert command("status", "0").returncode == 2
