@@ -43,31 +43,22 @@ def main() -> None:
     tls = server.SSLConfig(
         str(files.server), str(files.server_key), str(files.client_authorities), True, crl=str(files.revoked)
     )
+    # Before anybody can know that this process is there.
+    commands = socket.socket(socket.AF_UNIX)
+    commands.bind(f"commands-{os.getpid()}")
+    commands.listen()
     server.start_servables(
-        [
-            server.ServableStartConfig(
-                directory,
-                name,
-                DEVICES[name],
-                device_type="CPU",
-                heartbeat_timeout=HEARTBEAT_TIMEOUT,
-                refuse_late=name in LATE,
-            )
-            for name in SERVABLES
-        ]
+        [server.ServableStartConfig(directory, name, DEVICES[name], device_type="CPU") for name in SERVABLES]
     )
     listeners = [
         server.Listener("127.0.0.1:0"), server.Listener(f"unix:{unix}"), server.Listener("127.0.0.1:0", tls)
     ]  # fmt: skip
     print("listening on", *server.start_grpc_server(listeners, limits=LIMITS), flush=True)
     threading.Thread(target=_stop_with_input, daemon=True).start()
-    with socket.socket(socket.AF_UNIX) as commands:
-        commands.bind(f"commands-{os.getpid()}")
-        commands.listen()
-        while True:
-            connection, _ = commands.accept()
-            with connection, connection.makefile("rw") as stream:
-                stream.write(json.dumps(_answer(stream.readline().strip())))
+    while True:
+        connection, _ = commands.accept()
+        with connection, connection.makefile("rw") as stream:
+            stream.write(json.dumps(_answer(stream.readline().strip())))
 
 
 def _stop_with_input() -> None:
