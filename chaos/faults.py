@@ -90,6 +90,8 @@ class Faults:
         self._number = _FIRST_NUMBER
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        # Held while reload() must find nothing that can't be loaded.
+        self._files_good = threading.Lock()
         self._faults: list[Fault] = []
         self._threads: list[threading.Thread] = []
         self._original = {name: config_template(name).read_text(encoding="utf-8") for name in SERVABLES}
@@ -105,7 +107,7 @@ class Faults:
             thread.start()
 
     def end(self) -> None:
-        """Waits until the last ones are over."""
+        """Waits until the last ones are over, and each kind has come once."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -144,8 +146,8 @@ class Faults:
         ]
 
     def _run(self, kinds: Sequence[_Kind], choice: random.Random, when: Callable[[], bool]) -> None:
-        for kind in _rounds(kinds, choice):
-            if self._stop.wait(choice.uniform(0.2, 0.8)):
+        for number, kind in enumerate(_rounds(kinds, choice)):
+            if self._stop.wait(choice.uniform(0.2, 0.8)) and number >= len(kinds):
                 return
             servable = choice.choice(kind.servables)
             self._bring_about(kind, servable, when)
@@ -256,7 +258,8 @@ class Faults:
 
     def _reload(self, *_: object) -> str:
         before = {name: self._pids(name) for name in SERVABLES}
-        self._served.reload()
+        with self._files_good:
+            self._served.reload()
         for name, pids in before.items():
             self._wait_replaced(name, pids)
         return "all servables"
@@ -308,12 +311,13 @@ class Faults:
 
     def _bad_certificate_file(self, *_: object) -> str:
         file = self._certificates.files.server
-        good = file.read_bytes()
         before = self._handshake("client")
-        file.write_bytes(b"no certificate\n")
-        time.sleep(_UNTAKEN)
-        shown = self._handshake("client")
-        file.write_bytes(good)
+        with self._files_good:
+            good = file.read_bytes()
+            file.write_bytes(b"no certificate\n")
+            time.sleep(_UNTAKEN)
+            shown = self._handshake("client")
+            file.write_bytes(good)
         if shown is None or shown != before:
             raise FaultError(f"the server has taken a file without a certificate: {before} became {shown}")
         return "no PEM"

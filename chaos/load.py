@@ -98,11 +98,11 @@ class Load:
     # -- patterns ------------------------------------------------------------------------------------------------------
 
     async def _one_by_one(self) -> None:
-        while await self._pause(0.05):
+        while await self._pause(0.08):
             await self._send(self._everyday(1), "one by one", self._any_way())
 
     async def _bursts(self) -> None:
-        while await self._pause(0.6):
+        while await self._pause(1.0):
             ways = [self._raw_way, self._by_async_client]
             if self._random.random() < 0.1:
                 calls, pattern = [sleepy(next(self._numbers)) for _ in range(FLOOD)], "flood"
@@ -111,7 +111,7 @@ class Load:
             await asyncio.gather(*(self._send(call, pattern, self._random.choice(ways)) for call in calls))
 
     async def _many_instances(self) -> None:
-        while await self._pause(0.3):
+        while await self._pause(0.5):
             await self._send(self._everyday(self._random.randint(2, 20)), "many instances", self._any_way())
             call = self._random.choice((add, half))(next(self._numbers), self._random.randint(50, 300))
             await self._send(call, "many instances", self._any_way())

@@ -22,6 +22,8 @@ def make_servables(directory: Path) -> None:
         version = directory / name / "1"
         version.mkdir(parents=True)
         shutil.copy(config_template(name), version.parent)
+        # A version directory without a file counts as not there.
+        (version / "version.txt").write_text("Here would be what the functions need.\n", encoding="utf-8")
         if name in ("add", "half"):
             values = [
                 helper.make_tensor_value_info(value, TensorProto.INT64, ["N", "L"]) for value in ("x1", "x2", "y")
