@@ -14,7 +14,7 @@ def mark(number):
     return number
 
 
-@register.register_method(output_names=["number"])
+@register.register_method(output_names=["number"], idempotent=False)
 def once(number):
     """Gives back what it was given."""
     return register.add_stage(mark, number, outputs_count=1)

@@ -40,4 +40,4 @@ def die(text):
 @register.register_method(output_names=["text"])
 def hang(text):
     """A request that ends its worker because it does not end itself."""
-    return register.add_stage(wait, text, outputs_count=1)
+    return register.add_stage(wait, text, outputs_count=1, timeout=1.0)
