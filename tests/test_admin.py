@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from conftest import ECHO_SERVABLE, PACKAGE, Servables, StartScript, serve
+from e2e_support import until
 from mindserve import admin
 from mindserve.admin import AdminError, ask, open_directory
 from mindserve.errors import StartError
@@ -256,12 +257,28 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_reload_from_the_shell(servables: Servables, start_script: StartScript) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(serve(servables.directory, "echo"))
+    server.line()
+    (before,) = server.workers()
+    done = command("reload", str(server.pid), "--servable", "echo")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "loading\nservable 'echo' version 1 serves\n"
+    until(server.workers, lambda workers: len(workers) == 1 and workers != [before])
+    unknown = command("reload", "--servable", "ecko")
+    assert unknown.returncode == 1
+    assert "ecko" in unknown.stderr
+
+
 def test_status_for_people(servables: Servables, start_script: StartScript) -> None:
     servables.add("echo", ECHO_SERVABLE)
     server = start_script(serve(servables.directory, "echo"))
     address = server.line()
-    shown = command("status").stdout
+    status = command("status")
     (worker,) = server.workers()
+    assert status.returncode == 0, status.stderr
+    shown = status.stdout
     assert f"process {server.pid}: serving, for " in shown
     assert f"listens on {address}\n" in shown
     assert f"servable 'echo' version 1 on device 0: process {worker}, ready, restarted 0 times\n" in shown

@@ -22,6 +22,7 @@ from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE, PACKAGE, ServerProcess, c
 from e2e_support import PREAMBLE, server_process, until, write_servable
 from mindserve.admin import ask
 from mindserve.client import Client
+from mindserve.server.handover import ENVIRONMENT, from_environment
 from traffic import CONFIG, SERVABLE, traffic
 
 
@@ -323,6 +324,16 @@ def test_workers_know_nothing_of_it(serve: Serve, tmp_path: pathlib.Path) -> Non
     assert log.read_text().count("a worker") == 2
 
 
+def test_a_descriptor_that_is_not_from_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        monkeypatch.setenv(ENVIRONMENT, str(theirs.fileno()))
+        assert from_environment() is None
+        assert ENVIRONMENT not in os.environ
+        theirs.send(b"it is still open")
+        assert ours.recv(100) == b"it is still open"
+
+
 def test_the_word_of_a_handover_that_is_not_for_this_process(serve: Serve, tmp_path: pathlib.Path) -> None:
     """As a start script's child finds it, that is started before anything of MindServe is imported there."""
     for text in ("0", "1000000", "x"):
@@ -411,6 +422,28 @@ def test_one_handover_at_a_time_and_none_in_the_way_of_a_stop(serve: Serve, tmp_
         _, errors = first.communicate(timeout=60)
         assert first.returncode == 1
         assert "was given up: the server is being stopped" in errors
+    assert served.process.wait() == 0
+    wait_gone(everything)
+
+
+IN_THE_BACKGROUND = """
+import threading
+def replace():
+    sys.stdin.readline()
+    server.handover()
+threading.Thread(target=replace, daemon=True).start()
+"""
+
+
+def test_a_stop_ends_a_successor_for_which_nobody_waits(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE, after=IN_THE_BACKGROUND))
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    (served.process.cwd / "start.py").write_text(deaf + WAITS)
+    served.process.tell("now")
+    assert served.process.line() == "waits"
+    everything = served.process.workers()
+    assert len(everything) == 2
+    served.process.send(signal.SIGTERM)
     assert served.process.wait() == 0
     wait_gone(everything)
 

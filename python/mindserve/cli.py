@@ -146,6 +146,20 @@ def status(
 
 
 @app.command()
+def reload(
+    pid: _Pid = None,
+    servable: Annotated[str | None, typer.Option(help="Which. Default: all, and the certificates.")] = None,
+) -> None:
+    """Load servables anew while they are served: new workers take over, the old ones finish what they hold."""
+    from mindserve.admin import ask
+
+    answer = ask(pid, "reload", {"servable": servable}, typer.echo)
+    for each in answer["servables"]:
+        versions = ", ".join(str(version) for version in each["versions"])
+        typer.echo(f"servable '{each['servable']}' version {versions} serves")
+
+
+@app.command()
 def handover(
     pid: _Pid = None,
     timeout: Annotated[

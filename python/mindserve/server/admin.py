@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mindserve import admin, logs
+from mindserve import admin, checks, logs
 from mindserve.control import ControlError, LineBuffer
 from mindserve.errors import MindserveError
 
@@ -40,10 +40,27 @@ def _handover(server: Server, arguments: Arguments, progress: Progress) -> dict[
     return {"pid": server.handover(arguments.get("timeout"), progress), "predecessor": os.getpid()}
 
 
+def _reload(server: Server, arguments: Arguments, progress: Progress) -> dict[str, Any]:
+    servable = arguments.get("servable")
+    if servable is not None:
+        checks.check_str("servable", servable)
+    progress("loading")
+    server.reload(servable)
+    return {
+        "pid": os.getpid(),
+        "servables": [
+            {"servable": each.servable, "versions": list(each.versions)}
+            for each in server.stats().servables
+            if servable in (None, each.servable)
+        ],
+    }
+
+
 # What a server can be asked to do. A command gets the server, the request's arguments and where to tell how far it is;
 # what it returns is the result, and a MindserveError that it raises is the error.
 COMMANDS: dict[str, Callable[[Server, Arguments, Progress], dict[str, Any]]] = {
     "handover": _handover,
+    "reload": _reload,
     "status": _status,
 }
 
