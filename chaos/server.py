@@ -48,7 +48,17 @@ def main() -> None:
     commands.bind(f"commands-{os.getpid()}")
     commands.listen()
     server.start_servables(
-        [server.ServableStartConfig(directory, name, DEVICES[name], device_type="CPU") for name in SERVABLES]
+        [
+            server.ServableStartConfig(
+                directory,
+                name,
+                DEVICES[name],
+                device_type="CPU",
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                refuse_late=name in LATE,
+            )
+            for name in SERVABLES
+        ]
     )
     listeners = [
         server.Listener("127.0.0.1:0"), server.Listener(f"unix:{unix}"), server.Listener("127.0.0.1:0", tls)
