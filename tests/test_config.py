@@ -43,9 +43,11 @@ def test_servable_start_config_defaults(tmp_path: pathlib.Path, monkeypatch: pyt
     assert config.dec_key is None
     assert config.dec_mode == "AES-GCM"
     assert config.start_timeout == 600
+    assert config.heartbeat_timeout == 10
     assert config.max_batch_size == 32
     assert config.max_queue_delay_us == 0
     assert config.hot_reload is True
+    assert config.refuse_late is False
 
 
 @pytest.mark.parametrize(("given", "kept"), [("cpu", "CPU"), ("Gpu", "GPU"), ("ASCEND", "Ascend"), ("None", None)])
@@ -98,9 +100,11 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
         ({"dec_mode": "AES-CTR"}, "Parameter 'dec_mode' should be 'AES-GCM' or 'AES-CBC', but actually 'AES-CTR'"),
         ({"start_timeout": 0}, "Parameter 'start_timeout' should be > 0 seconds, but actually 0"),
         ({"start_timeout": float("nan")}, "Parameter 'start_timeout' should be > 0 seconds, but actually nan"),
+        ({"heartbeat_timeout": 1}, "Parameter 'heartbeat_timeout' should be > 1 seconds, but actually 1"),
         ({"start_timeout": "1"}, "Parameter 'start_timeout' should be int or float, but actually <class 'str'>"),
         ({"max_batch_size": 0}, "Parameter 'max_batch_size' should be in range [1,"),
         ({"hot_reload": 1}, "Parameter 'hot_reload' should be bool, but actually <class 'int'>"),
+        ({"refuse_late": 1}, "Parameter 'refuse_late' should be bool"),
         ({"max_queue_delay_us": -1}, "Parameter 'max_queue_delay_us' should be in range [0,"),
     ],
 )
@@ -380,6 +384,7 @@ PARAMETERS = control.WorkerParameters(
     max_batch_size=32,
     max_queue_delay_us=0,
     handshake_timeout=660.0,
+    refuse_late=True,
 )
 
 
@@ -391,7 +396,12 @@ def test_parameters_round_trip() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [control.Phase("loading\nmodel"), control.Ready(("a", "b")), control.Ready(()), control.Failed("error é", "trace")],
+    [
+        control.Phase("loading\nmodel"),
+        control.Ready((control.ReadyMethod("a"), control.ReadyMethod("b", idempotent=False))),
+        control.Ready(()),
+        control.Failed("error é", "trace"),
+    ],
 )
 def test_events_round_trip(event: control.Event) -> None:
     line = control.encode_event(event)
@@ -407,7 +417,17 @@ def test_long_errors_fit_into_a_line() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{", b"1", b"\xff", b"{}", b'{"event": "phase"}', b'{"event": "ready", "methods": [1]}', b"[" * 100_000],
+    [
+        b"",
+        b"{",
+        b"1",
+        b"\xff",
+        b"{}",
+        b'{"event": "phase"}',
+        b'{"event": "ready", "methods": [1]}',
+        b'{"event": "ready", "methods": [{"name": "a", "idempotent": 1}]}',
+        b"[" * 100_000,
+    ],
 )
 def test_lines_that_are_no_events(line: bytes) -> None:
     with pytest.raises(control.ControlError):

@@ -81,6 +81,27 @@ def raise_at_negative(instances):
         yield x
 
 
+@register.register_method(output_names="y", idempotent=False)
+def raise_at_negative_once(x):
+    return register.add_stage(raise_at_negative, x, outputs_count=1, batch_size=0)
+
+
+calls = []
+
+
+@method("x", batch_size=0)
+def all_or_nothing(instances):
+    calls.append(len(instances))
+    if any(x.item() < 0 for (x,) in instances):
+        raise ValueError("one is negative")
+    return [x for (x,) in instances]
+
+
+@method()
+def calls_so_far(x):
+    return np.array(calls)
+
+
 @method("x", batch_size=0)
 def no_result_for_negative(instances):
     return [None if x.item() < 0 else x for (x,) in instances]
@@ -216,19 +237,34 @@ def test_error_codes_on_the_wire(served: Served) -> None:
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["until_negative", "raise_at_negative"])
+@pytest.mark.parametrize("name", ["until_negative", "raise_at_negative_once"])
 def test_fewer_results_than_instances(served: Served, name: str) -> None:
     values = [1, 2, -1, 3, 4]
     results = served.ask(name, *({"x": value} for value in values))
     expected = "results for the " if name == "until_negative" else "ValueError: negative"
-    # A request's instances mostly meet in one batch; where they don't, those behind the failure are well, too.
+    # A request's instances mostly meet in one batch; where they don't, those behind the failure are well, too. Methods
+    # that may not be repeated are not asked again.
     for value, result in zip(values, results, strict=True):
         if "y" in result:
             assert result["y"].tolist() == [value]
         else:
-            assert f"Call Function 'failures.{name}' Failed: " in result["error"]
+            assert f"Call Function 'failures.{name.removesuffix('_once')}' Failed: " in result["error"]
             assert expected in result["error"]
     assert ["y" in result for result in results[:3]] == [True, True, False]
+
+
+def test_only_the_instances_that_make_a_batch_raise_fail(served: Served) -> None:
+    values = [1, 2, -1, 3, 4, -5, 6, 7]
+    for name in ("raise_at_negative", "all_or_nothing"):
+        before = served.value("calls_so_far", x=0).size
+        results = served.ask(name, *({"x": value} for value in values))
+        for value, result in zip(values, results, strict=True):
+            if value < 0:
+                assert f"Call Function 'failures.{name}' Failed: ValueError: " in result["error"]
+            else:
+                assert result["y"].tolist() == [value]
+    # However the instances met: at most twice as many calls as instances.
+    assert served.value("calls_so_far", x=0).size - before < 2 * len(values)
 
 
 def test_a_result_that_can_not_be_sent_fails_alone(served: Served) -> None:

@@ -26,8 +26,9 @@ def spec(device: int) -> WorkerSpec:
         max_batch_size=32,
         max_queue_delay_us=0,
         handshake_timeout=660.0,
+        refuse_late=False,
     )
-    return WorkerSpec(parameters, pathlib.Path("log"), 1.0)
+    return WorkerSpec(parameters, pathlib.Path("log"), start_timeout=1.0, heartbeat_timeout=10.0)
 
 
 def test_a_job_ends_when_all_are_ready() -> None:

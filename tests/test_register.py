@@ -147,6 +147,20 @@ def test_a_method_is_its_graph(registration: Registration) -> None:
     }
 
 
+def test_a_method_says_whether_it_may_be_repeated(registration: Registration) -> None:
+    @register_method("x", idempotent=False)
+    def once(x):  # type: ignore[no-untyped-def]
+        return x
+
+    @register_method("x")
+    def often(x):  # type: ignore[no-untyped-def]
+        return x
+
+    assert {name: method.idempotent for name, method in registration.methods.items()} == {"once": False, "often": True}
+    with pytest.raises(ConfigError, match="'idempotent' should be bool, but actually <class 'int'>"):
+        register_method("x", idempotent=0)  # type: ignore[arg-type]
+
+
 def test_register_method_gives_the_function_back() -> None:
     def method(x):  # type: ignore[no-untyped-def]
         return x

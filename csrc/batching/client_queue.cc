@@ -7,6 +7,7 @@ void ClientQueue::Reserve() {
 }
 
 void ClientQueue::Push(Item& item) {
+  ++size_;
   if (last_ == nullptr || !Before(item, *last_)) {
     item.previous_ = last_;
     item.next_ = nullptr;
@@ -19,6 +20,7 @@ void ClientQueue::Push(Item& item) {
 }
 
 void ClientQueue::Remove(Item& item) {
+  --size_;
   if (item.heap_index_ == Item::kNotInHeap) {
     (item.previous_ == nullptr ? first_ : item.previous_->next_) = item.next_;
     (item.next_ == nullptr ? last_ : item.next_->previous_) = item.previous_;

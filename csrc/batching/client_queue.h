@@ -34,7 +34,8 @@ class ClientQueue {
   uint64_t id = 0;
   ClientQueue* next = nullptr;  // in the list where it is
 
-  bool empty() const { return first_ == nullptr && heap_.empty(); }
+  bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
 
   // To the end of `list`, out of the list where it is.
   void MoveTo(ClientList& list);
@@ -71,6 +72,7 @@ class ClientQueue {
 
   ClientList* list_ = nullptr;
   ClientQueue* previous_ = nullptr;
+  size_t size_ = 0;
   Item* first_ = nullptr;
   Item* last_ = nullptr;
   std::vector<Item*> heap_;
@@ -96,6 +98,7 @@ TimePoint ClientQueue::RemoveExpired(TimePoint now, Forget forget) {
   for (Item* candidate : heap_) {
     if (candidate->deadline <= now) {
       candidate->heap_index_ = Item::kNotInHeap;
+      --size_;
       forget(*candidate);
     } else {
       if (candidate->due_ > now && candidate->due_ < again) again = candidate->due_;

@@ -109,7 +109,7 @@ Status Gather(const BatchLayout& layout, std::span<Item* const> items, BufferPoo
 
 Status Scatter(const BatchLayout& layout, std::span<const Tensor> outputs, std::span<Item* const> items) {
   if (!layout.batched) {
-    items.front()->tensors.assign(outputs.begin(), outputs.end());
+    std::vector<Tensor>(outputs.begin(), outputs.end()).swap(items.front()->tensors);
     return Status::Ok();
   }
   const size_t rows = layout.RowsFor(items.size());
@@ -119,14 +119,21 @@ Status Scatter(const BatchLayout& layout, std::span<const Tensor> outputs, std::
     return {Code::kInternal, "output " + std::to_string(i) + " has the shape " + shape.ToString() +
                                  ", in which the first dimension is not the batch's size " + std::to_string(rows)};
   }
+  std::vector<Tensor> all;
+  all.reserve(items.size() * outputs.size());
   for (size_t row = 0; row < items.size(); ++row) {
-    std::vector<Tensor>& tensors = items[row]->tensors;
-    tensors.clear();
+    items[row]->tensors.reserve(outputs.size());
     for (const Tensor& output : outputs) {
       auto one = Row(output, row, rows);
       if (!one.ok()) return one.status();
-      tensors.push_back(*std::move(one));
+      all.push_back(*std::move(one));
     }
+  }
+  // From here on nothing fails.
+  auto next = all.begin();
+  for (Item* item : items) {
+    item->tensors.clear();
+    for (size_t i = 0; i < outputs.size(); ++i) item->tensors.push_back(std::move(*next++));
   }
   return Status::Ok();
 }

@@ -28,7 +28,7 @@ struct BatchLayout {
 Status Gather(const BatchLayout& layout, std::span<Item* const> items, BufferPool& pool, std::vector<Tensor>* inputs);
 
 // Puts each instance's rows of `outputs` in the place of its tensors, as views with the same owner; padding is cut off.
-// INTERNAL if an output has not as many rows as the run: then nothing is changed.
+// INTERNAL if an output has not as many rows as the run. After an error, or std::bad_alloc, nothing is changed.
 Status Scatter(const BatchLayout& layout, std::span<const Tensor> outputs, std::span<Item* const> items);
 
 }  // namespace mindserve::batching

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/execution.h"
 #include "tensor/tensor.h"
 
 namespace mindserve::batching {
@@ -20,6 +21,7 @@ struct Item {
   uint64_t client = 0;                            // whose turn it takes
   TimePoint deadline = kNever;                    // not worth running from then on
   std::vector<Tensor> tensors;                    // what the stage takes; from the taker's return on, what it gave
+  ExecutionMark mark;                             // by which a taker notes that it executes this
   TimePoint arrival() const { return arrival_; }  // of the last Push
 
  private:

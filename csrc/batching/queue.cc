@@ -60,17 +60,25 @@ bool Queue::Push(Item& item, TimePoint arrival) {
   return true;
 }
 
+bool Queue::PushAlone(Item& item, TimePoint arrival) {
+  item.arrival_ = arrival;
+  const std::lock_guard lock(mutex_);
+  if (closed_) return false;
+  alone_ = &item;
+  return true;
+}
+
 void Queue::Announce() {
   {
     const std::lock_guard lock(mutex_);
-    if (waiting_ == 0 || size_ == 0) return;
+    if (waiting_ == 0 || (alone_ == nullptr && (size_ == 0 || paused_))) return;
   }
   pushed_.notify_one();
 }
 
 Taken Queue::TryTake() {
   const std::lock_guard lock(mutex_);
-  if (size_ == 0 || closed_) {
+  if (closed_ || (alone_ == nullptr && (size_ == 0 || paused_))) {
     Taken nothing;
     nothing.closed = closed_;
     return nothing;
@@ -107,6 +115,10 @@ Taken Queue::Take() {
 
 bool Queue::Remove(Item& item) {
   const std::lock_guard lock(mutex_);
+  if (alone_ == &item) {
+    alone_ = nullptr;
+    return true;
+  }
   if (item.waits_in_ == nullptr) return false;
   Unlink(item);
   return true;
@@ -116,11 +128,16 @@ ItemList Queue::DropExpired(TimePoint* again) {
   ItemList expired;
   const std::lock_guard lock(mutex_);
   *again = kNever;
+  const TimePoint now = time_.Now();
+  if (alone_ != nullptr && alone_->deadline <= now) {
+    expired.Append(*std::exchange(alone_, nullptr));
+  } else if (alone_ != nullptr) {
+    *again = alone_->deadline;
+  }
   if (with_deadline_ == 0) return expired;
   const TimePoint earliest = std::max(may_expire_, After(last_sweep_, kSweepInterval));
-  const TimePoint now = time_.Now();
   if (now < earliest) {
-    *again = earliest;
+    *again = std::min(*again, earliest);
     return expired;
   }
   last_sweep_ = now;
@@ -135,8 +152,37 @@ ItemList Queue::DropExpired(TimePoint* again) {
     if (client->empty()) Retire(*client);
     client = following;
   }
-  if (with_deadline_ > 0) *again = std::max(may_expire_, now + kSweepInterval);
+  if (with_deadline_ > 0) *again = std::min(*again, std::max(may_expire_, now + kSweepInterval));
   return expired;
+}
+
+void Queue::Pause() {
+  const std::lock_guard lock(mutex_);
+  paused_ = true;
+}
+
+void Queue::Resume() {
+  {
+    const std::lock_guard lock(mutex_);
+    paused_ = false;
+    if (waiting_ == 0 || size_ == 0) return;
+  }
+  pushed_.notify_one();
+}
+
+void Queue::NoteRun(Duration run, size_t instances) {
+  const std::lock_guard lock(mutex_);
+  runs_.Add(run, instances);
+}
+
+Duration Queue::EstimateWait(uint64_t client, size_t instances) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = clients_.find(client);
+  const size_t own = found == clients_.end() ? 0 : found->second.size();
+  const size_t clients = turns_.size() + (own == 0 ? 1 : 0);
+  const size_t served = std::min(size_ + instances, (own + instances) * clients);
+  const size_t full = Full();
+  return runs_.average() * static_cast<int64_t>((served + full - 1) / full);
 }
 
 void Queue::Close() {
@@ -150,6 +196,7 @@ void Queue::Close() {
 ItemList Queue::Drain() {
   ItemList all;
   const std::lock_guard lock(mutex_);
+  if (alone_ != nullptr) all.Append(*std::exchange(alone_, nullptr));
   while (!turns_.empty()) {
     Item& item = *turns_.front()->Front();
     Unlink(item);
@@ -160,12 +207,30 @@ ItemList Queue::Drain() {
 
 size_t Queue::size() const {
   const std::lock_guard lock(mutex_);
-  return size_;
+  return size_ + (alone_ == nullptr ? 0 : 1);
+}
+
+Standing Queue::standing() const {
+  const std::lock_guard lock(mutex_);
+  return {.waiting = size_, .alone = alone_ != nullptr, .batches = batches_};
+}
+
+size_t Queue::Full() const {
+  if (options_.turn <= Duration::zero()) return options_.max_batch_size;
+  if (runs_.average() == Duration::zero()) return 1;
+  const auto of_one = std::max<int64_t>(runs_.of_one().count(), 1);
+  return std::clamp<size_t>(static_cast<size_t>(options_.turn.count() / of_one), 1, options_.max_batch_size);
 }
 
 Taken Queue::TakeNow(TimePoint now) {
+  if (alone_ != nullptr) return TakeAlone(now);
   Taken taken;
-  Item* leader = ChooseLeader(now, &taken);
+  if (paused_) return taken;
+  Choice choice{.now = now, .late = now, .full = Full()};
+  // Who comes too late would take the place of one that does not. A run is seldom the shortest, and its results have
+  // some way to go.
+  if (size_ > choice.full) choice.late = After(now, runs_.shortest() * 5 / 4);
+  Item* leader = ChooseLeader(choice, &taken);
   if (leader == nullptr) return taken;
   // Who leads had its turn: to the end of the line, behind those whom it is about to be joined by.
   Group& group = *leader->group_;
@@ -173,30 +238,37 @@ Taken Queue::TakeNow(TimePoint now) {
   Unlink(*leader);
   taken.batch.Append(*leader);
   if (!client.empty()) client.MoveTo(turns_);
-  Fill(group, now, &taken);
+  Fill(group, choice, &taken);
   taken.left = size_;
+  ++batches_;
   return taken;
 }
 
-Item* Queue::ChooseLeader(TimePoint now, Taken* taken) {
+Taken Queue::TakeAlone(TimePoint now) {
+  Taken taken;
+  Item& item = *std::exchange(alone_, nullptr);
+  (item.deadline <= now ? taken.expired : taken.batch).Append(item);
+  return taken;
+}
+
+Item* Queue::ChooseLeader(const Choice& choice, Taken* taken) {
   while (!turns_.empty()) {
-    Item* first = Front(*turns_.front(), now, taken);
+    Item* first = Front(*turns_.front(), choice, taken);
     if (first == nullptr) continue;
     if (options_.max_queue_delay <= Duration::zero()) return first;
-    return ChooseAmongWaiting(*first, now, taken);
+    return ChooseAmongWaiting(*first, choice, taken);
   }
   return nullptr;
 }
 
-Item* Queue::ChooseAmongWaiting(Item& in_turn, TimePoint now, Taken* taken) {
+Item* Queue::ChooseAmongWaiting(Item& in_turn, const Choice& choice, Taken* taken) {
   const Duration window = options_.max_queue_delay;
-  const size_t full = options_.max_batch_size;
-  if (in_turn.group_->size >= full || in_turn.group_->OldestWaited(now, window)) return &in_turn;
+  if (in_turn.group_->size >= choice.full || in_turn.group_->OldestWaited(choice.now, window)) return &in_turn;
   // The first in turn may still wait: others go before it if they need not.
   Item* oldest = nullptr;
   for (Group* group = active_groups_; group != nullptr;) {
     Group* following = group->next;
-    while (group->size > 0 && group->oldest->deadline <= now) {
+    while (group->size > 0 && group->oldest->deadline <= choice.late) {
       Item& item = *group->oldest;
       const bool last = group->size == 1;
       Unlink(item);
@@ -204,25 +276,25 @@ Item* Queue::ChooseAmongWaiting(Item& in_turn, TimePoint now, Taken* taken) {
       if (last) break;  // the group is gone
     }
     if (group->size > 0) {
-      if (group->size >= full) return group->oldest;
+      if (group->size >= choice.full) return group->oldest;
       if (oldest == nullptr || group->oldest->arrival_ < oldest->arrival_) oldest = group->oldest;
     }
     group = following;
   }
   if (oldest == nullptr) return nullptr;
   const TimePoint goes = After(oldest->arrival_, window);
-  if (goes <= now) return oldest;
+  if (goes <= choice.now) return oldest;
   taken->again = goes;
   return nullptr;
 }
 
-void Queue::Fill(Group& group, TimePoint now, Taken* taken) {
+void Queue::Fill(Group& group, const Choice& choice, Taken* taken) {
   // The group may be on the free list by the time it is empty; nothing is pushed meanwhile, so that its size stays 0.
   size_t budget = kLookAhead;
-  const auto wants_more = [&] { return taken->batch.size() < options_.max_batch_size && group.size > 0 && budget > 0; };
+  const auto wants_more = [&] { return taken->batch.size() < choice.full && group.size > 0 && budget > 0; };
   ClientList joined;  // clients that have joined and have more
   const auto join = [&](ClientQueue& client) {
-    Item* item = Member(client, group, now, &budget, taken);
+    Item* item = Member(client, group, choice, &budget, taken);
     if (item == nullptr) return false;
     Unlink(*item);
     taken->batch.Append(*item);
@@ -243,19 +315,19 @@ void Queue::Fill(Group& group, TimePoint now, Taken* taken) {
 }
 
 // The client's next item. Null if all that it had has expired.
-Item* Queue::Front(ClientQueue& client, TimePoint now, Taken* taken) {
+Item* Queue::Front(ClientQueue& client, const Choice& choice, Taken* taken) {
   for (;;) {
     Item* item = client.Front();
-    if (item == nullptr || item->deadline > now) return item;
+    if (item == nullptr || item->deadline > choice.late) return item;
     Unlink(*item);
     taken->expired.Append(*item);
   }
 }
 
-Item* Queue::Member(ClientQueue& client, Group& group, TimePoint now, size_t* budget, Taken* taken) {
+Item* Queue::Member(ClientQueue& client, Group& group, const Choice& choice, size_t* budget, Taken* taken) {
   for (;;) {
     Item* item = client.FindMember(&group, budget);
-    if (item == nullptr || item->deadline > now) return item;
+    if (item == nullptr || item->deadline > choice.late) return item;
     Unlink(*item);
     taken->expired.Append(*item);
   }

@@ -2,7 +2,9 @@
 //
 // Clients take turns; within a client the earliest deadline goes first, and having none counts as a deadline a second
 // after arrival. The turn decides who leads a batch and so its key; others join it in the order of their turns, those
-// with another key keep theirs and so lead soon. What has expired is dropped on the way.
+// with another key keep theirs and so lead soon. What has expired is dropped on the way, and so is, while more wait
+// than a batch holds, what would have by the end of a run a little longer than
+// the shortest of late.
 //
 // A batch goes when it is full, or when its oldest member has waited the window; with a window of zero, at once.
 #pragma once
@@ -20,13 +22,15 @@
 #include "batching/batch_key.h"
 #include "batching/client_queue.h"
 #include "batching/item.h"
+#include "batching/recent_runs.h"
 
 namespace mindserve::batching {
 
 struct QueueOptions {
-  size_t max_batch_size = 1;    // at least 1
-  Duration max_queue_delay{0};  // the window
-  std::optional<BatchKey> key;  // nothing: any may share a batch with any
+  size_t max_batch_size = 1;         // at least 1
+  Duration max_queue_delay{0};       // the window
+  std::optional<BatchKey> key = {};  // nothing: any may share a batch with any
+  Duration turn{0};                  // as many at a time as about this suffices for, at least one; 0: max_batch_size
 };
 
 // What counts as the deadline of an item that has none, from its arrival on.
@@ -39,6 +43,13 @@ struct Taken {
   size_t left = 0;           // in the queue, when these were taken
   TimePoint again = kNever;  // without a batch: when there will be one if nothing is pushed (kNever: not so)
   bool closed = false;
+};
+
+// How a queue stands.
+struct Standing {
+  size_t waiting = 0;    // items, without one that goes alone
+  bool alone = false;    // one that goes alone waits
+  uint64_t batches = 0;  // taken so far, without those of one that went alone
 };
 
 // Thread-safe. Borrows its items: see Item.
@@ -56,6 +67,9 @@ class Queue {
   // Adds an item that arrives now. Wakes nobody, so that a burst can become one batch: see Announce. False after Close:
   // the item stays the caller's. Throws std::bad_alloc, and then has done nothing.
   bool Push(Item& item, TimePoint arrival);
+  // For an item that nothing else is to be executed with: the next batch, be it paused or not, is it and nothing else.
+  // One at a time. False after Close.
+  bool PushAlone(Item& item, TimePoint arrival);
   // Wakes a waiting Take if there is something to look at.
   void Announce();
 
@@ -71,19 +85,39 @@ class Queue {
   // over.
   ItemList DropExpired(TimePoint* again);
 
+  // Between the two nothing is taken but what was pushed alone.
+  void Pause();
+  void Resume();
+
+  // A batch of so many instances took so long.
+  void NoteRun(Duration run, size_t instances);
+  // How long it takes about until `instances` that `client` pushes now are done, if all clients go on taking turns and
+  // runs take what they took. Zero before the first run.
+  Duration EstimateWait(uint64_t client, size_t instances) const;
+
   // Ends every Take, now and later, and refuses every Push. What is queued stays for Drain.
   void Close();
   ItemList Drain();
 
+  // With one that goes alone.
   size_t size() const;
+  Standing standing() const;
 
  private:
+  // When a batch is chosen: by which time, and what is too late by then.
+  struct Choice {
+    TimePoint now;
+    TimePoint late;  // deadlines up to this one are missed
+    size_t full;     // how many make a full batch
+  };
   Taken TakeNow(TimePoint now);
-  Item* ChooseLeader(TimePoint now, Taken* taken);
-  Item* ChooseAmongWaiting(Item& in_turn, TimePoint now, Taken* taken);
-  void Fill(Group& group, TimePoint now, Taken* taken);
-  Item* Front(ClientQueue& client, TimePoint now, Taken* taken);
-  Item* Member(ClientQueue& client, Group& group, TimePoint now, size_t* budget, Taken* taken);
+  Taken TakeAlone(TimePoint now);
+  size_t Full() const;
+  Item* ChooseLeader(const Choice& choice, Taken* taken);
+  Item* ChooseAmongWaiting(Item& in_turn, const Choice& choice, Taken* taken);
+  void Fill(Group& group, const Choice& choice, Taken* taken);
+  Item* Front(ClientQueue& client, const Choice& choice, Taken* taken);
+  Item* Member(ClientQueue& client, Group& group, const Choice& choice, size_t* budget, Taken* taken);
 
   ClientQueue& FindClient(uint64_t id);
   void Retire(ClientQueue& client);
@@ -100,6 +134,10 @@ class Queue {
   std::condition_variable pushed_;
   // All below is guarded by mutex_.
   bool closed_ = false;
+  bool paused_ = false;
+  Item* alone_ = nullptr;
+  uint64_t batches_ = 0;
+  RecentRuns runs_;
   size_t waiting_ = 0;  // threads in Take
   size_t size_ = 0;
   uint64_t pushes_ = 0;

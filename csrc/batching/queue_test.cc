@@ -342,5 +342,100 @@ TEST_F(QueueTest, HoldsUnderRandomUse) {
   }
 }
 
+TEST_F(QueueTest, WhatCannotBeDoneInTimeMakesRoomForWhatCan) {
+  Queue queue(time_, {.max_batch_size = 2});
+  for (size_t i = 0; i < RecentRuns::kEnough; ++i) queue.NoteRun(10ms, 2);
+  Push(queue, "late", 1, In(12ms));
+  Push(queue, "a", 1, In(13ms));
+  Push(queue, "b", 1, In(14ms));
+  Taken taken = queue.TryTake();
+  EXPECT_THAT(Names(std::move(taken.batch)), ElementsAre("a", "b"));
+  EXPECT_THAT(Names(std::move(taken.expired)), ElementsAre("late"));
+}
+
+TEST_F(QueueTest, WithRoomForAllNothingIsDroppedBeforeItsTime) {
+  Queue queue(time_, {.max_batch_size = 2});
+  for (size_t i = 0; i < RecentRuns::kEnough; ++i) queue.NoteRun(10ms, 2);
+  Push(queue, "a", 1, In(1ms));
+  Push(queue, "b", 1, In(2ms));
+  EXPECT_THAT(TakeNames(queue), ElementsAre("a", "b"));
+}
+
+TEST_F(QueueTest, AFewRunsDontTellWhatIsTooLate) {
+  Queue queue(time_, {.max_batch_size = 1});
+  for (size_t i = 0; i + 1 < RecentRuns::kEnough; ++i) queue.NoteRun(10ms, 1);
+  Push(queue, "a", 1, In(1ms));
+  Push(queue, "b", 1, In(2ms));
+  EXPECT_THAT(TakeNames(queue), ElementsAre("a"));
+}
+
+TEST_F(QueueTest, ATurnLimitsHowManyAreTakenAtATime) {
+  Queue queue(time_, {.max_batch_size = 8, .turn = 1ms});
+  for (int i = 0; i < 40; ++i) Push(queue, "a");
+  const auto take = [&] { return queue.TryTake().batch.size(); };
+  EXPECT_EQ(take(), 1u);  // nobody knows yet
+  queue.NoteRun(5ms, 1);
+  EXPECT_EQ(take(), 1u);
+  for (int i = 0; i < 200; ++i) queue.NoteRun(1ms, 4);
+  EXPECT_EQ(take(), 3u);  // just above a quarter of a millisecond each
+  for (int i = 0; i < 200; ++i) queue.NoteRun(80us, 8);
+  EXPECT_EQ(take(), 8u);
+  queue.NoteRun(4ms, 8);
+  EXPECT_EQ(take(), 3u);
+}
+
+TEST_F(QueueTest, TheWaitIsEstimatedByTurns) {
+  Queue queue(time_, {.max_batch_size = 2});
+  EXPECT_EQ(queue.EstimateWait(1, 1), 0ms);
+  queue.NoteRun(10ms, 2);
+  EXPECT_EQ(queue.EstimateWait(1, 1), 10ms);
+  EXPECT_EQ(queue.EstimateWait(1, 5), 30ms);
+  for (int i = 0; i < 10; ++i) Push(queue, "a", 1);
+  EXPECT_EQ(queue.EstimateWait(1, 2), 60ms);  // behind its own
+  EXPECT_EQ(queue.EstimateWait(2, 2), 20ms);  // in turn with the other: two of it, two of that one
+  EXPECT_EQ(queue.EstimateWait(2, 100), 550ms);
+}
+
+TEST_F(QueueTest, WhilePausedOnlyWhatGoesAloneIsTaken) {
+  Queue queue(time_, {.max_batch_size = 8});
+  Push(queue, "a");
+  Push(queue, "b");
+  queue.Pause();
+  EXPECT_THAT(TakeNames(queue), ElementsAre());
+  NamedItem& alone = Make("alone", 1);
+  EXPECT_TRUE(queue.PushAlone(alone, time_.Now()));
+  EXPECT_TRUE(queue.standing().alone);
+  EXPECT_EQ(queue.size(), 3u);
+  EXPECT_THAT(TakeNames(queue), ElementsAre("alone"));
+  EXPECT_THAT(TakeNames(queue), ElementsAre());
+  EXPECT_EQ(queue.standing().batches, 0u);
+  queue.Resume();
+  EXPECT_THAT(TakeNames(queue), ElementsAre("a", "b"));
+  EXPECT_EQ(queue.standing().batches, 1u);
+}
+
+TEST_F(QueueTest, WhatGoesAloneIsRemovedExpiresAndIsDrained) {
+  Queue queue(time_, {});
+  NamedItem& removed = Make("removed", 1);
+  EXPECT_TRUE(queue.PushAlone(removed, time_.Now()));
+  EXPECT_TRUE(queue.Remove(removed));
+  EXPECT_FALSE(queue.Remove(removed));
+
+  NamedItem& late = Make("late", 1, In(1ms));
+  EXPECT_TRUE(queue.PushAlone(late, time_.Now()));
+  TimePoint again{};
+  EXPECT_THAT(Names(queue.DropExpired(&again)), ElementsAre());
+  EXPECT_EQ(again, In(1ms));
+  time_.Advance(1ms);
+  EXPECT_THAT(Names(queue.DropExpired(&again)), ElementsAre("late"));
+  EXPECT_TRUE(queue.PushAlone(late, time_.Now()));
+  EXPECT_THAT(Names(queue.TryTake().expired), ElementsAre("late"));
+
+  EXPECT_TRUE(queue.PushAlone(late, time_.Now()));
+  queue.Close();
+  EXPECT_THAT(Names(queue.Drain()), ElementsAre("late"));
+  EXPECT_FALSE(queue.PushAlone(late, time_.Now()));
+}
+
 }  // namespace
 }  // namespace mindserve::batching

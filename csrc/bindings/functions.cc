@@ -134,7 +134,7 @@ void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values&
                              std::vector<pipeline::FunctionResult>* results) {
   // An instance whose inputs have no Python form fails alone: the function doesn't see it.
   std::vector<size_t> passed;
-  py::list instances;
+  std::vector<py::object> instances;
   results->assign(batch.size(), Status(Code::kInternal, "it gave no result"));
   for (size_t i = 0; i < batch.size(); ++i) {
     auto inputs = Guarded<py::tuple>([&] { return Inputs(batch, i, values, copy_inputs); });
@@ -142,30 +142,56 @@ void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values&
       (*results)[i] = inputs.status();
       continue;
     }
-    instances.append(*std::move(inputs));
+    instances.push_back(*std::move(inputs));
     passed.push_back(i);
   }
-  if (passed.empty()) return;
+  if (!passed.empty()) RunPart({batch, values, instances, passed, *results});
+}
 
-  size_t done = 0;
-  const auto given = Guarded<size_t>([&] {
-    const py::object iterator = Results(function_(py::tuple(std::move(instances))));
-    for (; done < passed.size(); ++done) {
+// What has a result when the function raises keeps it. The others are called again in halves, if they may be, until it
+// is known whose fault it is: at most twice as many calls as instances.
+void StageFunction::RunPart(const Part& part) {
+  const size_t count = part.places.size();
+  const Ended ended = Call(part);
+  if (ended.done == count) return;
+  const Part rest = part.From(ended.done, count - ended.done);
+  const size_t left = rest.places.size();
+  if (!ended.raised || count == 1 || !part.batch.repeatable()) {
+    for (const size_t place : rest.places) part.results[place] = ended.status;
+    return;
+  }
+  const size_t middle = left / 2;
+  if (middle > 0) RunPart(rest.From(0, middle));
+  RunPart(rest.From(middle, left - middle));
+}
+
+StageFunction::Ended StageFunction::Call(const Part& part) {
+  Ended ended;
+  const size_t count = part.places.size();
+  part.batch.BeginCall();
+  try {
+    py::tuple instances(count);
+    for (size_t i = 0; i < count; ++i) instances[i] = part.inputs[i];
+    const py::object iterator = Results(function_(std::move(instances)));
+    for (; ended.done < count; ++ended.done) {
       py::object result = py::reinterpret_steal<py::object>(PyIter_Next(iterator.ptr()));
       if (!result) {
         if (PyErr_Occurred() != nullptr) throw py::error_already_set();
         break;
       }
-      const size_t i = passed[done];
-      (*results)[i] =
-          Guarded<std::vector<Tensor>>([&] { return Outputs(std::move(result), batch.outputs_count(i), values); });
+      const size_t place = part.places[ended.done];
+      part.results[place] = Guarded<std::vector<Tensor>>(
+          [&] { return Outputs(std::move(result), part.batch.outputs_count(place), part.values); });
     }
-    return done;
-  });
-  const Status rest = given.ok() ? Failed("it gave " + std::to_string(done) + " results for the " +
-                                          std::to_string(passed.size()) + " instances that it was given")
-                                 : given.status();
-  for (; done < passed.size(); ++done) (*results)[passed[done]] = rest;
+    ended.status = Failed("it gave " + std::to_string(ended.done) + " results for the " + std::to_string(count) +
+                          " instances that it was given");
+  } catch (py::error_already_set& error) {
+    ended.raised = true;
+    ended.status = Failed(error);
+  } catch (const std::exception& error) {
+    ended.status = Failed(error.what());
+  }
+  return ended;
 }
 
 std::vector<pipeline::FunctionResult> StageFunction::Run(const pipeline::FunctionBatch& batch, const Values& values,
@@ -175,7 +201,10 @@ std::vector<pipeline::FunctionResult> StageFunction::Run(const pipeline::Functio
   if (batched_) {
     RunBatch(batch, values, copy_inputs, &results);
   } else {
-    for (size_t i = 0; i < batch.size(); ++i) results.push_back(RunOne(batch, i, values, copy_inputs));
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (i > 0) batch.BeginCall();
+      results.push_back(RunOne(batch, i, values, copy_inputs));
+    }
   }
   return results;
 }

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <chrono>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,25 @@ class StageFunction {
                                   bool copy_inputs);
   void RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,
                 std::vector<pipeline::FunctionResult>* results);
+  // Instances of a batch that the function is called with together.
+  struct Part {
+    const pipeline::FunctionBatch& batch;
+    const Values& values;
+    std::span<const pybind11::object> inputs;  // a tuple each
+    std::span<const size_t> places;            // of each, in the batch and its results
+    std::vector<pipeline::FunctionResult>& results;
+    Part From(size_t begin, size_t count) const {
+      return {batch, values, inputs.subspan(begin, count), places.subspan(begin, count), results};
+    }
+  };
+  // How far a call came, and why not further.
+  struct Ended {
+    size_t done = 0;
+    bool raised = false;
+    Status status;
+  };
+  void RunPart(const Part& part);
+  Ended Call(const Part& part);
   pipeline::FunctionResult Outputs(pybind11::object result, size_t count, const Values& values) const;
   template <typename T, typename Make>
   Result<T> Guarded(Make make);

@@ -124,12 +124,17 @@ void SetTls(Gateway& self, size_t listener, const py::dict& given) {
 }
 
 void AttachWorker(Gateway& self, int fd, uint64_t id, std::string servable, uint64_t version,
-                  std::vector<std::string> methods, double timeout) {
+                  const std::vector<std::pair<std::string, bool>>& methods, double heartbeat_timeout, double timeout) {
   UniqueFd socket(fd);
+  gateway::WorkerSpec spec{.id = id,
+                           .servable = std::move(servable),
+                           .version = version,
+                           .methods = {},
+                           .heartbeat_timeout = ToMilliseconds(heartbeat_timeout)};
+  for (const auto& [name, idempotent] : methods) spec.methods.push_back({name, idempotent});
   const Status status = [&] {
     py::gil_scoped_release release;
-    return self.AttachWorker(std::move(socket), {id, std::move(servable), version, std::move(methods)},
-                             ToMilliseconds(timeout));
+    return self.AttachWorker(std::move(socket), std::move(spec), ToMilliseconds(timeout));
   }();
   Raise(status);
 }
@@ -241,10 +246,10 @@ void RegisterGateway(py::module_& module) {
       .def("disown_listeners", &Gateway::DisownListeners, py::arg("which"), release_gil())
       .def("set_max_enqueued_requests", &Gateway::SetMaxEnqueuedRequests, py::arg("count"), release_gil())
       .def("attach_worker", &AttachWorker, py::arg("fd"), py::arg("worker_id"), py::arg("servable"), py::arg("version"),
-           py::arg("methods"), py::arg("timeout"))
+           py::arg("methods"), py::arg("heartbeat_timeout"), py::arg("timeout"))
       .def("drain_worker", &Gateway::DrainWorker, py::arg("worker_id"), release_gil())
       .def("remove_version", &Gateway::RemoveVersion, py::arg("servable"), py::arg("version"), release_gil())
-      .def("detach_worker", &Gateway::DetachWorker, py::arg("worker_id"), release_gil())
+      .def("detach_worker", &Gateway::DetachWorker, py::arg("worker_id"), py::arg("dead") = false, release_gil())
       .def(
           "stop_listening", [](Gateway& self, double grace) { self.StopListening(ToMilliseconds(grace)); },
           py::arg("grace"), release_gil())

@@ -1,8 +1,11 @@
 #include "worker/runtime.h"
 
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <csignal>
+#include <ctime>
 #include <map>
 #include <memory>
 
@@ -48,12 +51,46 @@ py::list Describe(const std::vector<device::TensorSpec>& specs) {
   return result;
 }
 
+// Functions of one instance are handed over as many at a time as run in about so long: enough that the handing over
+// costs little, few enough that a client with few waits little for one with many.
+constexpr Duration kTurn = std::chrono::milliseconds(1);
+
+Duration ToDuration(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+// The last words of a worker of which a stage hangs. A line of the log is written here and not by Python's logging: the
+// stage may hold the GIL. `signal` is what faulthandler writes all threads' stacks at, on this thread, without the GIL.
+[[noreturn]] void EndHung(const worker::HungStage& hung, const std::string& servable, int signal, int status) {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  std::tm local{};
+  ::localtime_r(&now.tv_sec, &local);
+  char time[64];
+  const size_t length = std::strftime(time, sizeof(time), "%Y-%m-%d %H:%M:%S", &local);
+  const std::string line = "[ERROR] " + std::string(time, length) + "." +
+                           std::to_string(1000 + now.tv_nsec / 1000000).substr(1) + " mindserve.native: servable '" +
+                           servable + "': " + hung.report + "; this process ends with status " +
+                           std::to_string(status) + ", the stacks of its threads are:\n";
+  for (size_t written = 0; written < line.size();) {
+    const ssize_t wrote = ::write(STDERR_FILENO, line.data() + written, line.size() - written);
+    if (wrote <= 0) break;
+    written += static_cast<size_t>(wrote);
+  }
+  // Without somebody who takes it, the signal would be what ends the process.
+  struct sigaction action{};
+  if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN) {
+    std::raise(signal);
+  }
+  ::_exit(status);
+}
+
 using StageTuple = std::tuple<std::string, int, std::vector<std::pair<int, int>>, int, std::string>;
 
 class PythonRuntime {
  public:
-  PythonRuntime()
-      : runtime_(std::make_unique<worker::Runtime>(time_, worker::RuntimeOptions{})),
+  explicit PythonRuntime(worker::RuntimeOptions options)
+      : runtime_(std::make_unique<worker::Runtime>(time_, std::move(options))),
         graveyard_(std::make_shared<Graveyard>()),
         values_(graveyard_) {}
   PythonRuntime(const PythonRuntime&) = delete;
@@ -101,21 +138,26 @@ class PythonRuntime {
     return "";
   }
 
-  int AddFunction(std::string name, py::function function, bool batched, size_t max_batch_size, int64_t delay_us) {
+  int AddFunction(std::string name, py::function function, bool batched, size_t max_batch_size, int64_t delay_us,
+                  double timeout) {
     const int index = runtime_->engine().AddFunction({.name = name,
                                                       .max_batch_size = max_batch_size,
                                                       .max_queue_delay = std::chrono::microseconds(delay_us),
-                                                      .same_shapes = batched});
+                                                      .same_shapes = batched,
+                                                      .turn = batched ? Duration::zero() : kTurn,
+                                                      .timeout = ToDuration(timeout)});
     functions_.push_back(std::make_unique<StageFunction>(std::move(name), std::move(function), batched));
     return index;
   }
 
   int AddMethod(std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
-                const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results) {
+                const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results,
+                bool idempotent) {
     pipeline::MethodSpec spec;
     spec.name = std::move(name);
     spec.inputs = std::move(inputs);
     spec.outputs = std::move(outputs);
+    spec.idempotent = idempotent;
     for (const auto& [kind, target, stage_inputs, outputs_count, tag] : stages) {
       pipeline::StageSpec& stage = spec.stages.emplace_back();
       if (kind != "function" && kind != "model") throw py::value_error("a stage is a 'function' or a 'model'");
@@ -140,8 +182,11 @@ class PythonRuntime {
         if (batch) engine.Complete(std::move(batch), std::move(results));
         batch = engine.NextBatch(index);
       }
-      graveyard_->Clear();
-      if (!batch) return;
+      if (!batch) return graveyard_->Clear();
+      // More than a batch gives, so that they don't pile up.
+      size_t outputs = 0;
+      for (size_t i = 0; i < batch->size(); ++i) outputs += batch->outputs_count(i);
+      graveyard_->Clear(64 + 2 * outputs);
       results = function.Run(*batch, values_, runtime_->retained_bytes() > kRetainAtMost);
     }
   }
@@ -172,7 +217,18 @@ class PythonRuntime {
 
 void RegisterRuntime(py::module_& module) {
   py::class_<PythonRuntime>(module, "Runtime")
-      .def(py::init<>())
+      .def(py::init([](const std::string& servable, bool refuse_late, int hung_signal, int hung_status) {
+             worker::RuntimeOptions options;
+             options.refuse_late = refuse_late;
+             if (hung_status != 0) {
+               options.on_hung = [servable, hung_signal, hung_status](const worker::HungStage& hung) {
+                 EndHung(hung, servable, hung_signal, hung_status);
+               };
+             }
+             return std::make_unique<PythonRuntime>(std::move(options));
+           }),
+           py::arg("servable") = "", py::kw_only(), py::arg("refuse_late") = false, py::arg("hung_signal") = 0,
+           py::arg("hung_status") = 0)
       .def("open_onnxruntime", &PythonRuntime::OpenOnnxRuntime, py::arg("library"))
       .def(
           "load_model",
@@ -180,7 +236,7 @@ void RegisterRuntime(py::module_& module) {
              int device_id, int intra_op_threads, int inter_op_threads, bool parallel, std::vector<int> affinity,
              bool fp16, const std::string& optimization, std::map<std::string, std::string> provider_options,
              bool with_batch_dim, std::vector<size_t> without_batch_dim_inputs, size_t max_batch_size,
-             int64_t max_queue_delay_us) {
+             int64_t max_queue_delay_us, double timeout) {
             device::DeviceConfig config;
             config.type = ToDeviceType(device_type);
             config.device_id = device_id;
@@ -197,6 +253,7 @@ void RegisterRuntime(py::module_& module) {
             options.without_batch_dim_inputs = std::move(without_batch_dim_inputs);
             options.max_batch_size = max_batch_size;
             options.max_queue_delay = std::chrono::microseconds(max_queue_delay_us);
+            options.timeout = ToDuration(timeout);
             return self.LoadModel(path, config, std::move(options));
           },
           py::arg("path"), py::kw_only(), py::arg("name"), py::arg("device_type"), py::arg("device_id") = 0,
@@ -204,14 +261,15 @@ void RegisterRuntime(py::module_& module) {
           py::arg("affinity") = std::vector<int>{}, py::arg("fp16") = false, py::arg("optimization") = "all",
           py::arg("provider_options") = std::map<std::string, std::string>{}, py::arg("with_batch_dim") = true,
           py::arg("without_batch_dim_inputs") = std::vector<size_t>{}, py::arg("max_batch_size") = 32,
-          py::arg("max_queue_delay_us") = 0)
+          py::arg("max_queue_delay_us") = 0, py::arg("timeout") = 0.0)
       .def("model_inputs", [](const PythonRuntime& self, int model) { return Describe(self.model(model).inputs()); })
       .def("model_outputs", [](const PythonRuntime& self, int model) { return Describe(self.model(model).outputs()); })
       .def("warm_up", &PythonRuntime::WarmUp, py::arg("model"))
       .def("add_function", &PythonRuntime::AddFunction, py::arg("name"), py::arg("function"), py::kw_only(),
-           py::arg("batched"), py::arg("max_batch_size") = 32, py::arg("max_queue_delay_us") = 0)
+           py::arg("batched"), py::arg("max_batch_size") = 32, py::arg("max_queue_delay_us") = 0,
+           py::arg("timeout") = 0.0)
       .def("add_method", &PythonRuntime::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"),
-           py::arg("stages"), py::arg("results"))
+           py::arg("stages"), py::arg("results"), py::kw_only(), py::arg("idempotent") = true)
       .def("run_function", &PythonRuntime::RunFunction, py::arg("function"))
       .def("serve", &PythonRuntime::Serve, py::arg("link_fd"), py::arg("timeout"))
       .def("stop", &PythonRuntime::Stop, py::call_guard<py::gil_scoped_release>());

@@ -86,11 +86,17 @@ void Graveyard::Bury(PyObject* object) {
   objects_.push_back(object);
 }
 
-void Graveyard::Clear() {
+void Graveyard::Clear(size_t most) {
   std::vector<PyObject*> objects;
   {
     std::lock_guard lock(mutex_);
-    objects.swap(objects_);
+    if (objects_.size() <= most) {
+      objects.swap(objects_);
+    } else {
+      const auto begin = objects_.end() - static_cast<std::ptrdiff_t>(most);
+      objects.assign(begin, objects_.end());
+      objects_.erase(begin, objects_.end());
+    }
   }
   for (PyObject* object : objects) Py_DECREF(object);
 }

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -19,7 +20,9 @@ namespace mindserve::bindings {
 class Graveyard {
  public:
   void Bury(PyObject* object);  // any thread
-  void Clear();                 // with the GIL
+  // Lets go of at most so many, the last buried first; with the GIL. All at once, those of a large request would hold
+  // up who comes next.
+  void Clear(size_t most = SIZE_MAX);
   ~Graveyard();
 
  private:

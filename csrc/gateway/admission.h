@@ -1,4 +1,4 @@
-// How much work the gateway holds, in all of its I/O threads.
+// How much work the gateway holds, in all of its I/O threads: over all, and of a servable.
 #pragma once
 
 #include <atomic>

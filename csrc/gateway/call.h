@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "gateway/call_stats.h"
+#include "gateway/quarantine.h"
 #include "gateway/request_memory.h"
 #include "net/transport.h"
 
@@ -72,6 +73,7 @@ class Call {
   virtual TimePoint deadline() const = 0;  // from grpc-timeout, or the server's default; kNever
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;
+  virtual ClientTrust& trust() = 0;  // the connection's
 
   // The call is counted as one of these instead of as one of its service. They outlive it.
   virtual void CountAs(MethodCounts& counts) = 0;

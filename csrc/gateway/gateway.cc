@@ -1,17 +1,22 @@
 #include "gateway/gateway.h"
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <latch>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "base/log.h"
 #include "gateway/io_thread.h"
+#include "gateway/worker_watch.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -45,15 +50,19 @@ Status CheckLimits(const Limits& limits) {
 }  // namespace
 
 struct Gateway::State {
-  explicit State(size_t max_bytes) { shared.admission.SetMaxBytes(max_bytes); }
+  explicit State(size_t max_bytes) : lost_event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    shared.admission.SetMaxBytes(max_bytes);
+  }
   ~State();
 
   void OnAll(const std::function<void(IoThread&)>& task);
   void OnFirst(const std::function<void()>& task);
-  void RemoveWorker(uint64_t id, const std::string& why);
-  void WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket);
   void WorkerDrained(uint64_t id);
   void Accept();
+  void RemoveWorker(uint64_t id, const std::optional<WorkerLoss>& loss);
+  void LoseWorker(uint64_t id, const std::string& why, bool dead);
+  std::shared_ptr<Admission> AdmissionOf(const std::string& servable);
+  std::shared_ptr<VersionState> VersionOf(const WorkerSpec& spec);
 
   Shared shared;
   std::vector<std::unique_ptr<IoThread>> threads;  // the first one accepts, and watches the workers' sockets
@@ -61,24 +70,30 @@ struct Gateway::State {
   std::mutex listen_mutex;
   bool listening = false;  // guarded by listen_mutex
 
+  struct Worker {
+    std::shared_ptr<const link::StatsReader> stats;  // none before the handshake; shared with whoever reads them now
+    std::shared_ptr<VersionState> version;           // shared as it says itself
+  };
   std::mutex workers_mutex;
-  // Guarded by workers_mutex: those that are attached, by their ids, and their statistics; none before the handshake.
-  // Shared with whoever reads them just now.
-  std::map<uint64_t, std::shared_ptr<const link::StatsReader>> workers;
+  // These are guarded by workers_mutex.
+  std::map<uint64_t, Worker> workers;  // that are attached, by their ids
+  // What servables and their versions have besides workers, until they are removed.
+  std::map<std::string, std::shared_ptr<Admission>> admissions;
+  std::map<std::pair<std::string, uint64_t>, std::shared_ptr<VersionState>> versions;
+  uint64_t next_version = 1;
+  std::vector<LostWorker> lost;
+
+  const UniqueFd lost_event;  // an eventfd, readable while `lost` has any
 
   // The rest belongs to the first I/O thread.
-  struct WorkerSocket {
-    std::shared_ptr<UniqueFd> fd;  // shared with the task that brings it here
-    std::unique_ptr<net::Watch> watch;
-    size_t drained = 0;  // threads on which it drains and holds nothing
-  };
-  std::map<uint64_t, WorkerSocket> sockets;
+  std::map<uint64_t, size_t> drained;  // of workers that drain: threads on which they hold nothing
   struct Listening {
     std::unique_ptr<net::Listener> listener;
     std::shared_ptr<const net::TlsContext> tls;  // for new connections; null: plaintext
     bool accepts = false;
   };
   std::vector<Listening> listeners;
+  std::unique_ptr<WorkerWatch> watch;
   size_t next_thread = 0;
 };
 
@@ -113,39 +128,66 @@ Gateway::State::~State() {
   if (threads.empty()) return;
   OnFirst([this] {
     listeners.clear();
-    sockets.clear();
+    watch.reset();
   });
   // The first one last: the others post to it until they have ended.
   while (!threads.empty()) threads.pop_back();
 }
 
-// On the first I/O thread.
-void Gateway::State::RemoveWorker(uint64_t id, const std::string& why) {
-  const auto found = sockets.find(id);
-  if (found == sockets.end()) return;
-  if (!why.empty()) Log(LogLevel::kWarning, "worker " + std::to_string(id) + " is lost: " + why);
-  sockets.erase(found);
-  for (const auto& thread : threads) {
-    thread->loop().Post([&io = *thread, id] { io.RemoveWorker(id); });
+std::shared_ptr<Admission> Gateway::State::AdmissionOf(const std::string& servable) {
+  auto& admission = admissions[servable];
+  if (admission == nullptr) {
+    admission = std::make_shared<Admission>();
+    admission->SetMaxRequests(0);
+    admission->SetMaxBytes(0);
   }
-  std::lock_guard lock(workers_mutex);
-  workers.erase(id);
+  return admission;
 }
 
-// On the first I/O thread.
-void Gateway::State::WatchWorker(uint64_t id, std::shared_ptr<UniqueFd> socket) {
-  WorkerSocket& watched = sockets[id];
-  watched.fd = std::move(socket);
-  watched.watch = threads.front()->loop().NewWatch(watched.fd->get());
-  // A worker says nothing on its socket after the handshake: whatever comes is its end.
-  watched.watch->AwaitReadable([this, id] { RemoveWorker(id, "its socket was closed"); });
+std::shared_ptr<VersionState> Gateway::State::VersionOf(const WorkerSpec& spec) {
+  auto& version = versions[{spec.servable, spec.version}];
+  if (version == nullptr) {
+    version.reset(new VersionState{
+        .number = next_version++, .version = spec.version, .admission = AdmissionOf(spec.servable), .quarantine = {}});
+  }
+  return version;
+}
+
+// On the first I/O thread. A loss tells what the worker did; without one it is detached in order.
+void Gateway::State::RemoveWorker(uint64_t id, const std::optional<WorkerLoss>& loss) {
+  drained.erase(id);
+  const auto shared_loss =
+      std::make_shared<const WorkerLoss>(loss.value_or(WorkerLoss{.why = "the server ends it"}));  // with each thread
+  for (const auto& thread : threads) {
+    thread->loop().Post([&io = *thread, id, shared_loss] { io.RemoveWorker(id, *shared_loss); });
+  }
+  std::lock_guard lock(workers_mutex);
+  const auto found = workers.find(id);
+  found->second.version->quarantine.OnGone(Clock::now());
+  workers.erase(found);
+}
+
+// On the first I/O thread, of one that is watched no more. `dead`: its process is surely over.
+void Gateway::State::LoseWorker(uint64_t id, const std::string& why, bool dead) {
+  const auto stats = [&] {
+    std::lock_guard lock(workers_mutex);
+    if (!dead) {
+      lost.push_back({id, why});
+      ::eventfd_write(lost_event.get(), 1);
+    }
+    return workers.at(id).stats;
+  }();
+  const WorkerLoss loss = WorkerLoss::Of(why, dead, *stats);
+  Log(LogLevel::kWarning, "worker " + std::to_string(id) + " is lost: " + loss.why);
+  RemoveWorker(id, loss);
 }
 
 // On the first I/O thread: another thread has seen the last of what the worker held there, and will send it nothing
 // more.
 void Gateway::State::WorkerDrained(uint64_t id) {
-  const auto found = sockets.find(id);
-  if (found != sockets.end() && ++found->second.drained == threads.size()) RemoveWorker(id, "");
+  if (!watch->Watches(id) || ++drained[id] < threads.size()) return;
+  watch->Remove(id);
+  RemoveWorker(id, std::nullopt);
 }
 
 // On the first I/O thread.
@@ -174,10 +216,16 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   const size_t most_bytes = std::min(MachineMemory(), (size_t{32} << 40) / static_cast<size_t>(count));
   const size_t arena_bytes = std::max(most_bytes, size_t{4} << 30);
   auto state = std::make_unique<State>(DefaultMaxEnqueuedBytes());
+  if (state->lost_event.get() < 0) {
+    return Status(Code::kResourceExhausted, std::string("an eventfd can't be made: ") + std::strerror(errno));
+  }
   state->shared.keepalive = options.keepalive;
+  state->shared.most_suspense = options.most_suspense;
   State* raw = state.get();
   state->shared.worker_fault = [raw](uint64_t worker, const Status& why) {
-    raw->threads.front()->loop().Post([raw, worker, text = why.message()] { raw->RemoveWorker(worker, text); });
+    raw->threads.front()->loop().Post([raw, worker, text = why.message()] {
+      if (raw->watch->Remove(worker)) raw->LoseWorker(worker, text, /*dead=*/false);
+    });
   };
   state->shared.worker_drained = [raw](uint64_t worker) {
     raw->threads.front()->loop().Post([raw, worker] { raw->WorkerDrained(worker); });
@@ -187,15 +235,30 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
     if (!thread.ok()) return thread.status();
     state->threads.push_back(*std::move(thread));
   }
+  state->OnFirst([raw] {
+    raw->watch = std::make_unique<WorkerWatch>(raw->threads.front()->loop(),
+                                               [raw](uint64_t worker, WorkerWatch::Sign sign, const std::string& why) {
+                                                 raw->LoseWorker(worker, why, sign == WorkerWatch::Sign::kClosed);
+                                               });
+  });
   return std::unique_ptr<Gateway>(new Gateway(std::move(state)));
 }
 
-void Gateway::DeclareServable(const std::string& name) {
+void Gateway::DeclareServable(const std::string& name, const ServableLimits& limits) {
+  {
+    std::lock_guard lock(state_->workers_mutex);
+    const auto admission = state_->AdmissionOf(name);
+    admission->SetMaxRequests(limits.max_enqueued_requests);
+    admission->SetMaxBytes(limits.max_enqueued_bytes);
+  }
   state_->OnAll([&](IoThread& io) { io.DeclareServable(name); });
 }
 
 void Gateway::RemoveServable(const std::string& name) {
   state_->OnAll([&](IoThread& io) { io.RemoveServable(name); });
+  std::lock_guard lock(state_->workers_mutex);
+  state_->admissions.erase(name);
+  std::erase_if(state_->versions, [&](const auto& each) { return each.first.first == name; });
 }
 
 Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits, bool accept) {
@@ -292,22 +355,29 @@ Status Gateway::AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::mill
   std::vector<link::GatewayPort*> ports;
   for (const auto& thread : state.threads) ports.push_back(&thread->port());
   auto shaken = link::GatewayHandshake::Run(socket.get(), ports, timeout);
+  std::shared_ptr<const link::StatsReader> stats;
+  std::shared_ptr<VersionState> version;
   {
     std::lock_guard lock(state.workers_mutex);
     if (!shaken.ok()) {
       state.workers.erase(id);
       return shaken.status();
     }
-    state.workers[id] = std::make_shared<const link::StatsReader>(std::move(shaken->stats));
+    stats = std::make_shared<const link::StatsReader>(std::move(shaken->stats));
+    version = state.VersionOf(spec);
+    version->quarantine.OnAttached();
+    state.workers[id] = {stats, version};
   }
   for (size_t i = 0; i < ports.size(); ++i) {
     auto lane =
         std::make_shared<std::unique_ptr<link::Lane>>(std::move(shaken->lanes[i]));  // a task has to be copyable
     IoThread& io = *state.threads[i];
-    io.loop().Post([&io, spec, lane] { io.AddWorker(spec, std::move(*lane)); });
+    io.loop().Post([&io, spec, version, lane] { io.AddWorker(spec, version, std::move(*lane)); });
   }
   // Watched only now: the end of the worker must not come to a thread before its beginning.
-  state.OnFirst([&] { state.WatchWorker(id, std::make_shared<UniqueFd>(std::move(socket))); });
+  state.OnFirst([&] {
+    state.watch->Add(id, std::make_shared<UniqueFd>(std::move(socket)), stats, spec.heartbeat_timeout, Clock::now());
+  });
   state.OnAll([](IoThread&) {});
   return Status::Ok();
 }
@@ -316,13 +386,30 @@ void Gateway::DrainWorker(uint64_t id) {
   state_->OnAll([&](IoThread& io) { io.DrainWorker(id); });
 }
 
-void Gateway::DetachWorker(uint64_t id) {
-  state_->OnFirst([&] { state_->RemoveWorker(id, ""); });
-  state_->OnAll([](IoThread&) {});
+void Gateway::DetachWorker(uint64_t id, bool dead) {
+  State& state = *state_;
+  state.OnFirst([&] {
+    if (!state.watch->Remove(id)) return;
+    dead ? state.LoseWorker(id, "its process ended", dead) : state.RemoveWorker(id, std::nullopt);
+  });
+  state.OnAll([](IoThread&) {});
+}
+
+int Gateway::lost_workers_fd() const {
+  return state_->lost_event.get();
+}
+
+std::vector<Gateway::LostWorker> Gateway::TakeLostWorkers() {
+  std::lock_guard lock(state_->workers_mutex);
+  eventfd_t count = 0;
+  ::eventfd_read(state_->lost_event.get(), &count);
+  return std::exchange(state_->lost, {});
 }
 
 void Gateway::RemoveVersion(const std::string& servable, uint64_t version) {
   state_->OnAll([&](IoThread& io) { io.RemoveVersion(servable, version); });
+  std::lock_guard lock(state_->workers_mutex);
+  state_->versions.erase({servable, version});
 }
 
 void Gateway::StopListening(std::chrono::milliseconds grace) {
@@ -383,10 +470,10 @@ Gateway::Stats Gateway::GetStats() const {
     const std::lock_guard lock(state_->workers_mutex);
     return state_->workers;
   }();
-  for (const auto& [id, stages] : attached) {
+  for (const auto& [id, reading] : attached) {
     WorkerStats& worker = workers[id];
     worker.id = id;
-    if (stages) worker.stages = stages->Read();
+    if (reading.stats) worker.stages = reading.stats->Read();
     stats.workers.push_back(std::move(worker));
   }
   stats.in_flight = state_->shared.admission.requests();

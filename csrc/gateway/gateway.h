@@ -25,6 +25,8 @@ namespace mindserve::gateway {
 struct GatewayOptions {
   int io_threads = 0;  // 0: one for each four cores, at least one
   KeepAlive keepalive = {};
+  // A request that may kill workers waits so long for one that may execute it: see quarantine.h.
+  std::chrono::milliseconds most_suspense{10'000};
 };
 
 struct ListenerSpec {
@@ -37,10 +39,21 @@ struct ListenerSpec {
 
 // What a worker serves.
 struct WorkerSpec {
+  struct Method {
+    std::string name;
+    bool idempotent = true;  // to execute a request again does no harm
+  };
   uint64_t id = 0;  // the master's number for it; in log lines and errors
   std::string servable;
   uint64_t version = 1;
-  std::vector<std::string> methods;  // in the order of their numbers on the link
+  std::vector<Method> methods;                          // in the order of their numbers on the link
+  std::chrono::milliseconds heartbeat_timeout{10'000};  // without a sign of life it is lost
+};
+
+// Limits of a servable, in all of its versions, besides those over all. 0: none.
+struct ServableLimits {
+  size_t max_enqueued_requests = 0;
+  size_t max_enqueued_bytes = 0;
 };
 
 // Thread-safe: the master's Python threads call it. No method but GetStats is called from an I/O thread (by a log
@@ -52,8 +65,9 @@ class Gateway {
   ~Gateway();  // stops at once
 
   // What Predict knows besides live workers: a servable that was started answers UNAVAILABLE while it has no worker,
-  // one that never was answers with the text "servable is not available". Health follows the same.
-  void DeclareServable(const std::string& name);
+  // one that never was answers with the text "servable is not available". Health follows the same. Declared again, it
+  // gets other limits.
+  void DeclareServable(const std::string& name, const ServableLimits& limits = {});
   void RemoveServable(const std::string& name);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
@@ -76,17 +90,26 @@ class Gateway {
   void SetMaxEnqueuedRequests(size_t n);
 
   // The worker at the other end of `socket` is ready: shakes hands (blocking, up to `timeout`), then routes to it until
-  // the socket's end-of-file or DetachWorker.
+  // the socket's end-of-file, DetachWorker, a fault on the link, or its heartbeat_timeout without a sign of life.
   Status AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::milliseconds timeout);
   // No new requests for this worker; what it holds goes on. Once it holds nothing it is detached, upon which it ends.
   // No-op for one that is gone.
   void DrainWorker(uint64_t id);
-  // The worker is dead or is to be forgotten: what it holds is sent to another worker of its version, if there is one
-  // and limits allow another attempt, or is answered UNAVAILABLE.
-  void DetachWorker(uint64_t id);
   // The version is not served any more: a request for it is answered like one for a version that never was, instead of
   // UNAVAILABLE as long as it has no worker. What its workers hold goes on. No-op for one that is not known.
   void RemoveVersion(const std::string& servable, uint64_t version);
+  // The worker is to be forgotten, or has died (`dead`: its process is over): what it holds is sent to another worker
+  // of its version, if there is one and limits allow another attempt, or is answered UNAVAILABLE.
+  void DetachWorker(uint64_t id, bool dead = false);
+
+  // Workers that were lost though their processes may go on: to be killed and replaced. Readable when there are any.
+  struct LostWorker {
+    uint64_t id = 0;
+    std::string why;
+  };
+  int lost_workers_fd() const;
+  // Each once; none: the descriptor is not readable any more.
+  std::vector<LostWorker> TakeLostWorkers();
 
   // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes. Workers stay attached.
   // May be followed by Listen.

@@ -76,6 +76,10 @@ const net::Peer& GrpcStream::peer() const {
   return connection_->peer();
 }
 
+ClientTrust& GrpcStream::trust() {
+  return connection_->trust();
+}
+
 void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
   ++context_.stats.begun;

@@ -58,6 +58,7 @@ class GrpcStream final : public Call, public TimerNode {
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override;
   const net::Peer& peer() const override;
+  ClientTrust& trust() override;
   void CountAs(MethodCounts& counts) override { counts_ = &counts; }
   void Send(Reply reply) override;
   void Finish(Status status, Metadata trailing = {}) override;

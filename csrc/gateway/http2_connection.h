@@ -44,6 +44,7 @@ class Http2Connection final : private TimerNode {
   nghttp2_session* session() { return session_.get(); }
   void Touch();  // there is something to write
   PartialBytes& partial_bytes() { return partial_bytes_; }
+  ClientTrust& trust() { return trust_; }
   void SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> fields);
 
   static void SetCallbacks(nghttp2_session_callbacks* callbacks);
@@ -76,6 +77,7 @@ class Http2Connection final : private TimerNode {
   std::shared_ptr<const Http2Settings> settings_;  // the session's callbacks; shared as the context says
   Http2Owned<nghttp2_session> session_;
   PartialBytes partial_bytes_;
+  ClientTrust trust_;
   std::vector<std::unique_ptr<GrpcStream>> streams_;
   Output output_;
   RateLimit resets_;

@@ -28,8 +28,9 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
-  context_.services[kPredictPath] =
-      std::make_unique<PredictService>(context_.stats, context_.limits, shared_.admission, router_, calls_);
+  auto predict = std::make_unique<PredictService>(context_, shared_.admission, router_, calls_, shared.most_suspense);
+  predict_ = predict.get();
+  context_.services[kPredictPath] = std::move(predict);
   context_.services[kHealthCheckPath] =
       std::make_unique<HealthCheckService>(context_.stats.Of({.path = kHealthCheckPath}), health_);
   context_.services[kHealthWatchPath] =
@@ -57,7 +58,7 @@ void IoThread::TearDown() {
   connections_.clear();
   for (const auto& worker : std::exchange(workers_, {})) {
     router_.RemoveWorker(worker);
-    calls_.Remove(worker);
+    calls_.Remove(worker, {});
   }
   bell_.reset();
   timer_.reset();
@@ -169,12 +170,13 @@ void IoThread::RemoveServable(const std::string& name) {
   health_.Changed();
 }
 
-void IoThread::AddWorker(WorkerSpec spec, std::unique_ptr<link::Lane> lane) {
-  auto worker = std::make_shared<WorkerEnd>(std::move(spec), std::move(lane));
+void IoThread::AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane) {
+  auto worker = std::make_shared<WorkerEnd>(std::move(spec), std::move(version), std::move(lane));
   workers_.push_back(worker);
   calls_.Add(worker);
   router_.AddWorker(std::move(worker));
   health_.Changed();
+  predict_->OnWorkerAdded();
 }
 
 std::shared_ptr<WorkerEnd> IoThread::FindWorker(uint64_t id) const {
@@ -189,12 +191,12 @@ void IoThread::DrainWorker(uint64_t id) {
   }
 }
 
-void IoThread::RemoveWorker(uint64_t id) {
+void IoThread::RemoveWorker(uint64_t id, const WorkerLoss& loss) {
   const auto worker = FindWorker(id);
   if (!worker) return;
   std::erase(workers_, worker);
   router_.RemoveWorker(worker);
-  calls_.Remove(worker);
+  calls_.Remove(worker, loss);
   health_.Changed();
 }
 

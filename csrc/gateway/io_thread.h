@@ -26,12 +26,15 @@ namespace mindserve::gateway {
 struct Shared {
   Admission admission;
   PeerCount peers;
-  KeepAlive keepalive;  // as it was when the threads began
+  KeepAlive keepalive;  // these two as they were when the threads began
+  std::chrono::milliseconds most_suspense{};
   // A worker broke the link's rules: it is to be taken for dead.
   std::function<void(uint64_t worker, const Status& why)> worker_fault;
   // A worker that drains holds nothing of a thread's any more: told once by each.
   std::function<void(uint64_t worker)> worker_drained;
 };
+
+class PredictService;
 
 class IoThread final : private net::RoundHooks {
  public:
@@ -53,10 +56,10 @@ class IoThread final : private net::RoundHooks {
 
   void DeclareServable(const std::string& name);
   void RemoveServable(const std::string& name);
-  void AddWorker(WorkerSpec spec, std::unique_ptr<link::Lane> lane);
+  void AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane);
   void DrainWorker(uint64_t id);
-  void RemoveWorker(uint64_t id);
   void RemoveVersion(const std::string& servable, uint64_t version);
+  void RemoveWorker(uint64_t id, const WorkerLoss& loss);
 
   const CallStats& stats() const { return context_.stats; }  // its `replies` on any thread
   size_t connections() const { return connections_.size(); }
@@ -83,6 +86,7 @@ class IoThread final : private net::RoundHooks {
   ThreadContext context_;
   WorkerCalls calls_;
   Router router_;
+  PredictService* predict_ = nullptr;  // of the context's services
   Health health_;
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Timer> timer_;

@@ -1,38 +1,48 @@
 // MSService.Predict: read the route, pick the workers, join their answers.
 #pragma once
 
+#include <chrono>
+#include <list>
 #include <memory>
 #include <vector>
 
 #include "gateway/call.h"
-#include "gateway/limits.h"
 #include "gateway/router.h"
+#include "gateway/thread_context.h"
 #include "gateway/worker_calls.h"
 #include "wire/predict.h"
 
 namespace mindserve::gateway {
 
+class PredictCall;
+
 class PredictService final : public Service {
  public:
-  // All outlive the service; `limits` may change between calls.
-  PredictService(CallStats& stats, const Limits& limits, Admission& admission, Router& router, WorkerCalls& calls)
-      : Service(stats.Of({.path = kPredictPath})),
-        stats_(stats),
-        limits_(limits),
+  // All outlive the service. A suspect waits for `most_suspense` for a worker that may execute it, all its waits
+  // together.
+  PredictService(ThreadContext& context, Admission& admission, Router& router, WorkerCalls& calls,
+                 std::chrono::milliseconds most_suspense)
+      : Service(context.stats.Of({.path = kPredictPath})),
+        context_(context),
         admission_(admission),
         router_(router),
-        calls_(calls) {}
+        calls_(calls),
+        most_suspense_(most_suspense) {}
 
   std::unique_ptr<CallHandler> Start(Call& call) override;
   AlignedAt aligned_at() const override { return wire::FirstLargeData; }
 
+  // The router knows another worker: what waits for one goes to it.
+  void OnWorkerAdded();
+
  private:
   friend class PredictCall;
-  CallStats& stats_;
-  const Limits& limits_;
+  ThreadContext& context_;
   Admission& admission_;
   Router& router_;
   WorkerCalls& calls_;
+  const std::chrono::milliseconds most_suspense_;
+  std::list<PredictCall*> waiting_;  // for a worker that may execute suspects; the oldest first
   // Reused from call to call; nothing in them is kept longer than one step.
   wire::Route route_;
   std::vector<Router::Target> targets_;

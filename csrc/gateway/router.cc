@@ -25,7 +25,7 @@ void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
 
 void Router::SetMethods(Version& version, const WorkerSpec& spec) {
   version.methods.clear();
-  for (const std::string& name : spec.methods) {
+  for (const auto& [name, idempotent] : spec.methods) {
     version.methods.push_back({name, &stats_.Of({kPredictPath, spec.servable, spec.version, name})});
   }
 }
@@ -66,7 +66,7 @@ size_t Router::Workers(std::string_view servable, uint64_t version) const {
 }
 
 Router::Outcome Router::Find(std::string_view servable, std::string_view method, uint64_t number, size_t count,
-                             std::vector<Target>* targets) {
+                             std::vector<Target>* targets, Pick pick) {
   targets->clear();
   const auto found = servables_.find(servable);
   if (found == servables_.end()) return Outcome::kNoServable;
@@ -84,6 +84,13 @@ Router::Outcome Router::Find(std::string_view servable, std::string_view method,
     if (index >= 0) targets->push_back({worker, static_cast<uint16_t>(index), called->counts});
   }
   if (targets->empty()) return Outcome::kNoWorker;
+  if (pick != Pick::kAny) [[unlikely]] {
+    if (targets->size() == 1) return pick == Pick::kSuspect ? Outcome::kNoOther : Outcome::kFound;
+    const auto kept =
+        std::ranges::max_element(*targets, {}, [](const Target& target) { return target.worker->spec().id; });
+    std::iter_swap(targets->begin(), kept);
+    pick == Pick::kSuspect ? targets->erase(targets->begin() + 1, targets->end()) : targets->erase(targets->begin());
+  }
   if (targets->size() > 1) {
     std::ranges::stable_sort(*targets, {}, [](const Target& target) { return target.worker->load; });
   }

@@ -36,11 +36,17 @@ class Router {
     uint16_t method = 0;
     MethodCounts* counts = nullptr;  // of the method in this version
   };
-  enum class Outcome : uint8_t { kFound, kNoServable, kNoMethod, kNoWorker };
+  enum class Outcome : uint8_t { kFound, kNoServable, kNoMethod, kNoWorker, kNoOther };
+  // During an attack (quarantine.h) one worker of a version is kept for suspects.
+  enum class Pick : uint8_t {
+    kAny,
+    kOrdinary,  // not that one, if there is another
+    kSuspect,   // only that one; kNoOther if there is no other
+  };
   // Who can answer: up to `count` workers of one version, the least loaded first, those of equal load in turn. Version
   // 0: the newest that has a worker.
   Outcome Find(std::string_view servable, std::string_view method, uint64_t version, size_t count,
-               std::vector<Target>* targets);
+               std::vector<Target>* targets, Pick pick = Pick::kAny);
   // How many workers could answer.
   size_t Workers(std::string_view servable, uint64_t version) const;
 

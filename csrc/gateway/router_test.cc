@@ -9,8 +9,8 @@ using Outcome = Router::Outcome;
 
 class RouterTest : public testing::Test {
  protected:
-  std::shared_ptr<WorkerEnd> Add(uint64_t id, uint64_t version, std::vector<std::string> methods = {"m"}) {
-    auto worker = std::make_shared<WorkerEnd>(WorkerSpec{id, "s", version, std::move(methods)}, nullptr);
+  std::shared_ptr<WorkerEnd> Add(uint64_t id, uint64_t version, std::vector<WorkerSpec::Method> methods = {{"m"}}) {
+    auto worker = std::make_shared<WorkerEnd>(WorkerSpec{id, "s", version, std::move(methods)}, nullptr, nullptr);
     router_.AddWorker(worker);
     return worker;
   }
@@ -44,8 +44,8 @@ TEST_F(RouterTest, WhatIsNotThere) {
 }
 
 TEST_F(RouterTest, EachWorkerNumbersItsMethodsItself) {
-  Add(1, 1, {"a", "b"});
-  Add(2, 1, {"b", "c", "a"});
+  Add(1, 1, {{"a"}, {"b"}});
+  Add(2, 1, {{"b"}, {"c"}, {"a"}});
   ASSERT_EQ(Find("s", "a", 0, 2), Outcome::kFound);
   ASSERT_EQ(targets_.size(), 2u);
   for (const auto& target : targets_) EXPECT_EQ(target.method, target.worker->spec().id == 1 ? 0 : 2);
@@ -99,6 +99,29 @@ TEST_F(RouterTest, EqualLoadsTakeTurnsAndTheLeastLoadedGoesFirst) {
   ASSERT_EQ(targets_.size(), 2u);
   EXPECT_EQ(targets_[0].worker->spec().id, 2u);
   EXPECT_EQ(targets_[1].worker->spec().id, 3u);
+}
+
+TEST_F(RouterTest, OneWorkerIsKeptForSuspectsAsLongAsThereIsAnother) {
+  const auto pick = [&](Router::Pick how) { return router_.Find("s", "m", 0, 9, &targets_, how); };
+  const auto one = Add(5, 1);
+  ASSERT_EQ(pick(Router::Pick::kOrdinary), Outcome::kFound);
+  EXPECT_EQ(First(), 5u);
+  EXPECT_EQ(pick(Router::Pick::kSuspect), Outcome::kNoOther);
+  const auto two = Add(7, 1);
+  Add(6, 1);
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_EQ(pick(Router::Pick::kSuspect), Outcome::kFound);
+    ASSERT_EQ(targets_.size(), 1u);
+    EXPECT_EQ(First(), 7u);
+    ASSERT_EQ(pick(Router::Pick::kOrdinary), Outcome::kFound);
+    ASSERT_EQ(targets_.size(), 2u);
+    for (const auto& target : targets_) EXPECT_NE(target.worker->spec().id, 7u);
+  }
+  two->gone = true;
+  ASSERT_EQ(pick(Router::Pick::kSuspect), Outcome::kFound);
+  EXPECT_EQ(First(), 6u);
+  ASSERT_EQ(pick(Router::Pick::kOrdinary), Outcome::kFound);
+  EXPECT_EQ(First(), 5u);
 }
 
 TEST_F(RouterTest, WorkersThatDrainOrAreGoneAreLeftOut) {

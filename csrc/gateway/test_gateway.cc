@@ -92,8 +92,11 @@ PredictReply ParseReply(std::string_view message) {
   return reply;
 }
 
-GatewayTest::GatewayTest(int io_threads, const KeepAlive& keepalive) {
-  auto gateway = Gateway::Create({.io_threads = io_threads, .keepalive = keepalive});
+GatewayTest::GatewayTest(int io_threads, const KeepAlive& keepalive)
+    : GatewayTest(GatewayOptions{.io_threads = io_threads, .keepalive = keepalive}) {}
+
+GatewayTest::GatewayTest(const GatewayOptions& options) {
+  auto gateway = Gateway::Create(options);
   EXPECT_TRUE(gateway.ok()) << gateway.status().ToString();
   gateway_ = *std::move(gateway);
 }

@@ -15,7 +15,7 @@
 namespace mindserve::gateway {
 namespace {
 
-enum Method : uint16_t { kAdd, kHold, kEnd, kDie, kRogue, kBig };
+enum Method : uint16_t { kAdd, kHold, kPause, kRun, kLater, kOnce, kEnd, kDie, kRogue, kBig };
 
 // Unaligned views of the request.
 std::vector<float> Floats(const Tensor& tensor) {
@@ -39,13 +39,14 @@ wire::InstanceReply Add(const std::vector<Tensor>& inputs) {
 
 }  // namespace
 
-const std::vector<std::string>& TestWorker::Methods() {
-  static const std::vector<std::string> methods = {"add", "hold", "end", "die", "rogue", "big"};
+const std::vector<WorkerSpec::Method>& TestWorker::Methods() {
+  static const std::vector<WorkerSpec::Method> methods = {
+      {"add"}, {"hold"}, {"pause"}, {"run"}, {"later", false}, {"once", false}, {"end"}, {"die"}, {"rogue"}, {"big"}};
   return methods;
 }
 
-TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version,
-                       size_t reply_arena) {
+TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version, size_t reply_arena,
+                       std::chrono::milliseconds heartbeat_timeout) {
   int fds[2];
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
   socket_.reset(fds[0]);
@@ -57,7 +58,8 @@ TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servabl
     link_ = *std::move(link);
     Run();
   });
-  const Status attached = gateway.AttachWorker(UniqueFd(fds[1]), {id, servable, version, Methods()}, kPatience);
+  const Status attached =
+      gateway.AttachWorker(UniqueFd(fds[1]), {id, servable, version, Methods(), heartbeat_timeout}, kPatience);
   EXPECT_TRUE(attached.ok()) << attached.ToString();
 }
 
@@ -80,6 +82,14 @@ void TestWorker::Resume() {
 
 void TestWorker::Run() {
   while (!stop_) {
+    if (frozen_) {
+      pollfd told{command_.get(), POLLIN, 0};
+      ::poll(&told, 1, -1);
+      uint64_t count;
+      (void)!::read(command_.get(), &count, sizeof(count));
+      continue;
+    }
+    stats_.Beat(Clock::now());
     for (size_t lane = 0; lane < link_->lanes(); ++lane) {
       link::GatewayFrame frame;
       while (!stop_ && link_->Receive(lane, &frame)) Take(lane, frame);
@@ -88,11 +98,13 @@ void TestWorker::Run() {
     if (resumed_) {
       for (const Held& held : std::exchange(held_, {})) Answer(held.lane, held.frame);
       held_count_ = 0;
+      MarkExecuted();
     }
     link_->Flush();
     if (link_->PrepareSleep() && !stop_) {
       std::array<pollfd, 3> wait{{{link_->bell_fd(), POLLIN, 0}, {command_.get(), POLLIN, 0}, {socket_.get(), 0, 0}}};
-      ::poll(wait.data(), wait.size(), -1);
+      constexpr int kBeatMs = 20;
+      ::poll(wait.data(), wait.size(), kBeatMs);
       uint64_t count;
       (void)!::read(command_.get(), &count, sizeof(count));
       if ((wait[2].revents & (POLLHUP | POLLERR)) != 0) stop_ = true;
@@ -111,6 +123,7 @@ void TestWorker::Take(size_t lane, const link::GatewayFrame& frame) {
     if (found != held_.end()) {
       link_->SendEnd(lane, frame.call, {Code::kCancelled, "cancelled"}, static_cast<uint8_t>(released()));
       held_.erase(found);
+      MarkExecuted();
       --held_count_;
     }
     return;
@@ -119,21 +132,48 @@ void TestWorker::Take(size_t lane, const link::GatewayFrame& frame) {
   ++calls_;
   instances_ += frame.instances;
   last_deadline_ns_ = frame.deadline_ns;
+  if ((frame.flags & link::kAlone) != 0) ++alone_;
   switch (frame.method) {
     case kHold:
-      held_.push_back({lane, frame});
+    case kLater:
+    case kPause:
+    case kRun:
+    case kOnce:
+      if (frame.method == kPause) link_->MarkOf(lane, frame.call).Begin();
+      held_.push_back({lane, frame, frame.method == kRun || frame.method == kOnce});
+      MarkExecuted();
       ++held_count_;
       return;
     case kEnd:
       return link_->SendEnd(lane, frame.call, {Code::kFailedPrecondition, "this is the end"}, link::kReleased);
     case kDie:
-      stop_ = true;
+      held_.push_back({lane, frame, true});
+      MarkExecuted();
       return;
     case kRogue:
       return link_->SendEnd(lane, frame.call + 1000, {Code::kInternal, "whose is this?"}, link::kReleased);
     default:
       return Answer(lane, frame);
   }
+}
+
+void TestWorker::MarkExecuted() {
+  Execution& execution = stats_.stage(0).execution;
+  execution.End();
+  execution.Begin(Clock::now().time_since_epoch().count());
+  const auto execute = [&](const Held& held) {
+    execution.Add(link_->MarkOf(held.lane, held.frame.call));
+    if (held.frame.method == kDie) stop_ = true;
+  };
+  const auto alone = [](const Held& held) { return (held.frame.flags & link::kAlone) != 0; };
+  bool any = false;
+  for (const Held& held : held_) {
+    if (!held.executed || alone(held)) continue;
+    any = true;
+    execute(held);
+  }
+  const auto first = std::ranges::find_if(held_, [&](const Held& held) { return held.executed && alone(held); });
+  if (!any && first != held_.end()) execute(*first);
 }
 
 void TestWorker::Answer(size_t lane, const link::GatewayFrame& frame) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,19 +19,25 @@ namespace mindserve::gateway {
 
 class TestWorker {
  public:
-  // Its methods, in this order:
+  // Its methods:
   //   add     y = x1 + x2, float32 of any shape, each instance for itself; an instance without x2 is an error of its
-  //   own hold    as add, but not before Resume end     ends the call with FAILED_PRECONDITION "this is the end" die
-  //   closes the link without an answer rogue   answers a call that it does not hold big     one bytes tensor of as
-  //   many MiB as x1's first element says
-  static const std::vector<std::string>& Methods();
+  //   own hold    as add, but not before Resume; meanwhile it is in a queue pause   as hold; meanwhile it is between
+  //   two stages run     as hold; meanwhile it is executed later, once   as hold and run, but not idempotent end ends
+  //   the call with FAILED_PRECONDITION "this is the end" die     is executed, and closes the link without an answer
+  //   rogue   answers a call that it does not hold
+  //   big     one bytes tensor of as many MiB as x1's first element says
+  // What is to be executed alone waits until all else that is executed is answered.
+  static const std::vector<WorkerSpec::Method>& Methods();
 
   // Attaches itself to the gateway.
   TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version = 1,
-             size_t reply_arena = 256 << 20);
+             size_t reply_arena = 256 << 20,
+             std::chrono::milliseconds heartbeat_timeout = std::chrono::milliseconds(20'000));
   ~TestWorker();  // dies
 
-  void Die();                     // closes the link
+  void Die();                        // closes the link
+  void Freeze() { frozen_ = true; }  // from now on does nothing, as if its process were stopped
+  void SayHung() { stats_.SayHung(0); }
   void Resume();                  // answers what is held, also what comes to be held later
   void Keep() { keeps_ = true; }  // from now on doesn't release the requests that it ends
 
@@ -39,19 +46,22 @@ class TestWorker {
   size_t instances() const { return instances_; }
   size_t cancels() const { return cancels_; }
   size_t held() const { return held_count_; }
+  size_t alone() const { return alone_; }  // calls that were to be executed alone
   int64_t last_deadline_ns() const { return last_deadline_ns_; }
   bool faulty() const { return faulty_; }
   bool ended() const { return ended_; }
 
  private:
-  link::StatsWriter stats_ = *link::StatsWriter::Create({});
+  link::StatsWriter stats_ = *link::StatsWriter::Create(std::vector{link::StageName{link::StageKind::kFunction, "f"}});
   struct Held {
     size_t lane;
     link::GatewayFrame frame;
+    bool executed;
   };
   void Run();
   void Take(size_t lane, const link::GatewayFrame& frame);
   void Answer(size_t lane, const link::GatewayFrame& frame);
+  void MarkExecuted();
   int released() const { return keeps_ ? 0 : link::kReleased; }
 
   UniqueFd socket_;
@@ -59,7 +69,8 @@ class TestWorker {
   std::atomic<bool> stop_{false};
   std::atomic<bool> resumed_{false};
   std::atomic<bool> keeps_{false};
-  std::atomic<size_t> calls_{0}, instances_{0}, cancels_{0}, held_count_{0};
+  std::atomic<bool> frozen_{false};
+  std::atomic<size_t> calls_{0}, instances_{0}, cancels_{0}, held_count_{0}, alone_{0};
   std::atomic<int64_t> last_deadline_ns_{0};
   std::atomic<bool> faulty_{false};
   std::atomic<bool> ended_{false};

@@ -6,7 +6,7 @@
 namespace mindserve::gateway {
 
 int WorkerEnd::MethodIndex(std::string_view method) const {
-  const auto found = std::ranges::find(spec_.methods, method);
+  const auto found = std::ranges::find(spec_.methods, method, &WorkerSpec::Method::name);
   return found == spec_.methods.end() ? -1 : static_cast<int>(found - spec_.methods.begin());
 }
 
@@ -27,8 +27,10 @@ void WorkerCalls::SetBusy(WorkerEnd& worker) {
   busy_.push_back(&worker);
 }
 
-void WorkerCalls::Remove(const std::shared_ptr<WorkerEnd>& gone) {
+void WorkerCalls::Remove(const std::shared_ptr<WorkerEnd>& gone, const WorkerLoss& loss) {
   const std::shared_ptr<WorkerEnd> worker = gone;  // the caller's may be one of those that are cleared
+  worker->draining = true;                         // who is told of an answer sends nothing more here
+  Receive(*worker);
   worker->gone = true;
   worker->calls_ = nullptr;
   if (std::exchange(worker->busy_, false)) std::erase(busy_, worker.get());
@@ -36,16 +38,25 @@ void WorkerCalls::Remove(const std::shared_ptr<WorkerEnd>& gone) {
   struct Lost {
     WorkerCallListener* listener;
     uint32_t tag;
+    LostCall call;
   };
   std::vector<Lost> lost;
   for (uint32_t place = 0; place < entries_.size(); ++place) {
     Entry& entry = entries_[place];
     if (!entry.live || entry.worker != worker) continue;
-    if (!entry.ended && entry.listener != nullptr) lost.push_back({entry.listener, entry.tag});
+    if (!entry.ended && entry.listener != nullptr) {
+      const uint64_t call = NumberOf(entry, place);
+      const bool marked = worker->lane().MayHaveBegun(call);
+      lost.push_back({entry.listener, entry.tag,
+                      LostCall{.worker = worker->spec().id,
+                               .begun = marked || !loss.dead,
+                               .executing = loss.Executing(worker->lane().TagOf(call), marked),
+                               .loss = loss}});
+    }
     Drop(entry, place);
   }
   // Handlers outlive this: the transport never destroys one from within a call to it.
-  for (const Lost& each : lost) each.listener->OnWorkerLost(each.tag);
+  for (const Lost& each : lost) each.listener->OnWorkerLost(each.tag, each.call);
 }
 
 void WorkerCalls::Drain(WorkerEnd& worker) {
@@ -54,8 +65,8 @@ void WorkerCalls::Drain(WorkerEnd& worker) {
 }
 
 uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
-                           const std::shared_ptr<Request>& request, TimePoint deadline, uint64_t client,
-                           WorkerCallListener& listener, uint32_t tag) {
+                           const std::shared_ptr<Request>& request, const Terms& terms, WorkerCallListener& listener,
+                           uint32_t tag) {
   if (free_.empty()) {
     free_.push_back(static_cast<uint32_t>(entries_.size()));
     entries_.emplace_back();
@@ -75,15 +86,16 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
   ++worker->requests;
   SetBusy(*worker);
   worker->load += payload.instances;
-  const uint64_t call = static_cast<uint64_t>(entry.generation) << 32 | place;
+  const uint64_t call = NumberOf(entry, place);
   worker->lane().SendOpen({.call = call,
                            .method = method,
                            .instances = payload.instances,
-                           .deadline_ns = std::chrono::nanoseconds(deadline.time_since_epoch()).count(),
-                           .client = client,
+                           .deadline_ns = std::chrono::nanoseconds(terms.deadline.time_since_epoch()).count(),
+                           .client = terms.client,
                            .offset = request->message.offset() + payload.offset,
                            .length = payload.length,
-                           .ends = true});
+                           .ends = true,
+                           .alone = terms.alone});
   return call;
 }
 
@@ -176,13 +188,16 @@ void WorkerCalls::Fault(WorkerEnd& worker, const Status& why) {
   faults_.push_back({worker.spec().id, why});
 }
 
+void WorkerCalls::Receive(WorkerEnd& worker) {
+  link::WorkerFrame frame;
+  while (!worker.gone && worker.lane().Receive(&frame)) Take(worker, frame);
+  if (!worker.gone && worker.lane().broken()) Fault(worker, worker.lane().fault());
+}
+
 void WorkerCalls::Poll() {
   // By index: listeners may open calls, which makes others busy; workers come and go only between rounds.
   for (size_t i = 0; i < busy_.size(); ++i) {
-    WorkerEnd& worker = *busy_[i];
-    link::WorkerFrame frame;
-    while (!worker.gone && worker.lane().Receive(&frame)) Take(worker, frame);
-    if (!worker.gone && worker.lane().broken()) Fault(worker, worker.lane().fault());
+    Receive(*busy_[i]);
   }
   for (const Faulty& faulty : std::exchange(faults_, {})) on_fault_(faulty.worker, faulty.why);
   for (const uint64_t worker : std::exchange(drained_, {})) on_drained_(worker);

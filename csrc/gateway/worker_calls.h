@@ -13,6 +13,8 @@
 #include "gateway/admission.h"
 #include "gateway/call.h"
 #include "gateway/gateway.h"
+#include "gateway/quarantine.h"
+#include "gateway/worker_loss.h"
 #include "link/lane.h"
 
 namespace mindserve::gateway {
@@ -23,9 +25,11 @@ class WorkerCalls;
 // reply parts lent by it that are not yet sent: the lane has to live as long as each of them.
 class WorkerEnd final : public ReplyLender, public std::enable_shared_from_this<WorkerEnd> {
  public:
-  WorkerEnd(WorkerSpec spec, std::unique_ptr<link::Lane> lane) : spec_(std::move(spec)), lane_(std::move(lane)) {}
+  WorkerEnd(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane)
+      : spec_(std::move(spec)), version_(std::move(version)), lane_(std::move(lane)) {}
 
   const WorkerSpec& spec() const { return spec_; }
+  const std::shared_ptr<VersionState>& version() const { return version_; }
   link::Lane& lane() { return *lane_; }
   // Position of a method in the worker's list; -1 if it has none of that name.
   int MethodIndex(std::string_view method) const;
@@ -44,6 +48,7 @@ class WorkerEnd final : public ReplyLender, public std::enable_shared_from_this<
   size_t held_ = 0;               // calls that it holds
   bool busy_ = false;             // on the list of those that are looked at
   const WorkerSpec spec_;
+  const std::shared_ptr<VersionState> version_;  // shared with the gateway and the version's other workers
   const std::unique_ptr<link::Lane> lane_;
 };
 
@@ -53,11 +58,15 @@ class WorkerEnd final : public ReplyLender, public std::enable_shared_from_this<
 struct Request {
   Message message;
   Ticket ticket;
-  size_t working = 0;     // calls on workers that are neither ended nor released
-  bool given_up = false;  // the handler waits for no answer any more
+  Ticket servable_ticket;      // for the servable's own limits; empty where there are none
+  BytesTicket servable_bytes;  // the same
+  size_t working = 0;          // calls on workers that are neither ended nor released
+  bool given_up = false;       // the handler waits for no answer any more
 
   void StopCounting() {
     ticket.Release();
+    servable_ticket.Release();
+    servable_bytes = BytesTicket();
     message.StopCounting();
   }
   void GiveUp() {
@@ -75,8 +84,8 @@ class WorkerCallListener {
   virtual ~WorkerCallListener() = default;
   virtual void OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) = 0;
   virtual void OnWorkerEnd(uint32_t tag, Status status) = 0;
-  // The worker died before it has ended the call.
-  virtual void OnWorkerLost(uint32_t tag) = 0;
+  // The worker was lost before it has ended the call.
+  virtual void OnWorkerLost(uint32_t tag, const LostCall& lost) = 0;
 };
 
 // One for each I/O thread.
@@ -90,20 +99,27 @@ class WorkerCalls {
       : on_fault_(std::move(on_fault)), on_drained_(std::move(on_drained)) {}
 
   void Add(std::shared_ptr<WorkerEnd> worker);
-  // The worker is dead: its calls are lost. Listeners are told.
-  void Remove(const std::shared_ptr<WorkerEnd>& worker);
   // The worker gets no new requests. No-op for one that drains already.
   void Drain(WorkerEnd& worker);
+  // The worker is gone. What it had published is taken first; the calls that it has not ended by that are lost, and
+  // their listeners are told.
+  void Remove(const std::shared_ptr<WorkerEnd>& worker, const WorkerLoss& loss);
 
   struct Payload {
     size_t offset = 0;  // in the request's message
     size_t length = 0;
     uint32_t instances = 0;
   };
+  // Who calls, and how the worker is to treat it.
+  struct Terms {
+    TimePoint deadline = kNever;
+    uint64_t client = 0;
+    bool alone = false;  // nothing else is to be executed meanwhile
+  };
   // Sends the first and last message of a call. Returns its number. `listener` is told until Cancel.
   uint64_t Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
-                const std::shared_ptr<Request>& request, TimePoint deadline, uint64_t client,
-                WorkerCallListener& listener, uint32_t tag);
+                const std::shared_ptr<Request>& request, const Terms& terms, WorkerCallListener& listener,
+                uint32_t tag);
   // The listener is told no more, and the worker is to give the call up. No-op for one that has ended.
   void Cancel(uint64_t call);
 
@@ -130,7 +146,11 @@ class WorkerCalls {
   };
 
   // Number of a call: its place in the lower half, the place's generation in the upper.
+  static uint64_t NumberOf(const Entry& entry, uint32_t place) {
+    return static_cast<uint64_t>(entry.generation) << 32 | place;
+  }
   Entry* Find(uint64_t call);
+  void Receive(WorkerEnd& worker);
   void Take(WorkerEnd& worker, const link::WorkerFrame& frame);
   void End(Entry& entry);
   void CollectIfDone(uint64_t call);

@@ -48,6 +48,13 @@ constexpr ExecutionTag TagOf(size_t lane, uint64_t call) {
   return static_cast<ExecutionTag>(lane) << 56 | (call & 0xff'ffff'ffff'ffff);
 }
 
+constexpr size_t LaneOf(ExecutionTag tag) {
+  return tag >> 56;
+}
+constexpr uint64_t CallOf(ExecutionTag tag) {
+  return tag & 0xff'ffff'ffff'ffff;
+}
+
 // Where a port's request arena begins.
 inline constexpr size_t kRequestArenaBegin = kPage;
 

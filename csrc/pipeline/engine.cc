@@ -27,6 +27,7 @@ TimePoint Engine::State::Poll() {
     Deliver();
     return has_more() ? now : kNever;
   }
+  StepAlone();
   Announce();
   Deliver();
   TimePoint next = RunModels();
@@ -77,7 +78,7 @@ void Engine::State::RunHere(ModelStage& stage, ItemList batch) {
     return FailTaken(std::move(batch), OutOfMemory());
   }
   while (Item* item = batch.Pop()) run_here.items.push_back(item);
-  run_here.status = stage.RunBatch(run_here.items);
+  run_here.status = stage.RunBatch(run_here.items, &run_here.failures);
   Finish(run_here);
 }
 
@@ -92,6 +93,7 @@ TimePoint Engine::State::DropExpired() {
   };
   for (ModelSlot& model : models) sweep(model.stage->queue());
   for (auto& function : functions) sweep(function->queue);
+  next = std::min(next, ExpireAlone());
   may_expire = next;
   return next;
 }
@@ -109,7 +111,8 @@ void Engine::State::Announce() {
 }
 
 bool Engine::State::has_more() const {
-  return first_done != nullptr || std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; });
+  return first_done != nullptr || std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
+         (alone_phase != Alone::kNone && Quiet());
 }
 
 void Engine::State::Stop() {
@@ -133,6 +136,7 @@ Engine::~Engine() {
   } while (state.first_done != nullptr);
   state.models.clear();  // joins their threads, which post to the mailbox
   state.shared->mailbox.Close();
+  state.shared->engine_lives.End();
 }
 
 Result<int> Engine::AddModel(std::shared_ptr<device::Model> model, ModelOptions options) {
@@ -184,9 +188,11 @@ Status Engine::WarmUp(int model) {
 
 std::vector<Engine::StageName> Engine::stages() const {
   std::vector<StageName> stages;
-  for (const ModelSlot& model : state_->models) stages.push_back({StageSpec::Kind::kModel, model.stage->name()});
+  for (const ModelSlot& model : state_->models) {
+    stages.push_back({StageSpec::Kind::kModel, model.stage->name(), model.stage->timeout()});
+  }
   for (const auto& function : state_->functions) {
-    stages.push_back({StageSpec::Kind::kFunction, function->options.name});
+    stages.push_back({StageSpec::Kind::kFunction, function->options.name, function->options.timeout});
   }
   return stages;
 }
@@ -206,6 +212,29 @@ void Engine::Submit(int method, std::shared_ptr<RequestContext> request, uint32_
                     TimePoint now) {
   state_->now = now;
   state_->Submit(method, std::move(request), index, inputs);
+}
+
+Engine::Estimate Engine::EstimateWait(int method, uint64_t client, size_t instances) const {
+  Estimate estimate;
+  Duration longest{0};
+  for (const StageSpec& stage : this->method(method).stages) {
+    const batching::Queue& queue = state_->QueueOf(stage);
+    if (queue.size() == 0 && state_->StatsOf(stage).execution.since_ns() == 0) continue;
+    const Duration wait = queue.EstimateWait(client, instances);
+    estimate.wait += wait;
+    if (wait <= longest) continue;
+    longest = wait;
+    estimate.longest = stage;
+  }
+  return estimate;
+}
+
+void Engine::CountRefused(const StageSpec& stage, size_t instances) {
+  state_->StatsOf(stage).expired.Add(instances);
+}
+
+std::string Engine::NameOf(const StageSpec& stage) const {
+  return state_->NameOf(stage);
 }
 
 void Engine::Cancel(RequestContext& request) {
@@ -244,6 +273,8 @@ std::unique_ptr<FunctionBatch> Engine::NextBatch(int function) {
         run->items.push_back(item);
       }
       stage->stats->batch_sizes.Add(run->items.size());
+      stage->stats->execution.Begin(now.time_since_epoch().count());
+      for (const Item* item : run->items) stage->stats->execution.Add(item->mark);
       batch_state.run = std::move(run);
       return batch;
     } catch (const std::bad_alloc&) {
@@ -254,7 +285,10 @@ std::unique_ptr<FunctionBatch> Engine::NextBatch(int function) {
 
 void Engine::Complete(std::unique_ptr<FunctionBatch> batch, std::vector<FunctionResult> results) {
   if (batch == nullptr) return;
-  batch->state_->stats.run_ns.AddTime(state_->time.Now() - batch->state_->taken_at);
+  const Duration took = state_->time.Now() - batch->state_->taken_at;
+  batch->state_->stats.run_ns.AddTime(took);
+  batch->state_->queue.NoteRun(took, batch->state_->run->items.size());
+  batch->state_->stats.execution.End();
   std::unique_ptr<Run> run = std::move(batch->state_->run);
   run->results = std::move(results);
   state_->shared->mailbox.PostRun(std::move(run));

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/execution.h"
 #include "base/stage_stats.h"
 #include "base/status.h"
 #include "device/device.h"
@@ -31,6 +32,7 @@ struct ModelOptions {
       {};                       // inputs that have none all the same; their values must be equal to share a batch
   size_t max_batch_size = 32;   // for a dynamic first dimension; a fixed one says it itself
   Duration max_queue_delay{0};  // how long the oldest may wait for a fuller batch; 0: batch what is there
+  Duration timeout{0};          // a run that takes longer hangs; 0: none does. With one, it runs on its own thread
 };
 
 struct FunctionOptions {
@@ -38,6 +40,8 @@ struct FunctionOptions {
   size_t max_batch_size = 32;  // instances handed over at a time
   Duration max_queue_delay{0};
   bool same_shapes = false;  // those handed over together have inputs of the same types and shapes
+  Duration turn{0};          // hand over as many as about this suffices for, at least one; 0: max_batch_size
+  Duration timeout{0};       // a call that takes longer hangs; 0: none does
 };
 
 // Instances for a function stage, handed to the function thread that runs them. Must be given back to Complete,
@@ -64,6 +68,8 @@ struct RequestContext {
   uint64_t client = 0;            // whose turn it takes in the queues: the connection
   TimePoint deadline = kNever;    // expired instances are dropped before they cost
   ResultSink* sink = nullptr;     // lives until each of its instances is done
+  ExecutionMark mark;             // by which stages note that they execute it; valid as long as what they count in
+  bool alone = false;             // nothing else is executed while its instances are, one after the other
   bool cancelled = false;         // set by the runtime thread through Engine::Cancel
   Instance* instances = nullptr;  // the engine's: those not done yet
 };
@@ -98,6 +104,7 @@ class Engine {
   struct StageName {
     StageSpec::Kind kind = StageSpec::Kind::kModel;
     std::string name;
+    Duration timeout{0};
   };
   std::vector<StageName> stages() const;
   void CountIn(std::span<StageStats* const> stats);
@@ -106,6 +113,17 @@ class Engine {
   // `request` outlives it. Results come through the sink, at the earliest in the next Poll.
   void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::span<Tensor> inputs,
               TimePoint now);
+
+  // How long a request of `client` with so many instances, should it come now, takes about until it is done, and the
+  // stage that it waits for longest. A stage that has nothing to do counts as none, whatever its runs took.
+  struct Estimate {
+    Duration wait{0};
+    std::optional<StageSpec> longest;
+  };
+  Estimate EstimateWait(int method, uint64_t client, size_t instances) const;
+  // That so many instances of a request were refused since they could not be done in time.
+  void CountRefused(const StageSpec& stage, size_t instances);
+  std::string NameOf(const StageSpec& stage) const;  // for messages: "model 'net.onnx'"
 
   // Drops what of `request` is queued (done with CANCELLED at the next Poll) and ignores the results of what runs.
   void Cancel(RequestContext& request);
@@ -138,6 +156,10 @@ class FunctionBatch {
   std::span<const Tensor> inputs(size_t i) const;
   // How many outputs the stage that instance `i` is in must give.
   size_t outputs_count(size_t i) const;
+  // Whether the function may be called again for any of its instances.
+  bool repeatable() const;
+  // The function is called, maybe again: what it may take counts from here.
+  void BeginCall() const;
 
  private:
   friend class Engine;

@@ -36,6 +36,7 @@ void Engine::State::Submit(int method, std::shared_ptr<RequestContext> request, 
   instance->index = index;
   instance->client = request->client;
   instance->deadline = request->deadline;
+  instance->mark = request->mark;
   instance->previous_sibling = nullptr;
   instance->next_sibling = std::exchange(request->instances, instance);
   if (instance->next_sibling != nullptr) instance->next_sibling->previous_sibling = instance;
@@ -62,6 +63,8 @@ void Engine::State::Begin(Instance& instance, int method, std::span<Tensor> inpu
   instance.values.reserve(plan.values);
   for (Tensor& input : inputs) instance.values.push_back(std::move(input));
   instance.values.resize(plan.values);
+  instance.repeatable = plan.spec.idempotent;
+  if (instance.request->alone) return Hold(instance);
   Advance(instance);
 }
 
@@ -104,10 +107,13 @@ void Engine::State::EnterStage(Instance& instance) {
     instance.queue = &functions[target]->queue;
     pushed = &functions[target]->pushed;
   }
-  if (!instance.queue->Push(instance, now)) {
+  const bool in =
+      instance.request->alone ? instance.queue->PushAlone(instance, now) : instance.queue->Push(instance, now);
+  if (!in) {
     instance.queue = nullptr;
     return Done(instance, Stopping());
   }
+  ++in_stages;
   *pushed = true;
   may_expire = std::min(may_expire, instance.deadline);
 }
@@ -180,11 +186,15 @@ void Engine::State::Deliver() {
 
 void Engine::State::Cancel(RequestContext& request) {
   request.cancelled = true;
+  if (request.alone) LeaveLine(request);
   for (Instance* instance = request.instances; instance != nullptr;) {
     Instance& cancelled = *instance;
     instance = instance->next_sibling;
     // If it isn't in its queue any more, a taker has it, and it is blank again when the taker brings it back.
-    if (cancelled.queue != nullptr && cancelled.queue->Remove(cancelled)) cancelled.queue = nullptr;
+    if (cancelled.queue != nullptr && cancelled.queue->Remove(cancelled)) {
+      cancelled.queue = nullptr;
+      --in_stages;
+    }
     Done(cancelled, Cancelled());
   }
 }
@@ -224,6 +234,7 @@ void Engine::State::Finish(Run& run) {
 // What the stage gave goes to the instance's tensors.
 Status Engine::State::TakeResult(Run& run, size_t i, Instance& instance) {
   if (!run.status.ok()) return run.status;
+  if (i < run.failures.size() && !run.failures[i].ok()) return std::move(run.failures[i]);
   const StageSpec& stage = StageOf(instance);
   if (stage.kind == StageSpec::Kind::kFunction) {
     if (i >= run.results.size()) {
@@ -243,6 +254,7 @@ Status Engine::State::TakeResult(Run& run, size_t i, Instance& instance) {
 // Takes note that no taker has it any more. False if its answer is fixed already: then there is nothing to do with it.
 bool Engine::State::Returned(Instance& instance) {
   instance.queue = nullptr;
+  --in_stages;
   if (!instance.done) return true;
   instance.tensors.clear();
   if (instance.answered) shared->pool.Put(instance);
@@ -259,22 +271,35 @@ void Engine::State::FailTaken(ItemList items, const Status& status) {
 void Engine::State::Expire(ItemList items) {
   while (Item* item = items.Pop()) {
     Instance& instance = ToInstance(*item);
-    if (!Returned(instance)) continue;
-    StatsOf(StageOf(instance)).expired.Add();
-    try {
-      Done(instance,
-           {Code::kDeadlineExceeded, "the deadline passed before " + NameOf(StageOf(instance)) + " could run"});
-    } catch (const std::exception&) {
-      Done(instance, {Code::kDeadlineExceeded, "too late"});
-    }
+    if (Returned(instance)) DoneExpired(instance);
   }
 }
 
+void Engine::State::DoneExpired(Instance& instance) {
+  Status status(Code::kDeadlineExceeded, "too late");
+  if (instance.stage < instance.method->spec.stages.size()) {
+    const StageSpec& stage = StageOf(instance);
+    StatsOf(stage).expired.Add();
+    try {
+      status = {Code::kDeadlineExceeded, instance.deadline <= time.Now()
+                                             ? "the deadline passed before " + NameOf(stage) + " could run"
+                                             : "the deadline passes before " + NameOf(stage) + " can have run"};
+    } catch (const std::exception&) {
+    }
+  }
+  Done(instance, std::move(status));
+}
+
 void Engine::State::FailAll() {
-  const auto drain = [](batching::Queue& queue) {
+  const auto drain = [this](batching::Queue& queue) {
     ItemList items = queue.Drain();
-    while (Item* item = items.Pop()) ToInstance(*item).queue = nullptr;
+    while (Item* item = items.Pop()) {
+      ToInstance(*item).queue = nullptr;
+      --in_stages;
+    }
   };
+  alone.clear();
+  alone_phase = Alone::kNone;
   for (ModelSlot& model : models) {
     drain(model.stage->queue());
     model.pushed = false;
@@ -288,6 +313,11 @@ void Engine::State::FailAll() {
 StageStats& Engine::State::StatsOf(const StageSpec& stage) const {
   const auto target = static_cast<size_t>(stage.target);
   return stage.kind == StageSpec::Kind::kModel ? models[target].stage->stats() : *functions[target]->stats;
+}
+
+batching::Queue& Engine::State::QueueOf(const StageSpec& stage) const {
+  const auto target = static_cast<size_t>(stage.target);
+  return stage.kind == StageSpec::Kind::kModel ? models[target].stage->queue() : functions[target]->queue;
 }
 
 std::string Engine::State::NameOf(const StageSpec& stage) const {

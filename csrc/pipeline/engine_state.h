@@ -36,11 +36,14 @@ inline Status Stopping() {
 }
 
 struct FunctionStage {
-  FunctionStage(const TimeSource& time, FunctionOptions given)
-      : options(std::move(given)),
+  FunctionStage(const TimeSource& source, FunctionOptions given)
+      : time(source),
+        options(std::move(given)),
         queue(time, {.max_batch_size = std::max<size_t>(options.max_batch_size, 1),
                      .max_queue_delay = options.max_queue_delay,
-                     .key = options.same_shapes ? std::optional(batching::BatchKey({})) : std::nullopt}) {}
+                     .key = options.same_shapes ? std::optional(batching::BatchKey({})) : std::nullopt,
+                     .turn = options.turn}) {}
+  const TimeSource& time;
   const FunctionOptions options;
   batching::Queue queue;
   bool pushed = false;  // since takers were last told; the runtime thread's
@@ -54,6 +57,12 @@ struct ModelSlot {
   // nothing was pushed.
   bool pushed = false;
   TimePoint look_again = kNever;
+};
+
+// A request that is to be executed alone, and its instances that have not begun, the first first.
+struct AloneRequest {
+  std::shared_ptr<RequestContext> request;  // shared with its instances
+  batching::ItemList held;
 };
 
 struct Engine::State {
@@ -78,8 +87,23 @@ struct Engine::State {
   bool Returned(Instance& instance);
   void FailTaken(batching::ItemList items, const Status& status);
   void Expire(batching::ItemList items);
+  void DoneExpired(Instance& instance);
 
   void FailAll();
+
+  // Requests that are executed alone: engine_alone.cc.
+  void Hold(Instance& instance);
+  void StepAlone();
+  void Open();
+  batching::ItemList LeaveLine(const RequestContext& request);
+  TimePoint ExpireAlone();
+  bool RoundOver() const;
+  bool Quiet() const;
+  template <typename Visit>
+  void ForEachQueue(Visit visit) const {
+    for (const ModelSlot& model : models) visit(model.stage->queue());
+    for (const auto& function : functions) visit(function->queue);
+  }
 
   // What moves it all: engine.cc.
   TimePoint Poll();
@@ -93,6 +117,7 @@ struct Engine::State {
   const StageSpec& StageOf(const Instance& instance) const { return instance.method->spec.stages[instance.stage]; }
   std::string NameOf(const StageSpec& stage) const;
   StageStats& StatsOf(const StageSpec& stage) const;
+  batching::Queue& QueueOf(const StageSpec& stage) const;
 
   const TimeSource& time;
   const std::shared_ptr<Shared> shared;  // see Shared
@@ -109,9 +134,17 @@ struct Engine::State {
   // The runtime thread's.
   Instance* first_done = nullptr;  // answers not yet handed out, oldest first
   Instance* last_done = nullptr;
-  TimePoint now;                     // read now and then: close enough for arrivals
-  TimePoint may_expire = kNever;     // nothing that is queued does before
-  Run run_here;                      // for models that run on this thread
+  TimePoint now;                  // read now and then: close enough for arrivals
+  TimePoint may_expire = kNever;  // nothing that is queued does before
+  Run run_here;                   // for models that run on this thread
+  size_t in_stages = 0;           // instances in queues and with takers
+
+  // Of what goes alone: the line, how far its first is, and, by queue, the batches taken when others last went on.
+  enum class Alone : uint8_t { kNone, kClosing, kRunning, kEnding };
+  std::deque<AloneRequest> alone;
+  Alone alone_phase = Alone::kNone;
+  std::vector<uint64_t> round_began;
+
   std::atomic<size_t> in_flight{0};  // others may look
 };
 

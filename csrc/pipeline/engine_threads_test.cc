@@ -51,6 +51,17 @@ TEST_F(EngineThreadsTest, ASlowModelMovesToItsOwnThreadAndBack) {
   for (int i = 0; i < 100; ++i) EXPECT_TRUE(run());
 }
 
+TEST_F(EngineThreadsTest, AModelWithATimeoutStaysOnItsOwnThread) {
+  auto model = AddModelOf({-1, 2});
+  const int method = AddModelMethod(AddShort(model, {.timeout = 1s}));
+  Request request;
+  for (uint32_t i = 0; i < 3; ++i) {
+    Submit(method, request, i, {Pair(1, 2), Pair(3, 4)});
+    PollUntil([&] { return request.answers.size() == i + 1; });
+    EXPECT_NE(model->threads().back(), std::this_thread::get_id());
+  }
+}
+
 TEST_F(EngineThreadsTest, WhileAModelRunsItsQueueFills) {
   Gate gate;
   auto model = AddModelOf({-1, 2}, [&] { gate.Pass(); });

@@ -1,11 +1,13 @@
 #include "pipeline/function_batch.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace mindserve::pipeline {
 
 FunctionBatch::State::~State() {
   if (run == nullptr) return;
+  shared->engine_lives.While([&] { stats.execution.End(); });
   try {
     run->status = Status(Code::kInternal, "function '" + name + "' ended without giving results");
   } catch (...) {
@@ -28,6 +30,16 @@ std::span<const Tensor> FunctionBatch::inputs(size_t i) const {
 
 size_t FunctionBatch::outputs_count(size_t i) const {
   return static_cast<const Instance*>(state_->run->items[i])->outputs_wanted;
+}
+
+bool FunctionBatch::repeatable() const {
+  return std::ranges::all_of(state_->run->items,
+                             [](const batching::Item* item) { return static_cast<const Instance*>(item)->repeatable; });
+}
+
+void FunctionBatch::BeginCall() const {
+  state_->shared->engine_lives.While(
+      [&] { state_->stats.execution.Begin(state_->time.Now().time_since_epoch().count()); });
 }
 
 }  // namespace mindserve::pipeline

@@ -16,9 +16,10 @@
 namespace mindserve::pipeline {
 
 // Belongs to the runtime thread. While it is with a taker (a function or model thread), the taker has what it is as an
-// Item and `outputs_wanted`, and the runtime thread leaves those alone.
+// Item and what the stage wants, and the runtime thread leaves those alone.
 struct Instance : batching::Item {
   size_t outputs_wanted = 0;  // of the stage it is in
+  bool repeatable = true;     // as its method is idempotent
 
   std::shared_ptr<RequestContext> request;  // shared with the submitter and the request's other instances
   uint32_t index = 0;

@@ -22,7 +22,8 @@ class ModelStage;
 // A batch that a taker has, and what became of it.
 struct Run {
   std::vector<batching::Item*> items;   // all are Instances
-  Status status;                        // of the batch as a whole; OK: see results
+  Status status;                        // of the batch as a whole; OK: see the others
+  std::vector<Status> failures;         // of a model, by item; empty: none failed
   std::vector<FunctionResult> results;  // of a function, by item; a model's outputs are in the items
   ModelStage* hands_back = nullptr;     // a model whose turn is the runtime thread's again
 
@@ -76,11 +77,31 @@ class Mailbox {
   size_t waking_ = 0;
 };
 
+// For what may outlive the engine and has to do with what the engine does not own. Thread-safe.
+class Lifetime {
+ public:
+  // `act` under a lock that keeps the engine alive; not if it is gone.
+  template <typename Act>
+  void While(Act act) {
+    const std::lock_guard lock(mutex_);
+    if (lives_) act();
+  }
+  void End() {
+    const std::lock_guard lock(mutex_);
+    lives_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  bool lives_ = true;  // guarded by mutex_
+};
+
 // What outlives an engine as long as a function still has a batch of it. Shared by the engine and its function batches.
 struct Shared {
   explicit Shared(std::function<void()> wake) : mailbox(std::move(wake)) {}
   InstancePool pool;
   Mailbox mailbox;
+  Lifetime engine_lives;
 };
 
 }  // namespace mindserve::pipeline

@@ -33,6 +33,7 @@ struct MethodSpec {
   std::vector<std::string> outputs;  // names, in the order of results
   std::vector<StageSpec> stages;     // run in this order, for each instance by itself
   std::vector<ValueRef> results;     // a result may be a method input
+  bool idempotent = true;            // an instance's functions may be called again for it
 };
 
 }  // namespace mindserve::pipeline

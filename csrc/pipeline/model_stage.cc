@@ -57,6 +57,11 @@ Status FirstRunFailed(const Status& status, bool gave_outputs) {
   return {code, "its first run on zeros failed: " + status.message()};
 }
 
+// Whether fewer instances, or others, may do better: not if the device fails, or lacks an operator.
+bool MayBeOneInstances(const Status& status) {
+  return status.code() != Code::kFailedPrecondition && status.code() != Code::kUnimplemented;
+}
+
 }  // namespace
 
 Result<BatchLayout> FindLayout(const device::Model& model, const ModelOptions& options) {
@@ -190,14 +195,54 @@ Status ModelStage::WarmUp() {
   return Status::Ok();
 }
 
-Status ModelStage::RunBatch(std::span<Item* const> items) noexcept {
+Status ModelStage::RunBatch(std::span<Item* const> items, std::vector<Status>* failures) noexcept {
   const TimePoint start = time_.Now();
+  failures->clear();
   stats_->batch_sizes.Add(items.size());
-  for (const Item* item : items) stats_->queue_ns.AddTime(start - item->arrival());
+  stats_->execution.Begin(start.time_since_epoch().count());
+  for (const Item* item : items) {
+    stats_->queue_ns.AddTime(start - item->arrival());
+    stats_->execution.Add(item->mark);
+  }
+  Status status = RunCounted(items, start);
+  if (!status.ok() && items.size() > 1 && MayBeOneInstances(status)) {
+    try {
+      failures->resize(items.size());
+      status = Status::Ok();
+      RunHalves(items, *failures);
+    } catch (const std::bad_alloc&) {  // then nobody is told apart
+    }
+  }
+  stats_->execution.End();
+  return status.ok() ? Status::Ok() : Named(std::move(status));
+}
+
+void ModelStage::RunHalves(std::span<Item* const> items, std::span<Status> failures) noexcept {
+  const size_t middle = items.size() / 2;
+  for (const auto& [begin, count] : {std::pair(size_t{0}, middle), std::pair(middle, items.size() - middle)}) {
+    const auto half = items.subspan(begin, count);
+    // What a run may take counts for each.
+    const TimePoint start = time_.Now();
+    stats_->execution.Begin(start.time_since_epoch().count());
+    Status status = RunCounted(half, start);
+    if (status.ok()) continue;
+    if (count > 1) {
+      RunHalves(half, failures.subspan(begin, count));
+    } else {
+      failures[begin] = Named(std::move(status));
+    }
+  }
+}
+
+Status ModelStage::RunCounted(std::span<Item* const> items, TimePoint start) noexcept {
   Duration took{};
   Status status = RunTimed(items, start, &took);
   stats_->run_ns.AddTime(took);
-  if (status.ok()) return status;
+  queue_.NoteRun(took, items.size());
+  return status;
+}
+
+Status ModelStage::Named(Status status) const noexcept {
   try {
     return {status.code(), "Run model '" + options_.name + "' failed: " + status.message()};
   } catch (const std::exception&) {
@@ -250,7 +295,7 @@ void ModelStage::Measure(Duration run) {
 }
 
 bool ModelStage::RunsWithin(Duration limit) const {
-  return measured_ && average_ <= limit;
+  return measured_ && average_ <= limit && options_.timeout <= Duration::zero();
 }
 
 bool ModelStage::HandOver() {
@@ -299,7 +344,7 @@ bool ModelStage::TakeAndRun() {
     return true;
   }
   while (Item* item = taken.batch.Pop()) run->items.push_back(item);
-  run->status = RunBatch(run->items);
+  run->status = RunBatch(run->items, &run->failures);
   if (RunsWithin(kShortRun)) {
     const std::lock_guard lock(mutex_);
     thread_has_turn_ = false;

@@ -42,6 +42,7 @@ class ModelStage {
   ModelStage& operator=(const ModelStage&) = delete;
 
   const std::string& name() const { return options_.name; }
+  Duration timeout() const { return options_.timeout; }
   const device::Model& model() const { return *model_; }
   batching::Queue& queue() { return queue_; }
   // Where it counts. Changes only while nothing is queued.
@@ -55,9 +56,13 @@ class ModelStage {
   // dimensions, or failed in a way that other data may not. Other errors no data can mend.
   Status WarmUp();
 
-  // Runs a batch: outputs take the place of the items' tensors. For who has the turn.
-  Status RunBatch(std::span<batching::Item* const> items) noexcept;
-  // Whether a run was measured and takes no longer than that on average. For who has the turn.
+  // Runs a batch: outputs take the place of the items' tensors. If that fails and it may be for one instance's sake, it
+  // runs the halves, and their halves, until it is known whose: a model has no effect but its outputs, so that running
+  // it again does no harm. At most twice as many runs as there are instances. OK: `failures` is empty, or has what
+  // became of each. For who has the turn.
+  Status RunBatch(std::span<batching::Item* const> items, std::vector<Status>* failures) noexcept;
+  // Whether a run was measured and takes no longer than that on average. Never with a timeout, which the runtime thread
+  // is to keep. For who has the turn.
   bool RunsWithin(Duration limit) const;
 
   // The rest is the runtime thread's.
@@ -71,6 +76,9 @@ class ModelStage {
              std::vector<device::TensorSpec> rows, batching::QueueOptions queue, const TimeSource& time,
              Mailbox& mailbox);
 
+  Status RunCounted(std::span<batching::Item* const> items, TimePoint start) noexcept;
+  void RunHalves(std::span<batching::Item* const> items, std::span<Status> failures) noexcept;
+  Status Named(Status status) const noexcept;
   Status RunTimed(std::span<batching::Item* const> items, TimePoint start, Duration* took) noexcept;
   Status TryRun(std::span<batching::Item* const> items);
   void Measure(Duration run);

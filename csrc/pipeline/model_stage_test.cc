@@ -234,8 +234,70 @@ TEST_F(ModelStageTest, ModelsMayThrow) {
   Item item;
   item.tensors = {Floats({}, {1})};
   Item* const items[] = {&item};
-  EXPECT_EQ(stage->RunBatch(items), Status(Code::kInternal, "Run model 'net.onnx' failed: bad day"));
+  std::vector<Status> failures;
+  EXPECT_EQ(stage->RunBatch(items, &failures), Status(Code::kInternal, "Run model 'net.onnx' failed: bad day"));
   EXPECT_EQ(stage->WarmUp(), Status(Code::kFailedPrecondition, "its first run on zeros failed: bad day"));
+}
+
+// x + x, but a batch that holds a number below zero fails.
+std::shared_ptr<TestModel> Squeamish(Code code = Code::kInternal) {
+  return std::make_shared<TestModel>(std::vector{FloatSpec("x", {-1, 1})}, std::vector{FloatSpec("y", {-1, 1})},
+                                     [code](std::span<const Tensor> inputs) -> Result<Tensors> {
+                                       for (float value : Values(inputs[0])) {
+                                         if (value < 0) return Status(code, "below zero: " + std::to_string(value));
+                                       }
+                                       const Tensor twice[] = {inputs[0], inputs[0]};
+                                       return Tensors{Sum(twice)};
+                                     });
+}
+
+struct Rows {
+  explicit Rows(const std::vector<float>& values) : items(values.size()) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      items[i].tensors = {Floats({1}, {values[i]})};
+      pointers.push_back(&items[i]);
+    }
+  }
+  float result(size_t i) const { return Values(items[i].tensors.at(0)).at(0); }
+  std::vector<Item> items;
+  std::vector<Item*> pointers;
+};
+
+TEST_F(ModelStageTest, ABatchThatFailsIsSplitUntilItIsKnownWhoseFaultItIs) {
+  const auto model = Squeamish();
+  const auto stage = Create(model);
+  Rows rows({1, 2, 3, 4, 5, -6, 7, 8});
+  std::vector<Status> failures;
+  EXPECT_TRUE(stage->RunBatch(rows.pointers, &failures).ok());
+  ASSERT_EQ(failures.size(), 8u);
+  for (size_t i = 0; i < 8; ++i) {
+    if (i == 5) continue;
+    EXPECT_TRUE(failures[i].ok()) << failures[i].ToString();
+    EXPECT_EQ(rows.result(i), 2 * (static_cast<float>(i) + 1));
+  }
+  EXPECT_EQ(failures[5], Status(Code::kInternal, "Run model 'net.onnx' failed: below zero: -6.000000"));
+  EXPECT_THAT(model->rows(), ElementsAre(8, 4, 4, 2, 1, 1, 2));
+  EXPECT_EQ(stage->stats().run_ns.Read().count, 7u);
+  EXPECT_EQ(stage->stats().batch_sizes.Read().sum, 8u);
+}
+
+TEST_F(ModelStageTest, SplittingIsBounded) {
+  const auto model = Squeamish();
+  const auto stage = Create(model);
+  Rows rows({-1, -2, -3, -4, -5});
+  std::vector<Status> failures;
+  EXPECT_TRUE(stage->RunBatch(rows.pointers, &failures).ok());
+  for (const Status& failure : failures) EXPECT_EQ(failure.code(), Code::kInternal);
+  EXPECT_EQ(model->rows().size(), 9u);
+}
+
+TEST_F(ModelStageTest, ADeviceThatFailsIsNoInstancesFault) {
+  const auto model = Squeamish(Code::kFailedPrecondition);
+  const auto stage = Create(model);
+  Rows rows({1, -2, 3});
+  std::vector<Status> failures;
+  EXPECT_EQ(stage->RunBatch(rows.pointers, &failures).code(), Code::kFailedPrecondition);
+  EXPECT_THAT(model->rows(), ElementsAre(3));
 }
 
 TEST_F(ModelStageTest, OutputsAreCounted) {
@@ -252,7 +314,8 @@ TEST_F(ModelStageTest, TheAverageRisesFastAndFallsSlowly) {
     Item item;
     item.tensors = {Pair(1, 2), Pair(3, 4)};
     Item* const items[] = {&item};
-    EXPECT_TRUE(stage->RunBatch(items).ok());
+    std::vector<Status> failures;
+    EXPECT_TRUE(stage->RunBatch(items, &failures).ok());
     EXPECT_THAT(Values(item.tensors.at(0)), ElementsAre(4, 6));
   };
   takes = 1ms;

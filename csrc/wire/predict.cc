@@ -372,7 +372,7 @@ size_t OutputCount(const InstanceReply& reply, std::span<const std::string> name
 // Writes fields one after the other. The caller has made room.
 class Cursor {
  public:
-  explicit Cursor(char* at) : at_(at) {}
+  explicit Cursor(char* at, std::vector<LaterCopy>* later = nullptr) : at_(at), later_(later) {}
 
   const char* at() const { return at_; }
 
@@ -402,7 +402,7 @@ class Cursor {
     if (IsText(tensor.dtype())) {
       for (std::string_view element : tensor.elements()) AddDelimited(DelimitedTag(tensor_field::kBytesVal), element);
     } else {
-      AddDelimited(DelimitedTag(tensor_field::kData), Chars(tensor.data()));
+      AddData(DelimitedTag(tensor_field::kData), tensor.data());
     }
   }
 
@@ -414,7 +414,17 @@ class Cursor {
   }
 
  private:
+  static constexpr size_t kMany = size_t{64} << 10;
+
+  void AddData(char tag, std::span<const std::byte> data) {
+    if (later_ == nullptr || data.size() < kMany) return AddDelimited(tag, Chars(data));
+    Open(tag, data.size());
+    later_->push_back({reinterpret_cast<std::byte*>(at_), data});
+    at_ += data.size();
+  }
+
   char* at_;
+  std::vector<LaterCopy>* later_;
 };
 
 size_t SpecFieldSize(std::string_view spec) {
@@ -447,9 +457,9 @@ ReplyWriter::ReplyWriter(std::span<const std::string> names, std::span<const Ins
   for (const InstanceReply& reply : replies_) size_ += FieldSize(ErrorSize(reply.code, reply.error));
 }
 
-void ReplyWriter::WriteTo(std::span<std::byte> out) const {
+void ReplyWriter::WriteTo(std::span<std::byte> out, std::vector<LaterCopy>* later) const {
   assert(out.size() >= size_);
-  Cursor cursor(reinterpret_cast<char*>(out.data()));
+  Cursor cursor(reinterpret_cast<char*>(out.data()), later);
   auto size = sizes_.begin();
   for (const InstanceReply& reply : replies_) {
     cursor.Open(DelimitedTag(reply_field::kInstances), *size++);

@@ -96,6 +96,12 @@ struct InstanceReply {
   std::string error;
 };
 
+// A tensor's bytes that are still to be copied into a reply.
+struct LaterCopy {
+  std::byte* to;
+  std::span<const std::byte> from;
+};
+
 // Writes the part of a PredictReply that a worker answers: `instances`, and `error_msg` (one an instance) if one of
 // them failed. Two steps, so that the bytes are written once, straight into shared memory.
 class ReplyWriter {
@@ -104,8 +110,9 @@ class ReplyWriter {
   ReplyWriter(std::span<const std::string> names, std::span<const InstanceReply> replies);
   size_t size() const { return size_; }
   bool has_errors() const { return has_errors_; }
-  // Writes exactly size() bytes.
-  void WriteTo(std::span<std::byte> out) const;
+  // Writes exactly size() bytes. With `later` a tensor's bytes that are many (64 KiB and more) are not copied but left
+  // to the caller, who may want to do other things in between.
+  void WriteTo(std::span<std::byte> out, std::vector<LaterCopy>* later = nullptr) const;
 
  private:
   std::span<const std::string> names_;

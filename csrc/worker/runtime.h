@@ -6,21 +6,36 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/stats_region.h"
+#include "link/worker_link.h"
 #include "net/event_loop.h"
 #include "pipeline/engine.h"
 
 namespace mindserve::worker {
 
+// A stage that has gone beyond its timeout.
+struct HungStage {
+  size_t number = 0;   // among the engine's
+  std::string report;  // for the log: the stage, its timeout, and the requests that it executes
+};
+
 struct RuntimeOptions {
   // Address space for answers, for each lane; pages cost memory once touched. A protobuf message ends at 2 GiB.
   size_t reply_arena_bytes = size_t{2} << 30;
+  // A call that can't be done before its deadline, as things stand, is refused when it comes.
+  bool refuse_late = false;
+  // Called on the runtime thread, once for a stage, after the master's end of the statistics says which hangs. A worker
+  // ends its process here.
+  std::function<void(const HungStage&)> on_hung = {};
 };
 
 class Runtime {
@@ -46,8 +61,17 @@ class Runtime {
   class Session;
   const TimeSource& time_;
   const RuntimeOptions options_;
-  std::shared_ptr<net::EventLoop> loop_;    // shared with the engine's and the releases' wake functions
-  std::optional<link::StatsWriter> stats_;  // what the engine counts in: goes after it
+  // Stages that have a timeout.
+  struct Watched {
+    size_t number;
+    pipeline::Engine::StageName stage;
+    bool hangs = false;
+  };
+  std::vector<Watched> watched_;
+  std::shared_ptr<net::EventLoop> loop_;  // shared with the engine's and the releases' wake functions
+  // Where takers count and mark what they execute: they go after the engine, which waits for its takers.
+  std::optional<link::StatsWriter> stats_;
+  std::unique_ptr<link::WorkerLink> link_;
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload
 };

@@ -95,6 +95,7 @@ class RuntimeTest : public testing::Test {
     ASSERT_TRUE(model.ok()) << model.status().ToString();
     pipeline::FunctionOptions options_of_function;
     options_of_function.name = "test.function";
+    options_of_function.timeout = timeout_;
     const int function = engine.AddFunction(options_of_function);
     const auto method = [](const char* name, std::vector<pipeline::StageSpec> stages) {
       pipeline::MethodSpec spec;
@@ -138,7 +139,8 @@ class RuntimeTest : public testing::Test {
     if (served_.valid()) served_.wait();
   }
 
-  void Send(uint64_t call, uint16_t method, uint32_t instances, const std::string& body) {
+  // Without `flush` it goes with the next.
+  void Send(uint64_t call, uint16_t method, uint32_t instances, const std::string& body, bool flush = true) {
     const auto slab = port_->arena().Allocate(body.size());
     ASSERT_TRUE(slab);
     std::memcpy(slab->bytes.data(), body.data(), body.size());
@@ -149,8 +151,10 @@ class RuntimeTest : public testing::Test {
     open.client = 1;
     open.offset = slab->offset;
     open.length = body.size();
+    open.alone = alone_;
+    if (deadline_ != kNever) open.deadline_ns = deadline_.time_since_epoch().count();
     lane_->SendOpen(open);
-    lane_->Flush();
+    if (flush) lane_->Flush();
   }
 
   Answer Receive() {
@@ -181,6 +185,9 @@ class RuntimeTest : public testing::Test {
   std::unique_ptr<link::GatewayPort> port_;
   std::unique_ptr<link::Lane> lane_;
   std::optional<link::StatsReader> stats_;
+  TimePoint deadline_ = kNever;  // of what is sent
+  bool alone_ = false;           // what is sent
+  Duration timeout_{0};          // of the function
 };
 
 constexpr uint16_t kDouble = 0;
@@ -209,6 +216,50 @@ TEST_F(RuntimeTest, WhatStagesDoIsReadFromOutside) {
   EXPECT_EQ(model.queue_ns.count, 3u);
   EXPECT_EQ(model.run_ns.count, model.batch_sizes.count);
   EXPECT_EQ(model.failed, 0u);
+}
+
+TEST_F(RuntimeTest, WhatIsExecutedIsReadFromOutside) {
+  Start();
+  Send(5, kCall, 2, Instance("x", 1, 2) + Instance("x", 3, 4));
+  auto batch = runtime_->engine().NextBatch(0);
+  ASSERT_NE(batch, nullptr);
+  Send(6, kCall, 1, Instance("x", 1, 2));
+  const auto function = [&] { return stats_->Executing().at(1); };
+  EXPECT_EQ(function(), std::vector<ExecutionTag>{link::TagOf(0, 5)});
+  EXPECT_TRUE(lane_->MayHaveBegun(5));
+  EXPECT_FALSE(lane_->MayHaveBegun(6));
+  std::vector<pipeline::FunctionResult> results;
+  for (size_t i = 0; i < batch->size(); ++i) results.emplace_back(std::vector<Tensor>{Row(5, 6)});
+  runtime_->engine().Complete(std::move(batch), std::move(results));
+  EXPECT_EQ(function(), std::vector<ExecutionTag>{});
+}
+
+TEST_F(RuntimeTest, InstancesThatGoAloneShareNoBatch) {
+  Start();
+  alone_ = true;
+  Send(5, kCall, 2, Instance("x", 1, 2) + Instance("x", 3, 4));
+  for (int i = 0; i < 2; ++i) {
+    auto batch = runtime_->engine().NextBatch(0);
+    ASSERT_NE(batch, nullptr);
+    EXPECT_EQ(batch->size(), 1u);
+    std::vector<pipeline::FunctionResult> results;
+    results.emplace_back(std::vector<Tensor>{Row(5, 6)});
+    runtime_->engine().Complete(std::move(batch), std::move(results));
+  }
+  EXPECT_EQ(Receive().frame.type, link::FrameType::kReply);
+}
+
+TEST_F(RuntimeTest, BeatsWhileItHasNothingToDo) {
+  Start();
+  Send(1, kSame, 1, Instance("x", 7, 8));
+  Receive();
+  const auto first = stats_->LastBeat();
+  ASSERT_TRUE(first.has_value());
+  const auto patience = std::chrono::steady_clock::now() + kPatience;
+  while (*stats_->LastBeat() - *first < milliseconds(400)) {
+    ASSERT_LT(std::chrono::steady_clock::now(), patience);
+    ::poll(nullptr, 0, 5);
+  }
 }
 
 TEST_F(RuntimeTest, AnInstanceFailsAlone) {
@@ -309,6 +360,140 @@ TEST_F(RuntimeTest, AnAnswerThatCanNeverBeSentIsAnError) {
   const Answer answer = Receive();
   EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
   EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kResourceExhausted));
+}
+
+// Of large requests: so many instances, (i, 0) each.
+std::string Many(size_t count) {
+  std::string body;
+  for (size_t i = 0; i < count; ++i) body += Instance("x", static_cast<float>(i), 0);
+  return body;
+}
+
+TEST_F(RuntimeTest, ALargeRequestIsAnsweredWhole) {
+  Start();
+  Send(1, kDouble, 2000, Many(2000));
+  std::vector<wire::InstanceReply> expected;
+  for (size_t i = 0; i < 2000; ++i) expected.push_back({{Row(2 * static_cast<float>(i), 0)}, {}, {}});
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased);
+  EXPECT_EQ(answer.text, Written(expected));
+}
+
+TEST_F(RuntimeTest, ALargeRequestIsRefusedWholeAsWell) {
+  Start();
+  Send(1, kDouble, 2001, Many(2000) + Field(2, "\x0a\x7f"));
+  Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kInvalidArgument));
+  EXPECT_EQ(answer.frame.flags, link::kReleased);
+  Send(2, kDouble, 2001, Many(2000));
+  answer = Receive();
+  EXPECT_EQ(answer.text, "the request has 2000 instances, expected 2001");
+}
+
+TEST_F(RuntimeTest, OthersAreServedWhileALargeRequestIsReadAndAnswered) {
+  Start({.reply_arena_bytes = 16 << 20});
+  constexpr size_t kCount = 40'000;
+  Send(1, kSame, kCount, Many(kCount), /*flush=*/false);
+  Send(2, kSame, 1, Instance("x", 1, 2));
+  EXPECT_EQ(Receive().frame.call, 2u);
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.call, 1u);
+  EXPECT_EQ(answer.frame.type, link::FrameType::kReply);
+}
+
+TEST_F(RuntimeTest, ALargeRequestIsCancelledWhileItIsRead) {
+  Start();
+  Send(1, kCall, 20'000, Many(20'000), /*flush=*/false);
+  lane_->SendCancel(1);
+  lane_->Flush();
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kCancelled));
+  EXPECT_EQ(answer.frame.flags, link::kReleased);
+}
+
+TEST_F(RuntimeTest, ALargeTensorIsAnswered) {
+  Start({.reply_arena_bytes = 16 << 20});
+  const std::string row(1 << 20, 'r');
+  const auto field = [](int number, const std::string& content) {
+    std::string text(1, static_cast<char>(number << 3 | 2));
+    for (size_t size = content.size();; size >>= 7) {
+      text += static_cast<char>((size & 0x7f) | (size > 0x7f ? 0x80 : 0));
+      if (size <= 0x7f) break;
+    }
+    return text + content;
+  };
+  const std::string shape = field(1, std::string("\x0a\x03\x80\x80\x10", 5));  // (2^18,)
+  const std::string tensor = shape + "\x10\x0b" + field(3, row);
+  Send(1, kSame, 1, field(2, field(1, field(1, "x") + field(2, tensor))));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kReply);
+  EXPECT_NE(answer.text.find(row), std::string::npos);
+}
+
+TEST_F(RuntimeTest, ACallThatCannotBeDoneInTimeIsRefused) {
+  Start({.reply_arena_bytes = kArena, .refuse_late = true});
+  const auto run = [&](uint64_t call) {
+    Send(call, kCall, 1, Instance("x", 1, 2));
+    auto batch = runtime_->engine().NextBatch(0);
+    std::this_thread::sleep_for(milliseconds(20));  // what a run takes
+    return batch;
+  };
+  const auto complete = [&](std::unique_ptr<pipeline::FunctionBatch> batch) {
+    std::vector<pipeline::FunctionResult> results;
+    for (size_t i = 0; i < batch->size(); ++i) results.emplace_back(std::vector<Tensor>{Row(5, 6)});
+    runtime_->engine().Complete(std::move(batch), std::move(results));
+  };
+  complete(run(1));
+  EXPECT_EQ(Receive().frame.type, link::FrameType::kReply);
+  auto batch = run(2);
+  deadline_ = time_.Now() + milliseconds(10);
+  Send(3, kCall, 1, Instance("x", 1, 2));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.call, 3u);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kDeadlineExceeded));
+  EXPECT_EQ(answer.text.substr(0, 22), "refused by refuse_late");
+  EXPECT_EQ(stats_->Read().at(1).expired, 1u);
+  deadline_ = time_.Now() + kPatience;
+  Send(4, kCall, 1, Instance("x", 1, 2));
+  complete(std::move(batch));
+  EXPECT_EQ(Receive().frame.call, 2u);
+  complete(runtime_->engine().NextBatch(0));
+  EXPECT_EQ(Receive().frame.call, 4u);
+}
+
+TEST_F(RuntimeTest, ACallOfWhichNothingIsInTimeEndsLate) {
+  Start();
+  Send(1, kCall, 1, Instance("x", 1, 2));
+  auto batch = runtime_->engine().NextBatch(0);
+  deadline_ = time_.Now() + milliseconds(20);
+  Send(2, kCall, 2, Instance("x", 1, 2) + Instance("x", 3, 4));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.call, 2u);
+  EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kDeadlineExceeded));
+  EXPECT_EQ(answer.text, "the deadline passed before function 'test.function' could run");
+  batch.reset();
+}
+
+TEST_F(RuntimeTest, AStageThatHangsIsReported) {
+  std::promise<HungStage> hung;
+  timeout_ = milliseconds(30);
+  Start({.reply_arena_bytes = kArena, .on_hung = [&](const HungStage& stage) { hung.set_value(stage); }});
+  EXPECT_FALSE(stats_->HungStage().has_value());
+  Send(7, kCall, 1, Instance("x", 1, 2));
+  auto batch = runtime_->engine().NextBatch(0);
+  auto reported = hung.get_future();
+  ASSERT_EQ(reported.wait_for(kPatience), std::future_status::ready);
+  const HungStage stage = reported.get();
+  EXPECT_EQ(stage.number, 1u);
+  EXPECT_EQ(stage.report,
+            "function 'test.function' has run for longer than its timeout of 30 ms; it executes call 7 of I/O thread "
+            "0 (method 'call', connection 1)");
+  ASSERT_TRUE(stats_->HungStage().has_value());
+  EXPECT_EQ(stats_->HungStage()->name, "test.function");
+  batch.reset();
 }
 
 TEST_F(RuntimeTest, EndsWithTheGateway) {

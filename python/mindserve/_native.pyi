@@ -47,9 +47,26 @@ class Gateway:
         """Leave the files of these listeners' Unix sockets where they are when listening stops."""
     def set_max_enqueued_requests(self, count: int) -> None: ...
     def attach_worker(
-        self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float
+        self,
+        fd: int,
+        worker_id: int,
+        servable: str,
+        version: int,
+        methods: Sequence[tuple[str, bool]],
+        heartbeat_timeout: float,
+        timeout: float,
     ) -> None:
-        """Shake hands over the Unix socket ``fd`` (taken over) and route to the worker. ``timeout`` in seconds."""
+        """Shake hands over the Unix socket ``fd`` (taken over) and route to the worker.
+
+        Args:
+            fd: the socket.
+            worker_id: the master's number for it.
+            servable: what it serves.
+            version: of it.
+            methods: name of each, and whether it is idempotent, in the order of their numbers on the link.
+            heartbeat_timeout: seconds without a sign of life after which the worker is lost.
+            timeout: seconds for the handshake.
+        """
     def drain_worker(self, worker_id: int) -> None:
         """Send the worker nothing more; once it holds nothing its link is closed, upon which it ends."""
     def detach_worker(self, worker_id: int) -> None: ...
@@ -61,9 +78,18 @@ class Gateway:
         """All that is counted; mindserve/server/statistics.py gives it its public form."""
 
 class Runtime:
-    """A worker: models, functions and methods, then `serve`. See csrc/worker/runtime.h."""
+    """A worker: models, functions and methods, then `serve`. See csrc/worker/runtime.h.
 
-    def __init__(self) -> None: ...
+    Args:
+        servable: its name, for the log.
+        refuse_late: refuse calls that can't be done before their deadlines.
+        hung_signal: what is raised when a stage goes beyond its timeout, before the process ends; 0: nothing.
+        hung_status: the exit status with which it ends then; 0: it doesn't.
+    """
+
+    def __init__(
+        self, servable: str = "", *, refuse_late: bool = False, hung_signal: int = 0, hung_status: int = 0
+    ) -> None: ...
     def open_onnxruntime(self, library: str) -> list[str]:
         """Load ONNX Runtime from the shared library's path; returns the device types its build knows, best first."""
     def load_model(
@@ -84,8 +110,12 @@ class Runtime:
         without_batch_dim_inputs: Sequence[int] = (),
         max_batch_size: int = 32,
         max_queue_delay_us: int = 0,
+        timeout: float = 0.0,
     ) -> int:
-        """Load an ONNX file; ``device_type`` is "CPU", "GPU" or "Ascend". Returns the model's number."""
+        """Load an ONNX file; ``device_type`` is "CPU", "GPU" or "Ascend". Returns the model's number.
+
+        ``timeout``: seconds after which a run hangs; 0: none does.
+        """
     def model_inputs(self, model: int) -> list[tuple[str, str, list[int]]]:
         """Name, numpy type name ("str" for strings) and shape (-1: dynamic) of each input."""
     def model_outputs(self, model: int) -> list[tuple[str, str, list[int]]]: ...
@@ -99,8 +129,12 @@ class Runtime:
         batched: bool,
         max_batch_size: int = 32,
         max_queue_delay_us: int = 0,
+        timeout: float = 0.0,
     ) -> int:
-        """A stage function; ``batched``: it takes a tuple of instances (tuples of inputs) and gives one result each."""
+        """A stage function; ``batched``: it takes a tuple of instances (tuples of inputs) and gives one result each.
+
+        ``timeout``: seconds after which a call hangs; 0: none does.
+        """
     def add_method(
         self,
         name: str,
@@ -108,6 +142,8 @@ class Runtime:
         outputs: Sequence[str],
         stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
         results: Sequence[tuple[int, int]],
+        *,
+        idempotent: bool = True,
     ) -> int:
         """A method's graph.
 
@@ -118,6 +154,7 @@ class Runtime:
             stages: each ("function" | "model", number, inputs, outputs count, tag); an input is (stage, index), with
                 stage -1 for the method's own inputs.
             results: where the outputs come from, in the same form.
+            idempotent: its functions may be called again for an instance.
         """
     def run_function(self, function: int) -> None:
         """The body of the thread that runs this stage function: returns after `stop`."""

@@ -31,12 +31,13 @@ def check_int(name: str, value: Any, minimum: int | None = None, maximum: int | 
     return value
 
 
-def check_seconds(name: str, value: Any, *, zero: bool) -> float:
-    """A time in seconds, greater than 0, or ``zero`` allowed too."""
+def check_seconds(name: str, value: Any, *, zero: bool, above: int = 0) -> float:
+    """A time in seconds, greater than ``above``, or with ``zero`` that itself too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"Parameter '{name}' should be int or float, but actually {type(value)}")
-    if not (value >= 0 if zero else value > 0) or value > 1e9:
-        raise ConfigError(f"Parameter '{name}' should be {'>= 0' if zero else '> 0'} seconds, but actually {value}")
+    if not (value >= above if zero else value > above) or value > 1e9:
+        wanted = f"{'>=' if zero else '>'} {above} seconds"
+        raise ConfigError(f"Parameter '{name}' should be {wanted}, but actually {value}")
     return float(value)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DEVICE_TYPES = ("Ascend", "GPU", "CPU")
 DEFAULT_MAX_BATCH_SIZE = 32
 DEFAULT_START_TIMEOUT = 600.0
+DEFAULT_HEARTBEAT_TIMEOUT = 10.0
 MAX_PARALLEL_WORKERS = 64
 
 
@@ -123,12 +124,16 @@ class ServableStartConfig:
         dec_key: the key of encrypted models. Not yet supported: None, the default.
         dec_mode: "AES-GCM", the default, or "AES-CBC".
         start_timeout: seconds until a worker must be ready; else its start has failed. Default 600.
+        heartbeat_timeout: seconds, above 1, after which a worker that gives no sign of life (its process is stopped, or
+            hangs in native code) is killed and replaced. A stage that takes long is no such case. Default 10.
         max_batch_size: instances that a stage takes at a time, where the model or the stage sets no size. Default 32.
         max_queue_delay_us: microseconds that an instance waits for others to fill a batch. 0, the default: a batch is
             what is there when the device is free.
         hot_reload: whether a changed ``servable_config.py``, or other ``*.py`` file beside it, is loaded while the
             server runs, and for version number 0 a new version directory, each once it has not changed for a second.
             Default True.
+        refuse_late: refuse a request with a deadline as soon as it comes if, as things stand, it can't be answered in
+            time: DEADLINE_EXCEEDED, with the estimate. Default False: it waits, and is dropped when it is late.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -144,9 +149,11 @@ class ServableStartConfig:
     dec_key: bytes | None = dataclasses.field(default=None, repr=False)
     dec_mode: str = "AES-GCM"
     start_timeout: float = dataclasses.field(default=DEFAULT_START_TIMEOUT, kw_only=True)
+    heartbeat_timeout: float = dataclasses.field(default=DEFAULT_HEARTBEAT_TIMEOUT, kw_only=True)
     max_batch_size: int = dataclasses.field(default=DEFAULT_MAX_BATCH_SIZE, kw_only=True)
     max_queue_delay_us: int = dataclasses.field(default=0, kw_only=True)
     hot_reload: bool = dataclasses.field(default=True, kw_only=True)
+    refuse_late: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         checks.check_str("servable_directory", self.servable_directory)
@@ -167,14 +174,18 @@ class ServableStartConfig:
         if checks.check_str("dec_mode", self.dec_mode) not in ("AES-GCM", "AES-CBC"):
             raise ConfigError(f"Parameter 'dec_mode' should be 'AES-GCM' or 'AES-CBC', but actually '{self.dec_mode}'")
         start_timeout = checks.check_seconds("start_timeout", self.start_timeout, zero=False)
+        # A worker comes round about once a second at least.
+        heartbeat_timeout = checks.check_seconds("heartbeat_timeout", self.heartbeat_timeout, zero=False, above=1)
         checks.check_int("max_batch_size", self.max_batch_size, 1, 2**20)
         checks.check_int("max_queue_delay_us", self.max_queue_delay_us, 0, 60_000_000)
         checks.check_bool("hot_reload", self.hot_reload)
+        checks.check_bool("refuse_late", self.refuse_late)
         # The directory is fixed now: a later chdir must not change what a restarted worker loads.
         object.__setattr__(self, "servable_directory", os.path.abspath(self.servable_directory))
         object.__setattr__(self, "device_ids", device_ids or (0,))
         object.__setattr__(self, "device_type", parse_device_type(self.device_type))
         object.__setattr__(self, "start_timeout", start_timeout)
+        object.__setattr__(self, "heartbeat_timeout", heartbeat_timeout)
 
 
 def parse_device_type(device_type: Any) -> str | None:

@@ -15,6 +15,8 @@ from mindserve.errors import MindserveError
 MAX_LINE_BYTES = 1 << 20
 # What an error's text is cut to, so that its line fits.
 MAX_TEXT = 64 * 1024
+# The exit status of a worker of which a stage went beyond its timeout.
+STAGE_TIMEOUT_STATUS = 71
 
 
 class ControlError(MindserveError):
@@ -37,6 +39,7 @@ class WorkerParameters:
         max_queue_delay_us: microseconds that an instance waits for a fuller batch.
         handshake_timeout: seconds that the gateway may let a worker that is ready wait, which it does until all workers
             that are to take the place of others are ready.
+        refuse_late: refuse calls that can't be done before their deadlines.
     """
 
     servable_directory: str
@@ -49,6 +52,7 @@ class WorkerParameters:
     max_batch_size: int
     max_queue_delay_us: int
     handshake_timeout: float
+    refuse_late: bool
 
     def encode(self) -> bytes:
         return _encode(dataclasses.asdict(self))
@@ -70,10 +74,18 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadyMethod:
+    """A method that the worker serves, and whether to execute a request of it again does no harm."""
+
+    name: str
+    idempotent: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Ready:
     """The worker waits for the link's handshake. ``methods`` in the order of their numbers on the link."""
 
-    methods: tuple[str, ...]
+    methods: tuple[ReadyMethod, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +103,7 @@ def encode_event(event: Event) -> bytes:
     if isinstance(event, Phase):
         return _encode({"event": "phase", "text": event.text[:MAX_TEXT]})
     if isinstance(event, Ready):
-        return _encode({"event": "ready", "methods": list(event.methods)})
+        return _encode({"event": "ready", "methods": [dataclasses.asdict(method) for method in event.methods]})
     return _encode({"event": "failed", "error": event.error[:MAX_TEXT], "traceback": event.traceback[-MAX_TEXT:]})
 
 
@@ -105,11 +117,18 @@ def decode_event(line: bytes) -> Event:
     match values:
         case {"event": "phase", "text": str(text)}:
             return Phase(text)
-        case {"event": "ready", "methods": list(methods)} if all(isinstance(method, str) for method in methods):
-            return Ready(tuple(methods))
+        case {"event": "ready", "methods": list(methods)}:
+            return Ready(tuple(_decode_method(method) for method in methods))
         case {"event": "failed", "error": str(error), "traceback": str(trace)}:
             return Failed(error, trace)
     raise ControlError(f"No event of a worker: {line[:200]!r}")
+
+
+def _decode_method(values: Any) -> ReadyMethod:
+    match values:
+        case {"name": str(name), "idempotent": bool(idempotent)}:
+            return ReadyMethod(name, idempotent)
+    raise ControlError(f"No method of a worker: {str(values)[:200]!r}")
 
 
 class LineBuffer:

@@ -62,7 +62,7 @@ class _TensorDef:
         self.ref = ref
 
 
-def register_method(output_names: Any) -> Callable[[_Function], _Function]:
+def register_method(output_names: Any, *, idempotent: bool = True) -> Callable[[_Function], _Function]:
     """Declares the decorated function as a method of the servable.
 
     The function runs once, when it is declared, with placeholders for its inputs. What it does with them through
@@ -70,6 +70,9 @@ def register_method(output_names: Any) -> Callable[[_Function], _Function]:
 
     Args:
         output_names: a str, or a tuple or list of str: names of the outputs.
+        idempotent: True, the default: a request that was executed in part or in whole may be executed again, so that
+            the death of a worker goes unnoticed where another one can answer. False: once any stage may have begun
+            with a request, the death of its worker is answered UNAVAILABLE, and it is never executed twice.
 
     Returns:
         A decorator that gives the function back.
@@ -78,6 +81,7 @@ def register_method(output_names: Any) -> Callable[[_Function], _Function]:
         ConfigError: a wrong parameter, or a function that breaks the rules of `add_stage`.
     """
     outputs = checks.check_str_or_list("output_names", output_names)
+    checks.check_bool("idempotent", idempotent)
 
     def decorate(function: _Function) -> _Function:
         registration = current_registration() or Registration("")
@@ -94,7 +98,7 @@ def register_method(output_names: Any) -> Callable[[_Function], _Function]:
             raise ConfigError(
                 f"Method return output size {len(results)} not match registered {len(outputs)}, method '{name}'"
             )
-        registration.add_method(Method(name, tuple(inputs), outputs, tuple(recording.stages), results))
+        registration.add_method(Method(name, tuple(inputs), outputs, tuple(recording.stages), results, idempotent))
         return function
 
     return decorate
@@ -106,6 +110,7 @@ def add_stage(
     outputs_count: int,
     batch_size: int | None = None,
     tag: str | None = None,
+    timeout: float | None = None,
 ) -> Any:
     """Adds a stage to the method whose function is running.
 
@@ -117,6 +122,9 @@ def add_stage(
             outputs; 0, it takes a tuple of instances, each a tuple of its inputs, as many as the server likes, and
             returns or yields one result for each; n ≥ 1, at most n instances.
         tag: put before the errors of this stage. Default None: nothing.
+        timeout: seconds, > 0, that one run of the model or one call of the function may take. One that takes longer
+            hangs: the worker logs what it executes and every Python thread's stack, ends with exit status 71, and is
+            replaced. Of a model or function in several stages the shortest counts. Default None: any time.
 
     Returns:
         One placeholder, or a tuple of them for ``outputs_count`` > 1.
@@ -130,6 +138,8 @@ def add_stage(
     if batch_size is not None:
         checks.check_int("batch_size", batch_size, 0, 2**20)
     tag = "" if tag is None else checks.check_str("tag", tag)
+    if timeout is not None:
+        timeout = checks.check_seconds("timeout", timeout, zero=False)
     inputs = recording.refs(args, "Each value of parameter *args is a placeholder for data and must come from")
     if isinstance(stage, Model):
         batch_size = None
@@ -139,7 +149,7 @@ def add_stage(
         raise ConfigError(
             f"Parameter 'stage' should be function or Model returned by declare_model, but actually {type(stage)}"
         )
-    outputs = recording.add(Stage(stage, inputs, outputs_count, batch_size, tag))
+    outputs = recording.add(Stage(stage, inputs, outputs_count, batch_size, tag, timeout))
     return outputs[0] if outputs_count == 1 else outputs
 
 

@@ -58,6 +58,7 @@ class Stage:
         batch_size: of a function: None, it takes one instance's inputs; 0, it takes instances, as many as the server
             likes; n ≥ 1, at most n instances.
         tag: put before the errors of this stage; may be empty.
+        timeout: seconds after which a run of its target hangs; None: none does.
     """
 
     target: Model | Callable[..., Any]
@@ -65,17 +66,28 @@ class Stage:
     outputs_count: int
     batch_size: int | None = None
     tag: str = ""
+    timeout: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method: its stages run in their order for each instance, ``results`` say where its outputs come from."""
+    """A method: its stages run in their order for each instance.
+
+    Attributes:
+        name: its name.
+        inputs: names of its inputs.
+        outputs: names of its outputs.
+        stages: in the order in which they run.
+        results: where its outputs come from.
+        idempotent: to execute a request again does no harm.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     stages: tuple[Stage, ...]
     results: tuple[ValueRef, ...]
+    idempotent: bool = True
 
 
 @dataclasses.dataclass

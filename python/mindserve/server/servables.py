@@ -75,9 +75,11 @@ def make_specs(wanted: Sequence[Started], running: int) -> list[WorkerSpec]:
                 max_batch_size=item.max_batch_size,
                 max_queue_delay_us=item.max_queue_delay_us,
                 handshake_timeout=longest + _HANDSHAKE_TIMEOUT,
+                refuse_late=item.refuse_late,
             ),
             logs.worker_log_path(each.directory, name, device_id, version),
             item.start_timeout,
+            item.heartbeat_timeout,
         )
         for (name, version, device_id), each in workers.items()
         for item in (each.config,)

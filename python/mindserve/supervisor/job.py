@@ -14,11 +14,19 @@ from mindserve.control import WorkerParameters
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
-    """A worker to run: what it serves, where it logs, and the seconds it has to become ready."""
+    """A worker to run.
+
+    Attributes:
+        parameters: what it serves.
+        log_path: where it logs.
+        start_timeout: seconds that it has to become ready.
+        heartbeat_timeout: seconds without a sign of life after which it is replaced.
+    """
 
     parameters: WorkerParameters
     log_path: Path
     start_timeout: float
+    heartbeat_timeout: float
 
     @property
     def key(self) -> tuple[str, int, int]:

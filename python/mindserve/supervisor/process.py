@@ -43,7 +43,7 @@ class WorkerProcess:
     def __init__(self, spec: WorkerSpec, number: int, *, append_log: bool) -> None:
         self.spec = spec
         self.number = number
-        self.methods: tuple[str, ...] | None = None
+        self.methods: tuple[control.ReadyMethod, ...] | None = None
         self.error = ""
         self.ready_at: float | None = None
         self.attached = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from mindserve.control import STAGE_TIMEOUT_STATUS
+
 # A worker that ends within so many seconds of becoming ready, without an answer, may do so again and again.
 _CRASH_WINDOW = 1.0
 # So many of them in a row may.
@@ -43,6 +45,8 @@ class RestartPolicy:
 
 def describe_exit(returncode: int) -> str:
     """An exit status in words."""
+    if returncode == STAGE_TIMEOUT_STATUS:
+        return f"exited with status {returncode}: a stage went beyond its timeout, the worker's log says which"
     if returncode >= 0:
         return f"exited with status {returncode}"
     try:

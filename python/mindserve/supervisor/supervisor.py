@@ -33,7 +33,14 @@ class Gateway(Protocol):
     """What a supervisor needs of the native gateway."""
 
     def attach_worker(
-        self, fd: int, worker_id: int, servable: str, version: int, methods: Sequence[str], timeout: float
+        self,
+        fd: int,
+        worker_id: int,
+        servable: str,
+        version: int,
+        methods: Sequence[tuple[str, bool]],
+        heartbeat_timeout: float,
+        timeout: float,
     ) -> None: ...
 
     def drain_worker(self, worker_id: int) -> None: ...
@@ -312,12 +319,20 @@ class Supervisor:
         self._attaching.append(thread)
         thread.start()
 
-    def _attach(self, slot: Slot, process: WorkerProcess, link: int, methods: Sequence[str]) -> None:
+    def _attach(self, slot: Slot, process: WorkerProcess, link: int, methods: Sequence[control.ReadyMethod]) -> None:
         """Thread of its own: hands the worker's link to the gateway."""
         name, version, _ = slot.spec.key
         error = ""
         try:
-            self._gateway.attach_worker(link, process.number, name, version, methods, _ATTACH_TIMEOUT)
+            self._gateway.attach_worker(
+                link,
+                process.number,
+                name,
+                version,
+                [(method.name, method.idempotent) for method in methods],
+                slot.spec.heartbeat_timeout,
+                _ATTACH_TIMEOUT,
+            )
         except Exception as caught:
             error = f"the link's handshake failed: {caught}"
         self._post(lambda: self._on_attached(slot, process, error))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindserve import engines, logs
 from mindserve.config import find_version, missing_version
-from mindserve.control import WorkerParameters
+from mindserve.control import ReadyMethod, WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
@@ -29,11 +29,11 @@ class BuiltRuntime:
     """What a runtime serves.
 
     Attributes:
-        methods: names, in the order of their numbers.
+        methods: in the order of their numbers.
         functions: number and name of each stage function, for which the worker runs a thread.
     """
 
-    methods: tuple[str, ...]
+    methods: tuple[ReadyMethod, ...]
     functions: tuple[tuple[int, str], ...]
 
 
@@ -51,18 +51,35 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     """
     report("importing servable_config.py")
     registration = load_servable(parameters.servable_directory, parameters.servable_name)
-    models = _load_models(runtime, registration, parameters, report)
-    builder = _MethodBuilder(runtime, registration, parameters, models)
+    timeouts = _timeouts(registration)
+    models = _load_models(runtime, registration, parameters, timeouts, report)
+    builder = _MethodBuilder(runtime, registration, parameters, models, timeouts)
     for method in registration.methods.values():
         builder.add(method)
     for model, number in models.items():
         report(f"warming up {model.file}")
         _warm_up(runtime, model, number, parameters)
-    return BuiltRuntime(tuple(registration.methods), tuple(builder.functions))
+    methods = tuple(ReadyMethod(method.name, method.idempotent) for method in registration.methods.values())
+    return BuiltRuntime(methods, tuple(builder.functions))
+
+
+def _timeouts(registration: Registration) -> dict[int, float]:
+    """The shortest timeout of the stages that use a model or function, in seconds, by its id; for those with one."""
+    timeouts: dict[int, float] = {}
+    for method in registration.methods.values():
+        for stage in method.stages:
+            if stage.timeout is not None:
+                target = id(stage.target)
+                timeouts[target] = min(stage.timeout, timeouts.get(target, stage.timeout))
+    return timeouts
 
 
 def _load_models(
-    runtime: Runtime, registration: Registration, parameters: WorkerParameters, report: Callable[[str], None]
+    runtime: Runtime,
+    registration: Registration,
+    parameters: WorkerParameters,
+    timeouts: Mapping[int, float],
+    report: Callable[[str], None],
 ) -> dict[Model, int]:
     if not registration.models:
         return {}
@@ -75,11 +92,14 @@ def _load_models(
     models: dict[Model, int] = {}
     for model in registration.models:
         report(f"loading model {model.file}")
-        models[model] = _load_model(runtime, model, version_directory / model.file, device_type, parameters)
+        path = version_directory / model.file
+        models[model] = _load_model(runtime, model, path, device_type, parameters, timeouts.get(id(model), 0.0))
     return models
 
 
-def _load_model(runtime: Runtime, model: Model, path: Path, device_type: str, parameters: WorkerParameters) -> int:
+def _load_model(
+    runtime: Runtime, model: Model, path: Path, device_type: str, parameters: WorkerParameters, timeout: float
+) -> int:
     context = model.context.model_context if model.context else ModelContext()
     options = model.context.device_options(device_type) if model.context else {}
     if device_type == "Ascend":
@@ -106,6 +126,7 @@ def _load_model(runtime: Runtime, model: Model, path: Path, device_type: str, pa
             without_batch_dim_inputs=model.without_batch_dim_inputs,
             max_batch_size=parameters.max_batch_size,
             max_queue_delay_us=parameters.max_queue_delay_us,
+            timeout=timeout,
         )
     except RuntimeError as error:
         raise StartError(f"Load model failed, {_where(model, parameters)}: {error}") from error
@@ -131,18 +152,31 @@ class _MethodBuilder:
     """Adds methods to a runtime, and the functions that their stages need."""
 
     def __init__(
-        self, runtime: Runtime, registration: Registration, parameters: WorkerParameters, models: dict[Model, int]
+        self,
+        runtime: Runtime,
+        registration: Registration,
+        parameters: WorkerParameters,
+        models: dict[Model, int],
+        timeouts: Mapping[int, float],
     ) -> None:
         self.functions: list[tuple[int, str]] = []
         self._runtime = runtime
         self._registration = registration
         self._parameters = parameters
         self._models = models
+        self._timeouts = timeouts
         self._numbers: dict[tuple[int, int | None], int] = {}
 
     def add(self, method: Method) -> None:
         stages = [self._stage(method, stage) for stage in method.stages]
-        self._runtime.add_method(method.name, method.inputs, method.outputs, stages, _pairs(method.results))
+        self._runtime.add_method(
+            method.name,
+            method.inputs,
+            method.outputs,
+            stages,
+            _pairs(method.results),
+            idempotent=method.idempotent,
+        )
 
     def _stage(self, method: Method, stage: Stage) -> tuple[str, int, Sequence[tuple[int, int]], int, str]:
         if isinstance(stage.target, Model):
@@ -183,6 +217,7 @@ class _MethodBuilder:
                 batched=batch_size is not None,
                 max_batch_size=batch_size or self._parameters.max_batch_size,
                 max_queue_delay_us=self._parameters.max_queue_delay_us if batch_size is not None else 0,
+                timeout=self._timeouts.get(id(function), 0.0),
             )
             self._numbers[key] = number
             self.functions.append((number, label))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from mindserve.errors import MindserveError
 _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
 _END_TIMEOUT = 2.0
+_HUNG_SIGNAL = signal.SIGUSR2
 
 _PACKAGE = os.path.join(os.path.dirname(logs.__file__), "")
 
@@ -118,7 +120,14 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
     core = native.load()
     core.set_log_level(logs.level_from_environment())
     core.set_log_sink(logs.native_sink)
-    runtime = core.Runtime()
+    # A stage that goes beyond its timeout may hold the interpreter's lock: this needs none.
+    faulthandler.register(_HUNG_SIGNAL, file=sys.stderr, all_threads=True, chain=False)
+    runtime = core.Runtime(
+        parameters.servable_name,
+        refuse_late=parameters.refuse_late,
+        hung_signal=_HUNG_SIGNAL,
+        hung_status=control.STAGE_TIMEOUT_STATUS,
+    )
     _log.info(
         "serving %s version %d on device %d, process %d",
         parameters.servable_name, parameters.version, parameters.device_id, os.getpid(),

@@ -1,0 +1,345 @@
+#include "gateway/predict_call.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/utf8.h"
+#include "gateway/grpc_text.h"
+
+namespace mindserve::gateway {
+namespace {
+
+// "Servable(add) method(add_common) version(1)"; names as the client gave them, cut where they are absurd.
+std::string Describe(std::string_view servable, std::string_view method, uint64_t version) {
+  constexpr size_t kLongest = 256;
+  std::string text = "Servable(";
+  text.append(CutUtf8(servable, kLongest)).append(") method(").append(CutUtf8(method, kLongest)).append(")");
+  if (version != 0) text.append(" version(").append(std::to_string(version)).append(")");
+  return text;
+}
+
+Metadata Later() {
+  return {{kRetryPushbackKey, kRetryPushbackMs}};
+}
+// Tells a client that would try again by itself not to.
+Metadata Never() {
+  return {{kRetryPushbackKey, "-1"}};
+}
+
+// How the client itself names the call, to find it in its own logs.
+std::string RequestId(const Metadata& metadata) {
+  const auto found = std::ranges::find(metadata, "x-request-id", &Metadata::value_type::first);
+  return found == metadata.end() ? "" : " (x-request-id " + std::string(CutUtf8(found->second, 128)) + ")";
+}
+
+}  // namespace
+
+void PredictCall::OnHalfClose() {
+  wire::Route& route = service_.route_;
+  CallStats& stats = service_.context_.stats;
+  Status status = wire::ReadRoute(message_->bytes(), service_.context_.limits.max_instances_per_request, &route);
+  if (!status.ok()) {
+    if (status.code() == Code::kResourceExhausted) stats.Refuse(Refusal::kMaxInstancesPerRequest);
+    return Fail(std::move(status));
+  }
+  servable_ = route.servable;
+  method_ = route.method;
+  version_ = route.version;
+  spec_ = route.spec;
+  if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
+
+  const size_t workers = service_.router_.Workers(servable_, version_);
+  // A worker's share is at least two instances, else the handing about costs more than it gains.
+  const size_t shares = std::clamp<size_t>(route.instances.size() / 2, 1, std::max<size_t>(workers, 1));
+  std::vector<Router::Target>& targets = service_.targets_;
+  switch (service_.router_.Find(servable_, method_, version_, shares, &targets)) {
+    case Router::Outcome::kNoServable:
+      return AnswerError(wire::ErrorCode::kServableUnavailable, Described() + ", servable is not available");
+    case Router::Outcome::kNoMethod:
+      return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", method is not available");
+    case Router::Outcome::kNoWorker:
+    case Router::Outcome::kNoOther:
+      return Fail(
+          {Code::kUnavailable, Described() + ", no worker of the servable is running: it is starting, or was stopped"});
+    case Router::Outcome::kFound:
+      counts_ = targets.front().counts;
+      call_.CountAs(*counts_);
+      break;
+  }
+  if (route.instances.empty()) {
+    return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", instances count is 0, expected at least one");
+  }
+  instances_ = {
+      .offset = route.instances.front().offset,
+      .length = route.instances.back().offset + route.instances.back().length - route.instances.front().offset};
+  version_state_ = targets.front().worker->version();
+  Quarantine& quarantine = version_state_->quarantine;
+  bool suspect = false;
+  if (const TimePoint now = service_.context_.now; quarantine.UnderAttack(now)) [[unlikely]] {
+    if (auto verdict = quarantine.VerdictOn(method_, Instances(*message_), now)) {
+      stats.Refuse(Refusal::kQuarantine);
+      return Fail({Code::kUnavailable, *std::move(verdict)}, Never());
+    }
+    suspect = call_.trust().Suspect(version_state_->number, quarantine.attack());
+    if (!suspect) service_.router_.Find(servable_, method_, version_, shares, &targets, Router::Pick::kOrdinary);
+  }
+  if (!Admit()) return;
+
+  counts_->instances += route.instances.size();
+  parts_.resize(suspect ? 1 : targets.size());
+  missing_ = parts_.size();
+  size_t begin = 0;
+  for (uint32_t i = 0; i < parts_.size(); ++i) {
+    const size_t end = route.instances.size() * (i + 1) / parts_.size();
+    const wire::Extent& first = route.instances[begin];
+    const wire::Extent& last = route.instances[end - 1];
+    parts_[i].payload = {.offset = first.offset,
+                         .length = last.offset + last.length - first.offset,
+                         .instances = static_cast<uint32_t>(end - begin)};
+    begin = end;
+    if (!suspect) Send(i, targets[i]);
+  }
+  if (suspect) {
+    parts_.front().alone = true;
+    Dispatch(0);  // there is a worker
+  }
+}
+
+bool PredictCall::Admit() {
+  CallStats& stats = service_.context_.stats;
+  const auto of_all = [](const char* limit, size_t value) {
+    return " exceeds the limit " + std::to_string(value) + " (" + limit + ")";
+  };
+  Ticket ticket = Ticket::Take(service_.admission_);
+  if (!ticket) {
+    stats.Refuse(Refusal::kMaxEnqueuedRequests);
+    Fail({Code::kResourceExhausted,
+          "enqueued requests count" + of_all("max_enqueued_requests", service_.admission_.max_requests())},
+         Later());
+    return false;
+  }
+  Admission& own = *version_state_->admission;
+  const auto of_servable = [&] { return " of servable '" + std::string(servable_) + "'"; };
+  Ticket own_ticket;
+  if (own.max_requests() > 0 && !(own_ticket = Ticket::Take(own))) {
+    stats.Refuse(Refusal::kMaxEnqueuedRequests);
+    Fail({Code::kResourceExhausted,
+          "enqueued requests count" + of_all("max_enqueued_requests", own.max_requests()) + of_servable()},
+         Later());
+    return false;
+  }
+  BytesTicket own_bytes;
+  if (own.max_bytes() > 0) {
+    own_bytes = BytesTicket(own);
+    const size_t size = message_->bytes().size();
+    if (!own_bytes.GrowTo(size)) {
+      stats.Refuse(Refusal::kMaxEnqueuedBytes);
+      // What is larger than the limit by itself never finds room.
+      Fail({Code::kResourceExhausted, "with this request of " + std::to_string(size) + " bytes enqueued bytes" +
+                                          of_all("max_enqueued_bytes", own.max_bytes()) + of_servable()},
+           size > own.max_bytes() ? Never() : Later());
+      return false;
+    }
+  }
+  request_ = std::make_shared<Request>(
+      Request{*std::move(message_), std::move(ticket), std::move(own_ticket), std::move(own_bytes)});
+  message_.reset();
+  return true;
+}
+
+bool PredictCall::Dispatch(uint32_t tag) {
+  Router::Pick pick = Router::Pick::kAny;
+  if (version_state_->quarantine.UnderAttack(service_.context_.now)) {
+    pick = parts_[tag].alone ? Router::Pick::kSuspect : Router::Pick::kOrdinary;
+  }
+  std::vector<Router::Target>& targets = service_.targets_;
+  switch (service_.router_.Find(servable_, method_, version_, 1, &targets, pick)) {
+    case Router::Outcome::kFound:
+      Send(tag, targets.front());
+      return true;
+    case Router::Outcome::kNoOther:
+      Suspend(tag);
+      return true;
+    default:
+      return false;
+  }
+}
+
+void PredictCall::Send(uint32_t tag, const Router::Target& target) {
+  Part& part = parts_[tag];
+  ++part.sends;
+  part.at_worker = true;
+  // With version 0 another version may be asked than before.
+  if (version_state_ != target.worker->version()) version_state_ = target.worker->version();
+  idempotent_ = idempotent_ && target.worker->spec().methods[target.method].idempotent;
+  part.call =
+      service_.calls_.Open(target.worker, target.method, part.payload, request_,
+                           {.deadline = call_.deadline(), .client = call_.client(), .alone = part.alone}, *this, tag);
+}
+
+void PredictCall::Suspend(uint32_t tag) {
+  if (!waiting_) {
+    if (service_.waiting_.size() >= kMostWaiting) {
+      service_.context_.stats.Refuse(Refusal::kQuarantine);
+      return Fail({Code::kResourceExhausted,
+                   Described() + ", requests have killed workers of the servable lately, and too many of clients that "
+                                 "it does not know wait for a worker that may try them"},
+                  Later());
+    }
+    waiting_ = service_.waiting_.insert(service_.waiting_.end(), this);
+  }
+  parts_[tag].suspended = true;
+  const TimePoint now = service_.context_.now;
+  if (suspense_ends_ == kNever) suspense_ends_ = now + service_.most_suspense_;
+  service_.context_.timers.Set(*this, suspense_ends_);
+}
+
+void PredictCall::StopWaiting() {
+  service_.context_.timers.Cancel(*this);
+  if (auto place = std::exchange(waiting_, std::nullopt)) service_.waiting_.erase(*place);
+}
+
+void PredictCall::TryAgain() {
+  StopWaiting();
+  for (uint32_t i = 0; i < parts_.size(); ++i) {
+    if (!std::exchange(parts_[i].suspended, false) || Dispatch(i)) continue;
+    return Fail({Code::kUnavailable, Described() + ", no worker of the servable is running"});
+  }
+}
+
+void PredictCall::OnTimer() {
+  service_.context_.stats.Refuse(Refusal::kQuarantine);
+  Fail({Code::kUnavailable, Described() + ", requests have killed workers of the servable lately, and within " +
+                                std::to_string(service_.most_suspense_.count()) +
+                                " ms there was no worker that may try requests of clients that it does not know"},
+       Later());
+}
+
+void PredictCall::OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) {
+  if (!request_) return;
+  Part& part = parts_[tag];
+  if (!ends) {
+    return Fail(
+        {Code::kInternal, "servable '" + std::string(servable_) + "': its worker answered with a stream of messages"});
+  }
+  part.at_worker = false;
+  part.has_errors = has_errors;
+  part.reply = std::move(payload);
+  if (--missing_ == 0) Complete();
+}
+
+void PredictCall::OnWorkerEnd(uint32_t tag, Status status) {
+  if (!request_) return;
+  parts_[tag].at_worker = false;
+  call_.trust().OnAnswer(version_state_->number);
+  Fail(std::move(status));
+}
+
+void PredictCall::OnWorkerLost(uint32_t tag, const LostCall& lost) {
+  if (!request_) return;
+  Part& part = parts_[tag];
+  part.at_worker = false;
+  if (lost.executing) {
+    ++part.deaths;
+    if (part.alone || part.deaths >= service_.context_.limits.max_attempts) return SetAside(part, lost);
+    part.alone = true;
+    Quarantine& quarantine = version_state_->quarantine;
+    const TimePoint now = service_.context_.now;
+    if (service_.router_.Workers(servable_, version_state_->version) == 0 && quarantine.HadSeveral(now)) {
+      quarantine.Accuse(now);
+      call_.trust().Forget(version_state_->number);
+    }
+  }
+  const std::string died = ", the worker that held it died: " + lost.loss.why;
+  if (!idempotent_ && lost.begun) {
+    return Fail({Code::kUnavailable, Described() + died +
+                                         ". It may have been executed, and its method is not idempotent, so it is "
+                                         "not sent again"});
+  }
+  if (part.sends >= kMostSends) {
+    service_.context_.stats.Refuse(Refusal::kMaxAttempts);
+    return Fail({Code::kUnavailable, Described() + died + ". It was sent to " + std::to_string(part.sends) +
+                                         " workers, and each died before it had executed it"});
+  }
+  if (!Dispatch(tag)) Fail({Code::kUnavailable, Described() + died + ", and there is no other"});
+}
+
+void PredictCall::SetAside(const Part& part, const LostCall& lost) {
+  ThreadContext& context = service_.context_;
+  context.stats.Refuse(Refusal::kMaxAttempts);
+  const std::string died = " is set aside: " + std::to_string(part.deaths) +
+                           (part.deaths == 1 ? " worker" : " workers") + " died while executing it (max_attempts " +
+                           std::to_string(context.limits.max_attempts) + ")" +
+                           (part.alone ? ", the last one while executing nothing else" : "") +
+                           "; of the last one is known: " + lost.loss.why;
+  const std::string text = Described() + " of client " + call_.peer().address + RequestId(call_.metadata()) + died;
+  context.log.Warn(context.now, text);
+  if (part.alone) {
+    Quarantine& quarantine = version_state_->quarantine;
+    quarantine.Convict(method_, Instances(request_->message),
+                       Described() + " is the same as one that killed workers. That one" + died, context.now);
+    call_.trust().Distrust(version_state_->number, quarantine.attack());
+  }
+  Fail({Code::kUnavailable, text}, Never());
+}
+
+void PredictCall::Complete() {
+  Reply reply;
+  reply.reserve(1 + 2 * parts_.size());
+  reply.emplace_back(wire::SpecField(Spec(request_->message)));
+  const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
+  if (has_errors) ++counts_->with_errors;
+  for (Part& part : parts_) {
+    if (part.has_errors) wire::CountErrorCodes(part.reply->bytes(), counts_->errors);
+    reply.push_back(*std::move(part.reply));
+    if (has_errors && !part.has_errors) reply.emplace_back(wire::SuccessErrors(part.payload.instances));
+  }
+  call_.trust().OnAnswer(version_state_->number);
+  request_->StopCounting();
+  request_.reset();
+  parts_.clear();
+  call_.Send(std::move(reply));
+  call_.Finish(Status::Ok());
+}
+
+void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
+  ++counts_->with_errors;
+  ++counts_->errors[static_cast<size_t>(code)];
+  Reply reply;
+  reply.emplace_back(wire::ErrorReply(Spec(*message_), code, text));
+  message_.reset();
+  call_.Send(std::move(reply));
+  call_.Finish(Status::Ok());
+}
+
+std::string PredictCall::Described() const {
+  return "Request " + Describe(servable_, method_, version_);
+}
+
+std::string_view PredictCall::Spec(const Message& message) const {
+  if (merged_spec_) return *merged_spec_;
+  const auto spec = message.bytes().subspan(spec_.offset, spec_.length);
+  return {reinterpret_cast<const char*>(spec.data()), spec.size()};
+}
+
+std::span<const std::byte> PredictCall::Instances(const Message& message) const {
+  return message.bytes().subspan(instances_.offset, instances_.length);
+}
+
+void PredictCall::Fail(Status status, Metadata trailing) {
+  GiveUp();
+  call_.Finish(std::move(status), std::move(trailing));
+}
+
+void PredictCall::GiveUp() {
+  StopWaiting();
+  message_.reset();
+  for (const Part& part : parts_) {
+    if (part.at_worker) service_.calls_.Cancel(part.call);
+  }
+  if (request_) request_->GiveUp();
+  request_.reset();
+  parts_.clear();
+}
+
+}  // namespace mindserve::gateway

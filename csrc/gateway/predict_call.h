@@ -1,0 +1,96 @@
+// One Predict request: its way to workers, again to others when workers die, and back.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gateway/predict_service.h"
+#include "gateway/timer_heap.h"
+
+namespace mindserve::gateway {
+
+// However often its workers die without having begun with it, a request is sent no more often than this.
+inline constexpr size_t kMostSends = 16;
+// As many suspects of an I/O thread may wait for a worker that may execute them.
+inline constexpr size_t kMostWaiting = 1000;
+
+class PredictCall final : public CallHandler, private WorkerCallListener, private TimerNode {
+ public:
+  PredictCall(PredictService& service, Call& call) : service_(service), call_(call) {}
+  ~PredictCall() override { GiveUp(); }
+
+  void OnMessage(Message message) override { message_ = std::move(message); }
+  void OnHalfClose() override;
+  void OnCancel() override { GiveUp(); }
+
+  // It waits, and there is another worker.
+  void TryAgain();
+
+ private:
+  // A worker's share of the instances.
+  struct Part {
+    WorkerCalls::Payload payload;
+    uint64_t call = 0;
+    size_t sends = 0;
+    size_t deaths = 0;       // of workers that were executing it
+    bool alone = false;      // it is a suspect
+    bool at_worker = false;  // which has not answered
+    bool suspended = false;  // waits for a worker
+    bool has_errors = false;
+    std::optional<ReplyPart> reply;
+  };
+
+  void OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) override;
+  void OnWorkerEnd(uint32_t tag, Status status) override;
+  void OnWorkerLost(uint32_t tag, const LostCall& lost) override;
+  // It has waited for too long.
+  void OnTimer() override;
+
+  // Counts the request against the limits. False: there is no room, which is answered.
+  bool Admit();
+  // Sends a part to a worker where it may go, or lets it wait for one. False: there is none.
+  bool Dispatch(uint32_t tag);
+  void Send(uint32_t tag, const Router::Target& target);
+  void Suspend(uint32_t tag);
+  void StopWaiting();
+  // A worker died while it executed the part, and that was once too often.
+  void SetAside(const Part& part, const LostCall& lost);
+
+  void AnswerError(wire::ErrorCode code, const std::string& text);
+  void Fail(Status status, Metadata trailing = {});
+  void Complete();
+  void GiveUp();
+  // "Request Servable(add) method(add_common) version(1)", as the client named them.
+  std::string Described() const;
+  // The content of the reply's servable_spec. It lies in the message, or here.
+  std::string_view Spec(const Message& message) const;
+  // All instances, as they lie in the message.
+  std::span<const std::byte> Instances(const Message& message) const;
+
+  PredictService& service_;
+  Call& call_;
+  MethodCounts* counts_ = &service_.counts();    // as what the call is counted
+  std::optional<Message> message_;               // until it is dispatched
+  std::shared_ptr<Request> request_;             // from then on, until the call is answered
+  std::shared_ptr<VersionState> version_state_;  // of the version that it was routed to
+  std::string_view servable_;                    // these two lie in the request
+  std::string_view method_;
+  uint64_t version_ = 0;
+  bool idempotent_ = true;
+  wire::Extent spec_;
+  std::optional<std::string> merged_spec_;  // for a request with several specs, instead of the above
+  wire::Extent instances_;
+  std::vector<Part> parts_;
+  size_t missing_ = 0;                                        // parts without an answer
+  std::optional<std::list<PredictCall*>::iterator> waiting_;  // its place, while it waits
+  TimePoint suspense_ends_ = kNever;                          // set when it first waits
+};
+
+}  // namespace mindserve::gateway

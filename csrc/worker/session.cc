@@ -1,0 +1,276 @@
+#include "worker/session.h"
+
+#include <algorithm>
+#include <atomic>
+#include <iterator>
+#include <new>
+#include <utility>
+
+#include "base/log.h"
+
+namespace mindserve::worker {
+
+namespace {
+
+// So often the master is told at least that this thread still comes round.
+constexpr Duration kBeat = std::chrono::milliseconds(500);
+// Of a lane's requests so many instances are read before others have their turn.
+constexpr size_t kRoundInstances = 1024;
+
+wire::ErrorCode ToErrorCode(Code code) {
+  switch (code) {
+    case Code::kOk:
+      return wire::ErrorCode::kSuccess;
+    case Code::kInvalidArgument:
+    case Code::kOutOfRange:
+      return wire::ErrorCode::kInvalidInput;
+    case Code::kUnavailable:
+      return wire::ErrorCode::kWorkerUnavailable;
+    case Code::kResourceExhausted:
+      return wire::ErrorCode::kSystemError;
+    default:
+      return wire::ErrorCode::kFailed;
+  }
+}
+
+}  // namespace
+
+void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) {
+  wire::InstanceReply& reply = replies[index];
+  try {
+    if (status.ok()) {
+      reply.outputs.assign(std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end()));
+    } else {
+      if (status.code() == Code::kDeadlineExceeded) ++late;
+      reply.code = ToErrorCode(status.code());
+      reply.error = status.message();
+    }
+  } catch (const std::bad_alloc&) {
+    reply.outputs.clear();
+    reply.code = wire::ErrorCode::kSystemError;
+    reply.error = "out of memory";  // short enough to need none
+  }
+  if (--left == 0) session.Answer(*this);
+}
+
+void Runtime::Session::Handle(size_t lane, const link::GatewayFrame& frame) {
+  if (frame.type == link::FrameType::kCancel) {
+    const auto found = calls_[lane].find(frame.call);
+    // Not found: it was answered while the cancellation was on its way.
+    if (found != calls_[lane].end()) engine_.Cancel(*found->second->context);
+    return;
+  }
+  Open(lane, frame);
+}
+
+void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
+  constexpr uint8_t kUnary = link::kOpens | link::kEnds;
+  const bool known = frame.method < engine_.methods();
+  if ((frame.flags & kUnary) != kUnary || !known || calls_[lane].contains(frame.call)) {
+    Log(LogLevel::kError, "the gateway sent a call that this worker does not know how to take: method " +
+                              std::to_string(frame.method) + ", flags " + std::to_string(frame.flags));
+    link_->SendEnd(lane, frame.call, Status(Code::kInternal, "the worker was sent a call that it does not know"),
+                   link::kReleased);
+    return;
+  }
+  if (runtime_.options_.refuse_late && RefuseLate(lane, frame)) return;
+  const pipeline::MethodSpec& method = engine_.method(frame.method);
+  auto owned = std::make_unique<Request>(*this, lane, frame.call, method);
+  Request& request = *owned;
+  request.payload =
+      std::make_shared<Payload>(runtime_.releases_, Releases::Entry{lane, frame.call}, frame.payload.size());
+  request.context = std::make_shared<pipeline::RequestContext>();
+  request.context->client = frame.client;
+  if (frame.deadline_ns != INT64_MAX) request.context->deadline = TimePoint(Duration(frame.deadline_ns));
+  request.context->sink = &request;
+  request.context->mark = link_->MarkOf(lane, frame.call);
+  request.context->alone = (frame.flags & link::kAlone) != 0;
+  calls_[lane].emplace(frame.call, std::move(owned));
+  if (frame.instances > SlicedReply::kInstances) return OpenSliced(request, frame);
+
+  // All instances are read before the first is submitted, so that a request that does not parse is refused whole.
+  const Status read = Read(request, frame);
+  if (!read.ok()) {
+    ClearRead();
+    End(request, read);
+    return;
+  }
+  request.replies.resize(read_count_);
+  request.left = read_count_;
+  for (uint32_t i = 0; i < read_count_; ++i) {
+    auto& [status, inputs] = read_[i];
+    if (status.ok()) {
+      engine_.Submit(frame.method, request.context, i, inputs, now_);
+    } else {
+      request.InstanceDone(i, std::move(status), {});
+    }
+  }
+  ClearRead();
+}
+
+void Runtime::Session::ClearRead() {
+  constexpr size_t kKept = 256;
+  if (read_.size() > kKept) read_.resize(kKept);
+  for (size_t i = 0; i < std::min(read_count_, read_.size()); ++i) {
+    read_[i].status = Status::Ok();
+    read_[i].inputs.clear();
+  }
+  read_count_ = 0;
+}
+
+Status Runtime::Session::Read(const Request& request, const link::GatewayFrame& frame) {
+  wire::InstanceReader reader(frame.payload, request.method.inputs, request.payload);
+  while (reader.Next()) {
+    if (read_count_ == read_.size()) read_.emplace_back();
+    auto& [status, inputs] = read_[read_count_++];
+    status = reader.Read(&inputs);
+    if (status.code() == Code::kDataLoss) return {Code::kInvalidArgument, status.message()};
+  }
+  MS_RETURN_IF_ERROR(reader.status());
+  if (read_count_ == 0 || read_count_ != frame.instances) {
+    return WrongCount(read_count_, frame.instances);
+  }
+  return Status::Ok();
+}
+
+bool Runtime::Session::LetGo(Request& request) {
+  request.replies.clear();
+  if (request.sliced != nullptr) {
+    request.sliced->reader.reset();
+    request.sliced->read.clear();
+  }
+  const bool alone = request.payload.use_count() == 1;
+  if (alone) {
+    // Pairs with the release in the decrement by which the last other owner, on whatever thread, let go.
+    std::atomic_thread_fence(std::memory_order_acquire);
+    request.payload->MarkReleased();
+  } else {
+    request.payload->MarkRetained();
+  }
+  return alone;
+}
+
+void Runtime::Session::End(Request& request, const Status& status) {
+  const uint8_t flags = LetGo(request) ? static_cast<uint8_t>(link::kReleased) : uint8_t{0};
+  link_->SendEnd(request.lane, request.call, status, flags);
+  Forget(request);
+}
+
+void Runtime::Session::Answer(Request& request) {
+  if (request.context->cancelled) {
+    End(request, Status(Code::kCancelled, "the call was cancelled"));
+  } else if (request.late == request.replies.size()) {
+    // That nothing of it is in time concerns the call as such.
+    End(request, Status(Code::kDeadlineExceeded, request.replies.front().error));
+  } else if (!starved_[request.lane].empty() || !TryReply(request)) {
+    starved_[request.lane].push_back(request.call);
+  }
+}
+
+bool Runtime::Session::TryReply(Request& request) {
+  if (request.sliced != nullptr && request.sliced->phase == Sliced::Phase::kAllocating) return Allocate(request);
+  if (request.replies.size() > SlicedReply::kInstances) {
+    AnswerSliced(request);
+    return true;
+  }
+  const wire::ReplyWriter writer(request.method.outputs, request.replies);
+  if (writer.size() > SlicedReply::kBytes) {
+    AnswerSliced(request);
+    return true;
+  }
+  if (writer.size() > runtime_.options_.reply_arena_bytes / 2) {
+    EndTooLarge(request, writer.size());
+    return true;
+  }
+  const auto slab = link_->AllocateReply(request.lane, writer.size());
+  if (!slab) return false;
+  writer.WriteTo(slab->bytes);
+  uint8_t flags = link::kEnds;
+  if (writer.has_errors()) flags |= link::kHasErrors;
+  if (LetGo(request)) flags |= link::kReleased;
+  link_->SendReply(request.lane, request.call, *slab, flags);
+  Forget(request);
+  return true;
+}
+
+void Runtime::Session::EndTooLarge(Request& request, size_t size) {
+  End(request, Status(Code::kResourceExhausted,
+                      "the answer has " + std::to_string(size) + " bytes, more than a message can have"));
+}
+
+Status Runtime::Session::WrongCount(size_t count, size_t expected) {
+  return {Code::kInvalidArgument,
+          "the request has " + std::to_string(count) + " instances, expected " + std::to_string(expected)};
+}
+
+void Runtime::Session::RetryStarved() {
+  for (size_t lane = 0; lane < starved_.size(); ++lane) {
+    auto& waiting = starved_[lane];
+    while (!waiting.empty()) {
+      Request& request = *calls_[lane].at(waiting.front());
+      if (request.context->cancelled) {
+        End(request, Status(Code::kCancelled, "the call was cancelled"));
+      } else if (!TryReply(request)) {
+        break;
+      }
+      waiting.pop_front();
+    }
+  }
+}
+
+void Runtime::Session::SendReleases() {
+  runtime_.releases_->Take(&releases_);
+  for (const auto& [lane, call] : releases_) link_->SendRelease(lane, call);
+}
+
+void Runtime::Session::AwaitBell() {
+  // Being awake is all that it is for.
+  bell_->AwaitReadable([this] {
+    link_->EmptyBell();
+    AwaitBell();
+  });
+}
+
+void Runtime::Session::SetTimer(TimePoint at) {
+  if (at >= timer_at_) return;  // one that comes too early finds nothing to do
+  timer_at_ = at;
+  timer_->Start(at, [this] { timer_at_ = kNever; });
+}
+
+void Runtime::Session::StopWith(Status status) {
+  status_ = std::move(status);
+  runtime_.loop_->Stop();
+}
+
+void Runtime::Session::RoundEnd() {
+  now_ = runtime_.time_.Now();
+  runtime_.stats_->Beat(now_);
+  link::GatewayFrame frame;
+  for (size_t lane = 0; lane < link_->lanes(); ++lane) {
+    // What is left is seen before the loop sleeps.
+    for (size_t instances = 0; instances < kRoundInstances && link_->Receive(lane, &frame);) {
+      Handle(lane, frame);
+      instances += 1 + (frame.instances > SlicedReply::kInstances ? 0 : frame.instances);
+    }
+  }
+  if (!link_->fault().ok()) return StopWith(link_->fault());
+  SendReleases();
+  RunSliced();
+  const TimePoint next = engine_.Poll();
+  more_ = !sliced_.empty() || (next != kNever && next <= runtime_.time_.Now());
+  const TimePoint hung = FindHung();
+  if (!more_) SetTimer(std::min({next, hung, now_ + kBeat}));
+  RetryStarved();
+  more_ = more_ || !sliced_.empty();
+  link_->Flush();
+}
+
+Status Runtime::Session::Run() {
+  AwaitBell();
+  // Nothing is ever said on the socket after the handshake: what makes it readable is its end.
+  hang_up_->AwaitReadable([this] { StopWith({Code::kUnavailable, "the gateway is gone"}); });
+  runtime_.loop_->Run(this);
+  return status_;
+}
+
+}  // namespace mindserve::worker

@@ -1,0 +1,133 @@
+// One run of Runtime::Serve.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "net/event_loop.h"
+#include "wire/predict.h"
+#include "worker/releases.h"
+#include "worker/runtime.h"
+#include "worker/sliced_reply.h"
+
+namespace mindserve::worker {
+
+// A round of the loop takes what came, runs models, and sends what is done.
+class Runtime::Session final : private net::RoundHooks {
+ public:
+  Session(Runtime& runtime, UniqueFd socket)
+      : runtime_(runtime),
+        engine_(*runtime.engine_),
+        link_(runtime.link_.get()),
+        socket_(std::move(socket)),
+        bell_(runtime.loop_->NewWatch(link_->bell_fd())),
+        hang_up_(runtime.loop_->NewWatch(socket_.get())),
+        timer_(runtime.loop_->NewTimer()),
+        calls_(link_->lanes()),
+        starved_(link_->lanes()) {}
+
+  Status Run();
+
+ private:
+  // An instance's inputs, or what is wrong with it alone.
+  struct ReadInstance {
+    Status status;
+    std::vector<Tensor> inputs;
+  };
+
+  // What is being done to a large request, a step at a time: between steps others are served.
+  struct Sliced {
+    enum class Phase : uint8_t { kReading, kSubmitting, kExecuted, kMeasuring, kAllocating, kWriting, kFreeing };
+    Phase phase = Phase::kReading;
+    int method_number = 0;
+    uint32_t expected = 0;
+    std::optional<wire::InstanceReader> reader;
+    std::vector<ReadInstance> read;
+    size_t submitted = 0;
+    std::optional<SlicedReply> reply;
+    std::optional<link::Slab> slab;
+  };
+
+  // A request, or the part of one that came to this worker.
+  struct Request final : pipeline::ResultSink {
+    Request(Session& owner, size_t on_lane, uint64_t number, const pipeline::MethodSpec& called)
+        : session(owner), lane(on_lane), call(number), method(called) {}
+    void InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) override;
+
+    Session& session;
+    const size_t lane;
+    const uint64_t call;
+    const pipeline::MethodSpec& method;
+    std::shared_ptr<pipeline::RequestContext> context;  // shared with the engine's instances
+    std::shared_ptr<Payload> payload;                   // shared with the tensors that look at it
+    std::vector<wire::InstanceReply> replies;
+    size_t left = 0;
+    size_t late = 0;  // instances whose deadline passed
+    std::unique_ptr<Sliced> sliced;
+  };
+
+  void Handle(size_t lane, const link::GatewayFrame& frame);
+  void Open(size_t lane, const link::GatewayFrame& frame);
+  Status Read(const Request& request, const link::GatewayFrame& frame);
+  void Answer(Request& request);
+  bool TryReply(Request& request);
+  void End(Request& request, const Status& status);
+  void EndTooLarge(Request& request, size_t size);
+  static Status WrongCount(size_t count, size_t expected);
+  // Lets go of everything that looks at the request's bytes; true if nobody else does.
+  bool LetGo(Request& request);
+  void Forget(Request& request) { calls_[request.lane].erase(request.call); }
+  // Of `read_`, with the memory that they had: most requests have a few.
+  void ClearRead();
+  // Large requests: session_sliced.cc.
+  void OpenSliced(Request& request, const link::GatewayFrame& frame);
+  void RunSliced();
+  // Whether there is a next step to be done; else the request may be gone.
+  bool Step(Request& request);
+  bool StepReading(Request& request);
+  bool StepSubmitting(Request& request);
+  void AnswerSliced(Request& request);
+  bool Allocate(Request& request);
+  bool StepFreeing(Request& request);
+  void SendReleases();
+  void RetryStarved();
+
+  void AwaitBell();
+  void SetTimer(TimePoint at);
+  // Whether the call was refused since it can't be done in time.
+  bool RefuseLate(size_t lane, const link::GatewayFrame& frame);
+  TimePoint FindHung();
+  std::string Describe(const Watched& watched) const;
+  void StopWith(Status status);
+  void RoundEnd() override;
+  bool PrepareSleep() override { return !more_ && link_->PrepareSleep(); }
+  void Awake() override { link_->Awake(); }
+
+  Runtime& runtime_;
+  pipeline::Engine& engine_;
+  link::WorkerLink* const link_;
+  const UniqueFd socket_;
+  std::unique_ptr<net::Watch> bell_;
+  std::unique_ptr<net::Watch> hang_up_;
+  std::unique_ptr<net::Timer> timer_;
+  TimePoint timer_at_ = kNever;
+  bool more_ = false;  // the engine has work that waits for nothing
+  Status status_;
+  std::vector<std::unordered_map<uint64_t, std::unique_ptr<Request>>> calls_;  // by lane
+  std::vector<std::deque<uint64_t>> starved_;  // by lane: answered calls that wait for reply memory, oldest first
+  std::deque<Releases::Entry> sliced_;         // large requests of which a step is to be done, whose turn it is first
+  std::vector<Releases::Entry> releases_;
+  std::vector<ReadInstance> read_;  // of the request that is being read, used again by the next
+  size_t read_count_ = 0;
+  TimePoint now_;  // when the round began
+};
+
+}  // namespace mindserve::worker
