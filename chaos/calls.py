@@ -12,7 +12,7 @@ import numpy as np
 INSTANCES_PER_REQUEST = 10_000
 # Rows of the table that `half.look_up` looks into; what lies beyond fails the model's whole batch.
 TABLE_ROWS = 1000
-# Methods of `sleepy` that no worker survives.
+# Methods of `risky` that no worker survives.
 DEADLY = ("die", "hang")
 # What the answer for an instance must be: values by their names, or a part of its error's text.
 Expected = dict[str, Any] | str
@@ -93,13 +93,25 @@ def sleepy(number: int, count: int = 1) -> Call:
     return Call(number, "sleepy", "sleepy", instances, [dict(instance) for instance in instances])
 
 
+def risky(number: int, count: int = 1) -> Call:
+    """A Python function that gives back what it was given, in workers that others' requests end."""
+    instances = [{"text": f"{number}/{place}"} for place in range(count)]
+    return Call(number, "risky", "risky", instances, [dict(instance) for instance in instances])
+
+
 def deadly(number: int, method: str) -> Call:
     """One of `DEADLY`: ends the worker that executes it, so that no answer is right."""
-    return Call(number, "sleepy", method, [{"text": str(number)}], ["no answer"])
+    return Call(number, "risky", method, [{"text": str(number)}], ["no answer"])
 
 
 # By servable, the calls that any load may make of it; all take a number and how many instances.
-EVERYDAY: dict[str, Callable[[int, int], Call]] = {"add": add, "half": half, "once": once, "sleepy": sleepy}
+EVERYDAY: dict[str, Callable[[int, int], Call]] = {
+    "add": add,
+    "half": half,
+    "once": once,
+    "sleepy": sleepy,
+    "risky": risky,
+}
 
 
 def _same(result: dict[str, Any], expected: Expected) -> bool:

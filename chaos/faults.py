@@ -28,6 +28,9 @@ from mindserve.client import Client
 _PATIENCE = 30.0
 # Seconds in which a bad certificate would have been taken.
 _UNTAKEN = 3.0
+# Those whose workers are harmed from outside. With the other, a request that happened to be executed alone would take the
+# blame, as it must while a servable has to do with requests that kill.
+_HARMLESS = tuple(name for name in SERVABLES if name != "risky")
 # Requests of the faults' own client.
 _FIRST_NUMBER = 1
 
@@ -124,12 +127,12 @@ class Faults:
 
     def _worker_kinds(self) -> list[_Kind]:
         return [
-            _Kind("kill a worker", self._kill_worker, SERVABLES, "unrepeatable"),
-            _Kind("stop a worker", self._stop_worker, SERVABLES, "unrepeatable"),
-            _Kind("slow a worker", self._slow_worker, SERVABLES),
-            _Kind("kill all workers", self._kill_all_workers, SERVABLES, "everything"),
-            _Kind("deadly request", self._deadly_request, ("sleepy",)),
-            _Kind("hung stage", self._hung_stage, ("sleepy",)),
+            _Kind("kill a worker", self._kill_worker, _HARMLESS, "unrepeatable"),
+            _Kind("stop a worker", self._stop_worker, _HARMLESS, "unrepeatable"),
+            _Kind("slow a worker", self._slow_worker, _HARMLESS),
+            _Kind("kill all workers", self._kill_all_workers, _HARMLESS, "everything"),
+            _Kind("deadly request", self._deadly_request, ("risky",)),
+            _Kind("hung stage", self._hung_stage, ("risky",)),
             _Kind("new version", self._new_version, SERVABLES),
             _Kind("changed configuration", self._changed_configuration, SERVABLES),
             _Kind("reload()", self._reload, ("",)),

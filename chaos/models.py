@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from chaos.calls import TABLE_ROWS
 
-SERVABLES = ("add", "half", "once", "sleepy")
+SERVABLES = ("add", "half", "once", "sleepy", "risky")
 _TEMPLATES = Path(__file__).resolve().parent / "servables"
 
 

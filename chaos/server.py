@@ -21,7 +21,7 @@ from mindserve import server
 from mindserve.errors import MindserveError
 
 # Workers of each servable.
-DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2)}
+DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2), "risky": (0, 1, 2)}
 # Seconds until a stopped worker is noticed.
 HEARTBEAT_TIMEOUT = 2.0
 # Those that refuse at once what they can't do in time.

@@ -79,8 +79,8 @@ def outcome(made: Entry, *faults: Fault, killed: bool = False) -> str:
         (entry(status("RESOURCE_EXHAUSTED", details="memory")), "offence"),
         (entry(status("RESOURCE_EXHAUSTED", details="over max_enqueued_requests (150)")), "refused"),
         (entry(status("UNAVAILABLE")), "offence"),
-        (entry(status("UNAVAILABLE"), servable="sleepy", method="die"), "unavailable"),
-        (entry(status("UNAVAILABLE"), servable="sleepy", method="sleepy"), "offence"),
+        (entry(status("UNAVAILABLE"), servable="risky", method="die"), "unavailable"),
+        (entry(status("UNAVAILABLE"), servable="risky", method="risky"), "offence"),
     ],
 )
 def test_outcomes_without_faults(made: Entry, expected: str) -> None:

@@ -1,7 +1,5 @@
-"""A function that takes its time, one that ends its worker, and one that hangs."""
+"""A function that takes its time."""
 
-import os
-import signal
 import time
 
 from mindserve.server import register
@@ -13,31 +11,7 @@ def sleep(text):
     return text
 
 
-def kill_worker(text):
-    """As a crash in native code would."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    return text
-
-
-def wait(text):
-    """As a function that waits for what never comes."""
-    time.sleep(3600)
-    return text
-
-
 @register.register_method(output_names=["text"])
 def sleepy(text):
     """Gives back what it was given."""
     return register.add_stage(sleep, text, outputs_count=1)
-
-
-@register.register_method(output_names=["text"])
-def die(text):
-    """A request that no worker survives."""
-    return register.add_stage(kill_worker, text, outputs_count=1)
-
-
-@register.register_method(output_names=["text"])
-def hang(text):
-    """A request that ends its worker because it does not end itself."""
-    return register.add_stage(wait, text, outputs_count=1, timeout=1.0)
