@@ -28,8 +28,8 @@ from mindserve.client import Client
 _PATIENCE = 30.0
 # Seconds in which a bad certificate would have been taken.
 _UNTAKEN = 3.0
-# Those whose workers are harmed from outside. With the other, a request that happened to be executed alone would take the
-# blame, as it must while a servable has to do with requests that kill.
+# Those whose workers are harmed from outside. With the other, a request that happened to be executed alone would take
+# the blame, as it must while a servable has to do with requests that kill.
 _HARMLESS = tuple(name for name in SERVABLES if name != "risky")
 # Requests of the faults' own client.
 _FIRST_NUMBER = 1
