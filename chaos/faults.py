@@ -225,7 +225,8 @@ class Faults:
         refused = "(14, 'unavailable')" in text
         ended = Ended(time.monotonic(), "status" if refused else "wrong", "UNAVAILABLE" if refused else "OK", text)
         self._ledger.ended(call.number, ended)
-        if not until(self._all_ready, _PATIENCE):
+        # At least one is gone, and that is seen a little later than its request is answered.
+        if not until(lambda: not workers <= self._pids(call.servable) and self._all_ready(), _PATIENCE):
             raise FaultError(f"not all workers are back after {_PATIENCE:.0f} s")
         return f"{len(workers - self._pids(call.servable))} workers lost"
 
