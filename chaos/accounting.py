@@ -20,9 +20,12 @@ OUTCOMES: tuple[Outcome, ...] = (
 # Seconds within which a servable without workers must refuse a request, and serve again.
 AT_ONCE = 1.0
 SERVED_AGAIN = 3.0
-# Seconds by which the clocks of a timer and of a ledger's line may be apart, and by which a fault is seen to be over
-# later than its last request ends.
-_EPSILON = 0.005
+# Seconds by which a call may end before its deadline: on a machine that has more to do than cores, the server may read
+# a call a while after it has looked at its clock.
+_EARLY = 0.02
+# What stands in a refusal of what can't be in time.
+_HOPELESS = ("refused by refuse_late", "can have run")
+# Seconds by which a request may end after its fault is seen to be over.
 _SEEN_LATE = 1.0
 # Codes that are always a failure of the server.
 _NEVER = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED", "INVALID_ARGUMENT", "ABORTED"})
@@ -213,8 +216,8 @@ def _proper(entry: Entry, ended: Ended, faults: Sequence[Fault], limits: tuple[s
     if ended.code == "CANCELLED" and entry.cancelled_at is not None:
         return "cancelled"
     if ended.code == "DEADLINE_EXCEEDED" and sent.timeout is not None:
-        passed = ended.at - sent.at >= sent.timeout - _EPSILON
-        return "too late" if passed or "refused by refuse_late" in ended.details else None
+        passed = ended.at - sent.at >= sent.timeout - _EARLY
+        return "too late" if passed or any(text in ended.details for text in _HOPELESS) else None
     if ended.code == "RESOURCE_EXHAUSTED" and any(name in ended.details for name in limits):
         return "refused"
     if ended.code == "UNAVAILABLE":

@@ -130,7 +130,8 @@ class Load:
 
     async def _short_deadlines(self) -> None:
         while await self._pause(0.1):
-            timeout = self._random.uniform(0.001, 0.02)
+            # Most are too short. The others would show a deadline that is said to have passed and has not.
+            timeout = self._random.uniform(0.001, 0.02) if self._random.random() < 0.8 else self._random.uniform(0.2, 2)
             await self._send(self._everyday(1), "short deadline", self._any_way(), timeout=timeout)
 
     async def _cancellations(self) -> None:
