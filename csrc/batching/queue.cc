@@ -212,7 +212,7 @@ size_t Queue::size() const {
 
 Standing Queue::standing() const {
   const std::lock_guard lock(mutex_);
-  return {.waiting = size_, .alone = alone_ != nullptr, .batches = batches_};
+  return {.waiting = size_, .alone = alone_ != nullptr, .paused = paused_, .batches = batches_};
 }
 
 size_t Queue::Full() const {

@@ -3,8 +3,7 @@
 // Clients take turns; within a client the earliest deadline goes first, and having none counts as a deadline a second
 // after arrival. The turn decides who leads a batch and so its key; others join it in the order of their turns, those
 // with another key keep theirs and so lead soon. What has expired is dropped on the way, and so is, while more wait
-// than a batch holds, what would have by the end of a run a little longer than
-// the shortest of late.
+// than a batch holds, what would have by the end of a run a little longer than the shortest of late.
 //
 // A batch goes when it is full, or when its oldest member has waited the window; with a window of zero, at once.
 #pragma once
@@ -47,8 +46,9 @@ struct Taken {
 
 // How a queue stands.
 struct Standing {
-  size_t waiting = 0;    // items, without one that goes alone
-  bool alone = false;    // one that goes alone waits
+  size_t waiting = 0;  // items, without one that goes alone
+  bool alone = false;  // one that goes alone waits
+  bool paused = false;
   uint64_t batches = 0;  // taken so far, without those of one that went alone
 };
 
@@ -63,6 +63,9 @@ class Queue {
   Queue& operator=(const Queue&) = delete;
 
   const QueueOptions& options() const { return options_; }
+
+  // For who pushes, whose own it is: how many it has pushed and not got back.
+  size_t inside = 0;
 
   // Adds an item that arrives now. Wakes nobody, so that a burst can become one batch: see Announce. False after Close:
   // the item stays the caller's. Throws std::bad_alloc, and then has done nothing.

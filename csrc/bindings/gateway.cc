@@ -237,7 +237,13 @@ void RegisterGateway(py::module_& module) {
              return std::unique_ptr<Gateway, WithoutGil>(made.release());
            }),
            py::arg("io_threads") = 0)
-      .def("declare_servable", &Gateway::DeclareServable, py::arg("name"), release_gil())
+      .def(
+          "declare_servable",
+          [](Gateway& self, const std::string& name, size_t max_enqueued_requests, size_t max_enqueued_bytes) {
+            self.DeclareServable(
+                name, {.max_enqueued_requests = max_enqueued_requests, .max_enqueued_bytes = max_enqueued_bytes});
+          },
+          py::arg("name"), py::arg("max_enqueued_requests") = 0, py::arg("max_enqueued_bytes") = 0, release_gil())
       .def("remove_servable", &Gateway::RemoveServable, py::arg("name"), release_gil())
       .def("listen", &Listen, py::arg("listeners"), py::arg("limits"), py::arg("accept") = true)
       .def("set_tls", &SetTls, py::arg("listener"), py::arg("tls"))
@@ -250,6 +256,13 @@ void RegisterGateway(py::module_& module) {
       .def("drain_worker", &Gateway::DrainWorker, py::arg("worker_id"), release_gil())
       .def("remove_version", &Gateway::RemoveVersion, py::arg("servable"), py::arg("version"), release_gil())
       .def("detach_worker", &Gateway::DetachWorker, py::arg("worker_id"), py::arg("dead") = false, release_gil())
+      .def("lost_workers_fd", &Gateway::lost_workers_fd)
+      .def("take_lost_workers",
+           [](Gateway& self) {
+             std::vector<std::pair<uint64_t, std::string>> lost;
+             for (auto& worker : self.TakeLostWorkers()) lost.emplace_back(worker.id, std::move(worker.why));
+             return lost;
+           })
       .def(
           "stop_listening", [](Gateway& self, double grace) { self.StopListening(ToMilliseconds(grace)); },
           py::arg("grace"), release_gil())

@@ -69,8 +69,8 @@ TEST_F(RouterTest, AVersionCanBeForgotten) {
 }
 
 TEST_F(RouterTest, TheMethodsAreThoseOfTheNewestWorkerThatIsThere) {
-  const auto old = Add(1, 1, {"a", "b"});
-  const auto replacement = Add(2, 1, {"b", "c"});
+  const auto old = Add(1, 1, {{"a"}, {"b"}});
+  const auto replacement = Add(2, 1, {{"b"}, {"c"}});
   EXPECT_EQ(Find("s", "a", 0), Outcome::kNoMethod);
   ASSERT_EQ(Find("s", "c", 0, 2), Outcome::kFound);
   EXPECT_EQ(targets_.size(), 1u);

@@ -34,7 +34,7 @@ TimePoint Engine::State::Poll() {
   next = std::min(next, DropExpired());
   Deliver();
   Announce();
-  return has_more() ? now : next;
+  return has_more() ? now : std::min(next, GiveUpClosing());
 }
 
 // Runs what may run on this thread, one batch a model in turn, for about a slice of time.
@@ -112,7 +112,7 @@ void Engine::State::Announce() {
 
 bool Engine::State::has_more() const {
   return first_done != nullptr || std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
-         (alone_phase != Alone::kNone && Quiet());
+         (alone_phase != Alone::kNone && alone_phase != Alone::kWaiting && Quiet());
 }
 
 void Engine::State::Stop() {

@@ -2,13 +2,21 @@
 //
 // They stand in a line of their own. For the first of it the queues are paused, and once all that takers had is back,
 // its instances go through their stages, one after the other. Then the queues go on, and the next one waits until each
-// queue that had something has given a batch.
+// queue that had something has given a batch. While a stage takes long over what it has, or hangs, only that one's
+// queue stays paused.
 #include <algorithm>
 
 #include "pipeline/engine_state.h"
 
 namespace mindserve::pipeline {
 namespace {
+
+// How long all stages wait for one.
+constexpr Duration kPatience = std::chrono::milliseconds(500);
+
+bool IsQuiet(const batching::Queue& queue, const batching::Standing& standing) {
+  return queue.inside == standing.waiting && !standing.alone;
+}
 
 Instance& ToInstance(batching::Item& item) {
   return static_cast<Instance&>(item);
@@ -25,17 +33,51 @@ void Engine::State::Hold(Instance& instance) {
 void Engine::State::StepAlone() {
   if (alone_phase == Alone::kNone) {
     if (alone.empty() || !RoundOver()) return;
-    ForEachQueue([](batching::Queue& queue) { queue.Pause(); });
-    alone_phase = Alone::kClosing;
+    Close();
   }
-  if (alone_phase == Alone::kClosing && alone.empty()) return Open();
-  if (!Quiet()) return;
+  if (alone_phase == Alone::kWaiting && !alone.empty()) {
+    if (!PausedAreQuiet()) return;
+    Close();
+  }
+  if ((alone_phase == Alone::kClosing || alone_phase == Alone::kWaiting) && alone.empty()) return Open();
+  if (!Quiet()) {
+    if (alone_phase == Alone::kClosing && now >= GiveUpClosing()) ResumeIdle();
+    return;
+  }
   if (alone_phase == Alone::kEnding) return Open();
   alone_phase = Alone::kRunning;
   batching::Item* next = alone.front().held.Pop();
   if (next != nullptr) return Advance(ToInstance(*next));
   alone.pop_front();
   Open();
+}
+
+void Engine::State::Close() {
+  ForEachQueue([](batching::Queue& queue) { queue.Pause(); });
+  alone_phase = Alone::kClosing;
+  closing_since = now;
+}
+
+// What is executed takes long: who has nothing to do with it goes on meanwhile.
+void Engine::State::ResumeIdle() {
+  alone_phase = Alone::kWaiting;
+  ForEachQueue([](batching::Queue& queue) {
+    if (IsQuiet(queue, queue.standing())) queue.Resume();
+  });
+  for (ModelSlot& model : models) model.pushed = true;
+}
+
+bool Engine::State::PausedAreQuiet() const {
+  bool quiet = true;
+  ForEachQueue([&](const batching::Queue& queue) {
+    const batching::Standing standing = queue.standing();
+    if (standing.paused && !IsQuiet(queue, standing)) quiet = false;
+  });
+  return quiet;
+}
+
+TimePoint Engine::State::GiveUpClosing() const {
+  return alone_phase == Alone::kClosing ? closing_since + kPatience : kNever;
 }
 
 // Everything goes on.
@@ -90,14 +132,9 @@ bool Engine::State::RoundOver() const {
 
 // Whether no taker has anything, and nothing that goes alone waits for one.
 bool Engine::State::Quiet() const {
-  size_t waiting = 0;
-  bool waits_alone = false;
-  ForEachQueue([&](const batching::Queue& queue) {
-    const batching::Standing standing = queue.standing();
-    waiting += standing.waiting;
-    waits_alone = waits_alone || standing.alone;
-  });
-  return waiting == in_stages && !waits_alone;
+  bool quiet = true;
+  ForEachQueue([&](const batching::Queue& queue) { quiet = quiet && IsQuiet(queue, queue.standing()); });
+  return quiet;
 }
 
 }  // namespace mindserve::pipeline

@@ -172,6 +172,38 @@ TEST_F(EngineAloneTest, OneInLineExpires) {
   Complete();
 }
 
+TEST_F(EngineAloneTest, AStageThatHangsHoldsUpTheLineButNotTheOthers) {
+  Request other;
+  Request suspect;
+  suspect.context->alone = true;
+  ToFunction(other, 0, 1);
+  ToFunction(other, 1, 2);
+  Settle();
+  EXPECT_THAT(Next(), ElementsAre(1, 2));
+  ToFunction(suspect, 0, 3);
+  ToModel(other, 2);
+  ToFunction(other, 3, 4);
+  const TimePoint again = Settle();
+  EXPECT_THAT(Runs(), IsEmpty());
+  ASSERT_LT(again, time_.Now() + 10s);
+  time_.Advance(again - time_.Now());
+  Settle();
+  EXPECT_THAT(Runs(), ElementsAre(1));  // the others go on
+  ToModel(other, 4);
+  Settle();
+  EXPECT_THAT(Runs(), ElementsAre(1, 1));
+  Complete();
+  EXPECT_THAT(Next(), ElementsAre(3));  // its turn comes before the stage's others
+  ToModel(other, 5);
+  Settle();
+  EXPECT_THAT(Runs(), ElementsAre(1, 1));
+  Complete();
+  EXPECT_THAT(Runs(), ElementsAre(1, 1, 1));
+  EXPECT_THAT(Next(), ElementsAre(4));
+  Complete();
+  EXPECT_EQ(engine_->in_flight(), 0u);
+}
+
 TEST_F(EngineAloneTest, StoppingEndsThem) {
   Request other;
   Request running;

@@ -113,7 +113,7 @@ void Engine::State::EnterStage(Instance& instance) {
     instance.queue = nullptr;
     return Done(instance, Stopping());
   }
-  ++in_stages;
+  ++instance.queue->inside;
   *pushed = true;
   may_expire = std::min(may_expire, instance.deadline);
 }
@@ -192,8 +192,7 @@ void Engine::State::Cancel(RequestContext& request) {
     instance = instance->next_sibling;
     // If it isn't in its queue any more, a taker has it, and it is blank again when the taker brings it back.
     if (cancelled.queue != nullptr && cancelled.queue->Remove(cancelled)) {
-      cancelled.queue = nullptr;
-      --in_stages;
+      --std::exchange(cancelled.queue, nullptr)->inside;
     }
     Done(cancelled, Cancelled());
   }
@@ -253,8 +252,7 @@ Status Engine::State::TakeResult(Run& run, size_t i, Instance& instance) {
 
 // Takes note that no taker has it any more. False if its answer is fixed already: then there is nothing to do with it.
 bool Engine::State::Returned(Instance& instance) {
-  instance.queue = nullptr;
-  --in_stages;
+  --std::exchange(instance.queue, nullptr)->inside;
   if (!instance.done) return true;
   instance.tensors.clear();
   if (instance.answered) shared->pool.Put(instance);
@@ -294,8 +292,7 @@ void Engine::State::FailAll() {
   const auto drain = [this](batching::Queue& queue) {
     ItemList items = queue.Drain();
     while (Item* item = items.Pop()) {
-      ToInstance(*item).queue = nullptr;
-      --in_stages;
+      --std::exchange(ToInstance(*item).queue, nullptr)->inside;
     }
   };
   alone.clear();

@@ -97,8 +97,12 @@ struct Engine::State {
   void Open();
   batching::ItemList LeaveLine(const RequestContext& request);
   TimePoint ExpireAlone();
+  void Close();
+  void ResumeIdle();
   bool RoundOver() const;
   bool Quiet() const;
+  bool PausedAreQuiet() const;
+  TimePoint GiveUpClosing() const;
   template <typename Visit>
   void ForEachQueue(Visit visit) const {
     for (const ModelSlot& model : models) visit(model.stage->queue());
@@ -137,12 +141,18 @@ struct Engine::State {
   TimePoint now;                  // read now and then: close enough for arrivals
   TimePoint may_expire = kNever;  // nothing that is queued does before
   Run run_here;                   // for models that run on this thread
-  size_t in_stages = 0;           // instances in queues and with takers
 
   // Of what goes alone: the line, how far its first is, and, by queue, the batches taken when others last went on.
-  enum class Alone : uint8_t { kNone, kClosing, kRunning, kEnding };
+  enum class Alone : uint8_t {
+    kNone,
+    kClosing,  // all queues are paused; takers are to bring back what they have
+    kWaiting,  // some take long over that: only their queues are paused
+    kRunning,
+    kEnding,  // it was cancelled, or is late, and a taker still has one of its instances
+  };
   std::deque<AloneRequest> alone;
   Alone alone_phase = Alone::kNone;
+  TimePoint closing_since;
   std::vector<uint64_t> round_began;
 
   std::atomic<size_t> in_flight{0};  // others may look
