@@ -1,6 +1,6 @@
 # Every target is one script under scripts/: what people type is what CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint format bench figures asan tsan ubsan docs clean
+.PHONY: help setup build run test lint format bench figures chaos asan tsan ubsan docs clean
 
 help:    ## Show this list
 	@sed -n 's/^\([a-z]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,9 @@ bench:   ## Measure against a do-nothing server
 
 figures: ## Measure everything, and write it into docs/benchmarks.md with its plots
 	@scripts/figures.sh
+
+chaos:   ## Load while everything is broken, for CHAOS_MINUTES (5); accounts for every request
+	@scripts/chaos.sh
 
 asan:    ## C++ tests under AddressSanitizer
 	@scripts/cpp_tests.sh asan

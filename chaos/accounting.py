@@ -1,0 +1,274 @@
+"""The verdict: every request has one end that is proper for what happened, and the server is as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from chaos.calls import DEADLY, INSTANCES_PER_REQUEST
+from chaos.events import Fault
+from chaos.ledger import Ended, Entry, Ledger
+from chaos.resources import Process, Snapshot
+
+Outcome = Literal["right", "refused", "too late", "unavailable", "cancelled", "client killed", "offence"]
+OUTCOMES: tuple[Outcome, ...] = (
+    *("right", "refused", "too late", "unavailable", "cancelled", "client killed", "offence"),
+)
+
+# Seconds within which a servable without workers must refuse a request, and serve again.
+AT_ONCE = 1.0
+SERVED_AGAIN = 3.0
+# Seconds by which a call may end before its deadline: on a machine that has more to do than cores, the server may read
+# a call a while after it has looked at its clock.
+_EARLY = 0.02
+# What stands in a refusal of what can't be in time.
+_HOPELESS = ("refused by refuse_late", "can have run")
+# Seconds by which a request may end after its fault is seen to be over.
+_SEEN_LATE = 1.0
+# Codes that are always a failure of the server.
+_NEVER = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED", "INVALID_ARGUMENT", "ABORTED"})
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much more memory may be held in the end than after warming up.
+
+    Attributes:
+        own_bytes: of a process: the heaps of Python and of the C library keep pages for reuse, and which thread's keeps
+            how many is chance.
+        shared_bytes: in all: an arena keeps its peak, which is near the most that was enqueued at one time, and that
+            was not the same before and after.
+        threads: of a process: a model gets one of its own when a run of it first takes long.
+    """
+
+    own_bytes: int
+    shared_bytes: int
+    threads: int
+
+
+@dataclass
+class Account:
+    """What came of the requests.
+
+    Attributes:
+        outcomes: how many requests had which outcome, by transport.
+        offences: what must not have happened, in words.
+    """
+
+    outcomes: dict[str, Counter[Outcome]] = field(default_factory=dict)
+    offences: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> Counter[Outcome]:
+        """Over all transports."""
+        return sum(self.outcomes.values(), Counter())
+
+
+def account_requests(ledgers: Iterable[Ledger], faults: Sequence[Fault], limits: Iterable[str]) -> Account:
+    """Every request's outcome.
+
+    Args:
+        ledgers: of all client processes.
+        faults: that there were.
+        limits: names of the limits, of which one must stand in a refusal.
+    """
+    account = Account()
+    names = tuple(limits)
+    for ledger in ledgers:
+        for entry in ledger.entries.values():
+            outcome, complaint = _judge(entry, ledger.killed, faults, names)
+            account.outcomes.setdefault(entry.sent.transport, Counter())[outcome] += 1
+            if complaint:
+                account.offences.append(f"{_describe(entry)} of {ledger.name}: {complaint}")
+    return account
+
+
+def check_executions(ledgers: Iterable[Ledger], marks: Iterable[int]) -> list[str]:
+    """Offences: an instance that was executed twice, one that was answered and never executed.
+
+    Args:
+        ledgers: of all client processes.
+        marks: the instances that were executed, by their numbers, as often as they were.
+    """
+    executed = Counter(marks)
+    twice = [number for number, count in executed.items() if count > 1]
+    offences = [f"instance {number} of `once` was executed {executed[number]} times" for number in twice]
+    for ledger in ledgers:
+        for number, entry in ledger.entries.items():
+            if entry.sent.servable != "once" or not any(ended.kind == "right" for ended in entry.ended):
+                continue
+            first = number * INSTANCES_PER_REQUEST
+            missing = [mark for mark in range(first, first + entry.sent.instances) if mark not in executed]
+            if missing:
+                offences.append(f"{_describe(entry)} of {ledger.name}: answered, instance {missing[0]} not executed")
+    return offences
+
+
+def check_recoveries(ledgers: Sequence[Ledger], faults: Iterable[Fault]) -> tuple[dict[str, list[float]], list[str]]:
+    """How soon servables whose workers were all killed answered again, by servable; and offences."""
+    seconds: dict[str, list[float]] = {}
+    offences = []
+    for fault in faults:
+        if fault.excuses != "everything":
+            continue
+        ends = [
+            ended.at - fault.began
+            for ledger in ledgers
+            for entry in ledger.entries.values()
+            if entry.sent.servable == fault.servable and fault.began < entry.sent.at
+            for ended in entry.ended
+            if ended.kind == "right"
+        ]
+        if not ends:
+            offences.append(f"{fault.kind}: {fault.servable} was not served again")
+            continue
+        seconds.setdefault(fault.servable, []).append(min(ends))
+        if min(ends) > SERVED_AGAIN:
+            offences.append(
+                f"{fault.kind}: {fault.servable} was served again after {min(ends):.2f} s, not within {SERVED_AGAIN} s"
+            )
+    return seconds, offences
+
+
+def check_counts(ledgers: Iterable[Ledger], stats: Mapping[str, Any]) -> list[str]:
+    """Offences in what the server counted, now that nothing is under way.
+
+    Args:
+        ledgers: of all client processes.
+        stats: `mindserve.server.stats`.
+    """
+    offences = [
+        f"the server still counts {name}: {stats[name]}"
+        for name in ("in_flight", "enqueued_bytes", "connections")
+        if stats[name]
+    ]
+    offences += [f"a worker still holds instances: {worker}" for worker in stats["workers"] if worker["in_flight"]]
+    if stats["requests"] != stats["replies"] + stats["errors"]:
+        offences.append(
+            f"the server counts {stats['requests']} requests, {stats['replies']} replies and {stats['errors']} errors"
+        )
+    ended: Counter[str] = Counter()
+    for method in stats["methods"]:
+        ended.update(method["ended"])
+        bad = {code: count for code, count in method["ended"].items() if code in _NEVER}
+        bad |= {
+            code: count for code, count in method["errors"].items() if code not in _ERRORS.get(method["method"], ())
+        }
+        if bad:
+            offences.append(f"the server counts for {method['servable']}.{method['method']}: {bad}")
+    return offences + _join(ledgers, ended)
+
+
+def compare(before: Snapshot, after: Snapshot, tolerance: Tolerance) -> list[str]:
+    """Offences: what the server holds more than it did, or less of what it must hold."""
+    offences = []
+    for role in dict.fromkeys((*before.roles, *after.roles)):
+        old, new = before.of(role), after.of(role)
+        if len(old) != len(new):
+            offences.append(f"{len(new)} processes of {role}, there were {len(old)}")
+            continue
+        most = _most_descriptors(old)
+        for kind, count in _most_descriptors(new).items():
+            if count > most.get(kind, 0):
+                offences.append(f"{role} has {count} descriptors of the kind '{kind}', it had {most.get(kind, 0)}")
+        threads = [max(process.threads for process in processes) for processes in (old, new)]
+        if threads[1] > threads[0] + tolerance.threads:
+            offences.append(f"{role} has {threads[1]} threads, it had {threads[0]}")
+        own = [max(process.own_bytes for process in processes) for processes in (old, new)]
+        if own[1] > own[0] + tolerance.own_bytes:
+            offences.append(f"{role} has {own[1] / _MIB:.1f} MiB of its own, it had {own[0] / _MIB:.1f} MiB")
+    shared = [sum(process.shared_bytes for process in snapshot.processes) for snapshot in (before, after)]
+    if shared[1] > shared[0] + tolerance.shared_bytes:
+        offences.append(f"{shared[1] / _MIB:.1f} MiB of memory are shared, it was {shared[0] / _MIB:.1f} MiB")
+    left = Counter(after.files) - Counter(before.files)
+    offences += [f"a file is left behind: {file}" for file in left.elements()]
+    return offences
+
+
+# Errors within replies that the load provokes, by the method.
+_ERRORS = {"look_up": ("INVALID_INPUT",)}
+
+
+def _judge(entry: Entry, killed: bool, faults: Sequence[Fault], limits: tuple[str, ...]) -> tuple[Outcome, str]:
+    """The request's outcome, and what is wrong with it."""
+    if not entry.ended:
+        return ("client killed", "") if killed else ("offence", "it has no outcome")
+    if len(entry.ended) > 1:
+        return "offence", f"it has {len(entry.ended)} outcomes: {entry.ended}"
+    (ended,) = entry.ended
+    if ended.kind == "right":
+        return "right", ""
+    if ended.kind == "wrong":
+        return "offence", f"wrong answer: {ended.details}"
+    outcome = _proper(entry, ended, faults, limits)
+    if outcome is not None:
+        return outcome, ""
+    seconds = ended.at - entry.sent.at
+    return "offence", f"improper {ended.code} after {seconds:.3f} s: {ended.details}"
+
+
+def _proper(entry: Entry, ended: Ended, faults: Sequence[Fault], limits: tuple[str, ...]) -> Outcome | None:
+    """The outcome that a status is; None if it is not proper for what happened."""
+    sent = entry.sent
+    if ended.code == "CANCELLED" and entry.cancelled_at is not None:
+        return "cancelled"
+    if ended.code == "DEADLINE_EXCEEDED" and sent.timeout is not None:
+        passed = ended.at - sent.at >= sent.timeout - _EARLY
+        return "too late" if passed or any(text in ended.details for text in _HOPELESS) else None
+    if ended.code == "RESOURCE_EXHAUSTED" and any(name in ended.details for name in limits):
+        return "refused"
+    if ended.code == "UNAVAILABLE":
+        if sent.method in DEADLY:
+            return "unavailable"
+        if any(_excuses(fault, entry, ended) for fault in faults):
+            return "unavailable"
+    return None
+
+
+def _excuses(fault: Fault, entry: Entry, ended: Ended) -> bool:
+    """Whether the fault makes UNAVAILABLE a proper end."""
+    sent = entry.sent
+    if sent.servable != fault.servable or not fault.began <= ended.at <= fault.ended + _SEEN_LATE:
+        return False
+    if fault.excuses == "unrepeatable":
+        return sent.servable == "once"
+    return fault.excuses == "everything" and ended.at - max(sent.at, fault.began) <= AT_ONCE
+
+
+def _join(ledgers: Iterable[Ledger], counted: Counter[str]) -> list[str]:
+    """Offences: more or fewer calls at the server than the clients can have made."""
+    sent, reached, right, given_up = 0, 0, 0, 0
+    for ledger in ledgers:
+        for entry in ledger.entries.values():
+            sent += 1
+            codes = {ended.code for ended in entry.ended}
+            right += "OK" in codes
+            # These may have ended before they left their client, or with an answer that it did not wait for.
+            left = bool(codes) and not codes & {"CANCELLED", "DEADLINE_EXCEEDED"}
+            reached += left
+            given_up += not left
+    calls = counted.total()
+    offences = []
+    if not reached <= calls <= sent:
+        offences.append(f"the server counts {calls} calls, its clients sent {sent} and know the end of {reached}")
+    if not right <= counted["OK"] <= right + given_up:
+        offences.append(
+            f"the server counts {counted['OK']} answers, its clients got {right} and gave {given_up} requests up"
+        )
+    return offences
+
+
+def _most_descriptors(processes: Iterable[Process]) -> Mapping[str, int]:
+    most: dict[str, int] = {}
+    for process in processes:
+        for kind, count in process.descriptors.items():
+            most[kind] = max(count, most.get(kind, 0))
+    return most
+
+
+def _describe(entry: Entry) -> str:
+    sent = entry.sent
+    return f"request {sent.number} ({sent.transport}, {sent.servable}.{sent.method}, {sent.pattern}, at {sent.at:.3f})"

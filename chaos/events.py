@@ -1,0 +1,38 @@
+"""What was done to the server and its clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Whose requests may be answered UNAVAILABLE for a fault: nobody's; those of methods that must not be executed again;
+# every one of the servable.
+Excuses = Literal["nothing", "unrepeatable", "everything"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One of them.
+
+    Attributes:
+        kind: such as "kill a worker".
+        servable: that it befell; empty where it was none.
+        detail: which of its sort.
+        excuses: which refusals are proper while it lasts.
+        began: seconds, as in the ledgers.
+        ended: when all was as before.
+        failed: what was not as it must be; empty.
+    """
+
+    kind: str
+    servable: str
+    detail: str
+    excuses: Excuses
+    began: float
+    ended: float
+    failed: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasted."""
+        return self.ended - self.began
