@@ -383,6 +383,14 @@ def test_after_the_end(world: World, echo: pathlib.Path) -> None:
 
 
 class NoGateway:
+    """Of which nothing is asked but where to hear of lost workers."""
+
+    def __init__(self) -> None:
+        self._lost, _other_end = os.pipe()
+
+    def lost_workers_fd(self) -> int:
+        return self._lost
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         raise AssertionError(f"nothing is to be asked of it: {name}")
 

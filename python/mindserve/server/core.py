@@ -103,8 +103,8 @@ class Server:
         self._signals.install()
         try:
             self._start_servables(configs)
-        except BaseException:
-            self._stop_if_idle()
+        except BaseException as error:
+            self._stop_if_idle(error)
             raise
         self._check_ready()
 
@@ -113,8 +113,8 @@ class Server:
         self._signals.install()
         try:
             bound = self._start_grpc_server(listeners, limits)
-        except BaseException:
-            self._stop_if_idle()
+        except BaseException as error:
+            self._stop_if_idle(error)
             raise
         self._check_ready()
         return bound
@@ -336,9 +336,12 @@ class Server:
         self._gateway.accept()
         self._admin = AdminSocket(self)
 
-    def _stop_if_idle(self) -> None:
+    def _stop_if_idle(self, error: BaseException) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
         if not self._listening and not self._supervisor.busy() and not self._stopping:
+            predecessor = self._predecessor
+            if predecessor is not None:
+                predecessor.give_up(str(error) or type(error).__name__)  # now: the script has not printed it yet
             self._stop(logging.DEBUG)
 
     def _shut_down(self, level: int) -> None:
