@@ -56,6 +56,8 @@ class FakeServer:
 def runtime(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """Where the sockets lie; pytest's directories may be too deep for a socket's path."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    # Other servers of this user may run at the same time.
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     return tmp_path / "mindserve"
@@ -232,8 +234,9 @@ def test_without_a_runtime_directory_it_lies_in_the_temporary_one(
     path = tmp_path / "temporary" / f"mindserve-{os.geteuid()}" / f"{PID}.sock"
     assert path.is_socket()
     # Found by whoever has no runtime directory, and by whoever has one.
+    assert ask(PID, "status", {}, nothing)["pid"] == PID
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert ask(None, "status", {}, nothing)["pid"] == PID
+    assert ask(PID, "status", {}, nothing)["pid"] == PID
     listening.close()
     assert not path.exists()
 

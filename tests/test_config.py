@@ -102,6 +102,8 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
         ({"start_timeout": float("nan")}, "Parameter 'start_timeout' should be > 0 seconds, but actually nan"),
         ({"heartbeat_timeout": 1}, "Parameter 'heartbeat_timeout' should be > 1 seconds, but actually 1"),
         ({"start_timeout": "1"}, "Parameter 'start_timeout' should be int or float, but actually <class 'str'>"),
+        ({"max_enqueued_requests": -1}, "Parameter 'max_enqueued_requests' should be in range [0,"),
+        ({"max_enqueued_bytes": "1"}, "Parameter 'max_enqueued_bytes' should be int"),
         ({"max_batch_size": 0}, "Parameter 'max_batch_size' should be in range [1,"),
         ({"hot_reload": 1}, "Parameter 'hot_reload' should be bool, but actually <class 'int'>"),
         ({"refuse_late": 1}, "Parameter 'refuse_late' should be bool"),
@@ -202,6 +204,10 @@ def test_a_servable_without_version_directories(servables: Servables) -> None:
         ((1,), "Parameter 'servable_configs' should be ServableStartConfig or tuple/list of ServableStartConfig"),
         (((),), "Parameter 'servable_configs' should not be empty"),
         (((1,),), "The item of parameter 'servable_configs' should be ServableStartConfig, but actually"),
+        (
+            ([ServableStartConfig("a", "n", max_enqueued_bytes=5), ServableStartConfig("a", "n", [1])],),
+            "Parameter 'max_enqueued_bytes' of servable name n is different in multiple configurations: 5 and 0",
+        ),
         (
             ([ServableStartConfig("a", "n"), ServableStartConfig("b", "n")],),
             "The servable directory of servable name n is different in multiple configurations",

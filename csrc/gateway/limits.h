@@ -23,7 +23,7 @@ struct Limits {
   std::chrono::milliseconds idle_connection_timeout{0};  // 0: none
   std::chrono::milliseconds default_deadline{0};         // 0: none
   std::chrono::milliseconds drain_timeout{30'000};
-  size_t max_attempts = 2;  // of a request, over deaths of workers
+  size_t max_attempts = 2;  // workers that may die while they execute a request
 };
 
 }  // namespace mindserve::gateway

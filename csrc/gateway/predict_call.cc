@@ -26,6 +26,11 @@ Metadata Never() {
   return {{kRetryPushbackKey, "-1"}};
 }
 
+// Held by way of this thread's end of the worker: no two threads count at the same place.
+std::shared_ptr<VersionState> VersionOf(const std::shared_ptr<WorkerEnd>& worker) {
+  return {worker, worker->version().get()};
+}
+
 // How the client itself names the call, to find it in its own logs.
 std::string RequestId(const Metadata& metadata) {
   const auto found = std::ranges::find(metadata, "x-request-id", &Metadata::value_type::first);
@@ -72,7 +77,7 @@ void PredictCall::OnHalfClose() {
   instances_ = {
       .offset = route.instances.front().offset,
       .length = route.instances.back().offset + route.instances.back().length - route.instances.front().offset};
-  version_state_ = targets.front().worker->version();
+  version_state_ = VersionOf(targets.front().worker);
   Quarantine& quarantine = version_state_->quarantine;
   bool suspect = false;
   if (const TimePoint now = service_.context_.now; quarantine.UnderAttack(now)) [[unlikely]] {
@@ -80,7 +85,7 @@ void PredictCall::OnHalfClose() {
       stats.Refuse(Refusal::kQuarantine);
       return Fail({Code::kUnavailable, *std::move(verdict)}, Never());
     }
-    suspect = call_.trust().Suspect(version_state_->number, quarantine.attack());
+    suspect = call_.trust().StandingIn(version_state_->number, quarantine.attack()) != ClientTrust::Standing::kKnown;
     if (!suspect) service_.router_.Find(servable_, method_, version_, shares, &targets, Router::Pick::kOrdinary);
   }
   if (!Admit()) return;
@@ -170,7 +175,7 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
   ++part.sends;
   part.at_worker = true;
   // With version 0 another version may be asked than before.
-  if (version_state_ != target.worker->version()) version_state_ = target.worker->version();
+  if (version_state_.get() != target.worker->version().get()) version_state_ = VersionOf(target.worker);
   idempotent_ = idempotent_ && target.worker->spec().methods[target.method].idempotent;
   part.call =
       service_.calls_.Open(target.worker, target.method, part.payload, request_,
@@ -179,14 +184,16 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
 
 void PredictCall::Suspend(uint32_t tag) {
   if (!waiting_) {
-    if (service_.waiting_.size() >= kMostWaiting) {
+    const auto standing = call_.trust().StandingIn(version_state_->number, version_state_->quarantine.attack());
+    std::list<PredictCall*>& line = service_.waiting_.at(static_cast<size_t>(standing));
+    if (line.size() >= kMostWaiting) {
       service_.context_.stats.Refuse(Refusal::kQuarantine);
       return Fail({Code::kResourceExhausted,
                    Described() + ", requests have killed workers of the servable lately, and too many of clients that "
                                  "it does not know wait for a worker that may try them"},
                   Later());
     }
-    waiting_ = service_.waiting_.insert(service_.waiting_.end(), this);
+    waiting_.emplace(line, line.insert(line.end(), this));
   }
   parts_[tag].suspended = true;
   const TimePoint now = service_.context_.now;
@@ -196,7 +203,8 @@ void PredictCall::Suspend(uint32_t tag) {
 
 void PredictCall::StopWaiting() {
   service_.context_.timers.Cancel(*this);
-  if (auto place = std::exchange(waiting_, std::nullopt)) service_.waiting_.erase(*place);
+  if (waiting_) waiting_->line.erase(waiting_->at);
+  waiting_.reset();
 }
 
 void PredictCall::TryAgain() {

@@ -18,7 +18,7 @@ namespace mindserve::gateway {
 
 // However often its workers die without having begun with it, a request is sent no more often than this.
 inline constexpr size_t kMostSends = 16;
-// As many suspects of an I/O thread may wait for a worker that may execute them.
+// As many suspects of an I/O thread, of each standing, may wait for a worker that may execute them.
 inline constexpr size_t kMostWaiting = 1000;
 
 class PredictCall final : public CallHandler, private WorkerCallListener, private TimerNode {
@@ -88,9 +88,14 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
   std::optional<std::string> merged_spec_;  // for a request with several specs, instead of the above
   wire::Extent instances_;
   std::vector<Part> parts_;
-  size_t missing_ = 0;                                        // parts without an answer
-  std::optional<std::list<PredictCall*>::iterator> waiting_;  // its place, while it waits
-  TimePoint suspense_ends_ = kNever;                          // set when it first waits
+  size_t missing_ = 0;  // parts without an answer
+  // Its place, while it waits.
+  struct Waiting {
+    std::list<PredictCall*>& line;
+    std::list<PredictCall*>::iterator at;
+  };
+  std::optional<Waiting> waiting_;
+  TimePoint suspense_ends_ = kNever;  // set when it first waits
 };
 
 }  // namespace mindserve::gateway

@@ -9,8 +9,10 @@ std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
 }
 
 void PredictService::OnWorkerAdded() {
-  // Each once: those that have to go on waiting stand at the end again.
-  for (size_t i = waiting_.size(); i > 0 && !waiting_.empty(); --i) waiting_.front()->TryAgain();
+  // Each once: those that have to go on waiting stand at the end again. One's standing is not changed by this.
+  for (auto& waiting : waiting_) {
+    for (size_t i = waiting.size(); i > 0 && !waiting.empty(); --i) waiting.front()->TryAgain();
+  }
 }
 
 }  // namespace mindserve::gateway

@@ -1,6 +1,7 @@
 // MSService.Predict: read the route, pick the workers, join their answers.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <list>
 #include <memory>
@@ -42,7 +43,8 @@ class PredictService final : public Service {
   Router& router_;
   WorkerCalls& calls_;
   const std::chrono::milliseconds most_suspense_;
-  std::list<PredictCall*> waiting_;  // for a worker that may execute suspects; the oldest first
+  // For a worker that may execute suspects: by the standing of their clients, the oldest first.
+  std::array<std::list<PredictCall*>, 3> waiting_;
   // Reused from call to call; nothing in them is kept longer than one step.
   wire::Route route_;
   std::vector<Router::Target> targets_;

@@ -91,9 +91,11 @@ void ClientTrust::Forget(uint64_t version) {
   if (last_answer_ == version) last_answer_ = 0;
 }
 
-bool ClientTrust::Suspect(uint64_t version, uint64_t attack) const {
+ClientTrust::Standing ClientTrust::StandingIn(uint64_t version, uint64_t attack) const {
   const auto found = std::ranges::find(entries_, version, &Entry::version);
-  return found == entries_.end() || !found->answered || found->distrusted_in == attack;
+  if (found == entries_.end()) return Standing::kUnknown;
+  if (found->distrusted_in == attack) return Standing::kDistrusted;
+  return found->answered ? Standing::kKnown : Standing::kUnknown;
 }
 
 }  // namespace mindserve::gateway

@@ -7,7 +7,8 @@
 //   - a connection that has not had an answer from the version yet is suspect until it has one;
 //   - suspects are executed alone, and only by one worker: the routable one with the highest id, which is the same for
 //     all I/O threads without a word between them; and only while there is another. Where there is none, they wait for
-//     one to be attached;
+//     one to be attached: those of connections that are known come first (they are suspects because a worker died while
+//     it executed them among others), those of distrusted ones last;
 //   - all other requests avoid that worker as long as they can.
 // So what kills workers meets the same place again and again, and what the others use stays: each death costs the
 // attacker a request and the service the one worker that is kept for suspects.
@@ -116,8 +117,9 @@ class ClientTrust {
   void Distrust(uint64_t version, uint64_t attack);
   // As if it had not had an answer.
   void Forget(uint64_t version);
-  // Whether its requests are suspects in this attack.
-  bool Suspect(uint64_t version, uint64_t attack) const;
+  // How it stands in this attack. All but kKnown: its requests are suspects.
+  enum class Standing : uint8_t { kKnown, kUnknown, kDistrusted };
+  Standing StandingIn(uint64_t version, uint64_t attack) const;
 
  private:
   struct Entry {

@@ -74,21 +74,22 @@ TEST(QuarantineTest, ItIsKnownForAWhileThatThereWereSeveralWorkers) {
 TEST(ClientTrustTest, AnAnswerEarnsTrustAndAKillerLosesItForTheAttack) {
   constexpr uint64_t kVersion = 7;
   constexpr uint64_t kOther = 8;
+  using Standing = ClientTrust::Standing;
   ClientTrust trust;
-  EXPECT_TRUE(trust.Suspect(kVersion, 1));
+  EXPECT_EQ(trust.StandingIn(kVersion, 1), Standing::kUnknown);
   trust.OnAnswer(kVersion);
-  EXPECT_FALSE(trust.Suspect(kVersion, 1));
-  EXPECT_TRUE(trust.Suspect(kOther, 1));
+  EXPECT_EQ(trust.StandingIn(kVersion, 1), Standing::kKnown);
+  EXPECT_EQ(trust.StandingIn(kOther, 1), Standing::kUnknown);
   trust.OnAnswer(kOther);
   trust.Distrust(kVersion, 1);
   trust.OnAnswer(kVersion);
-  EXPECT_TRUE(trust.Suspect(kVersion, 1));
-  EXPECT_FALSE(trust.Suspect(kOther, 1));
-  EXPECT_FALSE(trust.Suspect(kVersion, 2));
+  EXPECT_EQ(trust.StandingIn(kVersion, 1), Standing::kDistrusted);
+  EXPECT_EQ(trust.StandingIn(kOther, 1), Standing::kKnown);
+  EXPECT_EQ(trust.StandingIn(kVersion, 2), Standing::kKnown);
   trust.Forget(kVersion);
-  EXPECT_TRUE(trust.Suspect(kVersion, 2));
+  EXPECT_EQ(trust.StandingIn(kVersion, 2), Standing::kUnknown);
   trust.OnAnswer(kVersion);
-  EXPECT_FALSE(trust.Suspect(kVersion, 2));
+  EXPECT_EQ(trust.StandingIn(kVersion, 2), Standing::kKnown);
 }
 
 }  // namespace

@@ -189,6 +189,10 @@ void TestWorker::Answer(size_t lane, const link::GatewayFrame& frame) {
       const auto size = static_cast<size_t>(Floats(slots[0]).front() * (1 << 20));
       replies.push_back({{Tensor::Text(DType::kBytes, std::string(size, 'x'))}, wire::ErrorCode::kSuccess, {}});
     } else {
+      if (replies.empty()) {
+        const std::lock_guard lock(mutex_);
+        order_.push_back(Floats(slots[0]).front());
+      }
       replies.push_back(Add(slots));
     }
   }

@@ -47,6 +47,11 @@ class TestWorker {
   size_t cancels() const { return cancels_; }
   size_t held() const { return held_count_; }
   size_t alone() const { return alone_; }  // calls that were to be executed alone
+  // The first x1 of what it answered, in that order.
+  std::vector<float> order() const {
+    const std::lock_guard lock(mutex_);
+    return order_;
+  }
   int64_t last_deadline_ns() const { return last_deadline_ns_; }
   bool faulty() const { return faulty_; }
   bool ended() const { return ended_; }
@@ -76,6 +81,8 @@ class TestWorker {
   std::atomic<bool> ended_{false};
   std::unique_ptr<link::WorkerLink> link_;
   std::vector<Held> held_;
+  mutable std::mutex mutex_;
+  std::vector<float> order_;  // guarded by mutex_
   std::thread thread_;
 };
 

@@ -353,10 +353,7 @@ TEST_F(WorkerDeathTest, NotTooManyWait) {
   other.Ping();
   other.RunUntil([&] { return other.pings_acked() > 0; });  // it knows how many streams it may have
   std::vector<int32_t> calls;
-  for (size_t i = 0; i < kMostWaiting; ++i) {
-    calls.push_back((i % 2 == 0 ? killer : other).Start(kPredictPath, Framed(One("add"))));
-  }
-  killer.Flush();
+  for (size_t i = 0; i < kMostWaiting; ++i) calls.push_back(other.Start(kPredictPath, Framed(One("add"))));
   other.Flush();
   Eventually([&] { return gateway_->GetStats().in_flight == kMostWaiting; });
   TestClient stranger(address_);
@@ -364,10 +361,38 @@ TEST_F(WorkerDeathTest, NotTooManyWait) {
   EXPECT_EQ(refused.grpc_status(), static_cast<int>(Code::kResourceExhausted));
   EXPECT_EQ(refused.trailers.at("grpc-retry-pushback-ms"), "100");
   EXPECT_EQ(Refused(Refusal::kQuarantine), 1u);
+  const int32_t distrusted = Begin(killer, One("add"));  // has a line of its own
   Start(4);
-  for (size_t i = 0; i < kMostWaiting; ++i) {
-    EXPECT_THAT(Sums((i % 2 == 0 ? killer : other).Wait(calls[i])), ElementsAre(3));
-  }
+  for (const int32_t call : calls) EXPECT_THAT(Sums(other.Wait(call)), ElementsAre(3));
+  EXPECT_THAT(Sums(killer.Wait(distrusted)), ElementsAre(3));
+}
+
+TEST_F(WorkerDeathTest, KnownClientsWaitBeforeStrangersAndThoseBeforeKillers) {
+  TestClient known(address_);
+  TestClient killer(address_);
+  TestClient stranger(address_);
+  Start(1);
+  Start(2);
+  Sums(known.Call(kPredictPath, One("add")));
+  Attack(killer);
+  Start(4);
+  const int32_t first = Begin(known, One("run", 10));
+  Eventually([&] { return workers_[4]->held() == 1; });
+  const int32_t last = Begin(killer, One("run", 30));
+  Eventually([&] { return gateway_->GetStats().in_flight == 2; });
+  const int32_t second = Begin(stranger, One("run", 20));
+  Eventually([&] { return gateway_->GetStats().in_flight == 3; });
+  Start(3);
+  // They wait there until the known client's is over, which is executed among others.
+  Eventually([&] { return workers_[4]->held() == 3; });
+  Kill(4);
+  TestWorker& next = Start(5);
+  next.Resume();
+  EXPECT_THAT(Sums(known.Wait(first)), ElementsAre(12));
+  EXPECT_THAT(Sums(stranger.Wait(second)), ElementsAre(22));
+  EXPECT_THAT(Sums(killer.Wait(last)), ElementsAre(32));
+  EXPECT_THAT(next.order(), ElementsAre(10, 20, 30));
+  EXPECT_EQ(workers_[3]->calls(), 0u);
 }
 
 TEST_F(WorkerDeathTest, AllWorkersLostAtOnceMakeSuspectsOfThoseWhoWereThere) {

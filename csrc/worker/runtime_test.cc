@@ -249,6 +249,15 @@ TEST_F(RuntimeTest, InstancesThatGoAloneShareNoBatch) {
   EXPECT_EQ(Receive().frame.type, link::FrameType::kReply);
 }
 
+TEST_F(RuntimeTest, BeatsBeforeItIsAskedAnything) {
+  Start();
+  const auto patience = std::chrono::steady_clock::now() + kPatience;
+  while (!stats_->LastBeat()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), patience);
+    ::poll(nullptr, 0, 5);
+  }
+}
+
 TEST_F(RuntimeTest, BeatsWhileItHasNothingToDo) {
   Start();
   Send(1, kSame, 1, Instance("x", 7, 8));

@@ -269,6 +269,7 @@ Status Runtime::Session::Run() {
   AwaitBell();
   // Nothing is ever said on the socket after the handshake: what makes it readable is its end.
   hang_up_->AwaitReadable([this] { StopWith({Code::kUnavailable, "the gateway is gone"}); });
+  SetTimer(runtime_.time_.Now());  // beats before anything is asked
   runtime_.loop_->Run(this);
   return status_;
 }

@@ -19,7 +19,8 @@ class Gateway:
     """The gRPC server. See csrc/gateway/gateway.h. Thread-safe."""
 
     def __init__(self, io_threads: int = 0) -> None: ...
-    def declare_servable(self, name: str) -> None: ...
+    def declare_servable(self, name: str, max_enqueued_requests: int = 0, max_enqueued_bytes: int = 0) -> None:
+        """Make the servable known, or give it other limits; 0: none of its own."""
     def remove_servable(self, name: str) -> None: ...
     def listen(
         self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int], accept: bool = True
@@ -69,8 +70,13 @@ class Gateway:
         """
     def drain_worker(self, worker_id: int) -> None:
         """Send the worker nothing more; once it holds nothing its link is closed, upon which it ends."""
-    def detach_worker(self, worker_id: int) -> None: ...
     def remove_version(self, servable: str, version: int) -> None: ...
+    def detach_worker(self, worker_id: int, dead: bool = False) -> None:
+        """Forget the worker; ``dead``: its process has ended."""
+    def lost_workers_fd(self) -> int:
+        """A descriptor that is readable while `take_lost_workers` would give any. The gateway's; not to be closed."""
+    def take_lost_workers(self) -> list[tuple[int, str]]:
+        """Workers that the gateway has given up though their processes may go on: number, and why. Each once."""
     def stop_listening(self, grace: float) -> None: ...
     def replies(self) -> int:
         """Calls that ended OK."""

@@ -129,9 +129,9 @@ def _answers(connection: socket.socket) -> Iterator[Any]:
 
 def _directories(uid: int) -> list[Path]:
     """Where that user's servers may have their sockets, as far as another process can know."""
-    own = own_directories() if uid == os.geteuid() else []
-    guesses = [Path(f"/run/user/{uid}/mindserve"), Path(tempfile.gettempdir()) / f"mindserve-{uid}"]
-    return list(dict.fromkeys([*own, *guesses]))
+    if uid == os.geteuid() and "XDG_RUNTIME_DIR" in os.environ:
+        return own_directories()
+    return [Path(f"/run/user/{uid}/mindserve"), Path(tempfile.gettempdir()) / f"mindserve-{uid}"]
 
 
 def _open_all(uid: int, stack: contextlib.ExitStack) -> list[int]:

@@ -35,7 +35,7 @@ class Limits:
         max_concurrent_streams: calls at a time on one connection. Default 1,000.
         max_metadata_bytes: headers of one call. Default 16 KiB.
         max_resets_per_second: streams that one connection may reset each second. Default 2,000.
-        max_attempts: how often a request is sent to a worker when workers die over it. Default 2.
+        max_attempts: how many workers may die while they execute a request, until it is set aside. Default 2.
         header_timeout: seconds until a connection's handshakes and a call's headers are whole. Default 10.
         body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
@@ -126,6 +126,9 @@ class ServableStartConfig:
         start_timeout: seconds until a worker must be ready; else its start has failed. Default 600.
         heartbeat_timeout: seconds, above 1, after which a worker that gives no sign of life (its process is stopped, or
             hangs in native code) is killed and replaced. A stage that takes long is no such case. Default 10.
+        max_enqueued_requests: requests for this servable, in all of its versions, that have not been answered yet; 0,
+            the default: only the limit over all servables counts (`Limits`).
+        max_enqueued_bytes: bytes of such requests; 0, the default: only the limit over all servables counts.
         max_batch_size: instances that a stage takes at a time, where the model or the stage sets no size. Default 32.
         max_queue_delay_us: microseconds that an instance waits for others to fill a batch. 0, the default: a batch is
             what is there when the device is free.
@@ -150,6 +153,8 @@ class ServableStartConfig:
     dec_mode: str = "AES-GCM"
     start_timeout: float = dataclasses.field(default=DEFAULT_START_TIMEOUT, kw_only=True)
     heartbeat_timeout: float = dataclasses.field(default=DEFAULT_HEARTBEAT_TIMEOUT, kw_only=True)
+    max_enqueued_requests: int = dataclasses.field(default=0, kw_only=True)
+    max_enqueued_bytes: int = dataclasses.field(default=0, kw_only=True)
     max_batch_size: int = dataclasses.field(default=DEFAULT_MAX_BATCH_SIZE, kw_only=True)
     max_queue_delay_us: int = dataclasses.field(default=0, kw_only=True)
     hot_reload: bool = dataclasses.field(default=True, kw_only=True)
@@ -176,6 +181,8 @@ class ServableStartConfig:
         start_timeout = checks.check_seconds("start_timeout", self.start_timeout, zero=False)
         # A worker comes round about once a second at least.
         heartbeat_timeout = checks.check_seconds("heartbeat_timeout", self.heartbeat_timeout, zero=False, above=1)
+        checks.check_int("max_enqueued_requests", self.max_enqueued_requests, 0, 2**31 - 1)
+        checks.check_int("max_enqueued_bytes", self.max_enqueued_bytes, 0, 2**62)
         checks.check_int("max_batch_size", self.max_batch_size, 1, 2**20)
         checks.check_int("max_queue_delay_us", self.max_queue_delay_us, 0, 60_000_000)
         checks.check_bool("hot_reload", self.hot_reload)
@@ -215,6 +222,7 @@ def check_servable_configs(servable_configs: Any) -> tuple[ServableStartConfig, 
     if not servable_configs:
         raise ConfigError("Parameter 'servable_configs' should not be empty")
     directories: dict[str, str] = {}
+    limits: dict[str, tuple[int, int]] = {}
     for config in servable_configs:
         if not isinstance(config, ServableStartConfig):
             raise ConfigError(
@@ -226,6 +234,19 @@ def check_servable_configs(servable_configs: Any) -> tuple[ServableStartConfig, 
                 f"The servable directory of servable name {config.servable_name} is different in multiple "
                 f"configurations: '{known}' and '{config.servable_directory}'"
             )
+        # Each by itself, so that the error names the one that differs.
+        given = (config.max_enqueued_requests, config.max_enqueued_bytes)
+        for name, value, other in zip(
+            ("max_enqueued_requests", "max_enqueued_bytes"),
+            given,
+            limits.setdefault(config.servable_name, given),
+            strict=True,
+        ):
+            if value != other:
+                raise ConfigError(
+                    f"Parameter '{name}' of servable name {config.servable_name} is different in multiple "
+                    f"configurations: {other} and {value}"
+                )
     return tuple(servable_configs)
 
 

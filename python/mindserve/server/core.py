@@ -76,8 +76,8 @@ class Server:
         self._drain_timeout = Limits().drain_timeout
         self._watch = FileWatch()
         self._reloader = Reloader(self._supervisor, self._watch, lambda: self._drain_timeout)
-        self._declared: set[str] = set()
         self._certificates: Certificates | None = None  # there while it listens
+        self._declared: dict[str, tuple[int, int]] = {}  # servables, and their limits
         self._stopping = False
         self._stopped = threading.Event()
         self._admin = None if predecessor is not None else AdminSocket(self)
@@ -244,12 +244,12 @@ class Server:
         started = [resolve(item) for item in configs]
         sources = self._reloader.look(configs)
         specs = make_specs(started, running=sum(state.pid is not None for state in self._supervisor.states()))
-        names = {spec.parameters.servable_name for spec in specs}
+        declared = {item.servable_name: (item.max_enqueued_requests, item.max_enqueued_bytes) for item in configs}
         with self._lock:
-            new_names = names - self._declared
-            self._declared |= names
-        for name in new_names:
-            self._gateway.declare_servable(name)
+            before = dict(self._declared)
+            self._declared |= declared
+        for name, limits in declared.items():
+            self._gateway.declare_servable(name, *limits)
         job = self._supervisor.start(specs)
         wait_with_progress(job)
         if not job.error:
@@ -259,12 +259,15 @@ class Server:
             # By a signal: it comes to this thread, if it is the main one, while this waits.
             self._stopped.wait()
             raise StartError(job.error)
-        with self._lock:
-            self._declared -= new_names
         # It may be stopping by now.
-        with contextlib.suppress(StartError):
-            for name in new_names:
-                self._gateway.remove_servable(name)
+        with self._lock, contextlib.suppress(StartError):
+            for name in declared:
+                if name in before:
+                    self._declared[name] = before[name]
+                    self._gateway.declare_servable(name, *before[name])
+                else:
+                    del self._declared[name]
+                    self._gateway.remove_servable(name)
         raise StartError(job.error)
 
     def _start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:

@@ -45,7 +45,11 @@ class Gateway(Protocol):
 
     def drain_worker(self, worker_id: int) -> None: ...
 
-    def detach_worker(self, worker_id: int) -> None: ...
+    def detach_worker(self, worker_id: int, dead: bool = False) -> None: ...
+
+    def lost_workers_fd(self) -> int: ...
+
+    def take_lost_workers(self) -> Sequence[tuple[int, str]]: ...
 
     def remove_version(self, servable: str, version: int) -> None: ...
 
@@ -77,6 +81,7 @@ class Supervisor:
         self._wake_write.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._selector.register(gateway.lost_workers_fd(), selectors.EVENT_READ, self._on_lost)
         self._thread = threading.Thread(target=self._run, name="mindserve-supervisor", daemon=False)
         self._thread.start()
 
@@ -156,8 +161,8 @@ class Supervisor:
             thread.join()
         self._over.set()
         self._take_calls()
-        del self._gateway
         self._selector.close()
+        del self._gateway
         self._wake_read.close()
         self._wake_write.close()
 
@@ -206,6 +211,15 @@ class Supervisor:
                 process.signal(signal.SIGKILL)
             if process.pidfd is None and process.poll() is not None:
                 self._on_exit(slot, process)
+
+    def _on_lost(self) -> None:
+        """The gateway has given workers up: their processes are stopped, hang, or talk nonsense."""
+        lost = dict(self._gateway.take_lost_workers())
+        for slot in self._slots:
+            if slot.process is not None and slot.process.number in lost:
+                slot.process.error = slot.process.error or lost[slot.process.number]
+                # Also ends one that is stopped, before it can wake up and go on.
+                slot.process.signal(signal.SIGKILL)
 
     def _start(self, job: StartJob) -> None:
         if self._stopping:
@@ -411,7 +425,7 @@ class Supervisor:
             self._slots.remove(slot)
         slot.process = None
         slot.kill_at = slot.drain_until = None
-        self._gateway.detach_worker(process.number)
+        self._gateway.detach_worker(process.number, dead=True)
         text = self._describe_death(slot, process, returncode)
         if slot.retired:
             if returncode == 0 or asked or not process.attached:
