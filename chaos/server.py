@@ -26,7 +26,8 @@ DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2)
 HEARTBEAT_TIMEOUT = 2.0
 # Those that refuse at once what they can't do in time.
 LATE = ("sleepy",)
-# So small that the load meets them.
+# So small that the load meets them: of servables, and in all.
+MOST = {"sleepy": 100}
 MAX_ENQUEUED_REQUESTS = 150
 MAX_ENQUEUED_BYTES = 64 << 20
 LIMITS = server.Limits(
@@ -56,6 +57,7 @@ def main() -> None:
                 device_type="CPU",
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 refuse_late=name in LATE,
+                max_enqueued_requests=MOST.get(name, 0),
             )
             for name in SERVABLES
         ]
