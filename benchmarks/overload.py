@@ -1,7 +1,8 @@
 """Overload and fairness: ``python benchmarks/overload.py [overload] [fairness]``.
 
 Overload: calls with deadlines are offered to a function of 5 ms at 1, 2, 5 and 10 times what it can do, for each way of
-saying no. Fairness: what a client with few calls waits alone, beside a flood, and beside huge requests.
+saying no. Fairness: what a client with few calls waits alone, beside a flood, and beside huge
+requests; and beside those on another server, which takes as much of the cores.
 
 Clients are grpcio's, in processes of their own. What is said is medians over rounds, in each of which everything is
 measured once; on a busy machine the ratios tell more than the times.
@@ -108,26 +109,30 @@ def _overload(rounds: int, seconds: float) -> None:
 
 
 def _fairness(rounds: int, seconds: float) -> None:
-    beside = {
-        "alone, work": ("work", None),
-        "beside a flood, work": ("work", ("flood", "work", 1, 1)),
-        "alone, echo": ("echo", None),
-        "beside a flood, echo": ("echo", ("flood", "echo", 1, 1)),
-        "beside requests of 50 MB": ("echo", ("flood", "echo", 1, 50_000_000)),
-        "beside requests of 50,000 instances": ("echo", ("flood", "echo", 50_000, 1)),
+    flood, tensors, instances = ("work", 1, 1), ("echo", 1, 50_000_000), ("echo", 50_000, 1)
+    # What a client calls, what is called beside, and whether that is on a server of its own.
+    cases: dict[str, tuple[str, tuple[str, int, int] | None, bool]] = {
+        "alone, work": ("work", None, False),
+        "beside a flood, work": ("work", flood, False),
+        "alone, echo": ("echo", None, False),
+        "beside a flood, echo": ("echo", ("echo", 1, 1), False),
+        "beside requests of 50 MB": ("echo", tensors, False),
+        "the same on another server": ("echo", tensors, True),
+        "beside requests of 50,000 instances": ("echo", instances, False),
+        "these on another server": ("echo", instances, True),
     }
-    samples: dict[str, list[dict[str, float]]] = {name: [] for name in beside}
-    with _served(100_000, False) as (address, _):
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    with _served(100_000, False) as (address, _), _served(100_000, False) as (another, _):
         for _ in range(rounds):
-            for name, (method, other) in beside.items():
+            for name, (method, load, elsewhere) in cases.items():
                 with contextlib.ExitStack() as stack:
-                    if other is not None:
-                        stack.enter_context(_running(*other[:1], address, *other[1:]))
+                    if load is not None:
+                        stack.enter_context(_running("flood", another if elsewhere else address, *load))
                     samples[name].append(_client("light", address, method, seconds))
-    alone = {name.rsplit(" ", 1)[1]: samples[name] for name in beside if name.startswith("alone")}
+    alone = {name.rsplit(" ", 1)[1]: samples[name] for name in cases if name.startswith("alone")}
     print("| a light client | p50 ms | p99 ms | p99 to that alone |")
     print("| --- " * 4 + "|")
-    for name, (method, _) in beside.items():
+    for name, (method, _, _) in cases.items():
         ratio = statistics.median(
             mine["p99_ms"] / other["p99_ms"] for mine, other in zip(samples[name], alone[method], strict=True)
         )

@@ -111,7 +111,8 @@ void Engine::State::Announce() {
 }
 
 bool Engine::State::has_more() const {
-  return first_done != nullptr || std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
+  return first_done != nullptr || mail.runs != nullptr ||
+         std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
          (alone_phase != Alone::kNone && alone_phase != Alone::kWaiting && Quiet());
 }
 
@@ -133,7 +134,7 @@ Engine::~Engine() {
   state.Stop();
   do {
     state.Poll();
-  } while (state.first_done != nullptr);
+  } while (state.first_done != nullptr || state.mail.runs != nullptr);
   state.models.clear();  // joins their threads, which post to the mailbox
   state.shared->mailbox.Close();
   state.shared->engine_lives.End();
