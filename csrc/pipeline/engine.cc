@@ -111,8 +111,7 @@ void Engine::State::Announce() {
 }
 
 bool Engine::State::has_more() const {
-  return first_done != nullptr || mail.runs != nullptr ||
-         std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
+  return first_done != nullptr || std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
          (alone_phase != Alone::kNone && alone_phase != Alone::kWaiting && Quiet());
 }
 
@@ -134,7 +133,7 @@ Engine::~Engine() {
   state.Stop();
   do {
     state.Poll();
-  } while (state.first_done != nullptr || state.mail.runs != nullptr);
+  } while (state.first_done != nullptr);
   state.models.clear();  // joins their threads, which post to the mailbox
   state.shared->mailbox.Close();
   state.shared->engine_lives.End();

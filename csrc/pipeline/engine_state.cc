@@ -9,10 +9,6 @@
 namespace mindserve::pipeline {
 namespace {
 
-// So many instances that are back from their takers go on before the rest of a Poll gets its turn: a large request's
-// must not hold up all others.
-constexpr size_t kMailPortion = 512;
-
 using batching::Item;
 using batching::ItemList;
 
@@ -205,14 +201,8 @@ void Engine::State::Cancel(RequestContext& request) {
 // --- What comes back from takers ---
 
 void Engine::State::CollectMail() {
-  if (mail.runs == nullptr) mail = shared->mailbox.Collect();
-  size_t finished = 0;
-  while (finished < kMailPortion) {
-    const std::unique_ptr<Run> run = mail.NextRun();
-    if (run == nullptr) break;
-    finished += run->items.size();
-    Finish(*run);
-  }
+  Mailbox::Mail mail = shared->mailbox.Collect();
+  while (const std::unique_ptr<Run> run = mail.NextRun()) Finish(*run);
   Expire(std::move(mail.expired));
   FailTaken(std::move(mail.out_of_memory), OutOfMemory());
 }

@@ -136,7 +136,6 @@ struct Engine::State {
   std::atomic<bool> stopped{false};
 
   // The runtime thread's.
-  Mailbox::Mail mail;              // collected, and not yet all looked at
   Instance* first_done = nullptr;  // answers not yet handed out, oldest first
   Instance* last_done = nullptr;
   TimePoint now;                  // read now and then: close enough for arrivals

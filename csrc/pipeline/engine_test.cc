@@ -237,27 +237,6 @@ TEST_F(EngineTest, PollGivesItsCallerATurn) {
   EXPECT_EQ(request.answers.size(), 10u);
 }
 
-TEST_F(EngineTest, WhatIsBackFromFunctionsGoesOnInPortions) {
-  constexpr size_t kBatch = 400;
-  const int function = engine_->AddFunction({.name = "s.f", .max_batch_size = kBatch});
-  const int method = AddMethod({FunctionStageSpec(function, {Input(0)}, 1)}, {Output(0)}, 1);
-  Request request;
-  for (uint32_t i = 0; i < 3 * kBatch; ++i) Submit(method, request, i, {Pair(1, 2)});
-  Settle();
-  for (int i = 0; i < 3; ++i) {
-    std::unique_ptr<FunctionBatch> batch = engine_->NextBatch(function);
-    ASSERT_EQ(batch->size(), kBatch);
-    std::vector<FunctionResult> results;
-    for (size_t k = 0; k < kBatch; ++k) results.emplace_back(Tensors{Pair(3, 4)});
-    engine_->Complete(std::move(batch), std::move(results));
-  }
-  const TimePoint next = engine_->Poll();
-  EXPECT_LE(next, time_.Now()) << "there is more";
-  EXPECT_EQ(request.answers.size(), 2 * kBatch);
-  engine_->Poll();
-  EXPECT_EQ(request.answers.size(), 3 * kBatch);
-}
-
 TEST_F(EngineTest, SinksMaySubmitAndCancel) {
   const int method = AddModelMethod(AddShort(AddModelOf({-1, 2})));
   const int echo = AddMethod({}, {Input(0)}, 1);
