@@ -71,8 +71,10 @@ class Quarantine {
   // Requests died with the last worker, of which there had been several.
   void Accuse(TimePoint now);
 
-  // Workers of the version come and go.
+  // Workers of the version come and go. One that drains has gone by that, in order: who replaces one by another never
+  // had several.
   void OnAttached();
+  void OnDraining();
   void OnGone(TimePoint now);
   // Whether it had more than one worker at a time, not longer than kAttackTime ago.
   bool HadSeveral(TimePoint now) const;
@@ -109,6 +111,9 @@ struct VersionState {
 // What versions know of a connection. Belongs to the connection.
 class ClientTrust {
  public:
+  // Of so many versions something is known, of more those that came last: a connection may outlive any number of them.
+  static constexpr size_t kMostVersions = 64;
+
   // It had an answer from the version.
   void OnAnswer(uint64_t version) {
     if (version != last_answer_) Answered(version);
