@@ -21,6 +21,7 @@
 //   - the first burst, before anything is known, can take all workers once;
 //   - a connection that was answered before it sends its first killer has that one executed among the others, so that
 //     it costs one worker of each kind; connections that behave at first, one killer each, cost as much each time;
+//   - a request that its client has given up by the time it kills is not executed again, and so never convicted;
 //   - requests of others that come over the same connection (of a proxy) are distrusted with it;
 //   - during an attack new connections of honest clients wait behind those of the attacker for their first answer;
 //   - a version with one worker has no other to find anything out by, and no protection;
