@@ -37,6 +37,12 @@ class Histogram {
   // In nanoseconds; what is negative, which clocks of two threads can make of nothing, counts as none.
   void AddTime(Duration time) { Add(time.count() < 0 ? 0 : static_cast<uint64_t>(time.count())); }
 
+  // What the other has counted counts here too.
+  void Add(const Histogram& other) {
+    for (size_t i = 0; i < kBuckets; ++i) buckets_[i].Add(other.buckets_[i].value());
+    sum_.Add(other.sum_.value());
+  }
+
   HistogramSnapshot Read() const;
 
   static constexpr size_t kSteps = 8;  // to a power of two

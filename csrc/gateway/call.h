@@ -75,7 +75,7 @@ class Call {
   virtual const net::Peer& peer() const = 0;
   virtual ClientTrust& trust() = 0;  // the connection's
 
-  // The call is counted as one of these instead of as one of its service. They outlive it.
+  // The call is counted as one of these instead of as one of its service. They live until it is finished.
   virtual void CountAs(MethodCounts& counts) = 0;
 
   // Sends a message. Never fails: a call that is gone drops it.

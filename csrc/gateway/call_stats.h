@@ -5,10 +5,12 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/counter.h"
 #include "base/histogram.h"
@@ -49,27 +51,39 @@ struct MethodCounts {
   uint64_t bytes_in = 0;  // messages, without framing
   uint64_t bytes_out = 0;
   Histogram latency_ns;  // from the headers to the answer; both as of the round in which they were handled
+  size_t under_way = 0;  // calls that will be counted here
+
+  void Add(const MethodCounts& other);
 };
 
 // A method as it is told apart from others. Empty where nothing was found to serve it.
 struct MethodKey {
   std::string path = {};      // of the gRPC method
   std::string servable = {};  // for Predict
-  uint64_t version = 0;
-  std::string method = {};  // of the servable
+  uint64_t version = 0;       // with a servable, 0: those that were served long ago
+  std::string method = {};    // of the servable
   auto operator<=>(const MethodKey&) const = default;
 };
 
 struct CallStats {
+  // Of so many versions that are served no more the counts are kept apart: of what is reloaded for years there are any
+  // number of them.
+  static constexpr size_t kMostRemoved = 64;
+
   MethodCounts& Of(const MethodKey& key) {
     auto& counts = methods[key];
     if (counts == nullptr) counts = std::make_unique<MethodCounts>();
     return *counts;
   }
+  // The version is served no more, or is again. The counts of those that left first become the servable's of version 0,
+  // once no call is under way with them.
+  void OnRemoved(const std::string& path, const std::string& servable, uint64_t version);
+  void OnServed(const std::string& servable, uint64_t version) { std::erase(removed, std::pair(servable, version)); }
   void Refuse(Refusal by) { ++refused[static_cast<size_t>(by)]; }
 
-  // Kept for as long as the thread lives: what they are counted for may come back.
+  // Kept while workers come and go: what they are counted for comes back.
   std::map<MethodKey, std::unique_ptr<MethodCounts>> methods;
+  std::deque<std::pair<std::string, uint64_t>> removed;  // versions of servables, what left first first
   std::array<uint64_t, kRefusalNames.size()> refused{};
   uint64_t begun = 0;     // calls
   Counter replies;        // calls that ended OK

@@ -73,6 +73,7 @@ struct Gateway::State {
   struct Worker {
     std::shared_ptr<const link::StatsReader> stats;  // none before the handshake; shared with whoever reads them now
     std::shared_ptr<VersionState> version;           // shared as it says itself
+    bool draining = false;
   };
   std::mutex workers_mutex;
   // These are guarded by workers_mutex.
@@ -93,7 +94,7 @@ struct Gateway::State {
     bool accepts = false;
   };
   std::vector<Listening> listeners;
-  std::unique_ptr<WorkerWatch> watch;
+  std::unique_ptr<WorkerWatch> watch;  // null at the end: what threads still tell of workers concerns nobody then
   size_t next_thread = 0;
 };
 
@@ -163,7 +164,7 @@ void Gateway::State::RemoveWorker(uint64_t id, const std::optional<WorkerLoss>& 
   }
   std::lock_guard lock(workers_mutex);
   const auto found = workers.find(id);
-  found->second.version->quarantine.OnGone(Clock::now());
+  if (!found->second.draining) found->second.version->quarantine.OnGone(Clock::now());
   workers.erase(found);
 }
 
@@ -185,7 +186,7 @@ void Gateway::State::LoseWorker(uint64_t id, const std::string& why, bool dead) 
 // On the first I/O thread: another thread has seen the last of what the worker held there, and will send it nothing
 // more.
 void Gateway::State::WorkerDrained(uint64_t id) {
-  if (!watch->Watches(id) || ++drained[id] < threads.size()) return;
+  if (watch == nullptr || !watch->Watches(id) || ++drained[id] < threads.size()) return;
   watch->Remove(id);
   RemoveWorker(id, std::nullopt);
 }
@@ -224,7 +225,7 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   State* raw = state.get();
   state->shared.worker_fault = [raw](uint64_t worker, const Status& why) {
     raw->threads.front()->loop().Post([raw, worker, text = why.message()] {
-      if (raw->watch->Remove(worker)) raw->LoseWorker(worker, text, /*dead=*/false);
+      if (raw->watch != nullptr && raw->watch->Remove(worker)) raw->LoseWorker(worker, text, /*dead=*/false);
     });
   };
   state->shared.worker_drained = [raw](uint64_t worker) {
@@ -383,6 +384,15 @@ Status Gateway::AttachWorker(UniqueFd socket, WorkerSpec spec, std::chrono::mill
 }
 
 void Gateway::DrainWorker(uint64_t id) {
+  {
+    std::lock_guard lock(state_->workers_mutex);
+    const auto found = state_->workers.find(id);
+    // None yet: its handshake goes on.
+    if (found != state_->workers.end() && found->second.version != nullptr &&
+        !std::exchange(found->second.draining, true)) {
+      found->second.version->quarantine.OnDraining();
+    }
+  }
   state_->OnAll([&](IoThread& io) { io.DrainWorker(id); });
 }
 

@@ -49,7 +49,7 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   begun_ = last_data_ = context_.now;
   messages_ = 0;
   half_closed_ = responded_ = finished_ = deferred_ = false;
-  counts_ = nullptr;
+  SetCounts(nullptr);
   bytes_in_ = bytes_out_ = 0;
   status_ = Status::Ok();
   trailing_.clear();
@@ -83,7 +83,7 @@ ClientTrust& GrpcStream::trust() {
 void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
   ++context_.stats.begun;
-  counts_ = &context_.unserved;
+  SetCounts(&context_.unserved);
   if (!head_.status().ok()) {
     if (head_.status().code() == Code::kResourceExhausted) context_.stats.Refuse(Refusal::kMaxMetadataBytes);
     return Finish(head_.status());
@@ -99,7 +99,7 @@ void GrpcStream::OnHeadersEnd() {
   }
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
   service_ = found->second.get();
-  counts_ = &service_->counts();
+  SetCounts(&service_->counts());
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding(), service_->aligned_at());
   handler_ = service_->Start(*this);
@@ -181,9 +181,16 @@ void GrpcStream::Abort(Status status, Metadata trailing) {
   if (handler_) handler_->OnCancel();
 }
 
+void GrpcStream::SetCounts(MethodCounts* counts) {
+  if (counts_ != nullptr) --counts_->under_way;
+  counts_ = counts;
+  if (counts_ != nullptr) ++counts_->under_way;
+}
+
 void GrpcStream::Count(Code code) {
-  MethodCounts* counts = std::exchange(counts_, nullptr);
+  MethodCounts* counts = counts_;
   if (counts == nullptr) return;
+  SetCounts(nullptr);
   ++counts->ended[static_cast<size_t>(code)];
   if (code == Code::kOk) context_.stats.replies.Add();
   counts->bytes_in += bytes_in_;

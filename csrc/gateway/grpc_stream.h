@@ -59,7 +59,7 @@ class GrpcStream final : public Call, public TimerNode {
   uint64_t client() const override;
   const net::Peer& peer() const override;
   ClientTrust& trust() override;
-  void CountAs(MethodCounts& counts) override { counts_ = &counts; }
+  void CountAs(MethodCounts& counts) override { SetCounts(&counts); }
   void Send(Reply reply) override;
   void Finish(Status status, Metadata trailing = {}) override;
 
@@ -72,6 +72,7 @@ class GrpcStream final : public Call, public TimerNode {
   void SubmitHttpError(int status);
   void SubmitTrailersOnly();
   void SubmitResponse();
+  void SetCounts(MethodCounts* counts);
   void Count(Code code);
 
   ThreadContext& context_;

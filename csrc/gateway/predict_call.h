@@ -76,7 +76,7 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   PredictService& service_;
   Call& call_;
-  MethodCounts* counts_ = &service_.counts();    // as what the call is counted
+  MethodCounts* counts_ = &service_.counts();    // as what the call is counted; until it is finished
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered
   std::shared_ptr<VersionState> version_state_;  // of the version that it was routed to

@@ -61,6 +61,11 @@ void Quarantine::OnAttached() {
   ++workers_;
 }
 
+void Quarantine::OnDraining() {
+  const std::lock_guard lock(mutex_);
+  --workers_;
+}
+
 void Quarantine::OnGone(TimePoint now) {
   const std::lock_guard lock(mutex_);
   if (workers_ > 1) several_until_ = now + kAttackTime;
@@ -74,7 +79,9 @@ bool Quarantine::HadSeveral(TimePoint now) const {
 
 ClientTrust::Entry& ClientTrust::Of(uint64_t version) {
   const auto found = std::ranges::find(entries_, version, &Entry::version);
-  return found != entries_.end() ? *found : entries_.emplace_back(Entry{version, false, std::nullopt});
+  if (found != entries_.end()) return *found;
+  if (entries_.size() == kMostVersions) entries_.erase(entries_.begin());
+  return entries_.emplace_back(Entry{version, false, std::nullopt});
 }
 
 void ClientTrust::Answered(uint64_t version) {

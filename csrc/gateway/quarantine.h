@@ -21,6 +21,7 @@
 //   - the first burst, before anything is known, can take all workers once;
 //   - a connection that was answered before it sends its first killer has that one executed among the others, so that
 //     it costs one worker of each kind; connections that behave at first, one killer each, cost as much each time;
+//   - a request that its client has given up by the time it kills is not executed again, and so never convicted;
 //   - requests of others that come over the same connection (of a proxy) are distrusted with it;
 //   - during an attack new connections of honest clients wait behind those of the attacker for their first answer;
 //   - a version with one worker has no other to find anything out by, and no protection;
@@ -71,8 +72,10 @@ class Quarantine {
   // Requests died with the last worker, of which there had been several.
   void Accuse(TimePoint now);
 
-  // Workers of the version come and go.
+  // Workers of the version come and go. One that drains has gone by that, in order: who replaces one by another never
+  // had several.
   void OnAttached();
+  void OnDraining();
   void OnGone(TimePoint now);
   // Whether it had more than one worker at a time, not longer than kAttackTime ago.
   bool HadSeveral(TimePoint now) const;
@@ -109,6 +112,9 @@ struct VersionState {
 // What versions know of a connection. Belongs to the connection.
 class ClientTrust {
  public:
+  // Of so many versions something is known, of more those that came last: a connection may outlive any number of them.
+  static constexpr size_t kMostVersions = 64;
+
   // It had an answer from the version.
   void OnAnswer(uint64_t version) {
     if (version != last_answer_) Answered(version);

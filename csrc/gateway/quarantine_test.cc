@@ -71,6 +71,17 @@ TEST(QuarantineTest, ItIsKnownForAWhileThatThereWereSeveralWorkers) {
   EXPECT_FALSE(quarantine.HadSeveral(now + seconds(60)));
 }
 
+TEST(QuarantineTest, OneThatTakesThePlaceOfAnotherIsNotOneOfSeveral) {
+  Quarantine quarantine;
+  const TimePoint now = Clock::now();
+  quarantine.OnAttached();
+  quarantine.OnAttached();
+  quarantine.OnDraining();
+  EXPECT_FALSE(quarantine.HadSeveral(now));
+  quarantine.OnGone(now);
+  EXPECT_FALSE(quarantine.HadSeveral(now));
+}
+
 TEST(ClientTrustTest, AnAnswerEarnsTrustAndAKillerLosesItForTheAttack) {
   constexpr uint64_t kVersion = 7;
   constexpr uint64_t kOther = 8;
@@ -90,6 +101,15 @@ TEST(ClientTrustTest, AnAnswerEarnsTrustAndAKillerLosesItForTheAttack) {
   EXPECT_EQ(trust.StandingIn(kVersion, 2), Standing::kUnknown);
   trust.OnAnswer(kVersion);
   EXPECT_EQ(trust.StandingIn(kVersion, 2), Standing::kKnown);
+}
+
+TEST(ClientTrustTest, WhatIsKnownIsBounded) {
+  using Standing = ClientTrust::Standing;
+  ClientTrust trust;
+  for (uint64_t version = 1; version <= ClientTrust::kMostVersions + 1; ++version) trust.OnAnswer(version);
+  EXPECT_EQ(trust.StandingIn(1, 1), Standing::kUnknown);
+  EXPECT_EQ(trust.StandingIn(2, 1), Standing::kKnown);
+  EXPECT_EQ(trust.StandingIn(ClientTrust::kMostVersions + 1, 1), Standing::kKnown);
 }
 
 }  // namespace

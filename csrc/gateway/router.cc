@@ -19,6 +19,7 @@ void Router::Remove(const std::string& servable) {
 void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
   const WorkerSpec& spec = worker->spec();
   Version& version = servables_[spec.servable][spec.version];
+  stats_.OnServed(spec.servable, spec.version);
   SetMethods(version, spec);
   version.workers.push_back(std::move(worker));
 }
@@ -43,7 +44,8 @@ void Router::RemoveWorker(const std::shared_ptr<WorkerEnd>& worker) {
 
 void Router::RemoveVersion(const std::string& servable, uint64_t version) {
   const auto found = servables_.find(servable);
-  if (found != servables_.end()) found->second.erase(version);
+  if (found == servables_.end() || found->second.erase(version) == 0) return;
+  stats_.OnRemoved(kPredictPath, servable, version);
 }
 
 template <typename V>

@@ -68,6 +68,34 @@ TEST_F(RouterTest, AVersionCanBeForgotten) {
   EXPECT_EQ(First(), 3u);
 }
 
+TEST_F(RouterTest, CountsOfVersionsThatAreServedNoMoreAreBounded) {
+  const auto counts = [&](uint64_t version) -> MethodCounts& { return stats_.Of({kPredictPath, "s", version, "m"}); };
+  constexpr uint64_t kLast = CallStats::kMostRemoved + 2;
+  for (uint64_t version = 1; version <= kLast; ++version) {
+    Add(version, version);
+    counts(version).ended[0] = version;
+    counts(version).latency_ns.Add(version);
+  }
+  counts(1).under_way = 1;
+  for (uint64_t version = 1; version <= CallStats::kMostRemoved + 1; ++version) router_.RemoveVersion("s", version);
+  EXPECT_EQ(stats_.methods.size(), kLast) << "a call is under way";
+  counts(1).under_way = 0;
+  router_.RemoveVersion("s", kLast);
+  EXPECT_EQ(stats_.methods.size(), CallStats::kMostRemoved + 1);
+  EXPECT_FALSE(stats_.methods.contains({kPredictPath, "s", 1, "m"}));
+  EXPECT_EQ(counts(0).ended[0], 1u + 2u);
+  EXPECT_EQ(counts(0).latency_ns.Read().sum, 1u + 2u);
+  EXPECT_EQ(counts(3).ended[0], 3u);
+  // One that is served again is not forgotten when others are.
+  Add(100, 3);
+  for (uint64_t version = 1000; version < 1000 + CallStats::kMostRemoved; ++version) {
+    Add(version, version);
+    router_.RemoveVersion("s", version);
+  }
+  EXPECT_EQ(counts(3).ended[0], 3u);
+  EXPECT_EQ(stats_.methods.size(), CallStats::kMostRemoved + 2);
+}
+
 TEST_F(RouterTest, TheMethodsAreThoseOfTheNewestWorkerThatIsThere) {
   const auto old = Add(1, 1, {{"a"}, {"b"}});
   const auto replacement = Add(2, 1, {{"b"}, {"c"}});

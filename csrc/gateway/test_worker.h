@@ -20,10 +20,13 @@ namespace mindserve::gateway {
 class TestWorker {
  public:
   // Its methods:
-  //   add     y = x1 + x2, float32 of any shape, each instance for itself; an instance without x2 is an error of its
-  //   own hold    as add, but not before Resume; meanwhile it is in a queue pause   as hold; meanwhile it is between
-  //   two stages run     as hold; meanwhile it is executed later, once   as hold and run, but not idempotent end ends
-  //   the call with FAILED_PRECONDITION "this is the end" die     is executed, and closes the link without an answer
+  //   add     y = x1 + x2, float32 of any shape, each instance for itself; one without x2 is an error of its own
+  //   hold    as add, but not before Resume; meanwhile it is in a queue
+  //   pause   as hold; meanwhile it is between two stages
+  //   run     as hold; meanwhile it is executed
+  //   later, once   as hold and run, but not idempotent
+  //   end     ends the call with FAILED_PRECONDITION "this is the end"
+  //   die     is executed, and closes the link without an answer
   //   rogue   answers a call that it does not hold
   //   big     one bytes tensor of as many MiB as x1's first element says
   // What is to be executed alone waits until all else that is executed is answered.

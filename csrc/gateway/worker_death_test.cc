@@ -431,6 +431,22 @@ TEST_F(WorkerDeathTest, AVersionWithOneWorkerIsServedAgainAtOnce) {
   EXPECT_EQ(next.alone(), 0u);
 }
 
+TEST_F(WorkerDeathTest, SoIsOneWhoseWorkerWasReplacedInOrderBefore) {
+  TestClient client(address_);
+  Start(1);
+  Start(2);
+  gateway_->DrainWorker(1);
+  Gone(1);
+  const int32_t call = Begin(client, One("run"));
+  Eventually([&] { return workers_[2]->held() == 1; });
+  Kill(2);
+  Unavailable(client.Wait(call), HasSubstr("and there is no other"));
+  TestWorker& next = Start(3);
+  TestClient stranger(address_);
+  EXPECT_THAT(Sums(stranger.Call(kPredictPath, One("add"))), ElementsAre(3));
+  EXPECT_EQ(next.alone(), 0u);
+}
+
 class ShortSuspenseTest : public WorkerDeathTest {
  protected:
   ShortSuspenseTest() : WorkerDeathTest(milliseconds(50)) {}

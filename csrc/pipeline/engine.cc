@@ -34,7 +34,7 @@ TimePoint Engine::State::Poll() {
   next = std::min(next, DropExpired());
   Deliver();
   Announce();
-  return has_more() ? now : std::min(next, GiveUpClosing());
+  return has_more() ? now : std::min(next, PatienceEnds());
 }
 
 // Runs what may run on this thread, one batch a model in turn, for about a slice of time.

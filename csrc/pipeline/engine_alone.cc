@@ -3,7 +3,8 @@
 // They stand in a line of their own. For the first of it the queues are paused, and once all that takers had is back,
 // its instances go through their stages, one after the other. Then the queues go on, and the next one waits until each
 // queue that had something has given a batch. While a stage takes long over what it has, or hangs, only that one's
-// queue stays paused.
+// queue stays paused; once it is back, all are paused again, for twice as long as before: else stages that are slow by
+// turns would keep the line waiting for ever.
 #include <algorithm>
 
 #include "pipeline/engine_state.h"
@@ -11,7 +12,7 @@
 namespace mindserve::pipeline {
 namespace {
 
-// How long all stages wait for one.
+// How long all stages wait for one, the first time.
 constexpr Duration kPatience = std::chrono::milliseconds(500);
 
 bool IsQuiet(const batching::Queue& queue, const batching::Standing& standing) {
@@ -33,6 +34,7 @@ void Engine::State::Hold(Instance& instance) {
 void Engine::State::StepAlone() {
   if (alone_phase == Alone::kNone) {
     if (alone.empty() || !RoundOver()) return;
+    patience = kPatience;
     Close();
   }
   if (alone_phase == Alone::kWaiting && !alone.empty()) {
@@ -41,8 +43,9 @@ void Engine::State::StepAlone() {
   }
   if ((alone_phase == Alone::kClosing || alone_phase == Alone::kWaiting) && alone.empty()) return Open();
   if (!Quiet()) {
-    if (alone_phase == Alone::kClosing && now >= GiveUpClosing()) ResumeIdle();
-    return;
+    if (now < PatienceEnds()) return;
+    // Nobody waits any more for what is ending: that it is executed among others is better than that nothing is.
+    return alone_phase == Alone::kEnding ? Open() : ResumeIdle();
   }
   if (alone_phase == Alone::kEnding) return Open();
   alone_phase = Alone::kRunning;
@@ -55,12 +58,13 @@ void Engine::State::StepAlone() {
 void Engine::State::Close() {
   ForEachQueue([](batching::Queue& queue) { queue.Pause(); });
   alone_phase = Alone::kClosing;
-  closing_since = now;
+  waits_since = now;
 }
 
 // What is executed takes long: who has nothing to do with it goes on meanwhile.
 void Engine::State::ResumeIdle() {
   alone_phase = Alone::kWaiting;
+  patience *= 2;
   ForEachQueue([](batching::Queue& queue) {
     if (IsQuiet(queue, queue.standing())) queue.Resume();
   });
@@ -76,8 +80,9 @@ bool Engine::State::PausedAreQuiet() const {
   return quiet;
 }
 
-TimePoint Engine::State::GiveUpClosing() const {
-  return alone_phase == Alone::kClosing ? closing_since + kPatience : kNever;
+TimePoint Engine::State::PatienceEnds() const {
+  if (alone_phase == Alone::kClosing) return waits_since + patience;
+  return alone_phase == Alone::kEnding ? waits_since + kPatience : kNever;
 }
 
 // Everything goes on.
@@ -95,7 +100,10 @@ void Engine::State::Open() {
 batching::ItemList Engine::State::LeaveLine(const RequestContext& request) {
   batching::ItemList held;
   if (alone.empty()) return held;
-  if (alone_phase == Alone::kRunning && alone.front().request.get() == &request) alone_phase = Alone::kEnding;
+  if (alone_phase == Alone::kRunning && alone.front().request.get() == &request) {
+    alone_phase = Alone::kEnding;
+    waits_since = time.Now();
+  }
   std::erase_if(alone, [&](AloneRequest& entry) {
     if (entry.request.get() != &request) return false;
     held.Append(std::move(entry.held));

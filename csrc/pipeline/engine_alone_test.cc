@@ -154,6 +154,25 @@ TEST_F(EngineAloneTest, OneThatIsCancelledWhileItRunsIsStillAlone) {
   EXPECT_THAT(Runs(), ElementsAre(1));
 }
 
+TEST_F(EngineAloneTest, OneThatNobodyWaitsForHoldsUpTheOthersOnlyForAWhile) {
+  Request other;
+  Request suspect;
+  suspect.context->alone = true;
+  ToFunction(suspect, 0, 1);
+  Settle();
+  EXPECT_THAT(Next(), ElementsAre(1));
+  ToModel(other, 0);
+  engine_->Cancel(*suspect.context);
+  const TimePoint again = Settle();
+  EXPECT_THAT(Runs(), IsEmpty());
+  ASSERT_LT(again, time_.Now() + 10s);
+  time_.Advance(again - time_.Now());
+  Settle();
+  EXPECT_THAT(Runs(), ElementsAre(1));
+  Complete();
+  EXPECT_EQ(engine_->in_flight(), 0u);
+}
+
 TEST_F(EngineAloneTest, OneInLineExpires) {
   Request other;
   Request suspect(1, time_.Now() + 1s);
@@ -199,6 +218,45 @@ TEST_F(EngineAloneTest, AStageThatHangsHoldsUpTheLineButNotTheOthers) {
   EXPECT_THAT(Runs(), ElementsAre(1, 1));
   Complete();
   EXPECT_THAT(Runs(), ElementsAre(1, 1, 1));
+  EXPECT_THAT(Next(), ElementsAre(4));
+  Complete();
+  EXPECT_EQ(engine_->in_flight(), 0u);
+}
+
+TEST_F(EngineAloneTest, StagesThatAreSlowByTurnsDoNotKeepItWaiting) {
+  const int slow = engine_->AddFunction({.name = "s.g"});
+  const int by_slow = AddMethod({FunctionStageSpec(slow, {Input(0)})}, {Output(0)}, 1);
+  Request other;
+  Request suspect;
+  suspect.context->alone = true;
+  const auto wait = [&] {
+    const TimePoint again = Settle();
+    ASSERT_LT(again, time_.Now() + 10s);
+    time_.Advance(again - time_.Now());
+    Settle();
+  };
+  ToFunction(other, 0, 1);
+  Settle();
+  EXPECT_THAT(Next(), ElementsAre(1));
+  ToFunction(suspect, 0, 2);
+  Submit(by_slow, other, 1, {Pair(3, 3)});
+  wait();  // for the first, in vain: the second goes on
+  auto batch = engine_->NextBatch(slow);
+  Complete();
+  ToFunction(other, 2, 4);
+  ToModel(other, 3);
+  Settle();
+  time_.Advance(600ms);  // now for the second, for longer than before
+  Settle();
+  EXPECT_THAT(Runs(), IsEmpty());
+  std::vector<FunctionResult> results;
+  results.emplace_back(Tensors{Pair(0, 0)});
+  engine_->Complete(std::move(batch), std::move(results));
+  Settle();
+  EXPECT_THAT(Next(), ElementsAre(2));
+  EXPECT_THAT(Runs(), IsEmpty());
+  Complete();
+  EXPECT_THAT(Runs(), ElementsAre(1));
   EXPECT_THAT(Next(), ElementsAre(4));
   Complete();
   EXPECT_EQ(engine_->in_flight(), 0u);

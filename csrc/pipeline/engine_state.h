@@ -102,7 +102,7 @@ struct Engine::State {
   bool RoundOver() const;
   bool Quiet() const;
   bool PausedAreQuiet() const;
-  TimePoint GiveUpClosing() const;
+  TimePoint PatienceEnds() const;
   template <typename Visit>
   void ForEachQueue(Visit visit) const {
     for (const ModelSlot& model : models) visit(model.stage->queue());
@@ -148,11 +148,12 @@ struct Engine::State {
     kClosing,  // all queues are paused; takers are to bring back what they have
     kWaiting,  // some take long over that: only their queues are paused
     kRunning,
-    kEnding,  // it was cancelled, or is late, and a taker still has one of its instances
+    kEnding,  // it was cancelled, or is late, and a taker still has one of its instances: for a while all wait for it
   };
   std::deque<AloneRequest> alone;
   Alone alone_phase = Alone::kNone;
-  TimePoint closing_since;
+  TimePoint waits_since;  // in kClosing and kEnding: for a taker
+  Duration patience{0};   // of the present kClosing
   std::vector<uint64_t> round_began;
 
   std::atomic<size_t> in_flight{0};  // others may look

@@ -54,7 +54,7 @@ class MethodStats:
     Attributes:
         path: of the gRPC method, "/mindspore.serving.proto.MSService/Predict"; empty for calls of unknown ones.
         servable: for Predict; empty where the request named none that is served.
-        version: that answered; 0 where there was none.
+        version: that answered; 0 where there was none, and for versions that were served long ago.
         method: of the servable.
         ended: calls by gRPC status code, such as "OK" or "DEADLINE_EXCEEDED"; one that its client cancelled counts as
             "CANCELLED".
