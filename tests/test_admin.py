@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
 import pathlib
+import signal
 import socket
 import stat
 import subprocess
@@ -22,6 +25,7 @@ from e2e_support import until
 from mindserve import admin
 from mindserve.admin import AdminError, ask, open_directory
 from mindserve.errors import StartError
+from mindserve.server import admin as server_admin
 from mindserve.server.admin import COMMANDS, AdminSocket
 
 PID = os.getpid()
@@ -146,16 +150,56 @@ def test_the_end_waits_for_answers_but_not_for_requests(runtime: pathlib.Path) -
     thread = threading.Thread(target=lambda: results.append(ask(PID, "handover", {"timeout": 3}, str)))
     thread.start()
     assert fake.waits.wait(60)
-    closing = threading.Thread(target=listening.close)
-    closing.start()
+    listening.close()
     assert idle.recv(1) == b""
     idle.close()
+    closing = threading.Thread(target=listening.join)
+    closing.start()
     fake.wait.set()
     closing.join()
     thread.join()
     assert results == [{"pid": 4711, "predecessor": PID}]
     assert list(runtime.iterdir()) == []
     listening.close()  # once more
+
+
+def test_without_descriptors_commands_wait(runtime: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_admin, "_BACK_OFF", 0.01)
+    accept = socket.socket.accept
+    failed = threading.Event()
+
+    def accept_later(listening: socket.socket) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_later)
+    listening = AdminSocket(FakeServer())  # type: ignore[arg-type]
+    assert failed.wait(60)
+    assert ask(PID, "status", {}, nothing)["pid"] == PID
+    listening.close()
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "mindserve-admin"])
+
+
+def test_a_server_that_hangs_is_not_waited_for(runtime: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "_CONNECT_TIMEOUT", 0.1)
+    directory = open_directory(runtime, os.geteuid(), create=True)
+    with socket.socket(socket.AF_UNIX) as hangs, contextlib.ExitStack() as waiting:
+        hangs.bind(admin.socket_path(directory, 1))
+        hangs.listen(0)
+        with pytest.raises(AdminError, match="The server, process 1, does not answer: it is stopped, or hangs"):
+            ask(None, "status", {}, nothing)
+        with contextlib.suppress(BlockingIOError):
+            while connection := admin.connect(directory, 1):
+                waiting.enter_context(connection)
+        with pytest.raises(AdminError, match="A server has no room for more who ask"):
+            ask(None, "status", {}, nothing)
+        # It is in no other server's way.
+        listening = AdminSocket(FakeServer())  # type: ignore[arg-type]
+        assert ask(PID, "status", {}, nothing)["pid"] == PID
+        listening.close()
+    os.close(directory)
 
 
 def test_modes(server: FakeServer, runtime: pathlib.Path) -> None:
@@ -272,6 +316,24 @@ def test_reload_from_the_shell(servables: Servables, start_script: StartScript) 
     unknown = command("reload", "--servable", "ecko")
     assert unknown.returncode == 1
     assert "ecko" in unknown.stderr
+
+
+def test_a_stop_waits_for_no_command_and_each_is_answered(servables: Servables, start_script: StartScript) -> None:
+    directory = servables.add("echo", ECHO_SERVABLE)
+    fifo = servables.directory / "fifo"
+    os.mkfifo(fifo)
+    server = start_script(serve(servables.directory, "echo", hot_reload=False))
+    server.line()
+    (directory / "servable_config.py").write_text(f"open({str(fifo)!r}).read()\n{ECHO_SERVABLE}")
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    arguments = [sys.executable, "-m", "mindserve", "reload", str(server.pid)]
+    with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True) as reload:
+        with fifo.open("w"):  # The new worker has come to it.
+            server.send(signal.SIGTERM)
+            _, errors = reload.communicate(timeout=60)
+        assert "the server is being stopped" in errors
+        assert reload.returncode == 1
+    assert server.wait() == 0
 
 
 def test_status_for_people(servables: Servables, start_script: StartScript) -> None:

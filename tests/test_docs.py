@@ -21,6 +21,14 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
+def test_every_page_can_be_found() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    nav = re.findall(r"^  - (\S+)$", (ROOT / "scripts" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(nav) == sorted(pages)
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^- \[[^]]*\]\((\S+)\)", index, re.MULTILINE)) == pages - {"index.md"}
+
+
 def table(page: str, heading: str) -> dict[str, str]:
     """The first two columns of the table under a heading."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"## {heading}\n")[2].partition("\n## ")[0]

@@ -445,6 +445,19 @@ def test_what_the_old_worker_does_not_finish_goes_to_the_new(tmp_path: pathlib.P
         assert server.wait_workers(1) == [new]
 
 
+def test_times_that_never_pass(tmp_path: pathlib.Path) -> None:
+    """They are longer than the kernel waits at one time."""
+    start = "start_timeout=1e9, heartbeat_timeout=1e9"
+    listen = "'127.0.0.1:0', limits=server.Limits(drain_timeout=1e9)"
+    with serving(tmp_path, "echo", source("old"), start=start, listen=listen, after=COMMANDS) as served:
+        server = Reloading(served, tmp_path / "servables" / "echo")
+        _, old = server.ask()
+        replace_file(server.config, source("new"))
+        assert server.command("reload") == "reloaded"
+        assert server.ask()[0] == "new"
+        wait_gone([old])
+
+
 # The first worker that imports it goes on, the second waits for a word.
 GATE = """
 try:

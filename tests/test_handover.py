@@ -162,6 +162,12 @@ def test_nothing_is_lost_over_two_handovers(serve: Serve, tmp_path: pathlib.Path
     assert "[ERROR]" not in errors
 
 
+def test_a_start_timeout_that_never_passes(serve: Serve, tmp_path: pathlib.Path) -> None:
+    """It is longer than the kernel waits at one time."""
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE).replace("'echo')", "'echo', start_timeout=1e9)"))
+    served.hand_over()
+
+
 def test_calls_in_flight_are_finished_by_the_old_server(serve: Serve, tmp_path: pathlib.Path) -> None:
     served = serve(script_for(tmp_path, "block", BLOCKING_SERVABLE))
     old = served.pid
@@ -398,6 +404,16 @@ def test_a_successor_whose_servable_is_broken(serve: Serve, tmp_path: pathlib.Pa
     assert "no_such_module_at_all" in done.stderr
     with Client(served.addresses[0], "echo", "same") as client:
         assert client.infer({"x": "x"}) == [{"x": "x"}]
+
+
+def test_a_reason_that_is_long_on_the_way(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE))
+    # Each character takes twelve bytes there.
+    (tmp_path / "servables" / "echo" / "servable_config.py").write_text("raise ValueError('\\U0001f600' * 9000)\n")
+    done = served.command("handover", served.pid)
+    assert done.returncode == 1
+    assert f"failed: Start of servable 'echo' version 1 on device 0 failed: ValueError: {'😀' * 1000}" in done.stderr
+    assert "This server goes on" in done.stderr
 
 
 WAITS = "import threading, sys\nprint('waits', flush=True)\nthreading.Event().wait()\n"

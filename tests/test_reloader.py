@@ -215,6 +215,24 @@ def test_a_failed_version_that_disappears(world: World, echo: pathlib.Path) -> N
     assert world.supervisor.asked[1:] == [({V2}, [V3])]
 
 
+def test_one_that_comes_back_has_to_come_to_rest_anew(world: World, echo: pathlib.Path) -> None:
+    world.supervisor.error = "it can't be loaded"
+    (echo / "3").mkdir()
+    grow(echo / "3" / "a")
+    world.rest(1.1)
+    until(lambda: world.stat().reloads_failed == 1)
+    world.supervisor.error = ""
+    shutil.rmtree(echo / "3")
+    world.rest(10)
+    (echo / "3").mkdir()
+    grow(echo / "servable_config.py")
+    for _ in range(3):
+        grow(echo / "3" / "a")
+        world.rest(0.9)
+    until(lambda: world.stat().reloads == 1)
+    assert world.supervisor.asked[1:] == [({V2}, [V2])]
+
+
 def test_changed_sources_while_a_version_is_being_written(world: World, echo: pathlib.Path) -> None:
     (echo / "3").mkdir()
     grow(echo / "servable_config.py")

@@ -1,5 +1,6 @@
 """What is said about a server's certificates before it starts."""
 
+import base64
 from datetime import timedelta
 from pathlib import Path
 
@@ -92,6 +93,32 @@ def test_a_file_that_is_not_pem(own_files, tmp_path, field, begin):
     text = refusal(config(own_files, **{field: str(path)}))
     assert f"load {field} from {path} failed: it has no " in text
     assert "SECRET" not in text
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is damaged but not refused
+def test_damaged_files_are_refused_or_taken_and_nothing_else(tmp_path):
+    root = Authority("Root")
+    certificate, key, ca, crl = (tmp_path / name for name in ("server.crt", "server.key", "ca.crt", "ca.crl"))
+    revoked = root.write(certificate, key)
+    ca.write_bytes(root.pem)
+    crl.write_bytes(root.crl(revoked))
+    ssl_config = SSLConfig(str(certificate), str(key), str(ca), verify_client=True, crl=str(crl))
+    load_server_tls(ssl_config)
+    for file in (certificate, key, ca, crl):
+        good = file.read_bytes()
+        begin, _, rest = good.partition(b"-----\n")
+        body, _, end = rest.partition(b"-----END")
+        der = base64.b64decode(body)
+        refused = 0
+        for place in range(len(der)):
+            bad = der[:place] + bytes((der[place] ^ 1 << place % 8,)) + der[place + 1 :]
+            file.write_bytes(begin + b"-----\n" + base64.encodebytes(bad) + b"-----END" + end)
+            try:
+                load_server_tls(ssl_config)
+            except MindserveError:
+                refused += 1
+        assert refused > len(der) / 2 or file == ca
+        file.write_bytes(good)
 
 
 def test_certificate_and_key_exchanged(own_files):

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator
 import pytest
 
 from e2e_support import until
+from mindserve.server import watch as watch_module
 from mindserve.server.watch import FileWatch, snapshot_files
 
 
@@ -235,3 +236,25 @@ def test_states_of_files(tmp_path: pathlib.Path) -> None:
     assert [a != b for a, b in zip(old, new, strict=True)] == [False, True]
     file.unlink()
     assert snapshot_files([file]) != (states[-1][0],)
+
+
+def test_the_end_waits_for_a_look_that_hangs_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "_CLOSE_TIMEOUT", 0.01)
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def snapshot() -> Hashable:
+        hangs.set()
+        assert goes_on.wait(60)
+        return "other"
+
+    changes: list[str] = []
+    watch = FileWatch(interval=0.001)
+    watch.add(snapshot, lambda: changes.append("changed"), 0, accepted="first")
+    assert hangs.wait(60)
+    (thread,) = watch_threads()
+    watch.close()
+    assert thread.is_alive()
+    goes_on.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert changes == []

@@ -105,25 +105,31 @@ def ask(pid: int | None, command: str, arguments: Mapping[str, Any], progress: C
     Raises:
         AdminError: there is no such server or, without ``pid``, not exactly one; or what the server says is wrong.
     """
-    pid, connection = _find_only() if pid is None else (pid, _find(pid))
-    with connection:
-        connection.settimeout(None)
-        connection.sendall(json.dumps({**arguments, "command": command}).encode() + b"\n")
-        for answer in _answers(connection):
-            match answer:
-                case {"progress": str(text)}:
-                    progress(text)
-                case {"result": dict(result)}:
-                    return result
-                case {"error": str(error)}:
-                    raise AdminError(error)
+    try:
+        pid, connection = _find_only() if pid is None else (pid, _find(pid))
+    except BlockingIOError as error:
+        raise AdminError("A server has no room for more who ask: it is stopped, or hangs") from error
+    try:
+        with connection:
+            connection.sendall(json.dumps({**arguments, "command": command}).encode() + b"\n")
+            for answer in _answers(connection):
+                match answer:
+                    case {"progress": str(text)}:
+                        progress(text)
+                    case {"result": dict(result)}:
+                        return result
+                    case {"error": str(text)}:
+                        raise AdminError(text)
+    except TimeoutError as error:
+        raise AdminError(f"The server, process {pid}, does not answer: it is stopped, or hangs") from error
     raise AdminError(f"The server, process {pid}, ended before it had answered")
 
 
 def _answers(connection: socket.socket) -> Iterator[Any]:
     lines = LineBuffer()
-    with contextlib.suppress(ConnectionResetError):
+    with contextlib.suppress(ConnectionError):
         while data := connection.recv(65536):
+            connection.settimeout(None)  # It lives, and what it does may take long.
             yield from map(json.loads, lines.feed(data))
 
 

@@ -261,8 +261,15 @@ def _parse_certificates(parameter: str, path: str, pem: bytes) -> list[Certifica
 
     try:
         certificates = x509.load_pem_x509_certificates(pem)
+    except x509.InvalidVersion as error:
+        raise ConfigError(f"load {parameter} from {path} failed: a certificate in it is damaged: {error}") from error
     except ValueError as error:
         raise ConfigError(f"load {parameter} from {path} failed: it has no certificate in PEM form") from error
+    for number, certificate in enumerate(certificates, 1):
+        try:
+            _ = certificate.subject, certificate.issuer  # it parses them only now
+        except ValueError as error:
+            raise ConfigError(f"load {parameter} from {path} failed: certificate {number} in it is damaged") from error
     return certificates
 
 
@@ -278,9 +285,9 @@ def _parse_crls(path: str, pem: bytes) -> list[CertificateRevocationList]:
     try:
         for text in found:
             crl = x509.load_pem_x509_crl(text)
-            _ = crl.extensions  # it parses them only now
+            _ = crl.issuer, crl.extensions  # it parses them only now
             crls.append(crl)
-    except (ValueError, x509.DuplicateExtension) as error:
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension) as error:
         raise ConfigError(f"load crl from {path} failed: CRL {len(crls) + 1} in it is damaged") from error
     if len(found) != pem.count(_CRL_BEGIN):
         raise ConfigError(f"load crl from {path} failed: CRL {len(crls) + 1} in it has no end")

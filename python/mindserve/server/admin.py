@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ _MAX_CONNECTIONS = 16
 # Seconds for a request to come.
 _REQUEST_TIMEOUT = 10.0
 # Seconds that the end of a server waits for commands that are being answered.
-_CLOSE_TIMEOUT = 10.0
+_JOIN_TIMEOUT = 10.0
+# Seconds until another try where no connection can be taken, for want of descriptors or memory.
+_BACK_OFF = 1.0
 _CREDENTIALS = struct.Struct("3i")  # struct ucred
 
 _log = logs.get_logger("server")
@@ -75,6 +78,7 @@ class AdminSocket:
         self._server = server
         self._lock = threading.Lock()
         self._busy: dict[threading.Thread, socket.socket] = {}
+        self._closed = threading.Event()
         self._name = f"{os.getpid()}.sock"
         self._listening: tuple[socket.socket, int] | None = self._listen_somewhere()
         if self._listening is not None:
@@ -82,7 +86,8 @@ class AdminSocket:
             threading.Thread(target=self._accept, args=(listening,), name="mindserve-admin", daemon=True).start()
 
     def close(self) -> None:
-        """Takes no more commands, and waits until those that came are answered; may be called by one of them."""
+        """Takes no more commands. Returns at once; see `join`."""
+        self._closed.set()
         with self._lock:
             before, self._listening = self._listening, None
         if before is not None:
@@ -93,13 +98,18 @@ class AdminSocket:
             listening.shutdown(socket.SHUT_RDWR)  # ends accept
             listening.close()
         with self._lock:
-            busy = dict(self._busy)
-        for connection in busy.values():
+            busy = list(self._busy.values())
+        for connection in busy:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)  # those that wait for a request
+
+    def join(self) -> None:
+        """Waits a while until the commands that came are answered. For the very end: what they wait for ends before."""
+        deadline = time.monotonic() + _JOIN_TIMEOUT
+        with self._lock:
+            busy = list(self._busy)
         for thread in busy:
-            if thread is not threading.current_thread():
-                thread.join(_CLOSE_TIMEOUT)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _listen_somewhere(self) -> tuple[socket.socket, int] | None:
         errors: list[str] = []
@@ -118,8 +128,10 @@ class AdminSocket:
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, directory)
             for pid in admin.pids_in(directory):
-                if (other := admin.connect(directory, pid)) is not None:  # else it is removed
-                    other.close()
+                # One that hangs may refuse, which is no concern of this one's.
+                with contextlib.suppress(OSError):
+                    if (other := admin.connect(directory, pid)) is not None:  # else it is removed
+                        other.close()
             listening = undo.enter_context(socket.socket(socket.AF_UNIX))
             # The permissions that the file gets, by Linux; the directory keeps others out in any case.
             os.fchmod(listening.fileno(), 0o600)
@@ -133,7 +145,9 @@ class AdminSocket:
             try:
                 connection, _ = listening.accept()
             except OSError:
-                return
+                if self._closed.wait(_BACK_OFF):
+                    return
+                continue
             thread = threading.Thread(
                 target=self._serve, args=(connection,), name="mindserve-admin-command", daemon=True
             )
@@ -141,8 +155,12 @@ class AdminSocket:
                 if self._listening is None or len(self._busy) >= _MAX_CONNECTIONS or not _is_allowed(connection):
                     connection.close()
                     continue
+                try:
+                    thread.start()
+                except RuntimeError:  # there can be no more threads
+                    connection.close()
+                    continue
                 self._busy[thread] = connection
-                thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:

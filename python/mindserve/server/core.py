@@ -126,7 +126,8 @@ class Server:
         try:
             self._reloader.reload(servable_name)
         except StartError:
-            if self._stopping:
+            # By a signal: it comes to this thread, if it is the main one, while this waits.
+            if self._stopping and threading.current_thread() is threading.main_thread():
                 self._stopped.wait()
             raise
 
@@ -204,9 +205,13 @@ class Server:
             if self._stopping:
                 successor.abort("the server is being stopped")
         _log.info("handing over to process %d", successor.pid)
-        progress(f"process {successor.pid} starts")
-        taken = successor.wait_ready(timeout, progress)
-        successor.begin()
+        try:
+            progress(f"process {successor.pid} starts")
+            taken = successor.wait_ready(timeout, progress)
+            successor.begin()
+        except BaseException:
+            successor.end()
+            raise
         with self._lock:
             first, self._stopping = not self._stopping, True
             self._handed_over = self._patient = first
@@ -328,13 +333,23 @@ class Server:
                 predecessor.report(_describe_progress(listening, sorted(missing)))
             return
         if predecessor is not None:
-            predecessor.take_over(self._begin_to_accept)
+            if not predecessor.take_over(self._begin_to_accept):
+                return
             self._predecessor = None
         notify("READY=1")
 
-    def _begin_to_accept(self) -> None:
-        self._gateway.accept()
-        self._admin = AdminSocket(self)
+    def _begin_to_accept(self) -> bool:
+        """Returns False if it is being stopped, so that it is no successor."""
+        try:
+            self._gateway.accept()
+        except StartError:
+            return False
+        admin = AdminSocket(self)
+        with self._lock:
+            self._admin, stopping = admin, self._stopping
+        if stopping:
+            admin.close()
+        return not stopping
 
     def _stop_if_idle(self, error: BaseException) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
@@ -365,6 +380,8 @@ class Server:
             self._supervisor.stop()
             self._supervisor.join()
             self._reloader.join()
+            if self._admin is not None:
+                self._admin.join()
             with self._gateway_use:
                 self._gateway_or_none = None
             self._native.set_log_sink(None)

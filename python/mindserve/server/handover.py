@@ -10,7 +10,7 @@ accepting; then, when it is ready::
     successor   {"accepting": true}          and only now the old one stops accepting
 
 Before "go" either may give up, and the old one goes on as if nothing had been. The end of the stream tells either that
-the other is gone; a successor that loses the old one before "accepting" ends.
+the other is gone; a successor that loses the old one before "go" ends.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ from mindserve.errors import StartError
 
 ENVIRONMENT = "MINDSERVE_HANDOVER_FD"
 _PROTOCOL = 1
-_MAX_MESSAGE = 1 << 16
+# More than a socket takes at once, so that no message is cut.
+_MAX_MESSAGE = 1 << 20
 _MAX_FDS = 253  # of one message, by the kernel
 _MAX_TEXT = 8 * 1024
 # Seconds for the last steps, in which nothing has to be waited for.
 _STEP_TIMEOUT = 30.0
 # Seconds between telling a successor to end and making it.
 _TERMINATE_TIMEOUT = 5.0
+# Milliseconds that poll takes at most, which is less than a user may give.
+_LONGEST_POLL = 2**31 - 1
 _OUTPUT_LINES = 20
 
 _log = logs.get_logger("server")
@@ -81,19 +84,17 @@ class _Pipe:
             _Closed: there is none, nor will there be.
             TimeoutError: ``deadline`` by ``time.monotonic`` has passed.
         """
-        timeout = None if deadline is None else 1000 * max(0.0, deadline - time.monotonic())
+        timeout = None if deadline is None else min(1000 * max(0.0, deadline - time.monotonic()), _LONGEST_POLL)
         poll = select.poll()
         poll.register(self._end, select.POLLIN)
         if not poll.poll(timeout):
             raise TimeoutError
         try:
-            data, fds, _, _ = socket.recv_fds(self._end, _MAX_MESSAGE, _MAX_FDS)
+            data, fds, _, _ = socket.recv_fds(self._end, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise _Closed from error
         if not data:
             raise _Closed
-        for fd in fds:
-            os.set_inheritable(fd, False)
         return json.loads(data), fds
 
     def shut_down(self) -> None:
@@ -274,7 +275,7 @@ class Successor:
 
     def _relay_output(self, read: int) -> None:
         with open(read, "rb") as stream:
-            for line in stream:
+            while line := stream.readline(_MAX_TEXT):
                 self._output.append(line)
                 with contextlib.suppress(OSError):
                     os.write(2, line)
@@ -366,19 +367,26 @@ class Predecessor:
             self._pipe.shut_down()
             self._go.set()
 
-    def take_over(self, accept: Callable[[], None]) -> None:
-        """Succeeds: calls ``accept`` when the other is about to stop accepting. Ends the process if that is gone."""
+    def take_over(self, accept: Callable[[], bool]) -> bool:
+        """Succeeds: calls ``accept`` when the other is about to stop accepting. Ends the process if that is gone.
+
+        Returns:
+            Whether it has taken over: it may have been given up meanwhile, and ``accept`` may return False.
+        """
         with contextlib.suppress(_Closed):
             self._pipe.send({"ready": self._taken})
         self._go.wait()  # or it has been given up, or the watch ends the process
         if not self._settle():
-            return
-        accept()
+            return False
+        if not accept():
+            self._pipe.shut_down()
+            return False
         self._restore_stderr()
         for listener in self._listeners:
             listener.close()
         with contextlib.suppress(_Closed):
             self._pipe.send({"accepting": True})
+        return True
 
     def _restore_stderr(self) -> None:
         """To where the other's goes, without a way through it."""

@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from mindserve.supervisor import Supervisor
 
 # Seconds without a change after which what is in the file system counts as whole.
 _SETTLE = 1.0
+# Seconds that `Reloader.join` waits in all: a file system of the network may hang.
+_JOIN_TIMEOUT = 10.0
 
 # No newer version than the one that is loaded.
 _NO_VERSION: tuple[int, tuple[Hashable, ...]] = (0, ())
@@ -147,11 +150,12 @@ class Reloader:
             self._closed = True
 
     def join(self) -> None:
-        """Waits for the reload that is under way, which ends with the supervisor at the latest."""
+        """Waits a while for the reload that is under way, which ends with the supervisor."""
+        deadline = time.monotonic() + _JOIN_TIMEOUT
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _watch_files(self, servable: _Servable, item: ServableStartConfig) -> None:
         if item.hot_reload and not servable.watches_sources:
@@ -192,9 +196,10 @@ class Reloader:
     def _on_version(self, servable: _Servable) -> None:
         version, _ = self._snapshot_newer_version(servable)
         with self._lock:
+            # Also that there is none any more: one of the same number that comes later has to come to rest anew.
+            servable.settled = version
             if not version or self._closed:
                 return
-            servable.settled = version
             self._ask(servable, Scope.NEW_VERSION)
         _log.info("servable '%s' has the new version %d, which is loaded", servable.name, version)
 

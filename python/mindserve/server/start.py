@@ -107,7 +107,8 @@ def reload(servable_name: str | None = None) -> None:
         servable_name: which. Default None: all that were started, after the listeners' certificates.
 
     Raises:
-        ConfigError: no servable of this name was started; or certificates don't work, and nothing is changed.
+        ConfigError: no servable of this name was started; or certificates don't work: then their listeners keep what
+            they had, and no servable is loaded.
         StartError: a new worker failed, with its own error and the end of its log; or no server runs in this process,
             or it is being stopped.
     """

@@ -114,7 +114,8 @@ class StageStats:
         queue: seconds that an instance waited for its batch.
         run: seconds that a batch took.
         failed: instances that it answered with an error.
-        expired: instances whose deadline passed while they waited.
+        expired: instances that were dropped before they ran, since their deadline had passed or could not be kept any
+            more, and those that ``refuse_late`` refused.
     """
 
     kind: str

@@ -9,6 +9,9 @@ from collections.abc import Callable, Hashable, Iterable
 
 from mindserve import logs
 
+# Seconds that `FileWatch.close` waits: a file system of the network may hang, and an end of the server must not.
+_CLOSE_TIMEOUT = 10.0
+
 _log = logs.get_logger("watch")
 
 Snapshot = Callable[[], Hashable]
@@ -126,7 +129,7 @@ class FileWatch:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Watches nothing any more. Waits for a call of an ``on_change`` that has begun, unless made by that one."""
+        """Watches nothing any more. Waits a while for an ``on_change`` that has begun, unless called by that one."""
         with self._changed:
             self._closed = True
             for handle in self._watched:
@@ -135,7 +138,7 @@ class FileWatch:
             thread = self._thread
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(_CLOSE_TIMEOUT)
 
     def _run(self) -> None:
         while True:

@@ -24,6 +24,8 @@ _ATTACH_TIMEOUT = 30.0
 _TERMINATE_TIMEOUT = 5.0
 # Seconds between questions where the kernel doesn't tell by itself that a process has ended.
 _POLL_INTERVAL = 0.2
+# Seconds of sleep at most: the kernel takes no more than 24 days at a time, and users may give longer timeouts.
+_LONGEST_SLEEP = 3600.0
 _LOG_LINES = 20
 
 _log = logs.get_logger("supervisor")
@@ -187,7 +189,7 @@ class Supervisor:
                     times.append(slot.process.deadline)
                 if slot.process.pidfd is None:
                     times.append(time.monotonic() + _POLL_INTERVAL)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return min(max(0.0, min(times) - time.monotonic()), _LONGEST_SLEEP) if times else None
 
     def _on_time(self) -> None:
         now = time.monotonic()
