@@ -23,7 +23,8 @@ from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE, PACKAGE, ServerProcess, c
 from e2e_support import PREAMBLE, server_process, until, write_servable
 from mindserve.admin import ask
 from mindserve.client import Client
-from mindserve.server.handover import ENVIRONMENT, from_environment
+from mindserve.errors import StartError
+from mindserve.server.handover import ENVIRONMENT, Predecessor, from_environment
 from traffic import CONFIG, SERVABLE, traffic
 
 
@@ -348,6 +349,27 @@ def test_a_descriptor_that_is_not_from_the_parent(monkeypatch: pytest.MonkeyPatc
         assert ENVIRONMENT not in os.environ
         theirs.send(b"it is still open")
         assert ours.recv(100) == b"it is still open"
+
+
+DIES = """
+import socket, sys
+_, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+with socket.socket(fileno=int(sys.argv[1])) as out:
+    socket.send_fds(out, [b"x"], [theirs.fileno()])
+"""
+
+
+def test_an_old_server_that_dies_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A successor that took itself for a server like any other would be in the way of the one that is started anew."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", DIES, str(theirs.fileno())], pass_fds=[theirs.fileno()], check=True)
+        _, (end,), _, _ = socket.recv_fds(ours, 1, 1)
+    monkeypatch.setenv(ENVIRONMENT, str(end))
+    taken = from_environment()
+    assert taken is not None
+    with taken, pytest.raises(StartError, match="The server that hands over to this one is gone"):
+        Predecessor(taken)
 
 
 def test_the_word_of_a_handover_that_is_not_for_this_process(serve: Serve, tmp_path: pathlib.Path) -> None:

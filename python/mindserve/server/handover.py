@@ -429,7 +429,9 @@ def from_environment() -> socket.socket | None:
         pid, _, _ = credentials.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
     except OSError:
         pid = 0
-    if end.family != socket.AF_UNIX or pid != os.getppid():
+    # The old server is this process's parent; or it has died since, which its end of the socket will tell.
+    from_parent = pid == os.getppid() or (pid > 0 and not os.path.exists(f"/proc/{pid}"))
+    if end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET or not from_parent:
         end.detach()  # Somebody else's descriptor of the same number.
         return None
     end.set_inheritable(False)
