@@ -39,8 +39,8 @@ BLOCK = '''
 @method()
 def block(fifo):
     """Says who runs it, and then waits for what to answer."""
-    with open(fifo, "w") as stream:
-        stream.write(str(os.getpid()))
+    with open(fifo + ".pids", "a") as stream:
+        stream.write(f"{os.getpid()}\\n")
     with open(fifo) as stream:
         return stream.read()
 '''
@@ -52,6 +52,12 @@ def source(label: str, more: str = "") -> str:
         PREAMBLE
         + f"import os\n\n@method(outputs_count=2)\ndef ask(x):\n    return {label!r}, os.getpid()\n{BLOCK}\n{more}\n"
     )
+
+
+def runners(fifo: pathlib.Path) -> list[int]:
+    """The processes that have run ``block`` with it, the first one first."""
+    path = fifo.with_name(fifo.name + ".pids")
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def replace_file(path: pathlib.Path, data: str | bytes) -> None:
@@ -412,7 +418,7 @@ def test_what_the_old_worker_holds_is_finished(manual: Reloading, tmp_path: path
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     call = manual.served.client("block").infer_async({"fifo": str(fifo)}, timeout=120)
-    old = int(fifo.read_text())
+    (old,) = until(lambda: runners(fifo))
     replace_file(manual.config, source("new"))
     assert manual.command("reload") == "reloaded"
     assert manual.ask()[0] == "new"
@@ -424,7 +430,7 @@ def test_what_the_old_worker_holds_is_finished(manual: Reloading, tmp_path: path
     assert call.result() == [{"y": "by the old"}]
     wait_gone([old])
     manual.wait_workers(1)
-    assert "has been replaced and has ended" in manual.process.errors()
+    until(lambda: "has been replaced and has ended" in manual.process.errors())
 
 
 def test_what_the_old_worker_does_not_finish_goes_to_the_new(tmp_path: pathlib.Path) -> None:
@@ -434,13 +440,13 @@ def test_what_the_old_worker_does_not_finish_goes_to_the_new(tmp_path: pathlib.P
     with serving(tmp_path, "echo", source("old"), listen=listen, after=COMMANDS) as served:
         server = Reloading(served, tmp_path / "servables" / "echo")
         call = served.client("block").infer_async({"fifo": str(fifo)}, timeout=120)
-        old = int(fifo.read_text())
+        (old,) = until(lambda: runners(fifo))
         assert server.command("reload") == "reloaded"
-        new = int(fifo.read_text())
+        _, new = until(lambda: runners(fifo), lambda pids: len(pids) == 2)
         assert new != old
+        wait_gone([old])  # which would read what is for the other
         fifo.write_text("by the new")
         assert call.result() == [{"y": "by the new"}]
-        wait_gone([old])
         assert "has not ended within the drain_timeout" in server.process.errors()
         assert server.wait_workers(1) == [new]
 

@@ -226,10 +226,13 @@ Taken Queue::TakeNow(TimePoint now) {
   if (alone_ != nullptr) return TakeAlone(now);
   Taken taken;
   if (paused_) return taken;
-  Choice choice{.now = now, .late = now, .full = Full()};
+  Choice choice{.now = now, .late = now, .full = Full(), .crowded = false};
   // Who comes too late would take the place of one that does not. A run is seldom the shortest, and its results have
-  // some way to go.
-  if (size_ > choice.full) choice.late = After(now, runs_.shortest() * 5 / 4);
+  // some way to go: see TooLate.
+  if (size_ > choice.full && runs_.shortest() > Duration::zero()) {
+    choice.late = After(now, runs_.shortest() * 5 / 4);
+    choice.crowded = true;
+  }
   Item* leader = ChooseLeader(choice, &taken);
   if (leader == nullptr) return taken;
   // Who leads had its turn: to the end of the line, behind those whom it is about to be joined by.
@@ -261,6 +264,15 @@ Item* Queue::ChooseLeader(const Choice& choice, Taken* taken) {
   return nullptr;
 }
 
+// While others wait for its place, an item is late already if no more than an eighth of the time that it was given here
+// is left besides the run: its client's deadline is as much earlier than ours as the call took to come, and the answer
+// has the same way back. How long that is nobody here knows; who gives a deadline has reckoned with it.
+bool Queue::TooLate(const Item& item, const Choice& choice) {
+  if (item.deadline <= choice.late) return true;
+  if (!choice.crowded || item.deadline == kNever) return false;
+  return item.deadline - (item.deadline - item.arrival_) / 8 <= choice.late;
+}
+
 Item* Queue::ChooseAmongWaiting(Item& in_turn, const Choice& choice, Taken* taken) {
   const Duration window = options_.max_queue_delay;
   if (in_turn.group_->size >= choice.full || in_turn.group_->OldestWaited(choice.now, window)) return &in_turn;
@@ -268,7 +280,7 @@ Item* Queue::ChooseAmongWaiting(Item& in_turn, const Choice& choice, Taken* take
   Item* oldest = nullptr;
   for (Group* group = active_groups_; group != nullptr;) {
     Group* following = group->next;
-    while (group->size > 0 && group->oldest->deadline <= choice.late) {
+    while (group->size > 0 && TooLate(*group->oldest, choice)) {
       Item& item = *group->oldest;
       const bool last = group->size == 1;
       Unlink(item);
@@ -318,7 +330,7 @@ void Queue::Fill(Group& group, const Choice& choice, Taken* taken) {
 Item* Queue::Front(ClientQueue& client, const Choice& choice, Taken* taken) {
   for (;;) {
     Item* item = client.Front();
-    if (item == nullptr || item->deadline > choice.late) return item;
+    if (item == nullptr || !TooLate(*item, choice)) return item;
     Unlink(*item);
     taken->expired.Append(*item);
   }
@@ -327,7 +339,7 @@ Item* Queue::Front(ClientQueue& client, const Choice& choice, Taken* taken) {
 Item* Queue::Member(ClientQueue& client, Group& group, const Choice& choice, size_t* budget, Taken* taken) {
   for (;;) {
     Item* item = client.FindMember(&group, budget);
-    if (item == nullptr || item->deadline > choice.late) return item;
+    if (item == nullptr || !TooLate(*item, choice)) return item;
     Unlink(*item);
     taken->expired.Append(*item);
   }

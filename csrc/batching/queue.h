@@ -3,7 +3,7 @@
 // Clients take turns; within a client the earliest deadline goes first, and having none counts as a deadline a second
 // after arrival. The turn decides who leads a batch and so its key; others join it in the order of their turns, those
 // with another key keep theirs and so lead soon. What has expired is dropped on the way, and so is, while more wait
-// than a batch holds, what would have by the end of a run a little longer than the shortest of late.
+// than a batch holds, what would have by the end of a run a little longer than the shortest of late, or nearly.
 //
 // A batch goes when it is full, or when its oldest member has waited the window; with a window of zero, at once.
 #pragma once
@@ -112,7 +112,9 @@ class Queue {
     TimePoint now;
     TimePoint late;  // deadlines up to this one are missed
     size_t full;     // how many make a full batch
+    bool crowded;    // more waits than that
   };
+  static bool TooLate(const Item& item, const Choice& choice);
   Taken TakeNow(TimePoint now);
   Taken TakeAlone(TimePoint now);
   size_t Full() const;

@@ -154,8 +154,11 @@ bool PredictCall::Admit() {
 
 bool PredictCall::Dispatch(uint32_t tag) {
   Router::Pick pick = Router::Pick::kAny;
-  if (version_state_->quarantine.UnderAttack(service_.context_.now)) {
-    pick = parts_[tag].alone ? Router::Pick::kSuspect : Router::Pick::kOrdinary;
+  const TimePoint now = service_.context_.now;
+  if (const Quarantine& quarantine = version_state_->quarantine; quarantine.UnderAttack(now)) {
+    pick = !parts_[tag].alone             ? Router::Pick::kOrdinary
+           : quarantine.HasConvicted(now) ? Router::Pick::kSuspect
+                                          : Router::Pick::kAccused;
   }
   std::vector<Router::Target>& targets = service_.targets_;
   switch (service_.router_.Find(servable_, method_, version_, 1, &targets, pick)) {

@@ -36,6 +36,7 @@ void Quarantine::Convict(std::string_view method, std::span<const std::byte> pay
     if (order_.size() > kMostVerdicts) DropOldest();
   }
   Extend(now);
+  convicted_until_ns_.store(until_ns_.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
 std::optional<std::string> Quarantine::VerdictOn(std::string_view method, std::span<const std::byte> payload,

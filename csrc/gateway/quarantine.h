@@ -15,7 +15,9 @@
 //
 // A version that had several workers and loses the last of them while it executed something goes under attack too,
 // without a conviction: those whose requests were executed are as if they had not had an answer yet (accused). Else a
-// flood whose requests die with all workers at once would never have one executed alone.
+// flood whose requests die with all workers at once would never have one executed alone. As long as nothing is
+// convicted suspects may go to the only worker that there is, since the deaths may have had another cause: if it dies
+// too, what it executed alone is convicted.
 //
 // Where this fails:
 //   - the first burst, before anything is known, can take all workers once;
@@ -62,6 +64,10 @@ class Quarantine {
   bool UnderAttack(TimePoint now) const {
     return until_ns_.load(std::memory_order_relaxed) > now.time_since_epoch().count();
   }
+  // Whether any was convicted in this attack. Before, the last worker may be risked: what it then dies of is known.
+  bool HasConvicted(TimePoint now) const {
+    return convicted_until_ns_.load(std::memory_order_relaxed) > now.time_since_epoch().count();
+  }
   // Different for each attack.
   uint64_t attack() const { return attack_.load(std::memory_order_relaxed); }
 
@@ -87,6 +93,7 @@ class Quarantine {
 
   const SipHash::Key key_ = SipHash::RandomKey();
   std::atomic<int64_t> until_ns_{0};
+  std::atomic<int64_t> convicted_until_ns_{0};
   std::atomic<uint64_t> attack_{0};
   struct Verdict {
     size_t size = 0;

@@ -91,7 +91,7 @@ Router::Outcome Router::Find(std::string_view servable, std::string_view method,
     const auto kept =
         std::ranges::max_element(*targets, {}, [](const Target& target) { return target.worker->spec().id; });
     std::iter_swap(targets->begin(), kept);
-    pick == Pick::kSuspect ? targets->erase(targets->begin() + 1, targets->end()) : targets->erase(targets->begin());
+    pick == Pick::kOrdinary ? targets->erase(targets->begin()) : targets->erase(targets->begin() + 1, targets->end());
   }
   if (targets->size() > 1) {
     std::ranges::stable_sort(*targets, {}, [](const Target& target) { return target.worker->load; });

@@ -42,6 +42,7 @@ class Router {
     kAny,
     kOrdinary,  // not that one, if there is another
     kSuspect,   // only that one; kNoOther if there is no other
+    kAccused,   // only that one, or the only one
   };
   // Who can answer: up to `count` workers of one version, the least loaded first, those of equal load in turn. Version
   // 0: the newest that has a worker.

@@ -417,6 +417,24 @@ TEST_F(WorkerDeathTest, AllWorkersLostAtOnceMakeSuspectsOfThoseWhoWereThere) {
   EXPECT_EQ(ordinary.calls(), 2u);
 }
 
+TEST_F(WorkerDeathTest, TheOnlyOneThatComesBackServesAllUntilItIsKilledAgain) {
+  TestClient there(address_);
+  Start(1);
+  Start(2);
+  Sums(there.Call(kPredictPath, One("add")));
+  const int32_t call = Begin(there, One("run"));
+  Eventually([&] { return workers_[1]->held() + workers_[2]->held() == 1; });
+  const uint64_t holder = workers_[1]->held() == 1 ? 1 : 2;
+  Kill(3 - holder);
+  Kill(holder);
+  Unavailable(there.Wait(call), HasSubstr("and there is no other"));
+  TestWorker& only = Start(3);
+  TestClient stranger(address_);
+  EXPECT_THAT(Sums(stranger.Call(kPredictPath, One("add"))), ElementsAre(3)) << "nothing was convicted";
+  EXPECT_THAT(Sums(there.Call(kPredictPath, One("add"))), ElementsAre(3));
+  EXPECT_EQ(only.alone(), 2u);
+}
+
 TEST_F(WorkerDeathTest, AVersionWithOneWorkerIsServedAgainAtOnce) {
   TestClient client(address_);
   for (uint64_t id = 1; id < 5; ++id) {
