@@ -9,6 +9,8 @@ using Tags = std::vector<ExecutionTag>;
 
 class EngineMarksTest : public EngineFixture {
  protected:
+  void TearDown() override { engine_.reset(); }  // which counts in `stats_` to its end
+
   // Stages count in `stats_` from here on.
   void Count() {
     std::vector<StageStats*> entries;
