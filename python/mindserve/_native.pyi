@@ -1,5 +1,6 @@
 """The native core. Everything here releases the GIL while it works or waits."""
 
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -162,9 +163,56 @@ class Runtime:
             results: where the outputs come from, in the same form.
             idempotent: its functions may be called again for an instance.
         """
+    def add_handler(
+        self,
+        path: str,
+        *,
+        idempotent: bool,
+        client_streaming: bool,
+        server_streaming: bool,
+        on_loop: bool,
+        unary: tuple[Callable[[bytes], Any], Callable[[Any], Any], type] | None,
+    ) -> int: ...
+    def run_handlers(
+        self,
+        dispatch: Callable[[ServiceCall], None],
+        on_error: Callable[[ServiceCall, BaseException], None],
+        current: contextvars.ContextVar[Any],
+    ) -> None: ...
+    def loop_fd(self) -> int: ...
+    def take_loop_events(self) -> list[tuple[ServiceCall, int]]: ...
+    def set_model(self, model_id: str, loaded: bool) -> None: ...
     def run_function(self, function: int) -> None:
         """The body of the thread that runs this stage function: returns after `stop`."""
     def serve(self, link_fd: int, timeout: float) -> None:
         """Shake hands over ``link_fd``, within ``timeout`` seconds, and serve until `stop` or the gateway's end."""
     def stop(self) -> None:
         """Make `serve` and every `run_function` return. Any thread, but no signal handler."""
+
+class Cancelled(Exception):
+    """The call is gone: its client has cancelled it, its deadline has passed, or the gateway has ended."""
+
+class ServiceCall:
+    """A gRPC call as its handler sees it. See csrc/worker/service_call.h. Any thread."""
+
+    state: Any
+    @property
+    def method(self) -> int: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def cancelled(self) -> bool: ...
+    def metadata(self) -> list[tuple[str, str | bytes]]: ...
+    def auth(self) -> dict[str, list[bytes]]: ...
+    def read(self, wait: bool) -> bytes | None | bool: ...
+    def write(self, message: bytes, wait: bool, compressed: bool = False) -> bool: ...
+    def send_initial(self, metadata: Sequence[tuple[str, str | bytes]], compressed: bool) -> None: ...
+    def finish(self, code: int = 0, details: str = "", trailing: Sequence[tuple[str, str | bytes]] = ()) -> None: ...
