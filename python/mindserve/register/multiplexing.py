@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import concurrent.futures
 import enum
@@ -12,12 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mindserve import checks
 from mindserve.errors import ConfigError
 from mindserve.register.request import current
 from mindserve.register.values import current_registration, function_name
+
+if TYPE_CHECKING:
+    import asyncio
 
 DEFAULT_MAX_MODELS = 3
 
@@ -35,11 +37,11 @@ def multiplexed(*, max_num_models_per_worker: int = DEFAULT_MAX_MODELS) -> Calla
 def multiplexed(loader: Any = None, /, *, max_num_models_per_worker: int = DEFAULT_MAX_MODELS) -> Any:
     """Makes a function that loads a model by its id give the one that is loaded already, if it is.
 
-    Each worker keeps the models that were used latest, of each decorated function (of a method, of each object) so many.
-    Before a further one is loaded the least recently used is dropped: its ``__del__`` runs when nothing uses it any
-    more; one that is a coroutine is awaited. Many who ask for a model that is being loaded wait for the one load. What
-    it raises they all get, and the next who asks loads anew. The gateway prefers workers that hold the model which the
-    request's ``multiplexed_model_id`` names.
+    Each worker keeps so many models of each decorated function, or of a method for each object. Before a further one is
+    loaded the least recently used is dropped: its ``__del__`` runs when nothing uses it any more; one that is a
+    coroutine is awaited. Who asks for a model that is being loaded waits for that load. What it raises they all get,
+    and the next who asks loads anew. The gateway prefers workers that hold the model which the request's
+    ``multiplexed_model_id`` names.
 
     Args:
         loader: a function or method, plain or a coroutine, that takes the model's id, a str that is not empty, and
@@ -187,6 +189,8 @@ def _get(cache: _Cache, load: Callable[[str], Any], model_id: str) -> Any:
 
 
 async def _get_async(cache: _Cache, load: Callable[[str], Any], model_id: str) -> Any:
+    import asyncio  # by whom it runs; others do without it
+
     while True:
         claim, future, dropped = cache.claim(model_id)
         if claim is _Claim.LOAD:
@@ -204,6 +208,8 @@ async def _get_async(cache: _Cache, load: Callable[[str], Any], model_id: str) -
 
 
 async def _load_async(cache: _Cache, load: Callable[[str], Any], model_id: str, dropped: list[Any]) -> None:
+    import asyncio
+
     try:
         for model in dropped:
             if inspect.iscoroutinefunction(getattr(type(model), "__del__", None)):

@@ -33,9 +33,10 @@ def grpc_method(
 def grpc_method(method: Any = None, /, *, service: str | None = None, idempotent: bool = False) -> Any:
     """Declares a function as what answers a method of a gRPC service.
 
-    The function takes the request and returns the response, both messages of the generated ``_pb2`` module; an iterator
-    of requests where the client streams; it is a generator, or returns an iterable, where the server streams. Coroutines
-    and async generators get an async iterator. With a parameter ``grpc_context`` it is given the call's context.
+    The function takes the request and returns the response, both messages of the generated ``_pb2`` module. Where the
+    client streams it takes an iterator of requests, a coroutine or an async generator an async iterator; where the
+    server streams it is a generator, or returns an iterable. With a parameter ``grpc_context`` it is given the call's
+    context.
 
     Args:
         method: name of the RPC, case included. Default: the function's own name.
@@ -61,9 +62,7 @@ def grpc_method(method: Any = None, /, *, service: str | None = None, idempotent
 @overload
 def grpc_service(service: _Class, /) -> _Class: ...
 @overload
-def grpc_service(
-    service: str | None = None, /, *, idempotent: Sequence[str] = ()
-) -> Callable[[_Class], _Class]: ...
+def grpc_service(service: str | None = None, /, *, idempotent: Sequence[str] = ()) -> Callable[[_Class], _Class]: ...
 def grpc_service(service: Any = None, /, *, idempotent: Sequence[str] = ()) -> Any:
     """Declares a class as what answers a gRPC service: its methods are those of the service by their names.
 
@@ -74,8 +73,8 @@ def grpc_service(service: Any = None, /, *, idempotent: Sequence[str] = ()) -> A
     A subclass of a generated ``XServicer`` answers the methods that it overrides, each with ``(request, context)``.
 
     Args:
-        service: full name of the service, "pkg.Service". Default: of an ``XServicer``, its own; else the services of the
-            generated modules that servable_config.py has imported, those of them that have methods of such names.
+        service: full name of the service, "pkg.Service". Default: of an ``XServicer``, its own; else those services of
+            the generated modules that servable_config.py has imported which have methods of such names.
         idempotent: names of the methods that may be executed again; see `grpc_method`. Default: none.
 
     Returns:
@@ -148,7 +147,7 @@ def _add_class(decorated: Any, service: str | None, idempotent: tuple[str, ...])
             f"'grpc_service' decorates classes, use 'grpc_method' for functions; actually {type(decorated)}"
         )
     if inspect.isabstract(decorated):
-        missing = ", ".join(sorted(decorated.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(decorated, "__abstractmethods__", ())))
         raise ConfigError(f"class '{decorated.__name__}' is abstract, it lacks {missing}")
     registration = current_registration()
     if registration is not None:

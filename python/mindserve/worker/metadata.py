@@ -10,10 +10,10 @@ from mindserve.worker.status import Metadata
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _TEXT = re.compile(r"[\x20-\x7e]*")
 # Beside whatever begins with "grpc-": what gRPC, HTTP/2 or the gateway says by itself.
-_RESERVED = frozenset(
-    ("connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "request_id", "te")
-    + ("trailer", "transfer-encoding", "upgrade", "user-agent")
-)
+_RESERVED = frozenset((
+    *("connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "request_id", "te"),
+    *("trailer", "transfer-encoding", "upgrade", "user-agent"),
+))  # fmt: skip
 
 
 def check_metadata(what: str, metadata: Any) -> Metadata:
@@ -41,9 +41,9 @@ def check_metadata(what: str, metadata: Any) -> Metadata:
     return pairs
 
 
-def _check_pair(what: str, key: Any, value: Any) -> str | bytes:
+def _check_pair(what: str, key: object, value: object) -> str | bytes:
     if not isinstance(key, str) or not isinstance(value, str | bytes):
-        raise TypeError(f"The {what} should have str keys, and values that are str or bytes, but has {key!r}: {value!r}")
+        raise TypeError(f"The {what} should be str keys with values that are str or bytes, but has {key!r}: {value!r}")
     if not _KEY.fullmatch(key):
         raise ValueError(
             f"The {what} has key {key!r}: a key consists of digits, small letters of ASCII, '_', '-' and '.'"
@@ -56,7 +56,7 @@ def _check_pair(what: str, key: Any, value: Any) -> str | bytes:
         value = value.decode("latin-1")
     if not _TEXT.fullmatch(value):
         raise ValueError(
-            f"The {what} has value {value!r} for key '{key}': text is printable ASCII; other bytes need a key that ends "
-            "in '-bin'"
+            f"The {what} has value {value!r} for key '{key}': text is printable ASCII; other bytes need a key that "
+            "ends in '-bin'"
         )
     return value

@@ -1,0 +1,75 @@
+"""The threads that answer gRPC calls: those of plain functions, and the event loop's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from mindserve.control import WorkerParameters
+from mindserve.register.request import current
+from mindserve.worker.answering import Ends, Handler
+from mindserve.worker.event_loop import LoopHandlers
+from mindserve.worker.handlers import ThreadHandlers
+
+if TYPE_CHECKING:
+    from mindserve._native import Runtime
+
+
+class Answering:
+    """What there is of threads for the handlers of a worker; none for what it has none of.
+
+    Args:
+        runtime: with these handlers.
+        handlers: by their numbers.
+        parameters: how many threads, and what clients are told of errors.
+        cancelled: what the native module raises for a call that is gone.
+        on_death: told of a thread that has ended, and of what; it ends the process.
+
+    Attributes:
+        threads: for plain functions; not started.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        handlers: Mapping[int, Handler],
+        parameters: WorkerParameters,
+        *,
+        cancelled: type[BaseException],
+        on_death: Callable[[str, BaseException], None],
+    ) -> None:
+        self._runtime = runtime
+        self._on_death = on_death
+        ends = Ends(cancelled, send_tracebacks=parameters.send_tracebacks)
+        self._plain = ThreadHandlers(handlers, ends)
+        needed = any(not handler.on_loop for handler in handlers.values())
+        self.threads = [
+            threading.Thread(target=self._run, name=f"handler-{number}", daemon=True)
+            for number in range(parameters.handler_threads if needed else 0)
+        ]
+        self._loop: LoopHandlers | None = None
+        if any(handler.on_loop for handler in handlers.values()):
+            self._loop = LoopHandlers(
+                runtime,
+                parameters.servable_name,
+                handlers,
+                ends,
+                current,
+                lambda error: on_death("the event loop", error),
+            )
+
+    def start_loop(self) -> None:
+        if self._loop is not None:
+            self._loop.start()
+
+    def stop_loop(self, timeout: float) -> bool:
+        """Cancels what runs on the loop; False: it takes longer than ``timeout`` seconds."""
+        return self._loop is None or self._loop.stop(timeout)
+
+    def _run(self) -> None:
+        try:
+            self._runtime.run_handlers(self._plain.dispatch, self._plain.failed, current)
+        except BaseException as error:
+            # With all of them gone calls would wait for ever.
+            self._on_death("a handler's thread", error)
