@@ -73,7 +73,7 @@ class StandInCall:
     def auth(self) -> dict[str, list[bytes]]:
         return self._auth
 
-    def read(self, wait: bool) -> bytes | None | bool:
+    def read(self, wait: bool) -> bytes | bool | None:
         with self._changed:
             while True:
                 if self._gone():
@@ -135,7 +135,9 @@ class StandInCall:
             assert self._changed.wait_for(lambda: self._out, 60), self.end
             message = self._out.popleft()
             self._room += 1
-            resumes, self.refused = self.refused and self._room > 0, False
+            resumes = self.refused and self._room > 0
+            if resumes:
+                self.refused = False
         if resumes:
             self._runtime.notify(self, WRITABLE)
         return message

@@ -391,7 +391,7 @@ def test_a_generator_that_raises_when_it_is_closed_is_logged(handle: Handle, kin
                 while True:
                     yield Answer()
             finally:
-                yield Answer()  # noqa: B012
+                yield Answer()
 
     handled = handle(declare)
     call = handled.open("Down", handled.ask(), room=1)
@@ -508,7 +508,7 @@ def test_an_async_generator_that_refuses_to_be_closed(handle: Handle, kinds: Any
                 while True:
                     yield Answer()
             finally:
-                yield Answer()  # noqa: B012
+                yield Answer()
 
     handled = handle(declare)
     call = handled.open("Down", handled.ask(), room=1)

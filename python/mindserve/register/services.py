@@ -130,7 +130,7 @@ def _add_function(function: Any, method: str | None, service: str | None, idempo
     name = method if method is not None else getattr(function, "__name__", None)
     if name is None:
         raise ConfigError(f"'grpc_method' needs the method's name for what has none of its own: {type(function)}")
-    if "." in getattr(function, "__qualname__", "").rpartition("<locals>.")[2]:
+    if inspect.isfunction(function) and "." in function.__qualname__.rpartition("<locals>.")[2]:
         raise ConfigError(
             f"'grpc_method' decorates '{function.__qualname__}', which is a class's: decorate the class with "
             "'grpc_service', which finds the methods by their names"

@@ -206,9 +206,10 @@ class _Answer:
 
     async def until_writable(self) -> None:
         """Waits for room after a write that gave False."""
-        while self._writable is not None:
-            # For another task, which is not to be cancelled with this one.
+        if self._writable is not None:
+            # Another task waits for it, too, and is not to be cancelled with this one.
             await asyncio.shield(self._writable)
+            return
         self._writable = self._owner.loop.create_future()
         try:
             await self._writable
