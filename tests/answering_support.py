@@ -14,7 +14,7 @@ from mindserve.control import WorkerParameters
 from mindserve.register.values import Registration
 from mindserve.worker.services import find_handlers
 from mindserve.worker.serving import Answering
-from service_stand_in import Gone, StandInCall, StandInRuntime
+from service_stand_in import StandIn, StandInCall, StandInRuntime
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Handled:
             runtime,
             dict(enumerate(self.handlers)),
             parameters(**options),
-            cancelled=Gone,
+            native=StandIn,
             on_death=lambda name, error: self.deaths.append(error),
         )
         for thread in self.answering.threads:

@@ -17,6 +17,26 @@ class Gone(Exception):
     """As the native ``Cancelled``."""
 
 
+class ResultError(TypeError):
+    """As the native one."""
+
+
+class StandIn:
+    """As the native module."""
+
+    Cancelled = Gone
+    ResultError = ResultError
+
+    @staticmethod
+    def run_generator(call: StandInCall, iterator: Any, response_class: type) -> bool:
+        for item in iterator:
+            if not isinstance(item, response_class):
+                raise ResultError(f"the handler gave a value of type '{type(item).__name__}', expected '…'")
+            if not call.write(item.SerializeToString(), False):
+                return False
+        return True
+
+
 class StandInCall:
     """A call of which the test is the client and the gateway.
 
@@ -209,7 +229,7 @@ class StandInRuntime:
         self.models.append((model_id, loaded))
 
     def run_handlers(
-        self, dispatch: Callable[[Any], None], on_error: Callable[[Any, BaseException], None], current: Any
+        self, dispatch: Callable[[Any], None], on_error: Callable[[Any, BaseException, str], None], current: Any
     ) -> None:
         while True:
             with self._changed:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mindserve import logs
 from mindserve.worker.status import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mindserve.worker.grpc_context import GrpcContext
 
 _MAX_SHOWN = 200
+_DECLARE_ASYNC = "; a function that returns {} should be declared with 'async def'"
 
 _log = logs.get_logger("worker")
 
@@ -95,9 +96,9 @@ class Handler:
         hint = ""
         if inspect.iscoroutine(given):
             given.close()
-            hint = "; a function that returns a coroutine should be declared with 'async def'"
+            hint = _DECLARE_ASYNC.format("a coroutine")
         elif isinstance(given, AsyncIterator):
-            hint = "; a function that returns an async iterator should be declared with 'async def'"
+            hint = _DECLARE_ASYNC.format("an async iterator")
         elif inspect.isgenerator(given):
             given.close()
         shown = repr(given)
@@ -107,6 +108,23 @@ class Handler:
             INTERNAL,
             f"method {self.path}: handler {self.label} {verb} {type(given)} ({shown}), expected {expected}{hint}",
         )
+
+    def not_serialized(self, error: BaseException) -> StatusError:
+        """The error for what native code says of a value: it is not what the method answers with, or no whole one."""
+        text = f"method {self.path}, handler {self.label}: {error}"
+        if error.__cause__ is not None:
+            text += f": {error.__cause__}"
+        hint = _DECLARE_ASYNC.format("a coroutine") if "'coroutine'" in text else ""
+        return StatusError(INTERNAL, text + hint)
+
+
+class Native(Protocol):
+    """What is used of the native module."""
+
+    Cancelled: type[BaseException]
+    ResultError: type[BaseException]
+
+    def run_generator(self, call: ServiceCall, iterator: Iterator[Any], response_class: type) -> bool: ...
 
 
 class Requests:
@@ -133,12 +151,12 @@ class Ends:
     """Ends calls: with what their handlers have set, or raised.
 
     Args:
-        cancelled: what the native module raises for a call that is gone.
+        native: the native module.
         send_tracebacks: whether an INTERNAL for what a handler raised has the end of its stack trace.
     """
 
-    def __init__(self, cancelled: type[BaseException], *, send_tracebacks: bool) -> None:
-        self.cancelled = cancelled
+    def __init__(self, native: Native, *, send_tracebacks: bool) -> None:
+        self.native = native
         self._send_tracebacks = send_tracebacks
 
     def returned(self, call: ServiceCall, context: GrpcContext | None) -> None:
@@ -152,11 +170,13 @@ class Ends:
         """The handler has raised ``error``, which is logged unless it was meant to end the call."""
         if context is not None and context.aborted is not None:
             error = context.aborted
+        if isinstance(error, self.native.ResultError):
+            error = handler.not_serialized(error)
         if isinstance(error, StatusError):
             code, details = error.code, error.details
             if code == INTERNAL and (context is None or error is not context.aborted):
                 _log.error("%s", details)
-        elif isinstance(error, self.cancelled):
+        elif isinstance(error, self.native.Cancelled):
             code, details = CANCELLED, "the call is gone"
         elif isinstance(error, asyncio.CancelledError):
             code, details = CANCELLED, f"handler {handler.label} was cancelled"

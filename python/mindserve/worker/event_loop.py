@@ -126,7 +126,7 @@ class LoopHandlers:
 
     @property
     def cancelled(self) -> type[BaseException]:
-        return self._ends.cancelled
+        return self._ends.native.Cancelled
 
 
 class _Answer:

@@ -53,9 +53,11 @@ class ThreadHandlers:
             call.state = stream
             stream.run(call)
 
-    def failed(self, call: ServiceCall, error: BaseException) -> None:
-        """Ends a call of a function that native code called: it raised, or something else went wrong around it."""
+    def failed(self, call: ServiceCall, error: BaseException, stage: str) -> None:
+        """Ends a call of a function that native code calls: it raised, or ``stage`` says what went wrong around it."""
         handler = self._handlers[call.method]
+        if stage == "parse":
+            error = handler.not_parsed(error)
         self._ends.raised(call, handler, None, error)
 
 
@@ -107,15 +109,14 @@ class _Stream:
 
     def run(self, call: ServiceCall) -> None:
         """Writes what comes until there is no room, which leaves the call to another `resume`, or nothing comes."""
-        response_type = self._handler.response_type
-        send = call.write if self._context is None else self._context.send
         try:
-            for item in self._items:
-                if not isinstance(item, response_type):
-                    raise self._handler.wrong_type(item, "yielded")
-                if not send(item.SerializeToString(), False):
-                    # From here on the call, and with it all of this, may be another thread's.
-                    return
+            if self._context is None:
+                over = self._ends.native.run_generator(call, self._items, self._handler.response_type)
+            else:
+                over = self._run_with(self._context)
+            if not over:
+                # From here on the call, and with it all of this, may be another thread's.
+                return
         except BaseException as error:
             call.state = None
             self._close()
@@ -126,6 +127,15 @@ class _Stream:
             self._ends.raised(call, self._handler, self._context, self._context.aborted)
         else:
             self._ends.returned(call, self._context)
+
+    def _run_with(self, context: GrpcContext) -> bool:
+        """The same as native code does without a context; False: there is no room."""
+        for item in self._items:
+            if not isinstance(item, self._handler.response_type):
+                raise self._handler.wrong_type(item, "yielded")
+            if not context.send(item.SerializeToString(), False):
+                return False
+        return True
 
     def _close(self) -> None:
         """Lets the generator's ``finally`` run."""

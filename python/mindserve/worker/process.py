@@ -148,9 +148,7 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
     if built.handlers:
         from mindserve.worker.serving import Answering
 
-        answering = Answering(
-            runtime, built.handlers, parameters, cancelled=core.Cancelled, on_death=_end_for_lost_thread
-        )
+        answering = Answering(runtime, built.handlers, parameters, native=core, on_death=_end_for_lost_thread)
         threads += answering.threads
     for thread in threads:
         thread.start()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mindserve.control import WorkerParameters
 from mindserve.register.request import current
-from mindserve.worker.answering import Ends, Handler
+from mindserve.worker.answering import Ends, Handler, Native
 from mindserve.worker.event_loop import LoopHandlers
 from mindserve.worker.handlers import ThreadHandlers
 
@@ -23,7 +23,7 @@ class Answering:
         runtime: with these handlers.
         handlers: by their numbers.
         parameters: how many threads, and what clients are told of errors.
-        cancelled: what the native module raises for a call that is gone.
+        native: the native module.
         on_death: told of a thread that has ended, and of what; it ends the process.
 
     Attributes:
@@ -36,12 +36,12 @@ class Answering:
         handlers: Mapping[int, Handler],
         parameters: WorkerParameters,
         *,
-        cancelled: type[BaseException],
+        native: Native,
         on_death: Callable[[str, BaseException], None],
     ) -> None:
         self._runtime = runtime
         self._on_death = on_death
-        ends = Ends(cancelled, send_tracebacks=parameters.send_tracebacks)
+        ends = Ends(native, send_tracebacks=parameters.send_tracebacks)
         self._plain = ThreadHandlers(handlers, ends)
         needed = any(not handler.on_loop for handler in handlers.values())
         self.threads = [
