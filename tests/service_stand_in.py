@@ -83,9 +83,14 @@ class StandInCall:
         self._out: collections.deque[bytes] = collections.deque()
         self._room = room
         self._wants = False
+        self._watched = False
         self._changed = threading.Condition()
 
     # -- The handler's side --------------------------------------------------------------------------------------------
+
+    def watch_cancel(self) -> None:
+        with self._changed:
+            self._watched = True
 
     def metadata(self) -> list[tuple[str, str | bytes]]:
         return list(self._metadata)
@@ -174,6 +179,8 @@ class StandInCall:
             self._changed.notify_all()
         if self.on_loop or resumes:
             self._runtime.notify(self, CANCELLED)
+        if self._watched and not self.on_loop:
+            self._runtime.notify_loop(self, CANCELLED)
 
     def ended(self) -> tuple[int, str, list[tuple[str, str | bytes]]]:
         """How it has ended; waits for that."""
@@ -200,13 +207,16 @@ class StandInRuntime:
         return call
 
     def notify(self, call: StandInCall, events: int) -> None:
+        if call.on_loop:
+            return self.notify_loop(call, events)
         with self._changed:
-            if call.on_loop:
-                self._events[call] = self._events.get(call, 0) | events
-                os.eventfd_write(self._fd, 1)
-            else:
-                self._line.append(call)
-                self._changed.notify()
+            self._line.append(call)
+            self._changed.notify()
+
+    def notify_loop(self, call: StandInCall, events: int) -> None:
+        with self._changed:
+            self._events[call] = self._events.get(call, 0) | events
+            os.eventfd_write(self._fd, 1)
 
     def stop(self) -> None:
         with self._changed:

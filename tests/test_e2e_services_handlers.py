@@ -132,7 +132,8 @@ class OnLoop(Base):
 CONTEXT = """
 
 def set_all(context):
-    metadata = [[key, value.hex() if isinstance(value, bytes) else value] for key, value in context.invocation_metadata()]
+    given = context.invocation_metadata()
+    metadata = [[key, value.hex() if isinstance(value, bytes) else value] for key, value in given]
     known = {
         "metadata": [pair for pair in metadata if pair[0].startswith("test-")],
         "peer": context.peer(),

@@ -418,6 +418,33 @@ def test_callbacks_come_when_the_client_cancels(both: Both) -> None:
     assert cancelled == [True]
 
 
+@pytest.mark.parametrize("cancelled_first", [False, True])
+def test_callbacks_of_a_function_that_is_blocked(handle: Handle, kinds: Any, cancelled_first: bool) -> None:
+    pb2, begun, go_on, woken = kinds[0], threading.Event(), threading.Event(), threading.Event()
+
+    def declare() -> None:
+        @register.grpc_method("__call__")
+        def wait(request, grpc_context):
+            begun.set()
+            assert go_on.wait(60)
+            if grpc_context.add_callback(woken.set):
+                assert woken.wait(60)
+            return pb2.Answer()
+
+    handled = handle(declare)
+    call = handled.open("__call__", handled.ask())
+    assert begun.wait(60)
+    if cancelled_first:
+        call.cancel()
+    go_on.set()
+    if not cancelled_first:
+        eventually(lambda: handled.answering._loop and handled.answering._loop._watched)
+        assert not woken.is_set()
+        call.cancel()
+        assert woken.wait(60)
+    eventually(lambda: not (handled.answering._loop and handled.answering._loop._watched))
+
+
 def test_a_servicer_as_people_write_them_for_grpc(handle: Handle, kinds: Any) -> None:
     pb2, pb2_grpc = kinds
 

@@ -56,6 +56,7 @@ class LoopHandlers:
         self._fd = runtime.loop_fd()
         self._thread = threading.Thread(target=self._run, name="event-loop", daemon=True)
         self._answers: set[_Answer] = set()
+        self._watched: dict[ServiceCall, GrpcContext] = {}
         self._watch = LoopWatch(self.loop, self._fd, lambda: bool(self._answers), f"servable '{servable_name}'")
 
     def start(self) -> None:
@@ -90,10 +91,14 @@ class LoopHandlers:
     def _take(self) -> None:
         try:
             for call, events in self._runtime.take_loop_events():
-                answer: _Answer | None = call.state
-                if answer is not None:
+                answer = call.state
+                if isinstance(answer, _Answer):
                     answer.wake(events)
-                elif events & OPENED and not events & CANCELLED:
+                elif events & CANCELLED:
+                    watched = self._watched.get(call)
+                    if watched is not None:
+                        watched.over()
+                elif events & OPENED:
                     self._open(call)
         except BaseException as error:
             # Calls may have been lost, which nothing here can mend.
@@ -112,6 +117,18 @@ class LoopHandlers:
         self._current.set(None)
         if not task.done():
             answer.task = task
+
+    def add(self, call: ServiceCall, context: GrpcContext) -> None:
+        """Tells a context of a call that is answered on a handler's thread when the call is cancelled. Any thread."""
+        self._watched[call] = context
+        call.watch_cancel()
+        if call.cancelled:
+            # It may have been before.
+            context.over()
+
+    def remove(self, call: ServiceCall) -> None:
+        """The call is over. Any thread."""
+        self._watched.pop(call, None)
 
     def closed(self, answer: _Answer) -> None:
         answer.call.state = None

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from mindserve import logs
 from mindserve.worker.metadata import check_metadata
@@ -34,6 +34,13 @@ class Metadatum(NamedTuple):
     value: str | bytes
 
 
+class Watch(Protocol):
+    """Has a context told by `GrpcContext.over` when its call is cancelled."""
+
+    def add(self, call: ServiceCall, context: GrpcContext) -> None: ...
+    def remove(self, call: ServiceCall) -> None: ...
+
+
 class _Done(Awaitable[None]):
     """What a call that is over already gives to those who await it."""
 
@@ -49,6 +56,11 @@ class GrpcContext:
     """The context of a call: the methods of ``grpc.ServicerContext`` and of ``grpc.aio.ServicerContext``.
 
     What there is a coroutine may be awaited here, and has happened without that. Any thread.
+
+    Args:
+        call: the call.
+        handler: what answers it.
+        watch: tells of the call's being cancelled; None: whoever makes the context does.
     """
 
     __slots__ = (
@@ -63,10 +75,11 @@ class GrpcContext:
         "_lock",
         "_skip_compression",
         "_trailing",
+        "_watch",
         "aborted",
     )
 
-    def __init__(self, call: ServiceCall, handler: Handler) -> None:
+    def __init__(self, call: ServiceCall, handler: Handler, watch: Watch | None = None) -> None:
         self.aborted: Abort | None = None
         self._call = call
         self._handler = handler
@@ -77,6 +90,7 @@ class GrpcContext:
         self._compress = False
         self._skip_compression = False
         self._callbacks: list[Callable[[], Any]] | None = None
+        self._watch = watch
         self._ended = False
         self._lock = threading.Lock()
 
@@ -122,7 +136,9 @@ class GrpcContext:
         return not self.is_active()
 
     def add_callback(self, callback: Callable[[], Any]) -> bool:
-        """Has ``callback()`` called once the call is over, in whatever way.
+        """Has ``callback()`` called once the call is over: ended, or cancelled while the handler still runs.
+
+        It is called on the thread that ends the call, or the event loop's, and should be quick.
 
         Returns:
             False if it is over already: then ``callback`` is not called.
@@ -130,10 +146,13 @@ class GrpcContext:
         with self._lock:
             if not self.is_active():
                 return False
+            first = self._callbacks is None
             if self._callbacks is None:
                 self._callbacks = []
             self._callbacks.append(callback)
-            return True
+        if first and self._watch is not None:
+            self._watch.add(self._call, self)
+        return True
 
     def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
         """Has ``callback(context)`` called once the call is over; at once if it is already."""
@@ -284,6 +303,8 @@ class GrpcContext:
         with self._lock:
             self._ended = True
             callbacks, self._callbacks = self._callbacks, None
+        if callbacks and self._watch is not None:
+            self._watch.remove(self._call)
         for callback in callbacks or ():
             try:
                 callback()

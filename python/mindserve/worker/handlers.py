@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindserve import logs
 from mindserve.worker.answering import Ends, Handler, Requests
-from mindserve.worker.grpc_context import GrpcContext
+from mindserve.worker.grpc_context import GrpcContext, Watch
 
 if TYPE_CHECKING:
     from mindserve._native import ServiceCall
@@ -21,11 +21,13 @@ class ThreadHandlers:
     Args:
         handlers: by their numbers.
         ends: how calls end.
+        watch: tells contexts with callbacks that their calls have been cancelled.
     """
 
-    def __init__(self, handlers: Mapping[int, Handler], ends: Ends) -> None:
+    def __init__(self, handlers: Mapping[int, Handler], ends: Ends, watch: Watch) -> None:
         self._handlers = handlers
         self._ends = ends
+        self._watch = watch
 
     def dispatch(self, call: ServiceCall) -> None:
         """Answers a call that is new, or goes on with a stream of which a message has been refused for the time."""
@@ -34,7 +36,7 @@ class ThreadHandlers:
             stream.resume(call)
             return
         handler = self._handlers[call.method]
-        context = GrpcContext(call, handler) if handler.context is not None else None
+        context = GrpcContext(call, handler, self._watch) if handler.context is not None else None
         try:
             argument: Any = Requests(call, handler) if handler.client_streaming else handler.parse_only(call.read(True))
             result = handler.call(argument, context)

@@ -13,11 +13,14 @@ from mindserve.worker.event_loop import LoopHandlers
 from mindserve.worker.handlers import ThreadHandlers
 
 if TYPE_CHECKING:
-    from mindserve._native import Runtime
+    from mindserve._native import Runtime, ServiceCall
+    from mindserve.worker.grpc_context import GrpcContext
 
 
 class Answering:
     """What there is of threads for the handlers of a worker; none for what it has none of.
+
+    The event loop also hears of calls on handlers' threads that are cancelled, once a handler wants to know.
 
     Args:
         runtime: with these handlers.
@@ -40,32 +43,50 @@ class Answering:
         on_death: Callable[[str, BaseException], None],
     ) -> None:
         self._runtime = runtime
+        self._handlers = handlers
+        self._servable_name = parameters.servable_name
         self._on_death = on_death
-        ends = Ends(native, send_tracebacks=parameters.send_tracebacks)
-        self._plain = ThreadHandlers(handlers, ends)
+        self._ends = Ends(native, send_tracebacks=parameters.send_tracebacks)
+        self._plain = ThreadHandlers(handlers, self._ends, self)
         needed = any(not handler.on_loop for handler in handlers.values())
         self.threads = [
             threading.Thread(target=self._run, name=f"handler-{number}", daemon=True)
             for number in range(parameters.handler_threads if needed else 0)
         ]
+        self._loop_lock = threading.Lock()
         self._loop: LoopHandlers | None = None
-        if any(handler.on_loop for handler in handlers.values()):
-            self._loop = LoopHandlers(
-                runtime,
-                parameters.servable_name,
-                handlers,
-                ends,
-                current,
-                lambda error: on_death("the event loop", error),
-            )
 
     def start_loop(self) -> None:
-        if self._loop is not None:
-            self._loop.start()
+        """Starts the event loop if there are handlers for it."""
+        if any(handler.on_loop for handler in self._handlers.values()):
+            self._need_loop()
 
     def stop_loop(self, timeout: float) -> bool:
         """Cancels what runs on the loop; False: it takes longer than ``timeout`` seconds."""
-        return self._loop is None or self._loop.stop(timeout)
+        with self._loop_lock:
+            return self._loop is None or self._loop.stop(timeout)
+
+    def add(self, call: ServiceCall, context: GrpcContext) -> None:
+        """Tells a context of a call on a handler's thread when the call is cancelled. Any thread."""
+        self._need_loop().add(call, context)
+
+    def remove(self, call: ServiceCall) -> None:
+        """The call is over. Any thread."""
+        self._need_loop().remove(call)
+
+    def _need_loop(self) -> LoopHandlers:
+        with self._loop_lock:
+            if self._loop is None:
+                self._loop = LoopHandlers(
+                    self._runtime,
+                    self._servable_name,
+                    self._handlers,
+                    self._ends,
+                    current,
+                    lambda error: self._on_death("the event loop", error),
+                )
+                self._loop.start()
+            return self._loop
 
     def _run(self) -> None:
         try:
