@@ -48,6 +48,7 @@ def test_servable_start_config_defaults(tmp_path: pathlib.Path, monkeypatch: pyt
     assert config.max_queue_delay_us == 0
     assert config.hot_reload is True
     assert config.refuse_late is False
+    assert (config.handler_threads, config.send_tracebacks) == (32, True)
 
 
 @pytest.mark.parametrize(("given", "kept"), [("cpu", "CPU"), ("Gpu", "GPU"), ("ASCEND", "Ascend"), ("None", None)])
@@ -107,6 +108,9 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
         ({"max_batch_size": 0}, "Parameter 'max_batch_size' should be in range [1,"),
         ({"hot_reload": 1}, "Parameter 'hot_reload' should be bool, but actually <class 'int'>"),
         ({"refuse_late": 1}, "Parameter 'refuse_late' should be bool"),
+        ({"handler_threads": 0}, "Parameter 'handler_threads' should be in range [1,1024], but actually 0"),
+        ({"handler_threads": 1025}, "Parameter 'handler_threads' should be in range [1,1024], but actually 1025"),
+        ({"send_tracebacks": 1}, "Parameter 'send_tracebacks' should be bool"),
         ({"max_queue_delay_us": -1}, "Parameter 'max_queue_delay_us' should be in range [0,"),
     ],
 )
@@ -170,6 +174,15 @@ def test_a_worker_for_each_device_once(servables: Servables) -> None:
     assert [spec.key for spec in specs] == [("add", 2, 1), ("add", 2, 3), ("add", 2, 2), ("add", 1, 1)]
     assert specs[0].log_path == pathlib.Path.cwd() / "serving_logs" / "log_add_device1_version2.log"
     assert {spec.parameters.intra_op_threads for spec in specs} == {max(1, len(os.sched_getaffinity(0)) // 4)}
+
+
+def test_a_worker_is_told_how_to_run_handlers(servables: Servables) -> None:
+    servables.add("add", "")
+    config = ServableStartConfig(str(servables.directory), "add", handler_threads=3, send_tracebacks=False)
+    (spec,) = make_specs([resolve(config)], running=0, internal_address="unix:/run/internal")
+    parameters = spec.parameters
+    assert (parameters.handler_threads, parameters.send_tracebacks) == (3, False)
+    assert parameters.internal_address == "unix:/run/internal"
 
 
 def test_a_worker_may_wait_for_the_slowest_of_those_it_starts_with(servables: Servables) -> None:
@@ -391,6 +404,9 @@ PARAMETERS = control.WorkerParameters(
     max_queue_delay_us=0,
     handshake_timeout=660.0,
     refuse_late=True,
+    handler_threads=32,
+    send_tracebacks=True,
+    internal_address="",
 )
 
 
@@ -406,6 +422,10 @@ def test_parameters_round_trip() -> None:
         control.Phase("loading\nmodel"),
         control.Ready((control.ReadyMethod("a"), control.ReadyMethod("b", idempotent=False))),
         control.Ready(()),
+        control.Ready(
+            (control.ReadyMethod("/p.S/M"),),
+            (control.ReadyService("p.S", (control.ReadyRpc("M", True, False, "p.In", "p.Out"),)),),
+        ),
         control.Failed("error é", "trace"),
     ],
 )
@@ -430,8 +450,11 @@ def test_long_errors_fit_into_a_line() -> None:
         b"\xff",
         b"{}",
         b'{"event": "phase"}',
-        b'{"event": "ready", "methods": [1]}',
-        b'{"event": "ready", "methods": [{"name": "a", "idempotent": 1}]}',
+        b'{"event": "ready", "methods": []}',
+        b'{"event": "ready", "methods": [1], "services": []}',
+        b'{"event": "ready", "methods": [{"name": "a", "idempotent": 1}], "services": []}',
+        b'{"event": "ready", "methods": [], "services": [1]}',
+        b'{"event": "ready", "methods": [], "services": [{"name": "p.S", "methods": [{"name": "M"}]}]}',
         b"[" * 100_000,
     ],
 )
