@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -369,6 +372,52 @@ def test_native_lines_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         ("WARNING", "100% text"),
         ("CRITICAL", "beyond"),
     ]
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For a test that configures the process's logging, which is as before afterwards."""
+    root, package = logging.getLogger(), logging.getLogger("mindserve")
+    handlers, levels = list(root.handlers), (root.level, package.level)
+    # Out of reach of `force`, which closes what it finds.
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    package.setLevel(levels[1])
+
+
+LINE = r"\[INFO\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} "
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_lines_of_a_request_carry_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_worker()
+    users = logging.getLogger("users.module")
+
+    async def handle(name: str) -> None:
+        logs.request_id.set(name)
+        await asyncio.sleep(0)
+        users.info("in %s", name)
+
+    async def handle_two() -> None:
+        await asyncio.gather(handle("one"), handle("two"))
+
+    users.info("before")
+    asyncio.run(handle_two())
+    logs.get_logger("worker").info("after")
+    lines = capsys.readouterr().err.splitlines()
+    ends = ["users.module: before", r"users.module \[one\]: in one", r"users.module \[two\]: in two",
+            "mindserve.worker: after"]  # fmt: skip
+    for line, end in zip(lines, ends, strict=True):
+        assert re.fullmatch(LINE + end, line), line
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_the_worker_may_say_what_the_request_is(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_worker(lambda: "x-7")
+    logging.getLogger("a").info("text\nmore")
+    assert re.fullmatch(LINE + r"a \[x-7\]: text\nmore\n", capsys.readouterr().err)
 
 
 def test_tail(tmp_path: pathlib.Path) -> None:
