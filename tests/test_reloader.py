@@ -17,6 +17,7 @@ from mindserve.config import ServableStartConfig
 from mindserve.errors import ConfigError, StartError
 from mindserve.server.reloader import Reloader
 from mindserve.server.servables import Key, resolve
+from mindserve.server.services import Services
 from mindserve.server.watch import FileWatch
 from mindserve.supervisor import StartJob, Supervisor, WorkerSpec, WorkerState
 
@@ -414,7 +415,7 @@ class NoGateway:
 
 
 def test_a_job_that_comes_after_the_supervisors_end() -> None:
-    supervisor = Supervisor(NoGateway())  # type: ignore[arg-type]
+    supervisor = Supervisor(NoGateway(), Services())  # type: ignore[arg-type]
     supervisor.stop()
     supervisor.join()
     job = supervisor.replace([], [], 1.0)
