@@ -16,11 +16,13 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 from mindserve.server.servicer import NotServicerError, describe, describe_value, is_function
+
+_MOST_SHOWN = 5
 
 
 def main() -> int:
@@ -60,13 +62,15 @@ def _find(module: ModuleType, name: str) -> Any:
     is_what = describe_value(found) if hasattr(module, name) else f"module '{module.__name__}' has no '{name}'"
     file = getattr(module, "__file__", None)
     where = f" (file '{file}')" if file else ""
-    raise NotServicerError(f"{is_what}{where}{did_you_mean(name, _candidates(vars(module)))}")
+    raise NotServicerError(f"{is_what}{where}{_hint(module, name)}")
 
 
-def _candidates(names: Mapping[str, Any]) -> list[str]:
-    """Those of a module's names that look right; any function's where there are none."""
-    right = [name for name in names if name.startswith("add_") and name.endswith("_to_server")]
-    return right or [name for name, value in names.items() if callable(value)]
+def _hint(module: ModuleType, name: str) -> str:
+    """What the user may have meant; what else the module has that looks right, if nothing is near."""
+    names = vars(module)
+    right = [each for each in names if each.startswith("add_") and each.endswith("_to_server")]
+    near = did_you_mean(name, right or [each for each, value in names.items() if is_function(value)])
+    return near or (f"; it has {', '.join(repr(each) for each in right[:_MOST_SHOWN])}" if right else "")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
