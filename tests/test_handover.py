@@ -197,6 +197,16 @@ threading.Thread(target=replace).start()
 """
 
 
+def test_the_internal_socket_is_each_masters_own(serve: Serve, tmp_path: pathlib.Path) -> None:
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE))
+    run = tmp_path / "run" / "mindserve"
+    (before,) = run.glob("internal-*/grpc.sock")
+    served.hand_over()
+    wait_gone([served.pids[0]])
+    (after,) = run.glob("internal-*/grpc.sock")
+    assert after.parent != before.parent
+
+
 def test_a_script_may_hand_over_by_itself(serve: Serve, tmp_path: pathlib.Path) -> None:
     served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE, after=FROM_THE_SCRIPT))
     served.process.tell("now")

@@ -19,6 +19,7 @@ from mindserve.errors import ConfigError, StartError
 from mindserve.server.admin import AdminSocket
 from mindserve.server.certificates import Certificates
 from mindserve.server.handover import Predecessor, SharedListener, Successor
+from mindserve.server.internal import InternalSocket
 from mindserve.server.notify import notify
 from mindserve.server.reloader import Reloader
 from mindserve.server.servables import Started, make_specs, resolve
@@ -62,6 +63,7 @@ class Server:
         # reference goes, which could be in a thread that is being torn down with the interpreter.
         self._gateway_or_none: Gateway | None = core.Gateway()
         self._services = Services()
+        self._internal = InternalSocket()
         self._directories: dict[Path, None] = {}  # of the servables that were started, in their order
         self._supervisor = Supervisor(self._gateway, self._services, append_logs=predecessor is not None)
         self._signals = signals
@@ -79,7 +81,9 @@ class Server:
         self._handover_over = threading.Condition(self._lock)
         self._drain_timeout = Limits().drain_timeout
         self._watch = FileWatch()
-        self._reloader = Reloader(self._supervisor, self._watch, lambda: self._drain_timeout)
+        self._reloader = Reloader(
+            self._supervisor, self._watch, lambda: self._drain_timeout, lambda: self._internal.address
+        )
         self._certificates: Certificates | None = None  # there while it listens
         self._declared: dict[str, tuple[int, int]] = {}  # servables, and their limits
         self._stopping = False
@@ -201,8 +205,11 @@ class Server:
             raise StartError(f"The listening sockets can't be shared: {error}") from error
         listeners = [
             SharedListener(given, bound, tuple(each["fds"]), each["file"])
-            for (given, bound), each in zip(self._addresses, shared, strict=True)
+            for (given, bound), each in zip(self._addresses, shared, strict=False)
         ]
+        for each in shared[len(listeners) :]:  # the internal one: a successor has its own
+            for fd in each["fds"]:
+                os.close(fd)
         successor = Successor(listeners, sorted(self._ready_servables()))
         with self._lock:
             self._successor = successor
@@ -270,7 +277,8 @@ class Server:
 
     def _start_workers(self, configs: Sequence[ServableStartConfig], started: Sequence[Started]) -> None:
         sources = self._reloader.look(configs)
-        specs = make_specs(started, running=sum(state.pid is not None for state in self._supervisor.states()))
+        running = sum(state.pid is not None for state in self._supervisor.states())
+        specs = make_specs(started, running, self._internal.address)
         declared = {item.servable_name: (item.max_enqueued_requests, item.max_enqueued_bytes) for item in configs}
         with self._lock:
             before = dict(self._declared)
@@ -349,8 +357,10 @@ class Server:
             inherited = self._predecessor.claim([listener.address for listener in listeners])
         for item, sockets in zip(given, inherited, strict=True):
             item["inherited"] = None if sockets is None else sockets.as_native()
+        if address := self._internal.address:
+            given.append({"address": address, "internal": True})
         try:
-            bound: list[str] = self._gateway.listen(given, limits.as_native(), self._predecessor is None)
+            bound = self._gateway.listen(given, limits.as_native(), self._predecessor is None)[: len(listeners)]
         except self._native.NativeError as error:
             if error.code == "INVALID_ARGUMENT":
                 raise ConfigError(str(error)) from error
@@ -439,6 +449,7 @@ class Server:
             self._wait_for_handover()
             self._supervisor.stop()
             self._supervisor.join()
+            self._internal.remove()
             self._reloader.join()
             if self._admin is not None:
                 self._admin.join()
