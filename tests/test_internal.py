@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from conftest import ECHO_SERVABLE, Servables, StartScript, serve
-from e2e_support import request, tensor
+from e2e_support import notes_internal_address, request, tensor
 from mindserve import admin
 from mindserve.proto import PREDICT
 from mindserve.server.internal import InternalSocket
@@ -101,26 +101,15 @@ def test_another_place_where_the_first_does_not_do(
     assert caplog.text == ""
 
 
-# Keeps the address that the worker was given where the test finds it.
-KEEPS = """
-import gc, os, pathlib
-from mindserve import control
-
-# Of the call that loads this file.
-parameters = next(each for each in gc.get_objects() if isinstance(each, control.WorkerParameters))
-"""
-
-
 def test_a_server_answers_on_it_and_tells_only_its_workers(
     servables: Servables, start_script: StartScript, runtime: pathlib.Path
 ) -> None:
     written = servables.directory / "address"
-    config = f"{ECHO_SERVABLE}{KEEPS}\npathlib.Path({str(written)!r}).write_text(parameters.internal_address)\n"
-    servables.add("echo", config)
+    servables.add("echo", ECHO_SERVABLE + notes_internal_address(written))
     after = "sys.stdin.readline()\nserver.stop()\nprint('end', flush=True)"
     server = start_script(serve(servables.directory, "echo", after=after))
     server.line()
-    address = written.read_text()
+    address = written.read_text().strip()
     assert address.startswith(f"unix:{runtime}/internal-")
     ask = request("echo", "same", {"x": tensor("hello")}).SerializeToString()
     with grpc.insecure_channel(address) as channel:
@@ -139,8 +128,7 @@ def test_a_reloaded_worker_is_told_the_same(
     servables: Servables, start_script: StartScript, runtime: pathlib.Path
 ) -> None:
     written = servables.directory / "addresses"
-    config = f"{ECHO_SERVABLE}{KEEPS}\nopen({str(written)!r}, 'a').write(parameters.internal_address + '\\n')\n"
-    servables.add("echo", config)
+    servables.add("echo", ECHO_SERVABLE + notes_internal_address(written))
     server = start_script(serve(servables.directory, "echo", after="server.reload()\nprint('reloaded', flush=True)"))
     server.line()
     assert server.line() == "reloaded"
