@@ -42,11 +42,14 @@ def check_fields(value: Any) -> dict[str, int | float]:
     """Checks those fields of a dataclass whose types are marked with `Range` or `Seconds`.
 
     Returns:
-        Their values by name; times as float.
+        Their values by name; times as float. Without those that are None, where that is a default.
     """
     checked: dict[str, int | float] = {}
+    defaults = {field.name: field.default for field in dataclasses.fields(value)}
     for name, mark in _marks(type(value)).items():
         given = getattr(value, name)
+        if given is None and defaults[name] is None:
+            continue
         if isinstance(mark, Range):
             checked[name] = check_int(name, given, mark.minimum, mark.maximum)
         else:
