@@ -99,7 +99,7 @@ class IoThread final : private net::RoundHooks {
   std::map<std::string, UserService*> users_;
   std::vector<std::unique_ptr<Service>> replaced_;
   Health health_;
-  std::shared_ptr<const Served> served_;  // never null; shared as SetServices says
+  std::shared_ptr<const Served> served_;  // null until it is first set; shared as SetServices says
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Timer> timer_;
   TimePoint timer_at_ = kNever;
