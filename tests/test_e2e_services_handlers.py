@@ -330,7 +330,7 @@ def test_both_stream_in_turn(asked: Asked) -> None:
         more.release()
     assert texts[0] == "FIRST"
     assert texts[1] == "AFTER FIRST"
-    assert texts[-1] == "END"
+    assert texts[-1] == "end"
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 5_000_000])
@@ -556,7 +556,7 @@ def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, kinds: Any) -> No
                     answers = await asyncio.gather(*(call.read() for call in calls))
                     assert {answer.text for answer in answers} == {turn.upper()}
                 await asyncio.gather(*(call.done_writing() for call in calls))
-                assert {answer.text for answer in await asyncio.gather(*(call.read() for call in calls))} == {"END"}
+                assert {answer.text for answer in await asyncio.gather(*(call.read() for call in calls))} == {"end"}
 
         threads = len(list(pathlib.Path(f"/proc/{worker}/task").iterdir()))
         asyncio.run(open_many(900))
