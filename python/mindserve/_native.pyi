@@ -234,8 +234,9 @@ class Runtime:
         """What happened to the calls of handlers that are ``on_loop``, each call once, as the sum of these bits.
 
         1: it is new. 2: there is a message, or the client's half-close, after `ServiceCall.read` gave False. 4: it is
-        writable again after `ServiceCall.write` gave False. 8: it was cancelled. One that is cancelled before it is told
-        is never told. A new call that is dropped unfinished ends with INTERNAL.
+        writable again after `ServiceCall.write` gave False. 8: it was cancelled; also of others, for which
+        `ServiceCall.watch_cancel` was called. One that is cancelled before it is told is never told. A new call that is
+        dropped unfinished ends with INTERNAL.
         """
     def set_model(self, model_id: str, loaded: bool) -> None:
         """Tell the gateway that this worker holds a multiplexed model, or does no more. Any thread."""
