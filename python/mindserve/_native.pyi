@@ -297,6 +297,8 @@ class ServiceCall:
         Raises:
             Cancelled: the call is over.
         """
+    def write_last(self, message: bytes, /) -> None:
+        """The same as `write` and `finish` with status OK, in one step; nothing for a call that is over."""
     def send_initial(self, metadata: Sequence[tuple[str, str | bytes]], compressed: bool = False) -> None:
         """Initial metadata, at once; ``compressed``: messages may be, by gzip.
 
