@@ -202,6 +202,16 @@ def test_a_reload_keeps_the_services(pets: Pets, services: dict[str, dict[str, b
         assert client.infer({"x": 1}) != before
 
 
+def test_a_servable_that_is_gone_keeps_no_other_from_starting(pets: Pets) -> None:
+    pets.tell("start('cats', 'dogs', hot_reload=False)")
+    address = pets.tell(f"listen('{ADD_CATS}', '{ADD_DOGS}')")
+    with Client(address, "dogs", "worker_pid") as client:
+        os.kill(pid_of(client.infer({"x": 1})), signal.SIGTERM)
+    until(lambda: len(pets.server.workers()) == 1)
+    assert pets.tell("server.reload('cats')") == ""
+    assert pets.tell("start('echo')") == ""
+
+
 def test_a_worker_that_comes_back_otherwise_serves_nothing(pets: Pets) -> None:
     pets.tell("start('dogs', hot_reload=False)")
     address = pets.tell(f"listen('{ADD_DOGS}')")

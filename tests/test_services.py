@@ -434,6 +434,19 @@ def test_every_service_has_to_be_answered(judge: Services) -> None:
     )
 
 
+def test_what_was_answered_once_is_missed_only_by_those_who_end_it(generated: pathlib.Path) -> None:
+    services = Services()
+    services.set(described(ADD, ADD_OTHER, directories=[generated]))
+    services.note_answered()
+    assert services.unanswered({"b": []}) == ""
+    assert services.unanswered({"b": []}, [ReadyService("p.Unknown", ())]) == ""
+    assert services.unanswered({"b": []}, [OTHER]).startswith("Service 'svctest.Other' of ")
+    assert "svctest.Everything" not in services.unanswered({"b": []}, [OTHER])
+    assert services.unanswered({"b": [OTHER]}, [OTHER]) == ""
+    services.set(services.described)
+    assert services.unanswered({"b": []}) != ""
+
+
 def test_what_is_answered_in_vain_is_told(judge: Services) -> None:
     ray = ReadyService("ray.serve.PredictAPIsService", ())
     (text,) = judge.unlisted({"a": [EVERYTHING, ReadyService("p.Unknown", ()), ray], "b": []})
