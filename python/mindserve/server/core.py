@@ -167,6 +167,8 @@ class Server:
             "connections": stats.connections,
             "in_flight": stats.in_flight,
             "workers": [dataclasses.asdict(worker) for worker in self._supervisor.states()],
+            "time": time.monotonic(),
+            "stats": stats.as_dict(),
         }
 
     def script_ended(self) -> None:
