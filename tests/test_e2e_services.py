@@ -6,11 +6,13 @@ import ast
 import os
 import signal
 
+import grpc
 import pytest
 
 from conftest import ECHO_SERVABLE, Servables, ServerProcess, StartScript, pid_of
 from e2e_support import until
 from mindserve.client import Client
+from mindserve.server.services import Described, check_functions
 from proto_support import compile_protos
 
 # Answers each line of its input: the value of an expression, or the text of an error.
@@ -116,6 +118,21 @@ def test_the_server_first(pets: Pets) -> None:
     assert pets.tell("start('echo')") == ""
     assert len(pets.server.workers()) == 3
     assert "[ERROR]" not in pets.server.errors()
+
+
+def test_reflection_tells_of_services_when_they_are_found(pets: Pets) -> None:
+    address = pets.tell(f"listen('{ADD_CATS}')")
+    everything, cats = b"\x3a\x00", b"\x22\x09pets.Cats"  # list_services and file_containing_symbol
+    (item,) = check_functions([ADD_CATS])
+    _, description = Described().add([item], [pets.directory / "cats"]).services["pets.Cats"]
+    (file,) = description.files
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        before = list(ask(iter([everything, cats]), timeout=60))
+        assert pets.tell("start('cats')") == ""
+        after = list(ask(iter([everything, cats]), timeout=60))
+    assert [b"pets.Cats" in before[0], file.descriptor in before[1]] == [False, False]
+    assert [b"pets.Cats" in after[0], file.descriptor in after[1]] == [True, True]
 
 
 def test_servables_that_do_not_answer_a_service_start_not_at_all(pets: Pets) -> None:
