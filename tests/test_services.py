@@ -19,7 +19,7 @@ from mindserve.errors import ConfigError
 from mindserve.server import services as services_module
 from mindserve.server.servicer import Description, NotServicerError, ProtoFile, describe
 from mindserve.server.services import Described, Services, check_functions
-from proto_support import compile_protos
+from stubs import compile_protos
 
 COMMON = "package svctest.common; message Thing { string name = 1; }"
 MAIN = """
