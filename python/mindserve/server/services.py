@@ -239,11 +239,11 @@ class Services:
         described = self.described
         known = described.services.keys() | BUILT_IN
         return [
-            f"servable '{servable}' answers service '{service.name}', which clients can't call: parameter "
+            f"servable '{servable}' answers service '{name}', which clients can't call: parameter "
             "'grpc_servicer_functions' of start_grpc_server does not have it"
             for servable, services in answered.items()
-            for service in services
-            if service.name not in known
+            for name in dict.fromkeys(service.name for service in services)
+            if name not in known
         ]
 
 
@@ -357,7 +357,7 @@ def _shown(value: Any) -> str:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+    return ", ".join(f"'{name}'" for name in dict.fromkeys(names))
 
 
 def _signature(rpc: ReadyRpc) -> str:
