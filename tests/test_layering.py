@@ -140,7 +140,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "worker": {"loader", "engines", "control", "native", "logs"},
     "supervisor": {"config", "control", "native", "logs"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin"},
+    "server": {"supervisor", "register", "admin", "proto"},
     "client": {"config", "proto"},
     "cli": {"server", "certs", "admin", ""},
     "main": {"cli"},
@@ -148,7 +148,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
 
 # What only some parts may import, and the rest of the package must do without.
 PYTHON_OUTSIDE = {
-    "grpc": {"client"},
+    # proto: only for the types of its stubs.
+    "grpc": {"client", "proto"},
     "google": {"proto", "client"},
     "cryptography": {"tls", "certs"},
     "typer": {"cli"},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mindserve import checks, logs, native
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
+from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
 from mindserve.server.admin import AdminSocket
 from mindserve.server.certificates import Certificates
 from mindserve.server.handover import Predecessor, SharedListener, Successor
@@ -58,7 +59,7 @@ class Server:
         self._native = core
         # Only this and the supervisor hold the gateway: its threads must end with the server, not whenever its last
         # reference goes, which could be in a thread that is being torn down with the interpreter.
-        self._gateway_or_none: Gateway | None = core.Gateway()
+        self._gateway_or_none: Gateway | None = core.Gateway(descriptors=FILE_DESCRIPTOR_SET)
         self._supervisor = Supervisor(self._gateway, append_logs=predecessor is not None)
         self._signals = signals
         self._lock = threading.Lock()
