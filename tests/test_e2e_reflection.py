@@ -14,16 +14,10 @@ from e2e_support import Served, serving, status_of
 from mindserve import native
 from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
 from mindserve.proto.pool import POOL, message_class
+from mindserve.server import services
 
 VERSIONS = ("v1", "v1alpha")
-BUILT_IN = [
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-    "mindspore.serving.proto.MSService",
-    "ray.serve.PredictAPIsService",
-    "ray.serve.RayServeAPIService",
-]
+BUILT_IN = sorted(services.BUILT_IN)
 
 
 class Asked:
@@ -68,14 +62,14 @@ def channel(served: Served) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def services(channel: grpc.Channel, version: str) -> list[str]:
+def listed(channel: grpc.Channel, version: str) -> list[str]:
     (response,) = Asked(channel, version)({"list_services": ""})
     return [service.name for service in response.list_services_response.service]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_service_is_listed(channel: grpc.Channel, version: str) -> None:
-    assert services(channel, version) == BUILT_IN
+    assert listed(channel, version) == BUILT_IN
 
 
 def test_a_client_of_grpcio_finds_every_built_in_service(channel: grpc.Channel) -> None:
@@ -232,10 +226,28 @@ def test_imports_and_extensions_of_users_files(
     assert response.all_extension_numbers_response.base_type_name == "fruit.Base"
 
 
+def test_servables_may_have_files_of_the_same_names(
+    gateway: Any, gateway_channel: grpc.Channel, tmp_path: pathlib.Path
+) -> None:
+    sets = b""
+    for package in ("one", "two"):
+        files = {
+            "common.proto": f'syntax = "proto3"; package {package}; message M {{}}',
+            "service.proto": f'syntax = "proto3"; package {package}; import "common.proto"; '
+            "service S { rpc Do(M) returns (M); }",
+        }
+        sets += compiled(tmp_path / package, files)
+    gateway.set_services([(f"{package}.S", [("Do", False, False)]) for package in ("one", "two")], sets)
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(gateway_channel))
+    for package in ("one", "two"):
+        do = pool.FindServiceByName(f"{package}.S").FindMethodByName("Do")
+        assert do.input_type.full_name == f"{package}.M"
+
+
 def test_services_can_be_set_again(gateway: Any, gateway_channel: grpc.Channel, tmp_path: pathlib.Path) -> None:
     gateway.set_services(USERS_SERVICES, compiled(tmp_path, USERS))
     gateway.set_services([], b"")
-    assert services(gateway_channel, "v1") == BUILT_IN
+    assert listed(gateway_channel, "v1") == BUILT_IN
     assert Asked(gateway_channel, "v1").error(file_containing_symbol="fruit.Base")[0] == 5
 
 

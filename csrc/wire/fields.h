@@ -1,4 +1,4 @@
-// The field numbers of the messages on the wire (protos/ms_service.proto and grpc.health.v1), each once.
+// The field numbers of the messages on the wire (protos/ms_service.proto, grpc.health.v1) and on the link, each once.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +47,24 @@ inline constexpr uint32_t kBytesVal = 4;
 namespace tensor_shape {
 inline constexpr uint32_t kDims = 1;
 }  // namespace tensor_shape
+
+// The three of call_head.h, which pass over the link alone.
+namespace call_head {
+inline constexpr uint32_t kRequestId = 1;
+inline constexpr uint32_t kModelId = 2;
+inline constexpr uint32_t kPeer = 3;
+inline constexpr uint32_t kMetadata = 4;
+inline constexpr uint32_t kAuth = 5;
+}  // namespace call_head
+
+namespace call_end {
+inline constexpr uint32_t kDetails = 1;
+inline constexpr uint32_t kTrailing = 2;
+}  // namespace call_end
+
+namespace initial_metadata {
+inline constexpr uint32_t kMetadata = 1;
+}  // namespace initial_metadata
 
 namespace health_check_request {
 inline constexpr uint32_t kService = 1;
