@@ -19,7 +19,6 @@ from mindserve.server.servicer import (
     EXPECTED,
     Description,
     NotServicerError,
-    ProtoFile,
     describe,
     describe_value,
     is_function,
@@ -149,17 +148,13 @@ class Described:
         ]
 
     def descriptors(self) -> bytes:
-        """The services' proto files, each once and after those that it imports: a serialized FileDescriptorSet."""
-        files: dict[str, ProtoFile] = {}
-        for item, each in self.services.values():
-            for file in each.files:
-                known = files.setdefault(file.name, file)
-                if known.descriptor != file.descriptor:
-                    _log.warning(
-                        "%s brings a file '%s' that differs from another one of this name: reflection tells only of "
-                        "that one", item, file.name
-                    )  # fmt: skip
-        return b"".join(_field_1(file.descriptor) for file in files.values())
+        """The services' proto files, each after those that it imports: a serialized FileDescriptorSet.
+
+        A file may be there more than once, and two of one name may differ: those that a file imports are the nearest
+        before it. The gateway sorts that out.
+        """
+        closures = dict.fromkeys(each.files for _, each in self.services.values())
+        return b"".join(_field_1(file.descriptor) for files in closures for file in files)
 
 
 class Services:
