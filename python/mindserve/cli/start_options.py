@@ -73,7 +73,7 @@ def _of_servables(options: StartOptions) -> dict[str, Entry]:
         place = Place(f"--{name.replace('_', '-')}")
         node: Node = _scalar(place.file, value)
         if name == "device_ids":
-            node = parse(f"[{value}]", place.file)
+            node = _at(parse(f"[{value}]", place.file), place)
         found[name] = Entry(place, node)
     return found
 
