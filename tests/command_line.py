@@ -22,10 +22,13 @@ class Shell:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
-        runtime = directory / "runtime"
-        runtime.mkdir(mode=0o700, parents=True)
+        # Where servers have their admin sockets; other servers of this user may run at the same time.
+        runtime, temporary = directory / "runtime", directory / "temporary"
+        for each in (runtime, temporary):
+            each.mkdir(mode=0o700, parents=True)
         path = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH", "")]))
-        self.environment = {**os.environ, "PYTHONPATH": path, "XDG_RUNTIME_DIR": str(runtime), "COLUMNS": "200"}
+        self.environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+        self.environment |= {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(temporary)}
 
     def run(self, *arguments: object, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end; without ``input``, its standard input is empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import pty
@@ -236,14 +237,21 @@ class Terminal:
         """Waits for its end; everything that it has written."""
         self.process.wait(60)
         self._reader.join(60)
-        os.close(self._ours)
         return self.text()
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(60)
+        os.close(self._ours)
 
 
 def test_on_a_terminal_it_is_refreshed_in_place(served: tuple[Shell, str]) -> None:
     shell, address = served
-    terminal = Terminal(shell, "status", "--interval", "0.1")
-    try:
+    with Terminal(shell, "status", "--interval", "0.1") as terminal:
         until(lambda: len(re.findall("process [0-9]+: serving", terminal.text())) >= 3)
         with Client(address, "echo", "same") as client:
             for _ in range(5):
@@ -255,18 +263,16 @@ def test_on_a_terminal_it_is_refreshed_in_place(served: tuple[Shell, str]) -> No
         assert "\x1b[1A" in terminal.text()
         assert terminal.process.poll() is None
         terminal.process.send_signal(signal.SIGINT)
-    finally:
-        terminal.process.terminate() if terminal.process.poll() is None and terminal.process.wait(60) else None
         text = terminal.end()
-    assert terminal.process.returncode == 0
-    assert "Traceback" not in text
+        assert terminal.process.returncode == 0
+        assert "Traceback" not in text
 
 
 def test_once_on_a_terminal(served: tuple[Shell, str]) -> None:
     shell, _ = served
-    terminal = Terminal(shell, "status", "--once")
-    text = terminal.end()
-    assert terminal.process.returncode == 0
+    with Terminal(shell, "status", "--once") as terminal:
+        text = terminal.end()
+        assert terminal.process.returncode == 0
     assert len(re.findall("process [0-9]+: serving", text)) == 1
     assert re.search(r"echo v1 device 0 +ready ", text)
     assert re.search(r"function echo\.echo +\d+ ", text)
@@ -275,21 +281,24 @@ def test_once_on_a_terminal(served: tuple[Shell, str]) -> None:
 
 def test_it_stays_through_a_handover_and_ends_with_the_server(shell: Shell, servables: Servables) -> None:
     servables.add("echo", ECHO_SERVABLE)
-    with shell.serving("start", "-s", servables.directory, "--grpc-port", 0) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(shell.serving("start", "-s", servables.directory, "--grpc-port", 0))
         server.address()
-        terminal = Terminal(shell, "status", "--interval", "0.1")
+        terminal = stack.enter_context(Terminal(shell, "status", "--interval", "0.1"))
         until(lambda: f"process {server.pid}: serving" in terminal.text())
         done = shell.run("handover")
         assert done.returncode == 0, done.stderr
+        assert server.process.wait(60) == 0
         successor = shell.json("status")["pid"]
-        assert successor != server.pid
-        until(lambda: f"process {successor}: serving" in terminal.text())
-        assert terminal.process.poll() is None
-        os.kill(successor, signal.SIGTERM)
+        try:
+            assert successor != server.pid
+            until(lambda: f"process {successor}: serving" in terminal.text())
+            assert terminal.process.poll() is None
+        finally:
+            os.kill(successor, signal.SIGTERM)
         text = terminal.end()
         assert terminal.process.returncode == 1
         assert "Error: No MindServe server of this user runs" in text
-        assert server.process.wait(60) == 0
 
 
 def test_no_server(shell: Shell) -> None:
