@@ -274,10 +274,13 @@ def test_start_with_wrong_options(shell: Shell, servables: Servables, arguments:
 
 def test_validate_tells_what_would_be_served(shell: Shell, servables: Servables, own_files: Files) -> None:
     servables.add("add", ADD_SERVABLE, versions=(1, 3))
+    servables.add("fruit", "from mindserve.server import register\n\n\n@register.driver\ndef buy(input): ...\n")
     config = write(
         shell,
         f"""
-servables: [{{directory: {servables.directory}, name: add, device_ids: [0, 1]}}]
+servables:
+  - {{directory: {servables.directory}, name: add, device_ids: [0, 1]}}
+  - {{directory: {servables.directory}, name: fruit}}
 grpc: {{address: "0.0.0.0:5500", ssl_config: {{certificate: {own_files.server}, private_key: {own_files.server_key}}}}}
 """,
     )
@@ -287,6 +290,8 @@ grpc: {{address: "0.0.0.0:5500", ssl_config: {{certificate: {own_files.server}, 
         "servable 'add' version 3 on device 0, 1",
         "  add_common(x1, x2) -> y",
         "  add_cast(x1, x2) -> y",
+        "servable 'fruit' version 1 on device 0",
+        "  gRPC handlers: buy",
         "listens on 0.0.0.0:5500 (TLS)",
         "config.yaml is valid",
     ]
@@ -306,7 +311,17 @@ grpc: {{address: "0.0.0.0:5500", ssl_config: {{certificate: {own_files.server}, 
                     {"name": "add_common", "inputs": ["x1", "x2"], "outputs": ["y"]},
                     {"name": "add_cast", "inputs": ["x1", "x2"], "outputs": ["y"]},
                 ],
-            }
+                "handlers": [],
+            },
+            {
+                "directory": str(servables.directory),
+                "name": "fruit",
+                "version": 1,
+                "device_ids": [0],
+                "models": [],
+                "methods": [],
+                "handlers": ["buy"],
+            },
         ],
         "listeners": [{"address": "0.0.0.0:5500", "tls": True}],
     }
