@@ -26,12 +26,26 @@ def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
 def set_log_level(level: int) -> None: ...
 
 class Gateway:
-    """The gRPC server. See csrc/gateway/gateway.h. Thread-safe."""
+    """The gRPC server. See csrc/gateway/gateway.h. Thread-safe.
 
-    def __init__(self, io_threads: int = 0) -> None: ...
+    Args:
+        io_threads: 0: one for each four cores, at least one.
+        descriptors: a serialized FileDescriptorSet of the built-in services, for reflection.
+    """
+
+    def __init__(self, io_threads: int = 0, descriptors: bytes = b"") -> None: ...
     def declare_servable(self, name: str, max_enqueued_requests: int = 0, max_enqueued_bytes: int = 0) -> None:
         """Make the servable known, or give it other limits; 0: none of its own."""
     def remove_servable(self, name: str) -> None: ...
+    def set_services(
+        self, services: Sequence[tuple[str, Sequence[tuple[str, bool, bool]]]], descriptors: bytes
+    ) -> None:
+        """Serve the users' services instead of those that were set before.
+
+        Args:
+            services: full name of each, and of its methods the name, whether the client, and the server, streams.
+            descriptors: a serialized FileDescriptorSet of them, for reflection.
+        """
     def listen(
         self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int], accept: bool = True
     ) -> list[str]:
@@ -220,8 +234,9 @@ class Runtime:
         """What happened to the calls of handlers that are ``on_loop``, each call once, as the sum of these bits.
 
         1: it is new. 2: there is a message, or the client's half-close, after `ServiceCall.read` gave False. 4: it is
-        writable again after `ServiceCall.write` gave False. 8: it was cancelled. A call that is cancelled before it was
-        told is never told. A new call that is dropped unfinished ends with INTERNAL.
+        writable again after `ServiceCall.write` gave False. 8: it was cancelled; also of others, for which
+        `ServiceCall.watch_cancel` was called. One that is cancelled before it is told is never told. A new call that is
+        dropped unfinished ends with INTERNAL.
         """
     def set_model(self, model_id: str, loaded: bool) -> None:
         """Tell the gateway that this worker holds a multiplexed model, or does no more. Any thread."""
@@ -265,6 +280,8 @@ class ServiceCall:
         """The client's metadata; values of keys that end in "-bin" are bytes."""
     def auth(self) -> dict[str, list[bytes]]:
         """grpcio's authentication properties of the connection; empty for plaintext."""
+    def watch_cancel(self) -> None:
+        """Have `Runtime.take_loop_events` tell of the cancellation of a call that is not the event loop's, too."""
     def read(self, wait: bool) -> bytes | Literal[False] | None:
         """The client's next message; None: it sends no more. Without ``wait``, False: there is none yet.
 
@@ -280,6 +297,8 @@ class ServiceCall:
         Raises:
             Cancelled: the call is over.
         """
+    def write_last(self, message: bytes, /) -> None:
+        """The same as `write` and `finish` with status OK, in one step; nothing for a call that is over."""
     def send_initial(self, metadata: Sequence[tuple[str, str | bytes]], compressed: bool = False) -> None:
         """Initial metadata, at once; ``compressed``: messages may be, by gzip.
 
