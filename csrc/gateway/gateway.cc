@@ -262,6 +262,12 @@ void Gateway::RemoveServable(const std::string& name) {
   std::erase_if(state_->versions, [&](const auto& each) { return each.first.first == name; });
 }
 
+Status Gateway::SetServices(std::vector<ServiceSpec> services, std::string descriptors) {
+  const auto served = std::make_shared<const Served>(Served{std::move(services), std::move(descriptors)});
+  state_->OnAll([&](IoThread& io) { io.SetServices(served); });
+  return Status::Ok();
+}
+
 Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits, bool accept) {
   MS_RETURN_IF_ERROR(CheckLimits(limits));
   std::lock_guard lock(state_->listen_mutex);

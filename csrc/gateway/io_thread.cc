@@ -24,7 +24,8 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); },
              [this](uint64_t worker) { shared_.worker_drained(worker); }),
       router_(context_.stats),
-      health_(router_) {
+      health_(router_),
+      served_(std::make_shared<const Served>()) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
@@ -168,6 +169,11 @@ void IoThread::DeclareServable(const std::string& name) {
 void IoThread::RemoveServable(const std::string& name) {
   router_.Remove(name);
   health_.Changed();
+}
+
+void IoThread::SetServices(std::shared_ptr<const Served> served) {
+  // The entries of context_.services for the users' paths are made from served->services here.
+  served_ = std::move(served);
 }
 
 void IoThread::AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane) {

@@ -14,6 +14,7 @@
 #include "gateway/http2_connection.h"
 #include "gateway/peer_count.h"
 #include "gateway/router.h"
+#include "gateway/served.h"
 #include "gateway/thread_context.h"
 #include "gateway/worker_calls.h"
 #include "link/lane.h"
@@ -56,6 +57,8 @@ class IoThread final : private net::RoundHooks {
 
   void DeclareServable(const std::string& name);
   void RemoveServable(const std::string& name);
+  // Instead of what was served before. `served` is shared by all threads and the answers under way.
+  void SetServices(std::shared_ptr<const Served> served);
   void AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane);
   void DrainWorker(uint64_t id);
   void RemoveVersion(const std::string& servable, uint64_t version);
@@ -88,6 +91,7 @@ class IoThread final : private net::RoundHooks {
   Router router_;
   PredictService* predict_ = nullptr;  // of the context's services
   Health health_;
+  std::shared_ptr<const Served> served_;  // never null; shared as SetServices says
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Timer> timer_;
   TimePoint timer_at_ = kNever;

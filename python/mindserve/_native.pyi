@@ -16,12 +16,26 @@ def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
 def set_log_level(level: int) -> None: ...
 
 class Gateway:
-    """The gRPC server. See csrc/gateway/gateway.h. Thread-safe."""
+    """The gRPC server. See csrc/gateway/gateway.h. Thread-safe.
 
-    def __init__(self, io_threads: int = 0) -> None: ...
+    Args:
+        io_threads: 0: one for each four cores, at least one.
+        descriptors: a serialized FileDescriptorSet of the built-in services, for reflection.
+    """
+
+    def __init__(self, io_threads: int = 0, descriptors: bytes = b"") -> None: ...
     def declare_servable(self, name: str, max_enqueued_requests: int = 0, max_enqueued_bytes: int = 0) -> None:
         """Make the servable known, or give it other limits; 0: none of its own."""
     def remove_servable(self, name: str) -> None: ...
+    def set_services(
+        self, services: Sequence[tuple[str, Sequence[tuple[str, bool, bool]]]], descriptors: bytes
+    ) -> None:
+        """Serve the users' services instead of those that were set before.
+
+        Args:
+            services: full name of each, and of its methods the name, whether the client, and the server, streams.
+            descriptors: a serialized FileDescriptorSet of them, for reflection.
+        """
     def listen(
         self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int], accept: bool = True
     ) -> list[str]:

@@ -18,7 +18,9 @@ DEVICE_TYPES = ("Ascend", "GPU", "CPU")
 DEFAULT_MAX_BATCH_SIZE = 32
 DEFAULT_START_TIMEOUT = 600.0
 DEFAULT_HEARTBEAT_TIMEOUT = 10.0
+DEFAULT_HANDLER_THREADS = 32
 MAX_PARALLEL_WORKERS = 64
+MAX_HANDLER_THREADS = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,10 @@ class ServableStartConfig:
             Default True.
         refuse_late: refuse a request with a deadline as soon as it comes if, as things stand, it can't be answered in
             time: DEADLINE_EXCEEDED, with the estimate. Default False: it waits, and is dropped when it is late.
+        handler_threads: threads of each worker, 1 to 1024, for handlers of gRPC methods that are plain functions or
+            generators; only a call that runs or is blocked takes one. Default 32.
+        send_tracebacks: whether the INTERNAL that answers for a handler that raised has the end of its stack trace in
+            its details. True, the default; with False the trace is only in the worker's log.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -159,6 +165,8 @@ class ServableStartConfig:
     max_queue_delay_us: int = dataclasses.field(default=0, kw_only=True)
     hot_reload: bool = dataclasses.field(default=True, kw_only=True)
     refuse_late: bool = dataclasses.field(default=False, kw_only=True)
+    handler_threads: int = dataclasses.field(default=DEFAULT_HANDLER_THREADS, kw_only=True)
+    send_tracebacks: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         checks.check_str("servable_directory", self.servable_directory)
@@ -187,6 +195,8 @@ class ServableStartConfig:
         checks.check_int("max_queue_delay_us", self.max_queue_delay_us, 0, 60_000_000)
         checks.check_bool("hot_reload", self.hot_reload)
         checks.check_bool("refuse_late", self.refuse_late)
+        checks.check_int("handler_threads", self.handler_threads, 1, MAX_HANDLER_THREADS)
+        checks.check_bool("send_tracebacks", self.send_tracebacks)
         # The directory is fixed now: a later chdir must not change what a restarted worker loads.
         object.__setattr__(self, "servable_directory", os.path.abspath(self.servable_directory))
         object.__setattr__(self, "device_ids", device_ids or (0,))
