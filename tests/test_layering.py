@@ -133,7 +133,9 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "native": {"errors"},
     "proto": set(),
     "register": {"config"},
+    "configfile": {"config"},
     "loader": {"register"},
+    "inspection": {"loader"},
     "control": {"errors"},
     "admin": {"control"},
     "engines": {"checks"},
@@ -142,7 +144,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     # It has "register" only to hand it on under the name that servables import.
     "server": {"supervisor", "register", "admin"},
     "client": {"config", "proto"},
-    "cli": {"server", "certs", "admin", ""},
+    "cli": {"server", "client", "configfile", "inspection", "certs", "admin", ""},
     "main": {"cli"},
 }
 
@@ -152,6 +154,7 @@ PYTHON_OUTSIDE = {
     "google": {"proto", "client"},
     "cryptography": {"tls", "certs"},
     "typer": {"cli"},
+    "yaml": {"configfile"},
     "rich": {"cli", "supervisor", "server"},
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -87,7 +88,7 @@ class Gateway {
   // The users' services, instead of those that were set before. `descriptors`: a serialized FileDescriptorSet of them,
   // for reflection. INVALID_ARGUMENT, and nothing is changed, if it doesn't parse, or a service has no name that
   // protobuf allows, is given twice, or is a built-in one. ray.serve.PredictAPIsService is a user's.
-  Status SetServices(std::vector<ServiceSpec> services, std::string descriptors);
+  Status SetServices(std::vector<ServiceSpec> services, std::string_view descriptors);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
   // listening. Without `accept`, connections wait until Accept.

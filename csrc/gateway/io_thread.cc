@@ -7,6 +7,8 @@
 
 #include "base/log.h"
 #include "gateway/predict_service.h"
+#include "gateway/ray_service.h"
+#include "gateway/reflection_service.h"
 
 namespace mindserve::gateway {
 
@@ -24,8 +26,7 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); },
              [this](uint64_t worker) { shared_.worker_drained(worker); }),
       router_(context_.stats),
-      health_(router_),
-      served_(std::make_shared<const Served>()) {
+      health_(router_) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
@@ -36,6 +37,13 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       std::make_unique<HealthCheckService>(context_.stats.Of({.path = kHealthCheckPath}), health_);
   context_.services[kHealthWatchPath] =
       std::make_unique<HealthWatchService>(context_.stats.Of({.path = kHealthWatchPath}), health_);
+  context_.services[kListApplicationsPath] =
+      std::make_unique<ListApplicationsService>(context_.stats.Of({.path = kListApplicationsPath}), router_, health_);
+  context_.services[kHealthzPath] =
+      std::make_unique<HealthzService>(context_.stats.Of({.path = kHealthzPath}), health_);
+  for (const char* path : {kReflectionV1Path, kReflectionV1AlphaPath}) {
+    context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
+  }
   thread_ = std::thread([this, number] {
     pthread_setname_np(pthread_self(), ("ms-io-" + std::to_string(number)).c_str());
     bell_ = loop_.NewWatch(port_->bell_fd());

@@ -91,7 +91,7 @@ class IoThread final : private net::RoundHooks {
   Router router_;
   PredictService* predict_ = nullptr;  // of the context's services
   Health health_;
-  std::shared_ptr<const Served> served_;  // never null; shared as SetServices says
+  std::shared_ptr<const Served> served_;  // null until it is first set; shared as SetServices says
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Timer> timer_;
   TimePoint timer_at_ = kNever;

@@ -42,6 +42,13 @@ void Router::RemoveWorker(const std::shared_ptr<WorkerEnd>& worker) {
   if (was_last && !version.workers.empty()) SetMethods(version, version.workers.back()->spec());
 }
 
+std::vector<std::string> Router::Servables() const {
+  std::vector<std::string> names;
+  for (const auto& [name, versions] : servables_) names.push_back(name);
+  std::ranges::sort(names);
+  return names;
+}
+
 void Router::RemoveVersion(const std::string& servable, uint64_t version) {
   const auto found = servables_.find(servable);
   if (found == servables_.end() || found->second.erase(version) == 0) return;

@@ -54,6 +54,8 @@ class Router {
   // For health: whether it is known, and whether a worker lives that takes requests.
   bool Known(std::string_view servable) const { return servables_.contains(servable); }
   bool Alive(std::string_view servable) const;
+  // Of all that are known, sorted.
+  std::vector<std::string> Servables() const;
 
  private:
   struct Version {
