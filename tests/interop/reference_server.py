@@ -16,11 +16,17 @@ from service import Interop
 MESSAGE_BYTES = 100 << 20
 
 
+class Reference(Interop):
+    def trailing(self, sent):
+        """With the request's id, which MindServe's gateway adds by itself."""
+        return [*super().trailing(sent), *((key, value) for key, value in sent if key == "request_id")]
+
+
 async def main():
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES)]
     )
-    interop_pb2_grpc.add_InteropServicer_to_server(Interop(), server)
+    interop_pb2_grpc.add_InteropServicer_to_server(Reference(), server)
     if sys.argv[2:]:
         key, certificate = (pathlib.Path(path).read_bytes() for path in sys.argv[2:])
         port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))

@@ -70,7 +70,9 @@ class Interop(interop_pb2_grpc.InteropServicer):
         initial = [(INITIAL[key], value) for key, value in sent if key in INITIAL]
         if initial:
             await context.send_initial_metadata(initial)
-        trailing = [(TRAILING[key], value) for key, value in sent if key in TRAILING]
-        trailing += [(key, value) for key, value in sent if key == "request_id"]
+        trailing = self.trailing(sent)
         if trailing:
             context.set_trailing_metadata(trailing)
+
+    def trailing(self, sent):
+        return [(TRAILING[key], value) for key, value in sent if key in TRAILING]
