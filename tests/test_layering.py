@@ -151,7 +151,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
 # What only some parts may import, and the rest of the package must do without.
 PYTHON_OUTSIDE = {
     "grpc": {"client"},
-    "google": {"proto", "client"},
+    "google": {"proto", "client", "worker"},
     "cryptography": {"tls", "certs"},
     "typer": {"cli"},
     "yaml": {"configfile"},

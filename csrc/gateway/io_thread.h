@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -36,6 +37,8 @@ struct Shared {
 };
 
 class PredictService;
+class UserService;
+struct UserCalls;
 
 class IoThread final : private net::RoundHooks {
  public:
@@ -75,6 +78,7 @@ class IoThread final : private net::RoundHooks {
   bool PrepareSleep() override;
   void Awake() override;
 
+  void MakeUserServices(const std::vector<ServiceSpec>& services);
   void AwaitBell();
   void SetTimer();
   void FlushConnections();
@@ -90,6 +94,10 @@ class IoThread final : private net::RoundHooks {
   WorkerCalls calls_;
   Router router_;
   PredictService* predict_ = nullptr;  // of the context's services
+  std::unique_ptr<UserCalls> user_calls_;
+  // Of the context's services those of users, by their paths; and those that were replaced while they had calls.
+  std::map<std::string, UserService*> users_;
+  std::vector<std::unique_ptr<Service>> replaced_;
   Health health_;
   std::shared_ptr<const Served> served_;  // null until it is first set; shared as SetServices says
   std::unique_ptr<net::Watch> bell_;
