@@ -275,6 +275,8 @@ class Server:
             with self._lock:
                 self._directories = before
             raise
+        if self._listening:
+            self._services.note_answered()
         self._warn_of_services()
 
     def _start_workers(self, configs: Sequence[ServableStartConfig], started: Sequence[Started]) -> None:
@@ -344,6 +346,8 @@ class Server:
             wrong = [text] if (text := self._services.unanswered(answered)) else []
         if wrong:
             raise StartError("\n".join(wrong))
+        if answered:
+            self._services.note_answered()
 
     def _warn_of_services(self) -> None:
         """Once both are there: of services that servables answer in vain."""

@@ -168,6 +168,7 @@ class Services:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._described = Described()
+        self._answered = False  # all of them, once
 
     @property
     def described(self) -> Described:
@@ -177,6 +178,15 @@ class Services:
     def set(self, described: Described) -> None:
         with self._lock:
             self._described = described
+            self._answered = False
+
+    def note_answered(self) -> None:
+        """Notes that servables which answer all of them have started.
+
+        One that is gone later, as its worker was told to end, is not missing from what has nothing to do with it.
+        """
+        with self._lock:
+            self._answered = True
 
     def wrong(self, servable: str, answered: Sequence[ReadyService]) -> str:
         """What a servable answers otherwise than its service has it; empty: nothing."""
@@ -199,14 +209,22 @@ class Services:
                     )
         return ""
 
-    def unanswered(self, answered: Mapping[str, Sequence[ReadyService]]) -> str:
-        """Which services none of the servables answers, by what each of them does; empty: none."""
+    def unanswered(self, answered: Mapping[str, Sequence[ReadyService]], replaced: Iterable[ReadyService] = ()) -> str:
+        """Which services none of the servables answers, by what each of them does; empty: none.
+
+        Args:
+            answered: by the servables' names.
+            replaced: what was answered by workers that others are to take the place of.
+        """
         names = {service.name for services in answered.values() for service in services}
+        with self._lock:
+            services, all_known = self._described.services, self._answered
+        expected = {service.name for service in replaced} if all_known else services.keys()
         lines = [
             f"Service '{name}' of {item} is answered by no servable: a servable_config.py has to register a handler "
             f"for one of its methods, {_quoted(rpc.name for rpc in each.service.methods)}"
-            for name, (item, each) in self.described.services.items()
-            if name not in names
+            for name, (item, each) in services.items()
+            if name in expected and name not in names
         ]
         if not lines:
             return ""
