@@ -22,6 +22,18 @@ class UnsupportedError(MindserveError):
     """What this version does not have yet."""
 
 
+class CallError(MindserveError):
+    """A call of another servable, or of a model, from a handler or a stage function has failed.
+
+    Attributes:
+        code: the gRPC status code's name, as "UNAVAILABLE"; "" where what was called answered with an error of its own.
+    """
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
 def later(what: str) -> UnsupportedError:
     """The error for ``what``, an option or a function that is known and comes in a later version."""
     return UnsupportedError(f"{what} is not supported by this version of MindServe, it comes in a later version")
