@@ -13,6 +13,8 @@ namespace {
 bool IsReserved(std::string_view key) {
   constexpr std::array<std::string_view, 6> kOfConnections = {"connection", "keep-alive",        "proxy-connection",
                                                               "upgrade",    "transfer-encoding", "status"};
+  // What libraries for richer statuses put their messages into.
+  if (key == "grpc-status-details-bin") return false;
   return !IsMetadataKey(key) || key == kRequestIdKey || std::ranges::find(kOfConnections, key) != kOfConnections.end();
 }
 
