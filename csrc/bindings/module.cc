@@ -8,5 +8,6 @@ PYBIND11_MODULE(_native, module) {
   RegisterErrors(module);
   RegisterLog(module);
   RegisterGateway(module);
+  RegisterLocalMethods(module);
   RegisterRuntime(module);
 }

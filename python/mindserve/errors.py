@@ -22,6 +22,21 @@ class UnsupportedError(MindserveError):
     """What this version does not have yet."""
 
 
+class CallError(MindserveError):
+    """A call that was made as it should be, and failed: of a model by `Model.call`.
+
+    Attributes:
+        code: what kind of failure, by the name of the gRPC status: "INVALID_ARGUMENT", the inputs don't fit;
+            "DEADLINE_EXCEEDED", the caller's deadline has passed, or passes before it could be done; "INTERNAL", the
+            model failed; "RESOURCE_EXHAUSTED", no memory; "UNAVAILABLE", the worker is stopping; "FAILED_PRECONDITION",
+            it does not serve yet, or the device has failed.
+    """
+
+    def __init__(self, text: str, code: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 def later(what: str) -> UnsupportedError:
     """The error for ``what``, an option or a function that is known and comes in a later version."""
     return UnsupportedError(f"{what} is not supported by this version of MindServe, it comes in a later version")
