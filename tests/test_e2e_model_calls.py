@@ -3,10 +3,14 @@
 import pathlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
+import stubs
+from answering_support import kinds as kinds
 from conftest import wait_gone
 from e2e_support import PREAMBLE, Served, onnx_models, serving, until
 from test_e2e_reload import COMMANDS
@@ -479,3 +483,71 @@ def dies_once_and_has_a_helper(x, file):
     files = {"add.onnx": onnx_models().addition(["N", 2])}
     with serving(tmp_path / "server", "alone", config, files, start="device_ids=(0, 1)") as running:
         assert running.value(method, x=pair(1, 2), file=str(tmp_path / "died")).tolist() == expected
+
+
+# --- Handlers of gRPC methods ---
+
+HANDLERS = """
+import kinds_pb2_grpc
+import numpy as np
+from kinds_pb2 import Answer
+from mindserve.server import register
+
+add = register.declare_model("add.onnx", "ONNX")
+
+
+ended = []
+
+
+@register.grpc_method("One", service="kinds.Kinds")
+def one(request):
+    x = np.frombuffer(request.data, np.float32)
+    try:
+        return Answer(data=add.call(x, x).tobytes())
+    except RuntimeError as error:
+        ended.append(f"{error.code} {error}")
+        raise
+
+
+@register.grpc_method("Turn", service="kinds.Twin")
+async def turn(request):
+    x = np.frombuffer(request.data, np.float32)
+    return Answer(data=(await add.call_async(x, x)).tobytes())
+
+
+@register.grpc_method("__call__", service="kinds.Kinds")
+def report(request):
+    return Answer(text=" | ".join(ended))
+
+"""
+
+
+def test_handlers_call(tmp_path: pathlib.Path, kinds: Any) -> None:
+    (tmp_path / "servables" / "handlers").mkdir(parents=True)
+    stubs.generate(tmp_path / "servables" / "handlers")
+    messages, services = kinds
+    with (
+        serving(
+            tmp_path,
+            "handlers",
+            HANDLERS,
+            {"add.onnx": onnx_models().addition(["N", 2])},
+            start="max_batch_size=8, max_queue_delay_us=60_000_000, handler_threads=16",
+            listen="'127.0.0.1:0', grpc_servicer_functions=['kinds_pb2_grpc.add_KindsServicer_to_server', "
+            "'kinds_pb2_grpc.add_TwinServicer_to_server']",
+            after=COMMANDS,
+        ) as served,
+        grpc.insecure_channel(served.address) as channel,
+    ):
+        plain, on_loop = services.KindsStub(channel), services.TwinStub(channel)
+        ask = messages.Ask(data=pair(1, 2).tobytes())
+        # Only all of them are a batch; each thread of the handlers that waits makes room for the next.
+        calls = [(plain.One, on_loop.Turn)[i % 2].future(ask, timeout=60) for i in range(8)]
+        assert [np.frombuffer(call.result().data, np.float32).tolist() for call in calls] == [[2, 4]] * 8
+        assert sizes(served) == {8: 1}
+        # A call's deadline is its own.
+        with pytest.raises(grpc.RpcError):
+            plain.One(ask, timeout=0.3)
+        report = plain.__call__
+        text = until(lambda: report(messages.Ask(), timeout=60).text)
+        assert text.startswith("DEADLINE_EXCEEDED Model(add.onnx).call() failed: the deadline passe"), text

@@ -104,12 +104,14 @@ py::object LocalMethod::Call(const py::tuple& arguments, const CallTerms& terms)
   {
     py::gil_scoped_release release;
     status = engine_.Start(call);
+    handlers_.BeginBlocked();
     if (status.ok() && caller.deadline == kNever) {
       call->Wait();
     } else if (status.ok() && !call->WaitFor(caller.deadline - SystemTime().Now())) {
       engine_.CancelCall(call);
       status = Status(Code::kDeadlineExceeded, "the deadline passed before it was done");
     }
+    handlers_.EndBlocked();
   }
   graveyard_.Clear(kClearedPerCall);
   if (!status.ok()) Fail(status.code(), status.message());

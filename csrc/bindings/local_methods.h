@@ -12,6 +12,7 @@
 #include "bindings/values.h"
 #include "pipeline/engine.h"
 #include "pipeline/local_call.h"
+#include "worker/handlers.h"
 
 namespace mindserve::bindings {
 
@@ -40,9 +41,11 @@ struct CallTerms {
 
 class LocalMethod {
  public:
-  // `engine`, `values` and `graveyard` outlive it. `prefix` begins all errors: "Model(net.onnx).call() failed: ".
-  LocalMethod(pipeline::Engine& engine, const Values& values, Graveyard& graveyard, int method, std::string prefix)
+  // All that it refers to outlives it. `prefix` begins all errors: "Model(net.onnx).call() failed: ".
+  LocalMethod(pipeline::Engine& engine, worker::Handlers& handlers, const Values& values, Graveyard& graveyard,
+              int method, std::string prefix)
       : engine_(engine),
+        handlers_(handlers),
         values_(values),
         graveyard_(graveyard),
         method_(method),
@@ -71,6 +74,7 @@ class LocalMethod {
   [[noreturn]] void Fail(Code code, const std::string& text) const;
 
   pipeline::Engine& engine_;
+  worker::Handlers& handlers_;  // whose threads call
   const Values& values_;
   Graveyard& graveyard_;
   const int method_;

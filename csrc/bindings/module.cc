@@ -9,5 +9,7 @@ PYBIND11_MODULE(_native, module) {
   RegisterLog(module);
   RegisterGateway(module);
   RegisterLocalMethods(module);
+  RegisterServiceCall(module);
+  RegisterServices(module);
   RegisterRuntime(module);
 }

@@ -9,7 +9,7 @@
 namespace mindserve::link {
 
 inline constexpr uint32_t kLinkMagic = 0x4B4C534D;  // "MSLK", little-endian
-inline constexpr uint32_t kLinkVersion = 3;
+inline constexpr uint32_t kLinkVersion = 4;
 
 inline constexpr size_t kCacheLine = 64;
 inline constexpr size_t kPage = 4096;
@@ -22,18 +22,28 @@ enum class FrameType : uint8_t {
   kMessage = 1,       // a message of a call; kOpens makes it the call's first, kEnds its last
   kCancel = 2,        // nobody waits for this call any more; it is still to be ended by the worker
   kReleaseReply = 3,  // the reply bytes at offset have been sent and may be used again
+                      // (offset 0: there were none); kCredit: they were a message of `call`
   // Worker to gateway.
-  kReply = 16,    // a message of a call's answer; kEnds: the last one, status OK
-  kEnd = 17,      // the call ends with status `code`; the payload is its text
-  kRelease = 18,  // no view of the call's request bytes is left: the slab may be used again
+  kReply = 16,           // a message of a call's answer; kEnds: the last one, status OK
+  kEnd = 17,             // the call ends with status `code`; the payload is its text, or with kTrailing a call end
+  kRelease = 18,         // no view of the call's request bytes is left: the slab may be used again
+  kReleaseMessage = 19,  // the same of the oldest message of the call that was not released so: of a stream of them
+  kInitial = 20,         // the answer's initial metadata, before its first message
+  kModel = 21,           // kLoaded: the worker holds the multiplexed model that the payload names; else no more
 };
 
 enum FrameFlags : uint8_t {
-  kOpens = 1,      // kMessage: first message of a call; method, deadline and client are valid
-  kEnds = 2,       // kMessage: the client has no more to send. kReply: the last message
-  kHasErrors = 4,  // kReply: error_msg is present, one an instance
-  kReleased = 8,   // kReply, kEnd: as kRelease, in the same frame
-  kAlone = 16,     // kMessage that opens: may kill the worker; nothing else is executed while it is
+  kOpens = 1,        // kMessage: first of a call: method, deadline and client are valid. To a user's service it
+                     // carries the call head (wire/call_head.h), and messages follow
+  kEnds = 2,         // kMessage: the client has no more to send. kReply: the last message
+  kHasErrors = 4,    // kReply: error_msg is present, one an instance
+  kReleased = 8,     // kReply, kEnd: as kRelease, in the same frame
+  kAlone = 16,       // kMessage that opens: may kill the worker; nothing else is executed while it is
+  kCompressed = 32,  // kReply: the message is compressed. kInitial: messages may be, by gzip
+  kTrailing = 64,    // kEnd: the payload is a call end (wire/call_head.h), and `code` may be OK
+  kNoMessage = 128,  // kMessage: there is none, only kEnds
+  kCredit = 32,      // kReleaseReply: see there
+  kLoaded = 1,       // kModel: see there
 };
 
 // One place of a ring. Little-endian, as every machine that MindServe runs on.

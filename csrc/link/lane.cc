@@ -68,6 +68,16 @@ void Lane::SendMessage(uint64_t call, uint64_t offset, uint64_t length, bool end
   wake_ = true;
 }
 
+void Lane::SendHalfClose(uint64_t call) {
+  Frame frame{};
+  frame.type = FrameType::kMessage;
+  frame.flags = kEnds | kNoMessage;
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  Send(frame);
+  wake_ = true;
+}
+
 void Lane::SendCancel(uint64_t call) {
   Frame frame{};
   frame.type = FrameType::kCancel;
@@ -82,6 +92,17 @@ void Lane::ReleaseReply(std::span<const std::byte> payload) {
   Frame frame{};
   frame.type = FrameType::kReleaseReply;
   frame.offset = static_cast<uint64_t>(payload.data() - theirs_.data());
+  frame.deadline_ns = INT64_MAX;
+  Send(frame);
+  released_ = true;
+}
+
+void Lane::ReleaseReply(std::span<const std::byte> payload, uint64_t call) {
+  Frame frame{};
+  frame.type = FrameType::kReleaseReply;
+  frame.flags = kCredit;
+  frame.call = call;
+  if (!payload.empty()) frame.offset = static_cast<uint64_t>(payload.data() - theirs_.data());
   frame.deadline_ns = INT64_MAX;
   Send(frame);
   released_ = true;
@@ -124,11 +145,11 @@ bool Lane::Receive(WorkerFrame* out) {
     case RingReader::Outcome::kFrame:
       break;
   }
-  const bool known =
-      frame.type == FrameType::kReply || frame.type == FrameType::kEnd || frame.type == FrameType::kRelease;
+  const bool known = frame.type >= FrameType::kReply && frame.type <= FrameType::kModel;
   const bool inside = frame.length == 0 || (frame.offset >= kReplyArenaBegin && frame.offset <= theirs_.size() &&
                                             frame.length <= theirs_.size() - frame.offset);
-  const bool coded = frame.type != FrameType::kEnd || (frame.code != 0 && frame.code < kCodeCount);
+  const bool coded =
+      frame.type != FrameType::kEnd || (frame.code < kCodeCount && (frame.code != 0 || (frame.flags & kTrailing) != 0));
   if (!known || !inside || !coded) {
     fault_ = Status(Code::kInternal, "the worker broke the link's protocol: frame of type " +
                                          std::to_string(static_cast<int>(frame.type)) + ", offset " +

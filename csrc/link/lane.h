@@ -55,7 +55,7 @@ class GatewayPort {
 struct WorkerFrame {
   FrameType type = FrameType::kReply;
   uint8_t flags = 0;
-  uint8_t code = 0;  // kEnd: a gRPC status code other than OK
+  uint8_t code = 0;  // kEnd: a gRPC status code; OK only with kTrailing
   uint64_t call = 0;
   std::span<const std::byte> payload;  // until Lane::ReleaseReply(payload)
 };
@@ -80,9 +80,13 @@ class Lane {
   };
   void SendOpen(const Open& open);
   void SendMessage(uint64_t call, uint64_t offset, uint64_t length, bool ends);
+  // After the last message, if that one didn't say that it ends.
+  void SendHalfClose(uint64_t call);
   void SendCancel(uint64_t call);
   // The payload's bytes are not needed any more. An empty payload needs none.
   void ReleaseReply(std::span<const std::byte> payload);
+  // The same of a message of a user's call, which may be empty: the worker may send another one.
+  void ReleaseReply(std::span<const std::byte> payload, uint64_t call);
 
   // Publishes what was queued, and wakes the worker if it sleeps and there is more than releases for it. Once a round.
   void Flush();

@@ -243,6 +243,88 @@ TEST_P(LinkTest, AReleaseAloneDoesNotWakeAWorkerThatHasMemory) {
   worker_->EmptyBell();
 }
 
+TEST_P(LinkTest, AUsersCallIsAStreamOfMessagesEachWay) {
+  const auto head = ports_[0]->arena().Allocate(4);
+  const auto message = ports_[0]->arena().Allocate(7);
+  lanes_[0]->SendOpen({.call = 9, .method = 1, .offset = head->offset, .length = 4, .ends = false});
+  lanes_[0]->SendMessage(9, message->offset, 7, false);
+  lanes_[0]->SendMessage(9, 0, 0, false);
+  lanes_[0]->SendHalfClose(9);
+  lanes_[0]->Flush();
+  GatewayFrame frame;
+  ASSERT_TRUE(worker_->Receive(0, &frame));
+  EXPECT_EQ(frame.flags, kOpens);
+  EXPECT_EQ(frame.payload.size(), 4u);
+  ASSERT_TRUE(worker_->Receive(0, &frame));
+  EXPECT_EQ(frame.flags, 0);
+  EXPECT_EQ(frame.payload.size(), 7u);
+  ASSERT_TRUE(worker_->Receive(0, &frame));
+  EXPECT_EQ(frame.flags, 0) << "an empty message is one";
+  EXPECT_EQ(frame.payload.size(), 0u);
+  ASSERT_TRUE(worker_->Receive(0, &frame));
+  EXPECT_EQ(frame.flags, kEnds | kNoMessage);
+
+  worker_->SendReleaseMessage(0, 9);
+  ASSERT_TRUE(worker_->SendInitial(0, 9, "metadata", kCompressed));
+  ASSERT_TRUE(worker_->SendTrailing(0, 9, Code::kOk, "end", kReleased));
+  ASSERT_TRUE(worker_->SendModel(0, "resnet", true));
+  worker_->Flush();
+  WorkerFrame answer;
+  ASSERT_TRUE(lanes_[0]->Receive(&answer));
+  EXPECT_EQ(answer.type, FrameType::kReleaseMessage);
+  EXPECT_EQ(answer.call, 9u);
+  ASSERT_TRUE(lanes_[0]->Receive(&answer));
+  EXPECT_EQ(answer.type, FrameType::kInitial);
+  EXPECT_EQ(answer.flags, kCompressed);
+  EXPECT_EQ(Text(answer.payload), "metadata");
+  ASSERT_TRUE(lanes_[0]->Receive(&answer));
+  EXPECT_EQ(answer.type, FrameType::kEnd);
+  EXPECT_EQ(answer.flags, kTrailing | kReleased);
+  EXPECT_EQ(answer.code, 0);
+  EXPECT_EQ(Text(answer.payload), "end");
+  ASSERT_TRUE(lanes_[0]->Receive(&answer));
+  EXPECT_EQ(answer.type, FrameType::kModel);
+  EXPECT_EQ(answer.flags, kLoaded);
+  EXPECT_EQ(Text(answer.payload), "resnet");
+  EXPECT_FALSE(lanes_[0]->broken());
+}
+
+TEST_P(LinkTest, AnEndWithoutTrailingMetadataIsNeverOk) {
+  worker_->SendEnd(0, 1, Status::Ok(), 0);
+  worker_->Flush();
+  WorkerFrame answer;
+  EXPECT_FALSE(lanes_[0]->Receive(&answer));
+  EXPECT_TRUE(lanes_[0]->broken());
+}
+
+TEST_P(LinkTest, CreditWakesAWorkerThatAwaitsIt) {
+  const auto slab = worker_->AllocateReply(0, 10);
+  worker_->SendReply(0, 5, *slab, 0);
+  worker_->SendReply(0, 5, *worker_->AllocateReply(0, 0), 0);
+  worker_->AwaitCredit(0, true);
+  worker_->Flush();
+  WorkerFrame first;
+  WorkerFrame second;
+  ASSERT_TRUE(lanes_[0]->Receive(&first));
+  ASSERT_TRUE(lanes_[0]->Receive(&second));
+  ASSERT_TRUE(worker_->PrepareSleep());
+  lanes_[0]->ReleaseReply(first.payload, 5);
+  lanes_[0]->ReleaseReply(second.payload, 5);
+  lanes_[0]->Flush();
+  pollfd bell{worker_->bell_fd(), POLLIN, 0};
+  EXPECT_EQ(::poll(&bell, 1, 0), 1);
+  worker_->Awake();
+  worker_->EmptyBell();
+  GatewayFrame credit;
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(worker_->Receive(0, &credit));
+    EXPECT_EQ(credit.type, FrameType::kReleaseReply);
+    EXPECT_EQ(credit.call, 5u);
+  }
+  EXPECT_FALSE(worker_->Receive(0, &credit));
+  EXPECT_TRUE(worker_->fault().ok());
+}
+
 TEST_P(LinkTest, SleepersAreWokenAndThoseWithWorkDontSleep) {
   EXPECT_TRUE(worker_->PrepareSleep());
   worker_->Awake();

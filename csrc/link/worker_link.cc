@@ -18,11 +18,19 @@ struct WorkerLink::LaneState {
   RingReader in;
   std::deque<Frame> waiting;  // what the ring had no room for
   uint32_t last_rung = 0;
+  bool short_of_memory = false;  // these two are told to the gateway
+  bool awaits_credit = false;
 
   RingBlock& block() { return *reinterpret_cast<RingBlock*>(ours.data()); }
 
   void Send(const Frame& frame) {
     if (!waiting.empty() || !out.Put(frame)) waiting.push_back(frame);
+  }
+
+  void TellStarved() {
+    const uint32_t starved = short_of_memory || awaits_credit ? 1 : 0;
+    auto& flag = block().starved.value;
+    if (flag.load(std::memory_order_relaxed) != starved) flag.store(starved, std::memory_order_seq_cst);
   }
 };
 
@@ -93,10 +101,13 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
     if (outcome == RingReader::Outcome::kEmpty) return false;
     bool fine = outcome == RingReader::Outcome::kFrame;
     if (fine && frame.type == FrameType::kReleaseReply) {
-      fine = lane.arena->Free(frame.offset);
-      if (fine) continue;
+      const bool credit = (frame.flags & kCredit) != 0;
+      fine = (credit && frame.offset == 0) || lane.arena->Free(frame.offset);
+      if (fine && !credit) continue;
+      frame.offset = 0;
     }
-    const bool known = frame.type == FrameType::kMessage || frame.type == FrameType::kCancel;
+    const bool known =
+        frame.type == FrameType::kMessage || frame.type == FrameType::kCancel || frame.type == FrameType::kReleaseReply;
     const bool inside = frame.length == 0 || (frame.offset >= kRequestArenaBegin && frame.offset <= lane.port.size() &&
                                               frame.length <= lane.port.size() - frame.offset);
     if (!fine || !known || !inside) {
@@ -120,19 +131,60 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
 std::optional<Slab> WorkerLink::AllocateReply(size_t index, size_t bytes) {
   LaneState& lane = *lanes_[index];
   auto slab = lane.arena->Allocate(bytes);
-  const uint32_t starved = slab ? 0 : 1;
-  auto& flag = lane.block().starved.value;
-  if (flag.load(std::memory_order_relaxed) != starved) flag.store(starved, std::memory_order_seq_cst);
+  lane.short_of_memory = !slab;
+  lane.TellStarved();
   return slab;
 }
 
-void WorkerLink::SendReply(size_t index, uint64_t call, const Slab& slab, uint8_t flags) {
+void WorkerLink::FreeReply(size_t index, const Slab& slab) {
+  lanes_[index]->arena->Free(slab.offset);
+}
+
+void WorkerLink::AwaitCredit(size_t index, bool awaited) {
   LaneState& lane = *lanes_[index];
+  lane.awaits_credit = awaited;
+  lane.TellStarved();
+}
+
+std::optional<Slab> WorkerLink::CopyOut(size_t index, std::string_view text) {
+  auto slab = AllocateReply(index, text.size());
+  if (slab && !text.empty()) std::memcpy(slab->bytes.data(), text.data(), text.size());
+  return slab;
+}
+
+bool WorkerLink::SendInitial(size_t index, uint64_t call, std::string_view metadata, uint8_t flags) {
+  const auto slab = CopyOut(index, metadata);
+  if (slab) SendPayload(*lanes_[index], FrameType::kInitial, flags, call, *slab);
+  return slab.has_value();
+}
+
+bool WorkerLink::SendTrailing(size_t index, uint64_t call, Code code, std::string_view call_end, uint8_t flags) {
+  const auto slab = CopyOut(index, call_end);
+  if (slab) SendPayload(*lanes_[index], FrameType::kEnd, flags | kTrailing, call, *slab, code);
+  return slab.has_value();
+}
+
+bool WorkerLink::SendModel(size_t index, std::string_view model_id, bool loaded) {
+  const auto slab = CopyOut(index, model_id);
+  if (slab) SendPayload(*lanes_[index], FrameType::kModel, loaded ? kLoaded : 0, 0, *slab);
+  return slab.has_value();
+}
+
+void WorkerLink::SendReleaseMessage(size_t index, uint64_t call) {
   Frame frame{};
-  frame.type = FrameType::kReply;
-  frame.flags = flags;
+  frame.type = FrameType::kReleaseMessage;
   frame.call = call;
   frame.deadline_ns = INT64_MAX;
+  lanes_[index]->Send(frame);
+}
+
+void WorkerLink::SendPayload(LaneState& lane, FrameType type, int flags, uint64_t call, const Slab& slab, Code code) {
+  Frame frame{};
+  frame.type = type;
+  frame.flags = static_cast<uint8_t>(flags);
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  frame.code = static_cast<uint32_t>(code);
   if (slab.bytes.empty()) {
     lane.arena->Free(slab.offset);
   } else {
@@ -140,6 +192,10 @@ void WorkerLink::SendReply(size_t index, uint64_t call, const Slab& slab, uint8_
     frame.length = slab.bytes.size();
   }
   lane.Send(frame);
+}
+
+void WorkerLink::SendReply(size_t index, uint64_t call, const Slab& slab, uint8_t flags) {
+  SendPayload(*lanes_[index], FrameType::kReply, flags, call, slab);
 }
 
 void WorkerLink::SendEnd(size_t index, uint64_t call, const Status& status, uint8_t flags) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/execution.h"
@@ -19,7 +20,7 @@
 
 namespace mindserve::link {
 
-// What the gateway said, checked: the payload lies in its arena.
+// What the gateway said, checked: the payload lies in its arena. Of kReleaseReply only those with kCredit are told.
 struct GatewayFrame {
   FrameType type = FrameType::kMessage;
   uint8_t flags = 0;
@@ -48,10 +49,19 @@ class WorkerLink {
   // Memory for an answer to a call of this lane. Nothing if the arena is full: there is more once the gateway has
   // released some, and it wakes a worker that has been told so.
   std::optional<Slab> AllocateReply(size_t lane, size_t bytes);
+  void FreeReply(size_t lane, const Slab& slab);  // one that is not sent after all
   void SendReply(size_t lane, uint64_t call, const Slab& slab, uint8_t flags);
   // The call ends with an error. A text that finds no memory is left out.
   void SendEnd(size_t lane, uint64_t call, const Status& status, uint8_t flags);
   void SendRelease(size_t lane, uint64_t call);
+  void SendReleaseMessage(size_t lane, uint64_t call);
+  // These three have a payload of their own, which is copied. False: it finds no memory, and nothing was sent; see
+  // AllocateReply.
+  bool SendInitial(size_t lane, uint64_t call, std::string_view metadata, uint8_t flags);
+  bool SendTrailing(size_t lane, uint64_t call, Code code, std::string_view call_end, uint8_t flags);
+  bool SendModel(size_t lane, std::string_view model_id, bool loaded);
+  // Calls of this lane wait for credit (kCredit): the gateway wakes this worker when there is some.
+  void AwaitCredit(size_t lane, bool awaited);
   // By what a taker marks that it executes the call. Valid as long as the link.
   ExecutionMark MarkOf(size_t lane, uint64_t call);
 
@@ -69,6 +79,9 @@ class WorkerLink {
  private:
   struct LaneState;
   WorkerLink();
+  std::optional<Slab> CopyOut(size_t lane, std::string_view text);
+  static void SendPayload(LaneState& lane, FrameType type, int flags, uint64_t call, const Slab& slab,
+                          Code code = Code::kOk);
 
   Region flag_region_;
   SleepFlag* flag_ = nullptr;

@@ -42,9 +42,9 @@ class _Loop:
         # The runtime's thread writes to a descriptor: to schedule something here it would need the interpreter's lock.
         loop.add_reader(done.fd(), self._wake)
 
-    async def run(self, method: LocalMethod, arguments: tuple[Any, ...]) -> Any:
+    async def run(self, method: LocalMethod, arguments: tuple[Any, ...], deadline: float, client: int) -> Any:
         tag = next(self._tags)
-        pending = method.start(arguments, self._done, tag)
+        pending = method.start(arguments, self._done, tag, deadline, client)
         future = self._waiting[tag] = asyncio.get_running_loop().create_future()
         try:
             await future

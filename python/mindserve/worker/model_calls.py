@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mindserve import native
 from mindserve.errors import CallError
+from mindserve.register.request import current
 
 if TYPE_CHECKING:
     from mindserve._native import LocalMethod, Runtime
@@ -49,16 +51,25 @@ class MethodCaller:
     def call(self, arguments: tuple[Any, ...]) -> Any:
         """Waits for the results; see `mindserve.register.Model.call`."""
         try:
-            return self._method.call(arguments)
+            return self._method.call(arguments, *made_for())
         except self._failure as error:
             raise _call_error(error) from None
 
     async def call_async(self, arguments: tuple[Any, ...]) -> Any:
         """The same for coroutines."""
         try:
-            return await self._loops().current().run(self._method, arguments)
+            return await self._loops().current().run(self._method, arguments, *made_for())
         except self._failure as error:
             raise _call_error(error) from None
+
+
+def made_for() -> tuple[float, int]:
+    """Until when, on `time.monotonic`, and for which client the running code calls, as far as handlers' code goes."""
+    request = current.get()
+    if request is None:
+        return math.inf, 0
+    deadline = request.deadline
+    return math.inf if deadline is None else deadline, request.client
 
 
 def _call_error(error: Exception) -> CallError:

@@ -1,0 +1,148 @@
+#include "wire/call_head.h"
+
+#include <protozero/pbf_reader.hpp>
+#include <protozero/pbf_writer.hpp>
+
+#include "wire/fields.h"
+#include "wire/malformed.h"
+
+namespace mindserve::wire {
+namespace {
+
+namespace entry = field::map_entry;
+namespace call_head = field::call_head;
+namespace call_end = field::call_end;
+namespace initial = field::initial_metadata;
+
+std::string_view ToView(const protozero::data_view& view) {
+  return {view.data(), view.size()};
+}
+
+void Add(protozero::pbf_writer& writer, uint32_t number, std::string_view text) {
+  if (!text.empty()) writer.add_bytes(number, text.data(), text.size());
+}
+
+void Add(protozero::pbf_writer& writer, uint32_t number, const MetadataView& metadata) {
+  for (const auto& [key, value] : metadata) {
+    protozero::pbf_writer each(writer, number);
+    each.add_bytes(entry::kKey, key.data(), key.size());
+    each.add_bytes(entry::kValue, value.data(), value.size());
+  }
+}
+
+void ReadEntry(protozero::pbf_reader& reader, MetadataView* metadata) {
+  protozero::pbf_reader each = reader.get_message();
+  auto& [key, value] = metadata->emplace_back();
+  while (each.next()) {
+    switch (each.tag_and_type()) {
+      case protozero::tag_and_type(entry::kKey, protozero::pbf_wire_type::length_delimited):
+        key = ToView(each.get_view());
+        break;
+      case protozero::tag_and_type(entry::kValue, protozero::pbf_wire_type::length_delimited):
+        value = ToView(each.get_view());
+        break;
+      default:
+        each.skip();
+    }
+  }
+}
+
+// Calls `take` for each length-delimited field; true if it took it.
+template <typename Take>
+Status ReadFields(const char* what, std::span<const std::byte> bytes, Take take) {
+  protozero::pbf_reader reader(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  try {
+    while (reader.next()) {
+      if (reader.wire_type() != protozero::pbf_wire_type::length_delimited || !take(reader)) reader.skip();
+    }
+  } catch (const protozero::exception& error) {
+    return {Code::kInternal, std::string("the link's ") + what + " doesn't parse: " + Explain(error)};
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+std::string WriteCallHead(const CallHead& head) {
+  std::string bytes;
+  protozero::pbf_writer writer(bytes);
+  Add(writer, call_head::kRequestId, head.request_id);
+  Add(writer, call_head::kModelId, head.model_id);
+  Add(writer, call_head::kPeer, head.peer);
+  Add(writer, call_head::kMetadata, head.metadata);
+  Add(writer, call_head::kAuth, head.auth);
+  return bytes;
+}
+
+Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
+  CallHead head;
+  const Status status = ReadFields("call head", bytes, [&](protozero::pbf_reader& reader) {
+    switch (reader.tag()) {
+      case call_head::kRequestId:
+        head.request_id = ToView(reader.get_view());
+        return true;
+      case call_head::kModelId:
+        head.model_id = ToView(reader.get_view());
+        return true;
+      case call_head::kPeer:
+        head.peer = ToView(reader.get_view());
+        return true;
+      case call_head::kMetadata:
+        ReadEntry(reader, &head.metadata);
+        return true;
+      case call_head::kAuth:
+        ReadEntry(reader, &head.auth);
+        return true;
+      default:
+        return false;
+    }
+  });
+  if (!status.ok()) return status;
+  return head;
+}
+
+std::string WriteCallEnd(const CallEnd& end) {
+  std::string bytes;
+  protozero::pbf_writer writer(bytes);
+  Add(writer, call_end::kDetails, end.details);
+  Add(writer, call_end::kTrailing, end.trailing);
+  return bytes;
+}
+
+Result<CallEnd> ReadCallEnd(std::span<const std::byte> bytes) {
+  CallEnd end;
+  const Status status = ReadFields("call end", bytes, [&](protozero::pbf_reader& reader) {
+    switch (reader.tag()) {
+      case call_end::kDetails:
+        end.details = ToView(reader.get_view());
+        return true;
+      case call_end::kTrailing:
+        ReadEntry(reader, &end.trailing);
+        return true;
+      default:
+        return false;
+    }
+  });
+  if (!status.ok()) return status;
+  return end;
+}
+
+std::string WriteMetadata(const MetadataView& metadata) {
+  std::string bytes;
+  protozero::pbf_writer writer(bytes);
+  Add(writer, initial::kMetadata, metadata);
+  return bytes;
+}
+
+Result<MetadataView> ReadMetadata(std::span<const std::byte> bytes) {
+  MetadataView metadata;
+  const Status status = ReadFields("initial metadata", bytes, [&](protozero::pbf_reader& reader) {
+    if (reader.tag() != initial::kMetadata) return false;
+    ReadEntry(reader, &metadata);
+    return true;
+  });
+  if (!status.ok()) return status;
+  return metadata;
+}
+
+}  // namespace mindserve::wire

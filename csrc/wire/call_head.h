@@ -1,0 +1,42 @@
+// What the gateway and a worker tell each other about a call of a user's service besides its messages. Protobuf, with
+// the field numbers of fields.h; internal, like the link (docs/wire_format.md).
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+
+namespace mindserve::wire {
+
+// Keys in lower case; values of "-bin" keys as they are, not in base64. Views into what was read.
+using MetadataView = std::vector<std::pair<std::string_view, std::string_view>>;
+
+// Gateway to worker: opens the call.
+struct CallHead {
+  std::string_view request_id;
+  std::string_view model_id;  // of multiplexed_model_id; empty: none
+  std::string_view peer;      // as grpcio writes it: "ipv4:127.0.0.1:50321", "unix:"
+  MetadataView metadata;      // the client's
+  MetadataView auth;          // grpcio's auth_context: properties, a key maybe several times; empty for plaintext
+};
+std::string WriteCallHead(const CallHead& head);
+Result<CallHead> ReadCallHead(std::span<const std::byte> bytes);
+
+// Worker to gateway: ends it. Its status code stands in the frame.
+struct CallEnd {
+  std::string_view details;
+  MetadataView trailing;
+};
+std::string WriteCallEnd(const CallEnd& end);
+Result<CallEnd> ReadCallEnd(std::span<const std::byte> bytes);
+
+// Worker to gateway: the answer's initial metadata.
+std::string WriteMetadata(const MetadataView& metadata);
+Result<MetadataView> ReadMetadata(std::span<const std::byte> bytes);
+
+}  // namespace mindserve::wire
