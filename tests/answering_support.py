@@ -98,9 +98,17 @@ Handle = Callable[..., Handled]
 
 
 @pytest.fixture(scope="session")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """The generated modules of kinds.proto."""
     return stubs.load(tmp_path_factory.mktemp("stubs"))
+
+
+@pytest.fixture
+def kinds(generated: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """The generated modules of kinds.proto, as if they were the only ones that were ever imported."""
+    services = {service.full_name: service for service in generated[0].DESCRIPTOR.services_by_name.values()}
+    monkeypatch.setattr("mindserve.worker.services.imported_services", lambda: services)
+    return generated
 
 
 @pytest.fixture
@@ -120,4 +128,4 @@ def handle(kinds: tuple[Any, Any]) -> Iterator[Handle]:
         handled.close()
 
 
-__all__ = ["Handle", "Handled", "eventually", "handle", "kinds", "pathlib"]
+__all__ = ["Handle", "Handled", "eventually", "generated", "handle", "kinds", "pathlib"]

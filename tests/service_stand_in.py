@@ -124,6 +124,12 @@ class StandInCall:
             self.refused = self._room <= 0
             return not self.refused
 
+    def write_last(self, message: bytes, /) -> None:
+        with self._changed:
+            if not self._gone():
+                self.write(message, False)
+                self.finish()
+
     def send_initial(self, metadata: Any, compressed: bool) -> None:
         with self._changed:
             assert self.initial is None

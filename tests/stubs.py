@@ -1,4 +1,4 @@
-"""Stubs of tests/kinds.proto, generated once for each run of the tests, and a way to import them."""
+"""Stubs of tests/kinds.proto, generated once for each run of the tests, and a way to import them; and of others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def generate(directory: pathlib.Path, *protos: pathlib.Path) -> None:
         includes = [f"-I{proto.parent}", f"-I{importlib.resources.files('grpc_tools') / '_proto'}"]
         outputs = [f"--python_out={directory}", f"--grpc_python_out={directory}"]
         assert protoc.main(["protoc", *includes, *outputs, proto.name]) == 0
+
+
+def compile_protos(folder: pathlib.Path, **protos: str) -> pathlib.Path:
+    """Writes ``<name>.proto`` for each of `protos`, and its Python modules beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in protos.items():
+        (folder / f"{name}.proto").write_text(f'syntax = "proto3";\n{text}', encoding="utf-8")
+    generate(folder, *(folder / f"{name}.proto" for name in protos))
+    return folder
 
 
 def load(directory: pathlib.Path) -> tuple[Any, Any]:

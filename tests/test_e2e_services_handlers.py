@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 import stubs
-from answering_support import kinds as kinds
+from answering_support import generated as generated
 from e2e_support import Served, serving, until
 
 CONFIG = """
@@ -242,7 +242,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def served(folder: pathlib.Path, kinds: Any, config: str, adders: list[str], start: str = "") -> Iterator[Asked]:
+def served(folder: pathlib.Path, generated: Any, config: str, adders: list[str], start: str = "") -> Iterator[Asked]:
     (folder / "servables" / "kinds").mkdir(parents=True)
     stubs.generate(folder / "servables" / "kinds")
     with serving(
@@ -252,7 +252,7 @@ def served(folder: pathlib.Path, kinds: Any, config: str, adders: list[str], sta
         start=start,
         listen=f"'127.0.0.1:0', grpc_servicer_functions={adders!r}",
     ) as server:
-        asked = Asked(server, kinds)
+        asked = Asked(server, generated)
         try:
             yield asked
         finally:
@@ -260,15 +260,15 @@ def served(folder: pathlib.Path, kinds: Any, config: str, adders: list[str], sta
 
 
 @pytest.fixture(scope="module", params=["plain", "loop"])
-def asked(tmp_path_factory: pytest.TempPathFactory, kinds: Any, request: pytest.FixtureRequest) -> Iterator[Asked]:
+def asked(tmp_path_factory: pytest.TempPathFactory, generated: Any, request: pytest.FixtureRequest) -> Iterator[Asked]:
     config = CONFIG + (PLAIN if request.param == "plain" else ON_LOOP)
-    with served(tmp_path_factory.mktemp("kinds"), kinds, config, ADDERS[:1]) as server:
+    with served(tmp_path_factory.mktemp("kinds"), generated, config, ADDERS[:1]) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def with_context(tmp_path_factory: pytest.TempPathFactory, kinds: Any) -> Iterator[Asked]:
-    with served(tmp_path_factory.mktemp("context"), kinds, CONFIG + CONTEXT, ADDERS) as server:
+def with_context(tmp_path_factory: pytest.TempPathFactory, generated: Any) -> Iterator[Asked]:
+    with served(tmp_path_factory.mktemp("context"), generated, CONFIG + CONTEXT, ADDERS) as server:
         yield server
 
 
@@ -330,7 +330,7 @@ def test_both_stream_in_turn(asked: Asked) -> None:
         more.release()
     assert texts[0] == "FIRST"
     assert texts[1] == "AFTER FIRST"
-    assert texts[-1] == "END"
+    assert texts[-1] == "end"
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 5_000_000])
@@ -525,8 +525,8 @@ def test_what_is_not_answered_is_unimplemented(with_context: Asked) -> None:
     assert error.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_what_blocks_the_loop_stands_in_the_log(tmp_path: pathlib.Path, kinds: Any) -> None:
-    with served(tmp_path, kinds, CONFIG + ON_LOOP, ADDERS[:1], start="send_tracebacks=False") as server:
+def test_what_blocks_the_loop_stands_in_the_log(tmp_path: pathlib.Path, generated: Any) -> None:
+    with served(tmp_path, generated, CONFIG + ON_LOOP, ADDERS[:1], start="send_tracebacks=False") as server:
         server.stub.One(server.ask("block", 3), timeout=60)
         log = until(server.log, lambda text: "goes on, after" in text)
         assert "the event loop of servable 'kinds' has not come round" in log
@@ -535,16 +535,16 @@ def test_what_blocks_the_loop_stands_in_the_log(tmp_path: pathlib.Path, kinds: A
         assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "the handler raised ValueError")
 
 
-def test_cancelling_a_coroutine(tmp_path: pathlib.Path, kinds: Any) -> None:
-    with served(tmp_path, kinds, CONFIG + ON_LOOP, ADDERS[:1]) as server:
+def test_cancelling_a_coroutine(tmp_path: pathlib.Path, generated: Any) -> None:
+    with served(tmp_path, generated, CONFIG + ON_LOOP, ADDERS[:1]) as server:
         call = server.stub.One.future(server.ask("sleep", 3600), timeout=600)
         assert server.state().get("closed", 0) == 0
         call.cancel()
         until(lambda: server.state().get("closed", 0) == 1)
 
 
-def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, kinds: Any) -> None:
-    with served(tmp_path, kinds, CONFIG + ON_LOOP, ADDERS[:1]) as server:
+def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, generated: Any) -> None:
+    with served(tmp_path, generated, CONFIG + ON_LOOP, ADDERS[:1]) as server:
         (worker,) = server.served.process.workers()
 
         async def open_many(count: int) -> None:
@@ -556,7 +556,7 @@ def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, kinds: Any) -> No
                     answers = await asyncio.gather(*(call.read() for call in calls))
                     assert {answer.text for answer in answers} == {turn.upper()}
                 await asyncio.gather(*(call.done_writing() for call in calls))
-                assert {answer.text for answer in await asyncio.gather(*(call.read() for call in calls))} == {"END"}
+                assert {answer.text for answer in await asyncio.gather(*(call.read() for call in calls))} == {"end"}
 
         threads = len(list(pathlib.Path(f"/proc/{worker}/task").iterdir()))
         asyncio.run(open_many(900))

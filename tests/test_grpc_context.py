@@ -23,6 +23,7 @@ from answering_support import (
     Handled,
     eventually,
 )
+from answering_support import generated as generated
 from answering_support import handle as handle
 from answering_support import kinds as kinds
 from mindserve.server import register

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from answering_support import CANCELLED, INTERNAL, INVALID_ARGUMENT, OK, UNIMPLEMENTED, Handle, eventually
+from answering_support import generated as generated
 from answering_support import handle as handle
 from answering_support import kinds as kinds
 from mindserve.server import register

@@ -142,7 +142,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "worker": {"loader", "engines", "control", "native", "logs"},
     "supervisor": {"config", "control", "native", "logs"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin"},
+    "server": {"supervisor", "register", "admin", "proto"},
     "client": {"config", "proto"},
     "cli": {"server", "client", "configfile", "inspection", "certs", "admin", ""},
     "main": {"cli"},
@@ -150,7 +150,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
 
 # What only some parts may import, and the rest of the package must do without.
 PYTHON_OUTSIDE = {
-    "grpc": {"client"},
+    # proto: only for the types of its stubs.
+    "grpc": {"client", "proto"},
     "google": {"proto", "client", "worker"},
     "cryptography": {"tls", "certs"},
     "typer": {"cli"},

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from answering_support import generated as generated
 from answering_support import kinds as kinds
 from mindserve.control import ReadyRpc, ReadyService
 from mindserve.errors import ConfigError, StartError
 from mindserve.register.values import Registration
 from mindserve.server import register
 from mindserve.worker.answering import Handler
-from mindserve.worker.services import describe_services, find_handlers
+from mindserve.worker.services import describe_services, find_handlers, imported_services
 
 pytestmark = pytest.mark.usefixtures("kinds")
 
@@ -30,6 +31,12 @@ def find(declare: Any, phases: list[str] | None = None) -> dict[str, Handler]:
 
 def decorated(function: Any, *arguments: Any, **options: Any) -> Any:
     return lambda: register.grpc_method(*arguments, **options)(function)
+
+
+def test_services_are_those_of_the_modules_imported(generated: Any) -> None:
+    services = imported_services()
+    for name in ("Kinds", "Twin", "Mirror"):
+        assert services[f"kinds.{name}"] is generated[0].DESCRIPTOR.services_by_name[name]
 
 
 def test_a_function_answers_the_method_of_its_name() -> None:
@@ -88,7 +95,7 @@ def test_a_name_that_is_not_there(name: str, options: Any, text: str) -> None:
 
 
 def test_without_a_generated_module_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mindserve.worker.services._imported_services", dict)
+    monkeypatch.setattr("mindserve.worker.services.imported_services", dict)
     with pytest.raises(ConfigError, match="no generated module has been imported: import the generated '…_pb2' module"):
         find(decorated(lambda request: None, "One"))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import logging
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from mindserve.errors import ConfigError
 from mindserve.server import services as services_module
 from mindserve.server.servicer import Description, NotServicerError, ProtoFile, describe
 from mindserve.server.services import Described, Services, check_functions
-from proto_support import compile_protos
+from stubs import compile_protos
 
 COMMON = "package svctest.common; message Thing { string name = 1; }"
 MAIN = """
@@ -56,14 +56,25 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return compile_protos(tmp_path_factory.mktemp("generated"), svctest=MAIN, svctest_common=COMMON)
 
 
+@dataclasses.dataclass(frozen=True)
+class Stub:
+    """The generated modules, imported here."""
+
+    grpc: Any
+    messages: Any
+
+
 @pytest.fixture(scope="module")
-def stub(generated: pathlib.Path) -> Any:
-    """The generated module, imported here."""
+def stub(generated: pathlib.Path) -> Stub:
     sys.path.insert(0, str(generated))
     try:
-        return importlib.import_module("svctest_pb2_grpc")
+        stub = Stub(importlib.import_module("svctest_pb2_grpc"), importlib.import_module("svctest_pb2"))
     finally:
         sys.path.remove(str(generated))
+    # A worker in this process must not take them for what its servable has imported.
+    for name in ("svctest_pb2_grpc", "svctest_pb2", "svctest_common_pb2"):
+        del sys.modules[name]
+    return stub
 
 
 def described(*functions: Any, directories: Sequence[pathlib.Path] = ()) -> Described:
@@ -79,10 +90,10 @@ def error_of(call: Callable[[], Any]) -> str:
 # -- functions ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_function_is_described(stub: Any) -> None:
-    (everything,) = describe(stub.add_EverythingServicer_to_server)
+def test_a_function_is_described(stub: Stub) -> None:
+    (everything,) = describe(stub.grpc.add_EverythingServicer_to_server)
     assert everything.service == EVERYTHING
-    (other,) = describe(stub.add_OtherServicer_to_server)
+    (other,) = describe(stub.grpc.add_OtherServicer_to_server)
     assert other.service == OTHER
     names = [file.name for file in everything.files]
     assert sorted(names) == ["google/protobuf/empty.proto", "svctest.proto", "svctest_common.proto"]
@@ -91,8 +102,8 @@ def test_a_function_is_described(stub: Any) -> None:
         assert descriptor_pb2.FileDescriptorProto.FromString(file.descriptor).name == file.name
 
 
-def test_a_description_survives_the_way_out_of_a_process(stub: Any) -> None:
-    (everything,) = describe(stub.add_EverythingServicer_to_server)
+def test_a_description_survives_the_way_out_of_a_process(stub: Stub) -> None:
+    (everything,) = describe(stub.grpc.add_EverythingServicer_to_server)
     assert Description.from_json(everything.to_json()) == everything
     for broken in ({}, {**everything.to_json(), "files": [["a", "!"]]}, {**everything.to_json(), "methods": [{}]}):
         with pytest.raises(ValueError, match="no description"):
@@ -112,11 +123,10 @@ def generic(service: str, **methods: Any) -> Callable[[Any, Any], None]:
     return add
 
 
-def test_functions_of_older_compilers(stub: Any) -> None:
-    messages = importlib.import_module("svctest_pb2")
-    (found,) = describe(generic("svctest.Other", Ping=messages.Ask.FromString))
+def test_functions_of_older_compilers(stub: Stub) -> None:
+    (found,) = describe(generic("svctest.Other", Ping=stub.messages.Ask.FromString))
     assert found.service == OTHER
-    (found,) = describe(generic("svctest.Everything", __call__=messages.Ask.FromString))
+    (found,) = describe(generic("svctest.Everything", __call__=stub.messages.Ask.FromString))
     assert found.service == ReadyService(EVERYTHING.name, EVERYTHING.methods[:1])
 
 
@@ -156,9 +166,8 @@ def test_functions_that_are_not_one(function: Callable[..., Any], found: str) ->
     assert found in text
 
 
-def test_functions_that_do_not_fit_their_proto_file(stub: Any) -> None:
-    messages = importlib.import_module("svctest_pb2")
-    ask, answer = messages.Ask.FromString, messages.Answer.FromString
+def test_functions_that_do_not_fit_their_proto_file(stub: Stub) -> None:
+    ask, answer = stub.messages.Ask.FromString, stub.messages.Answer.FromString
     for function, found in (
         (generic("svctest.Nowhere", Ping=ask), "service 'svctest.Nowhere' that it adds is in no proto file"),
         (generic("svctest.Other", Pong=ask), "adds method 'Pong', which service 'svctest.Other' does not have in file"),
@@ -310,8 +319,8 @@ def test_a_module_that_hangs(modules: pathlib.Path, monkeypatch: pytest.MonkeyPa
     assert "importing its module 'svc_hangs' takes more than 1 s" in text
 
 
-def test_a_service_has_one_function(stub: Any, generated: pathlib.Path) -> None:
-    text = error_of(lambda: described(ADD, stub.add_EverythingServicer_to_server, directories=[generated]))
+def test_a_service_has_one_function(stub: Stub, generated: pathlib.Path) -> None:
+    text = error_of(lambda: described(ADD, stub.grpc.add_EverythingServicer_to_server, directories=[generated]))
     assert f"The items '{ADD}' and svctest_pb2_grpc.add_EverythingServicer_to_server of parameter" in text
     assert "are for the same service 'svctest.Everything': give one of them" in text
 
@@ -323,14 +332,14 @@ def test_services_that_the_server_has_by_itself(tmp_path: pathlib.Path) -> None:
     assert "is for service 'ray.serve.PredictAPIsService', which the server has by itself: leave it out" in text
 
 
-def test_what_is_not_found_waits_for_servables(stub: Any, generated: pathlib.Path, modules: pathlib.Path) -> None:
-    first = described(stub.add_OtherServicer_to_server, ADD, "svc_unknown.f")
+def test_what_is_not_found_waits_for_servables(stub: Stub, generated: pathlib.Path, modules: pathlib.Path) -> None:
+    first = described(stub.grpc.add_OtherServicer_to_server, ADD, "svc_unknown.f")
     assert list(first.services) == ["svctest.Other"]
     assert [str(item) for item in first.deferred] == [f"'{ADD}'", "'svc_unknown.f'"]
     assert "there is no module 'svc_unknown'" in error_of(lambda: first.resume([generated]))
     (modules / "svc_unknown.py").write_text("from svctest_pb2_grpc import *\nf = add_EverythingServicer_to_server\n")
     assert "are for the same service" in error_of(lambda: first.resume([generated, modules]))
-    whole = described(stub.add_OtherServicer_to_server, ADD).resume([generated])
+    whole = described(stub.grpc.add_OtherServicer_to_server, ADD).resume([generated])
     assert (list(whole.services), whole.deferred) == (["svctest.Other", "svctest.Everything"], ())
 
 
@@ -341,7 +350,7 @@ def test_what_is_found_and_wrong_waits_for_nothing(modules: pathlib.Path, monkey
     assert described("svc_needs.f").deferred  # what it imports may lie in a servable's directory
 
 
-def test_files_of_one_name_that_differ(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_of_one_name_that_differ(tmp_path: pathlib.Path) -> None:
     for name in ("one", "two"):
         folder = compile_protos(
             tmp_path / name, same=f"package {name}; message M {{}} service S {{ rpc Do(M) returns (M); }}"
@@ -354,10 +363,8 @@ def test_files_of_one_name_that_differ(tmp_path: pathlib.Path, caplog: pytest.Lo
     paths = [f"{name}_find.add_SServicer_to_server" for name in ("one", "two")]
     found = described(*paths, directories=[tmp_path / "one", tmp_path / "two"])
     assert list(found.services) == ["one.S", "two.S"]
-    with caplog.at_level(logging.WARNING, "mindserve"):
-        (file,) = descriptor_pb2.FileDescriptorSet.FromString(found.descriptors()).file
-    assert file.package == "one"
-    assert "'two_find.add_SServicer_to_server' brings a file 'same.proto' that differs" in caplog.text
+    files = descriptor_pb2.FileDescriptorSet.FromString(found.descriptors()).file
+    assert [(file.name, file.package) for file in files] == [("same.proto", "one"), ("same.proto", "two")]
 
 
 def test_long_descriptors_are_framed() -> None:
@@ -417,14 +424,29 @@ def test_what_does_not_fit(judge: Services, rpc: ReadyRpc, text: str) -> None:
 
 def test_every_service_has_to_be_answered(judge: Services) -> None:
     assert judge.unanswered({"a": [some(EVERYTHING, "Both")], "b": [OTHER]}) == ""
-    assert judge.unanswered({"a": [EVERYTHING], "b": []}) == (
+    assert judge.unanswered({"a": [some(EVERYTHING, "Both"), some(EVERYTHING, "Client")], "b": []}) == (
         f"Service 'svctest.Other' of '{ADD_OTHER}' is answered by no servable: a servable_config.py has to register a "
         "handler for one of its methods, 'Ping'\n"
         "Started are: servable 'a' answers 'svctest.Everything'; servable 'b' answers no service"
     )
 
 
+def test_what_was_answered_once_is_missed_only_by_those_who_end_it(generated: pathlib.Path) -> None:
+    services = Services()
+    services.set(described(ADD, ADD_OTHER, directories=[generated]))
+    services.note_answered()
+    assert services.unanswered({"b": []}) == ""
+    assert services.unanswered({"b": []}, [ReadyService("p.Unknown", ())]) == ""
+    assert services.unanswered({"b": []}, [OTHER]).startswith("Service 'svctest.Other' of ")
+    assert "svctest.Everything" not in services.unanswered({"b": []}, [OTHER])
+    assert services.unanswered({"b": [OTHER]}, [OTHER]) == ""
+    services.set(services.described)
+    assert services.unanswered({"b": []}) != ""
+
+
 def test_what_is_answered_in_vain_is_told(judge: Services) -> None:
     ray = ReadyService("ray.serve.PredictAPIsService", ())
-    (text,) = judge.unlisted({"a": [EVERYTHING, ReadyService("p.Unknown", ()), ray], "b": []})
+    # Two versions of the servable may answer different methods of a service.
+    unknown = [ReadyService("p.Unknown", ()), ReadyService("p.Unknown", EVERYTHING.methods[:1])]
+    (text,) = judge.unlisted({"a": [EVERYTHING, *unknown, ray], "b": []})
     assert text.startswith("servable 'a' answers service 'p.Unknown', which clients can't call: ")

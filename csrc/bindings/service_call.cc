@@ -233,6 +233,17 @@ PyObject* Write(PyObject* self, PyObject* const* arguments, Py_ssize_t positiona
   });
 }
 
+PyObject* WriteLast(PyObject* self, PyObject* message) {
+  if (!PyBytes_Check(message)) {
+    PyErr_Format(PyExc_TypeError, "a message of type '%s' was given, expected bytes", Py_TYPE(message)->tp_name);
+    return nullptr;
+  }
+  return Guarded([&]() -> PyObject* {
+    CallOf(self).WriteLast(ToOutMessage(message, ToObject(self)->graveyard, false));
+    Py_RETURN_NONE;
+  });
+}
+
 PyObject* SendInitial(PyObject* self, PyObject* const* arguments, Py_ssize_t positional, PyObject* names) {
   std::array<PyObject*, 2> values;
   if (!ReadArguments("send_initial", arguments, positional, names, std::array{"metadata", "compressed"}, 1, &values)) {
@@ -305,6 +316,11 @@ PyObject* Auth(PyObject* self, PyObject*) {
   });
 }
 
+PyObject* WatchCancel(PyObject* self, PyObject*) {
+  CallOf(self).WatchCancel();
+  Py_RETURN_NONE;
+}
+
 PyObject* GetMethod(PyObject* self, void*) {
   return PyLong_FromLong(CallOf(self).handler());
 }
@@ -370,10 +386,12 @@ PyTypeObject* MakeType() {
   static std::array methods = {
       PyMethodDef{"read", AsMethod(Read), kByVector, nullptr},
       PyMethodDef{"write", AsMethod(Write), kByVector, nullptr},
+      PyMethodDef{"write_last", WriteLast, METH_O, nullptr},
       PyMethodDef{"send_initial", AsMethod(SendInitial), kByVector, nullptr},
       PyMethodDef{"finish", AsMethod(Finish), kByVector, nullptr},
       PyMethodDef{"metadata", Metadata, METH_NOARGS, nullptr},
       PyMethodDef{"auth", Auth, METH_NOARGS, nullptr},
+      PyMethodDef{"watch_cancel", WatchCancel, METH_NOARGS, nullptr},
       PyMethodDef{},
   };
   static std::array properties = {

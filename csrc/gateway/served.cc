@@ -8,12 +8,14 @@
 namespace mindserve::gateway {
 namespace {
 
-constexpr std::array<std::string_view, 5> kBuiltIn = {
-    "mindspore.serving.proto.MSService",        "grpc.health.v1.Health",        "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection", "ray.serve.RayServeAPIService",
+constexpr std::array<std::string_view, 6> kBuiltIn = {
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "mindspore.serving.proto.MSService",
+    "ray.serve.PredictAPIsService",
+    "ray.serve.RayServeAPIService",
 };
-// Built in as to its messages; what answers it is a user's.
-constexpr std::string_view kPredictAPIs = "ray.serve.PredictAPIsService";
 
 bool IsIdentifier(std::string_view text) {
   const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
@@ -60,7 +62,6 @@ Result<std::shared_ptr<const Served>> Served::Create(std::vector<ServiceSpec> se
       return Status(Code::kInvalidArgument, "service '" + service.name + "' is given twice");
     }
   }
-  names.insert(kPredictAPIs);
   auto index = wire::DescriptorIndex::Create(descriptors, built_in);
   if (!index.ok()) return index.status();
   Served served;

@@ -209,9 +209,11 @@ Status ServiceCall::Deliver(std::optional<std::span<const std::byte>> message, b
 void ServiceCall::Cancel() {
   std::vector<OutMessage> dropped;
   bool parked = false;
+  bool watched = false;
   {
     const std::lock_guard lock(mutex_);
     cancelled_ = true;
+    watched = watched_;
     DropInbox();
     dropped.swap(outbox_);
     initial_.reset();
@@ -220,11 +222,13 @@ void ServiceCall::Cancel() {
     WakeWaiters();
     if (!told_ || finished_) return;
   }
-  if (spec().on_loop) {
-    handlers_->Notify(shared_from_this(), Handlers::kCancelled);
-  } else if (parked) {
-    handlers_->Push(shared_from_this());
-  }
+  if (spec().on_loop || watched) handlers_->Notify(shared_from_this(), Handlers::kCancelled);
+  if (parked) handlers_->Push(shared_from_this());
+}
+
+void ServiceCall::WatchCancel() {
+  const std::lock_guard lock(mutex_);
+  watched_ = true;
 }
 
 bool ServiceCall::Credit() {

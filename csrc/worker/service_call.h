@@ -108,6 +108,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   void Finish(Code code, std::string_view details, const wire::MetadataView& trailing);
   // The same with status OK after a last message, in one step.
   void WriteLast(OutMessage message);
+  // Has kCancelled told to the event loop's thread, too, for a call that is not the loop's. Once it is over: nothing.
+  void WatchCancel();
   // The handler's last word was lost: ends the call with INTERNAL if it has no end.
   void Drop();
 
@@ -175,6 +177,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   mutable std::mutex mutex_;
   // All guarded by mutex_.
   bool told_ = false;  // the executor knows of the call
+  bool watched_ = false;
   bool begun_ = false;
   bool half_closed_ = false;
   bool cancelled_ = false;

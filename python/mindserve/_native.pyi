@@ -249,8 +249,9 @@ class Runtime:
         """What happened to the calls of handlers that are ``on_loop``, each call once, as the sum of these bits.
 
         1: it is new. 2: there is a message, or the client's half-close, after `ServiceCall.read` gave False. 4: it is
-        writable again after `ServiceCall.write` gave False. 8: it was cancelled. One that is cancelled before it is told
-        is never told. A new call that is dropped unfinished ends with INTERNAL.
+        writable again after `ServiceCall.write` gave False. 8: it was cancelled; also of others, for which
+        `ServiceCall.watch_cancel` was called. One that is cancelled before it is told is never told. A new call that is
+        dropped unfinished ends with INTERNAL.
         """
     def set_model(self, model_id: str, loaded: bool) -> None:
         """Tell the gateway that this worker holds a multiplexed model, or does no more. Any thread."""
@@ -294,6 +295,8 @@ class ServiceCall:
         """The client's metadata; values of keys that end in "-bin" are bytes."""
     def auth(self) -> dict[str, list[bytes]]:
         """grpcio's authentication properties of the connection; empty for plaintext."""
+    def watch_cancel(self) -> None:
+        """Have `Runtime.take_loop_events` tell of the cancellation of a call that is not the event loop's, too."""
     def read(self, wait: bool) -> bytes | Literal[False] | None:
         """The client's next message; None: it sends no more. Without ``wait``, False: there is none yet.
 
@@ -309,6 +312,8 @@ class ServiceCall:
         Raises:
             Cancelled: the call is over.
         """
+    def write_last(self, message: bytes, /) -> None:
+        """The same as `write` and `finish` with status OK, in one step; nothing for a call that is over."""
     def send_initial(self, metadata: Sequence[tuple[str, str | bytes]], compressed: bool = False) -> None:
         """Initial metadata, at once; ``compressed``: messages may be, by gzip.
 

@@ -161,7 +161,9 @@ class ServableStartConfig:
     max_queue_delay_us: Annotated[int, Range(0, 60_000_000)] = dataclasses.field(default=0, kw_only=True)
     hot_reload: bool = dataclasses.field(default=True, kw_only=True)
     refuse_late: bool = dataclasses.field(default=False, kw_only=True)
-    handler_threads: int = dataclasses.field(default=DEFAULT_HANDLER_THREADS, kw_only=True)
+    handler_threads: Annotated[int, Range(1, MAX_HANDLER_THREADS)] = dataclasses.field(
+        default=DEFAULT_HANDLER_THREADS, kw_only=True
+    )
     send_tracebacks: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -183,7 +185,6 @@ class ServableStartConfig:
             raise ConfigError(f"Parameter 'dec_mode' should be 'AES-GCM' or 'AES-CBC', but actually '{self.dec_mode}'")
         checks.check_bool("hot_reload", self.hot_reload)
         checks.check_bool("refuse_late", self.refuse_late)
-        checks.check_int("handler_threads", self.handler_threads, 1, MAX_HANDLER_THREADS)
         checks.check_bool("send_tracebacks", self.send_tracebacks)
         # The directory is fixed now: a later chdir must not change what a restarted worker loads.
         object.__setattr__(self, "servable_directory", os.path.abspath(self.servable_directory))

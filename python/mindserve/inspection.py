@@ -12,11 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mindserve.errors import ConfigError, MindserveError
 from mindserve.loader import load_servable
+from mindserve.register.values import Registration, function_name
 
 # How much of what the servable has written an error shows.
 _MAX_OUTPUT = 4096
@@ -38,10 +39,13 @@ class Declared:
     Attributes:
         models: the models' files.
         methods: in their order.
+        handlers: the names of the functions and classes that answer gRPC methods of your own services; of which, the
+            worker finds out.
     """
 
     models: tuple[str, ...]
     methods: tuple[DeclaredMethod, ...]
+    handlers: tuple[str, ...]
 
 
 def inspect_servable(servable_directory: str, servable_name: str, timeout: float) -> Declared:
@@ -83,7 +87,14 @@ def inspect_servable(servable_directory: str, servable_name: str, timeout: float
     methods = (
         DeclaredMethod(each["name"], tuple(each["inputs"]), tuple(each["outputs"])) for each in values["methods"]
     )
-    return Declared(tuple(values["models"]), tuple(methods))
+    return Declared(tuple(values["models"]), tuple(methods), tuple(values["handlers"]))
+
+
+def _handlers(registration: Registration) -> Iterator[str]:
+    yield from (function_name(each.function) for each in registration.grpc_functions)
+    yield from (each.type.__name__ for each in registration.grpc_services)
+    if registration.driver is not None:
+        yield function_name(registration.driver.target)
 
 
 def _output(data: bytes) -> str:
@@ -104,6 +115,7 @@ def _main(arguments: Sequence[str]) -> int:
         declared = Declared(
             tuple(model.file for model in registration.models),
             tuple(DeclaredMethod(each.name, each.inputs, each.outputs) for each in registration.methods.values()),
+            tuple(_handlers(registration)),
         )
         values = dataclasses.asdict(declared)
     except MindserveError as error:

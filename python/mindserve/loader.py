@@ -54,7 +54,10 @@ def load_servable(servable_directory: str, servable_name: str) -> Registration:
         del sys.modules[_MODULE]
         raise ConfigError(f"{_describe(error, path)}, {where}") from error
     if not registration.methods and not registration.has_grpc_handlers:
-        raise ConfigError(f"There is no method registered for servable '{servable_name}', file '{path}', {where}")
+        raise ConfigError(
+            f"There is no method registered for servable '{servable_name}', and no handler of a gRPC method, file "
+            f"'{path}', {where}"
+        )
     return registration
 
 

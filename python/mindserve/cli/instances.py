@@ -168,30 +168,27 @@ def _typed(value: dict[str, Any], where: str) -> Any:
     if name not in _NAMES:
         raise InputError(f"{where}: the dtype should be one of {', '.join(_NAMES)}, but is {_shown(name)}")
     dtype = _DTYPES[name]
-    flat = list(_flat(data))
-    # NaN and the infinities are numbers of JSON as Python reads it.
-    if any(isinstance(item, bool) != (dtype == np.bool_) or not isinstance(item, bool | int | float) for item in flat):
-        raise InputError(
-            f"{where} should be {name}, but has {_shown(next(item for item in flat if not _is(item, dtype)))}"
-        )
-    if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        for item in flat:
-            if not isinstance(item, int) or not bounds.min <= item <= bounds.max:
-                raise InputError(f"{where} should be {name}, {bounds.min} to {bounds.max}, but has {_shown(item)}")
+    bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
+    for item in _flat(data):
+        if isinstance(item, bool) != (dtype == np.bool_) or not isinstance(item, bool | int | float):
+            raise InputError(f"{where} should be {name}, but has {_shown(item)}")
+        if bounds is not None and (not isinstance(item, int) or not bounds.min <= item <= bounds.max):
+            raise InputError(f"{where} should be {name}, {bounds.min} to {bounds.max}, but has {_shown(item)}")
     array = _rectangular(data, where, dtype)
     return array if isinstance(data, list) else array[()]
 
 
-def _is(item: Any, dtype: np.dtype[Any]) -> bool:
-    return isinstance(item, bool) == (dtype == np.bool_) and isinstance(item, bool | int | float)
-
-
 def _bytes(data: Any, where: str) -> Any:
     if isinstance(data, list):
-        array = np.empty(len(data), dtype=object)
-        array[:] = [_bytes(item, where) for item in data]
-        return array
+        items = [_one_bytes(item, where) for item in data]
+        # As numpy's type for bytes has it, which is what a client takes.
+        if any(item.endswith(b"\0") for item in items):
+            raise InputError(f"{where}: bytes in a list should not end with a zero byte, which numpy cuts off")
+        return np.array(items, dtype=np.bytes_)
+    return _one_bytes(data, where)
+
+
+def _one_bytes(data: Any, where: str) -> bytes:
     try:
         return base64.b64decode(data, validate=True)
     except (ValueError, TypeError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from mindserve.configfile import ConfigFile, ConfigFileError, Place, Problem
 from mindserve.configfile.document import Entry, Listing, Node, Scalar, Table, parse
 from mindserve.configfile.load import read
-from mindserve.configfile.problems import did_you_mean
+from mindserve.configfile.problems import closest, did_you_mean
 
 _CONFIG = "servable_config.py"
 
@@ -73,7 +73,7 @@ def _of_servables(options: StartOptions) -> dict[str, Entry]:
         place = Place(f"--{name.replace('_', '-')}")
         node: Node = _scalar(place.file, value)
         if name == "device_ids":
-            node = parse(f"[{value}]", place.file)
+            node = _at(parse(f"[{value}]", place.file), place)
         found[name] = Entry(place, node)
     return found
 
@@ -121,7 +121,7 @@ def _find(path: str) -> list[tuple[str, str]]:
     elif whole.exists():
         found = "this is a file"
     beside = [config.parent.name for config in whole.parent.glob(f"*/{_CONFIG}")]
-    hint = did_you_mean(whole.name, beside)
+    hint = did_you_mean(closest(whole.name, beside))
     raise ConfigFileError([Problem(Place("--servable"), f"'{path}' should be {what}, but {found}{hint}")])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -58,21 +59,19 @@ def _watch(pid: int | None, interval: float) -> None:
     def look() -> dict[str, Any]:
         return ask(pid, "status", {}, lambda text: None)
 
-    before, now = None, look()
+    now = look()
     seen = time.monotonic()
-    with Live(render(now, None), console=Console(), auto_refresh=False) as live:
+    # Ctrl-C is how it is meant to end.
+    with contextlib.suppress(KeyboardInterrupt), Live(render(now, None), console=Console(), auto_refresh=False) as live:
         live.refresh()
         while True:
-            try:
-                time.sleep(interval)
-            except KeyboardInterrupt:
-                return
+            time.sleep(interval)
             try:
                 before, now = now, look()
-                seen = time.monotonic()
             except AdminError:
                 if time.monotonic() - seen > _PATIENCE:
                     raise
                 continue
+            seen = time.monotonic()
             # Another process: a successor, which counts anew.
             live.update(render(now, before if before["pid"] == now["pid"] else None), refresh=True)

@@ -24,8 +24,9 @@ def lines(status: Status) -> list[str]:
         process = f"process {worker.pid}, {worker.state}" if worker.pid else worker.state
         shown.append(f"{where}: {process}, restarted {worker.restarts} times")
         shown += [
-            f"  {stage.name}: {stage.sizes.count} batches of {stage.sizes.mean:.1f}, queue p50/p99 {_times(stage.queue)}, "
-            f"run p50/p99 {_times(stage.run)}, {stage.failed} failed, {stage.expired} late"
+            f"  {stage.name}: {stage.sizes.count} batches of {stage.sizes.mean:.1f}, "
+            f"queue p50/p99 {_times(stage.queue)}, run p50/p99 {_times(stage.run)}, "
+            f"{stage.failed} failed, {stage.expired} late"
             for stage in worker.stages
         ]
     shown += [

@@ -115,6 +115,8 @@ def _show(config: str, report: dict[str, Any], problems: list[Problem]) -> None:
         typer.echo(f"servable '{servable['name']}' version {servable['version']} on device {devices}")
         for method in servable["methods"]:
             typer.echo(f"  {method['name']}({', '.join(method['inputs'])}) -> {', '.join(method['outputs'])}")
+        if servable["handlers"]:
+            typer.echo(f"  gRPC handlers: {', '.join(servable['handlers'])}")
     for listener in report["listeners"]:
         typer.echo(f"listens on {listener['address']}{' (TLS)' if listener['tls'] else ''}")
     if problems:

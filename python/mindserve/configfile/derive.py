@@ -44,7 +44,7 @@ _TEXTS: dict[tuple[type, str], str] = {
     "the config file's own directory.",
 }
 
-# What people who come from elsewhere, or from a start script, look for.
+# What people who come from elsewhere, or from a start script, look for: the key that they mean, or what to tell them.
 _HINTS: dict[type, dict[str, str]] = {
     ServerSettings: {
         "applications": "did you mean 'servables'? A directory with a servable_config.py stands for an application",
@@ -52,13 +52,13 @@ _HINTS: dict[type, dict[str, str]] = {
         "proxy_location": "there are no proxies",
     },
     ServableStartConfig: {
-        "servable_directory": "did you mean 'directory'?",
-        "servable_name": "did you mean 'name'?",
+        "servable_directory": "directory",
+        "servable_name": "name",
         "import_path": "expected 'directory' and 'name', of a directory with a servable_config.py",
         "num_replicas": "did you mean 'device_ids'? Each of them gets a worker",
     },
-    GrpcSettings: {"ssl": "did you mean 'ssl_config'?", "tls": "did you mean 'ssl_config'?"},
-    Listener: {"ssl": "did you mean 'ssl_config'?", "tls": "did you mean 'ssl_config'?"},
+    GrpcSettings: {"ssl": "ssl_config", "tls": "ssl_config"},
+    Listener: {"ssl": "ssl_config", "tls": "ssl_config"},
 }
 
 

@@ -25,6 +25,10 @@ class Place:
     column: int = 0
     source: str = dataclasses.field(default="", repr=False)
 
+    def without_source(self) -> Place:
+        """The same, where the line must not be shown."""
+        return dataclasses.replace(self, source="")
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
@@ -74,7 +78,11 @@ class ConfigFileError(ConfigError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A question for the one of ``known`` that is most like ``given``, to follow a text; empty if none is."""
-    close = difflib.get_close_matches(given, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+def closest(given: str, known: Iterable[str]) -> str:
+    """The one of ``known`` that is most like ``given``; empty if none is like it."""
+    return next(iter(difflib.get_close_matches(given, list(known), n=1)), "")
+
+
+def did_you_mean(name: str) -> str:
+    """A question to follow a text; empty without a name."""
+    return f"; did you mean '{name}'?" if name else ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mindserve.configfile.document import Node, Scalar, Table
-from mindserve.configfile.problems import did_you_mean
+from mindserve.configfile.problems import closest, did_you_mean
 from mindserve.configfile.shapes import ListOf, Reader, Schema, Shape, Wrong, shown
 from mindserve.errors import MindserveError
 
@@ -45,13 +45,17 @@ class Record:
         kind: the object's class.
         fields: its keys.
         text: what it is.
-        hints: what is meant by names that are none of the keys.
+        hints: by names that are none of the keys: the key that is meant, or what to tell.
     """
 
     kind: type
     fields: Sequence[Field]
     text: str
     hints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def secret(self) -> bool:
+        return False
 
     @property
     def expected(self) -> str:
@@ -66,9 +70,9 @@ class Record:
         if not isinstance(node, Table):
             raise reader.problem(node.place, f"{where} should be {self.expected}, but is {shown(node)}")
         before = len(reader.problems)
-        values = self._read_entries(node, reader, where)
+        values, meant = self._read_entries(node, reader, where)
         for field in self.fields:
-            if field.required and not {field.key, *field.aliases} & node.entries.keys():
+            if field.required and not {field.key, *field.aliases} & (node.entries.keys() | meant):
                 expected = field.shape.expected
                 reader.problem(node.place, f"the key '{field.key}' is missing in {where}: expected {expected}")
         if len(reader.problems) > before:
@@ -78,15 +82,21 @@ class Record:
         except MindserveError as error:
             raise self._refused(str(error), node, reader) from error
 
-    def _read_entries(self, node: Table, reader: Reader, where: str) -> dict[str, Any]:
+    def _read_entries(self, node: Table, reader: Reader, where: str) -> tuple[dict[str, Any], set[str]]:
+        """The values, and the keys that those which are not known may have been meant for."""
         fields = {name: field for field in self.fields for name in (field.key, *field.aliases)}
         values: dict[str, Any] = {}
+        meant: set[str] = set()
         for key, entry in node.entries.items():
             field = fields.get(key)
             if field is None:
                 if not self._is_extension(key, reader):
-                    hint = self._hint(key, fields, reader)
-                    reader.problem(entry.place, f"the key '{key}' is not known in {where}{hint}")
+                    name, hint = self._meant(key, fields, reader)
+                    meant.add(name)
+                    place = entry.place
+                    if name and fields[name].shape.secret:
+                        place = place.without_source()
+                    reader.problem(place, f"the key '{key}' is not known in {where}{hint}")
             elif field.parameter in values:
                 reader.problem(entry.place, f"the key '{key}' is another word for '{field.key}', which is given too")
             elif isinstance(entry.node, Scalar) and entry.node.value is None and not field.required:
@@ -94,19 +104,22 @@ class Record:
             else:
                 with reader.inside(field.key, entry.place, given=key), contextlib.suppress(Wrong):
                     values[field.parameter] = field.shape.read(entry.node, reader)
-        return values
+        return values, meant
 
     @staticmethod
     def _is_extension(key: str, reader: Reader) -> bool:
         """At the root, for what aliases lead to."""
         return key.startswith("x-") and not reader.here
 
-    def _hint(self, key: str, known: Mapping[str, Field], reader: Reader) -> str:
-        if key in self.hints:
-            return f"; {self.hints[key]}"
-        if homes := [f"'{home}'" for home in reader.homes.get(key, ()) if home != reader.here]:
-            return f"; expected under {' or '.join(homes)}"
-        return did_you_mean(key, known) or f"; expected one of {', '.join(field.key for field in self.fields)}"
+    def _meant(self, key: str, known: Mapping[str, Field], reader: Reader) -> tuple[str, str]:
+        """The key that was meant, if it can be guessed, and what to tell."""
+        name = self.hints.get(key, "")
+        if name and name not in known:
+            return "", f"; {name}"
+        if not name and (homes := [f"'{home}'" for home in reader.homes.get(key, ()) if home != reader.here]):
+            return "", f"; expected under {' or '.join(homes)}"
+        name = name or closest(key, known)
+        return name, did_you_mean(name) or f"; expected one of {', '.join(field.key for field in self.fields)}"
 
     def _refused(self, text: str, node: Table, reader: Reader) -> Wrong:
         """What the class itself says is wrong, at the key that it names."""

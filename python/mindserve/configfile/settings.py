@@ -79,6 +79,8 @@ class ServerSettings:
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if not self.servables:
+            raise ConfigError("Parameter 'servables' should not be empty")
         check_servable_configs(self.servables)
         given, limit = self.grpc.max_msg_mb_size, self.limits.max_msg_mb_size
         if given is not None and limit not in (given, Limits().max_msg_mb_size):

@@ -77,6 +77,11 @@ class Shape(Protocol):
     """What a value should look like."""
 
     @property
+    def secret(self) -> bool:
+        """Whether what is given must not be shown."""
+        ...
+
+    @property
     def expected(self) -> str:
         """In words: "a whole number"."""
         ...
@@ -106,11 +111,13 @@ class Plain:
         expected: in words.
         types: of the value.
         json: its schema.
+        secret: must not be shown.
     """
 
     expected: str
     types: tuple[type, ...]
     json: Mapping[str, Any]
+    secret: bool = False
 
     def accepts(self, node: Node) -> bool:
         return isinstance(node, Scalar) and type(node.value) in self.types
@@ -157,8 +164,10 @@ class Converted:
         return self.plain.accepts(node)
 
     def read(self, node: Node, reader: Reader) -> Any:
-        if self.secret and not self.accepts(node):
-            raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}")
+        if self.secret:
+            node = dataclasses.replace(node, place=node.place.without_source())
+            if not self.accepts(node):
+                raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}")
         self.plain.read(node, reader)
         assert isinstance(node, Scalar)
         try:
@@ -176,6 +185,10 @@ class ListOf:
     """Values of one shape, as a tuple."""
 
     item: Shape
+
+    @property
+    def secret(self) -> bool:
+        return self.item.secret
 
     @property
     def expected(self) -> str:
@@ -204,6 +217,10 @@ class OneOf:
     """The first of several shapes that is of the node's kind."""
 
     shapes: tuple[Shape, ...]
+
+    @property
+    def secret(self) -> bool:
+        return any(shape.secret for shape in self.shapes)
 
     @property
     def expected(self) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mindserve import checks, logs, native
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
+from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
 from mindserve.server.admin import AdminSocket
 from mindserve.server.certificates import Certificates
 from mindserve.server.handover import Predecessor, SharedListener, Successor
@@ -61,7 +62,7 @@ class Server:
         self._native = core
         # Only this and the supervisor hold the gateway: its threads must end with the server, not whenever its last
         # reference goes, which could be in a thread that is being torn down with the interpreter.
-        self._gateway_or_none: Gateway | None = core.Gateway()
+        self._gateway_or_none: Gateway | None = core.Gateway(descriptors=FILE_DESCRIPTOR_SET)
         self._services = Services()
         self._internal = InternalSocket()
         self._directories: dict[Path, None] = {}  # of the servables that were started, in their order
@@ -275,6 +276,8 @@ class Server:
             with self._lock:
                 self._directories = before
             raise
+        if self._listening:
+            self._services.note_answered()
         self._warn_of_services()
 
     def _start_workers(self, configs: Sequence[ServableStartConfig], started: Sequence[Started]) -> None:
@@ -344,6 +347,8 @@ class Server:
             wrong = [text] if (text := self._services.unanswered(answered)) else []
         if wrong:
             raise StartError("\n".join(wrong))
+        if answered:
+            self._services.note_answered()
 
     def _warn_of_services(self) -> None:
         """Once both are there: of services that servables answer in vain."""

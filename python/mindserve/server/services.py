@@ -19,7 +19,6 @@ from mindserve.server.servicer import (
     EXPECTED,
     Description,
     NotServicerError,
-    ProtoFile,
     describe,
     describe_value,
     is_function,
@@ -149,17 +148,13 @@ class Described:
         ]
 
     def descriptors(self) -> bytes:
-        """The services' proto files, each once and after those that it imports: a serialized FileDescriptorSet."""
-        files: dict[str, ProtoFile] = {}
-        for item, each in self.services.values():
-            for file in each.files:
-                known = files.setdefault(file.name, file)
-                if known.descriptor != file.descriptor:
-                    _log.warning(
-                        "%s brings a file '%s' that differs from another one of this name: reflection tells only of "
-                        "that one", item, file.name
-                    )  # fmt: skip
-        return b"".join(_field_1(file.descriptor) for file in files.values())
+        """The services' proto files, each after those that it imports: a serialized FileDescriptorSet.
+
+        A file may be there more than once, and two of one name may differ: those that a file imports are the nearest
+        before it. The gateway sorts that out.
+        """
+        closures = dict.fromkeys(each.files for _, each in self.services.values())
+        return b"".join(_field_1(file.descriptor) for files in closures for file in files)
 
 
 class Services:
@@ -168,6 +163,7 @@ class Services:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._described = Described()
+        self._answered = False  # all of them, once
 
     @property
     def described(self) -> Described:
@@ -177,6 +173,15 @@ class Services:
     def set(self, described: Described) -> None:
         with self._lock:
             self._described = described
+            self._answered = False
+
+    def note_answered(self) -> None:
+        """Notes that servables which answer all of them have started.
+
+        One that is gone later, as its worker was told to end, is not missing from what has nothing to do with it.
+        """
+        with self._lock:
+            self._answered = True
 
     def wrong(self, servable: str, answered: Sequence[ReadyService]) -> str:
         """What a servable answers otherwise than its service has it; empty: nothing."""
@@ -199,14 +204,22 @@ class Services:
                     )
         return ""
 
-    def unanswered(self, answered: Mapping[str, Sequence[ReadyService]]) -> str:
-        """Which services none of the servables answers, by what each of them does; empty: none."""
+    def unanswered(self, answered: Mapping[str, Sequence[ReadyService]], replaced: Iterable[ReadyService] = ()) -> str:
+        """Which services none of the servables answers, by what each of them does; empty: none.
+
+        Args:
+            answered: by the servables' names.
+            replaced: what was answered by workers that others are to take the place of.
+        """
         names = {service.name for services in answered.values() for service in services}
+        with self._lock:
+            services, all_known = self._described.services, self._answered
+        expected = {service.name for service in replaced} if all_known else services.keys()
         lines = [
             f"Service '{name}' of {item} is answered by no servable: a servable_config.py has to register a handler "
             f"for one of its methods, {_quoted(rpc.name for rpc in each.service.methods)}"
-            for name, (item, each) in self.described.services.items()
-            if name not in names
+            for name, (item, each) in services.items()
+            if name in expected and name not in names
         ]
         if not lines:
             return ""
@@ -221,11 +234,11 @@ class Services:
         described = self.described
         known = described.services.keys() | BUILT_IN
         return [
-            f"servable '{servable}' answers service '{service.name}', which clients can't call: parameter "
+            f"servable '{servable}' answers service '{name}', which clients can't call: parameter "
             "'grpc_servicer_functions' of start_grpc_server does not have it"
             for servable, services in answered.items()
-            for service in services
-            if service.name not in known
+            for name in dict.fromkeys(service.name for service in services)
+            if name not in known
         ]
 
 
@@ -339,7 +352,7 @@ def _shown(value: Any) -> str:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+    return ", ".join(f"'{name}'" for name in dict.fromkeys(names))
 
 
 def _signature(rpc: ReadyRpc) -> str:

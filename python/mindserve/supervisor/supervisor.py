@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import selectors
 import signal
 import socket
@@ -65,8 +66,8 @@ class ServiceJudge(Protocol):
     def wrong(self, servable: str, answered: Sequence[ReadyService]) -> str:
         """What is wrong with what a worker of a servable answers; empty: nothing."""
 
-    def unanswered(self, answered: Mapping[str, Sequence[ReadyService]]) -> str:
-        """What is missing from all that the servables answer; empty: nothing."""
+    def unanswered(self, answered: Mapping[str, Sequence[ReadyService]], replaced: Iterable[ReadyService]) -> str:
+        """What is missing from all that the servables answer, now that ``replaced`` falls away; empty: nothing."""
 
 
 class Supervisor:
@@ -336,7 +337,8 @@ class Supervisor:
         if all(each.services is not None for each in starting):
             replaced = self._replaced_by(job)
             stay = (each for each in self._slots if not each.retired and each not in replaced)
-            if missing := self._judge.unanswered(_services(stay)):
+            gone = itertools.chain.from_iterable(_services(replaced).values())
+            if missing := self._judge.unanswered(_services(stay), gone):
                 job.fail(missing)
                 self._end_failed_job(job)
                 return

@@ -160,10 +160,24 @@ class Ends:
         self._send_tracebacks = send_tracebacks
 
     def returned(self, call: ServiceCall, context: GrpcContext | None) -> None:
-        """The handler has returned, and what it gave is written."""
+        """The handler has returned, and what it gave is written. Raises what it has aborted with."""
         if context is None:
             call.finish()
         else:
+            context.finish()
+
+    def answer_one(self, call: ServiceCall, handler: Handler, context: GrpcContext | None, response: Any) -> None:
+        """The handler has returned the one message of its answer, or should have. Raises what it has aborted with."""
+        if context is not None and context.fails:
+            context.finish()
+            return
+        if not isinstance(response, handler.response_type):
+            raise handler.wrong_type(response)
+        message = response.SerializeToString()
+        if context is None:
+            call.write_last(message)
+        else:
+            context.send(message, False)
             context.finish()
 
     def raised(self, call: ServiceCall, handler: Handler, context: GrpcContext | None, error: BaseException) -> None:

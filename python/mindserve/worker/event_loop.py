@@ -141,6 +141,9 @@ class LoopHandlers:
     def returned(self, answer: _Answer) -> None:
         self._ends.returned(answer.call, answer.context)
 
+    def answer_one(self, answer: _Answer, response: Any) -> None:
+        self._ends.answer_one(answer.call, answer.handler, answer.context, response)
+
     @property
     def cancelled(self) -> type[BaseException]:
         return self._ends.native.Cancelled
@@ -195,14 +198,11 @@ class _Answer:
             result = handler.call(argument, self.context)
             if handler.server_streaming:
                 await self._stream(result)
+                self._owner.returned(self)
             else:
-                self._answer_one(await result)
-            if self.context is not None and self.context.aborted is not None:
-                raise self.context.aborted
+                self._owner.answer_one(self, await result)
         except BaseException as error:
             self._owner.raised(self, error)
-        else:
-            self._owner.returned(self)
         finally:
             self._owner.closed(self)
 
@@ -232,17 +232,6 @@ class _Answer:
             await self._writable
         finally:
             self._writable = None
-
-    def _answer_one(self, response: Any) -> None:
-        context, handler = self.context, self.handler
-        if context is not None and (context.fails or context.aborted is not None):
-            return
-        if not isinstance(response, handler.response_type):
-            raise handler.wrong_type(response)
-        if context is None:
-            self.call.write(response.SerializeToString(), False)
-        else:
-            context.send(response.SerializeToString(), False)
 
     async def _stream(self, result: Any) -> None:
         if not hasattr(result, "__aiter__"):

@@ -271,8 +271,8 @@ class GrpcContext:
 
     @property
     def fails(self) -> bool:
-        """Whether a code other than OK was set, with which no message goes to the client."""
-        return self._code is not None and code_number(self._code) != OK
+        """Whether a code other than OK was set, with which no message goes to the client, or the call aborted."""
+        return self.aborted is not None or (self._code is not None and code_number(self._code) != OK)
 
     def send(self, message: bytes, wait: bool) -> bool:
         """`ServiceCall.write`, with compression as it was set."""
@@ -290,7 +290,9 @@ class GrpcContext:
         return self._call.write(message, wait)
 
     def finish(self) -> None:
-        """The handler has returned."""
+        """The handler has returned. Raises what it has aborted with, in spite of that."""
+        if self.aborted is not None:
+            raise self.aborted
         self.end(OK if self._code is None else code_number(self._code), self._details)
 
     def end(self, code: int, details: str) -> None:

@@ -40,17 +40,17 @@ class ThreadHandlers:
         try:
             argument: Any = Requests(call, handler) if handler.client_streaming else handler.parse_only(call.read(True))
             result = handler.call(argument, context)
-            if handler.server_streaming:
-                # The generator has not begun: what it raises is the stream's affair.
-                stream = _start(handler, context, result, self._ends)
-            else:
-                _answer_one(call, handler, context, result)
+            if not handler.server_streaming:
+                self._ends.answer_one(call, handler, context, result)
+                return
+            # The generator has not begun: what it raises is the stream's affair.
+            stream = _start(handler, context, result, self._ends)
+            if stream is None:
+                self._ends.returned(call, context)
         except BaseException as error:
             self._ends.raised(call, handler, context, error)
             return
-        if stream is None:
-            self._ends.returned(call, context)
-        else:
+        if stream is not None:
             # Before the first write: once one is refused another thread may go on with it.
             call.state = stream
             stream.run(call)
@@ -61,20 +61,6 @@ class ThreadHandlers:
         if stage == "parse":
             error = handler.not_parsed(error)
         self._ends.raised(call, handler, None, error)
-
-
-def _answer_one(call: ServiceCall, handler: Handler, context: GrpcContext | None, result: Any) -> None:
-    if context is not None and (context.fails or context.aborted is not None):
-        if context.aborted is not None:
-            raise context.aborted
-        return
-    if not isinstance(result, handler.response_type):
-        raise handler.wrong_type(result)
-    message = result.SerializeToString()
-    if context is None:
-        call.write(message, False)
-    else:
-        context.send(message, False)
 
 
 def _start(handler: Handler, context: GrpcContext | None, result: Any, ends: Ends) -> _Stream | None:
@@ -119,16 +105,12 @@ class _Stream:
             if not over:
                 # From here on the call, and with it all of this, may be another thread's.
                 return
+            call.state = None
+            self._ends.returned(call, self._context)
         except BaseException as error:
             call.state = None
             self._close()
             self._ends.raised(call, self._handler, self._context, error)
-            return
-        call.state = None
-        if self._context is not None and self._context.aborted is not None:
-            self._ends.raised(call, self._handler, self._context, self._context.aborted)
-        else:
-            self._ends.returned(call, self._context)
 
     def _run_with(self, context: GrpcContext) -> bool:
         """The same as native code does without a context; False: there is no room."""

@@ -37,7 +37,7 @@ def find_handlers(registration: Registration, report: Callable[[str], None]) -> 
         ConfigError: a handler that answers no method, or can't answer it; two for one.
         StartError: a class's constructor has raised.
     """
-    finder = _Finder(_imported_services())
+    finder = _Finder(imported_services())
     for function in registration.grpc_functions:
         finder.add_function(function)
     for service in registration.grpc_services:
@@ -64,7 +64,7 @@ def describe_services(handlers: Iterable[Handler]) -> tuple[ReadyService, ...]:
     return tuple(ReadyService(name, tuple(methods)) for name, methods in rpcs.items())
 
 
-def _imported_services() -> dict[str, ServiceDescriptor]:
+def imported_services() -> dict[str, ServiceDescriptor]:
     """The services of all generated modules that this process has imported, by their full names."""
     services: dict[str, ServiceDescriptor] = {}
     for module in list(sys.modules.values()):
