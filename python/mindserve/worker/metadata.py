@@ -15,6 +15,9 @@ _RESERVED = frozenset((
     *("trailer", "transfer-encoding", "upgrade", "user-agent"),
 ))  # fmt: skip
 
+# A status in its richer form, a google.rpc.Status, which handlers send by themselves.
+_STATUS_DETAILS = "grpc-status-details-bin"
+
 
 def check_metadata(what: str, metadata: Any) -> Metadata:
     """A handler's metadata, values as text, or as bytes for keys that end in "-bin".
@@ -48,7 +51,7 @@ def _check_pair(what: str, key: object, value: object) -> str | bytes:
         raise ValueError(
             f"The {what} has key {key!r}: a key consists of digits, small letters of ASCII, '_', '-' and '.'"
         )
-    if key in _RESERVED or key.startswith("grpc-"):
+    if key in _RESERVED or (key.startswith("grpc-") and key != _STATUS_DETAILS):
         raise ValueError(f"The {what} has key '{key}', which is reserved")
     if key.endswith("-bin"):
         return value.encode() if isinstance(value, str) else value
