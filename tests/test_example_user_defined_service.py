@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from example_process import EXAMPLE, ask, errors_of, load_script, serving
+from example_process import EXAMPLE, ask, load_script, logs_of, serving
 
 HERE = EXAMPLE / "user_defined_service"
 IMAGES = EXAMPLE / "resnet50" / "images"
@@ -249,4 +249,4 @@ def test_a_method_that_the_servable_lacks(address: str) -> None:
 
 def test_what_the_server_logs(address: str, directory: pathlib.Path) -> None:
     part("call", address)
-    assert "[ERROR]" not in errors_of(directory)
+    assert "[ERROR]" not in logs_of(directory)
