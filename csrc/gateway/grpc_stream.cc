@@ -33,9 +33,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
   texts->reserve(1 + trailing.size());
   fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
   if (!status.message().empty()) {
-    // What a peer takes at least, by the usual limit of 8 KiB for a header list, with room for some metadata.
-    constexpr size_t kLongest = 7 * 1024;
-    texts->push_back(PercentEncode(status.message(), kLongest));
+    texts->push_back(PercentEncode(status.message(), kMostGrpcMessage));
     fields->push_back(Field("grpc-message", texts->back()));
   }
   if (status.code() == Code::kUnimplemented) {

@@ -179,9 +179,13 @@ void UserCall::OnWorkerTrailing(Code code, std::span<const std::byte> bytes) {
   if (!request_) return;
   const auto end = wire::ReadCallEnd(bytes);
   if (!end.ok()) return Complete(BrokenLink(end.status().message()));
-  // A status that is OK may have details too; gRPC's clients show them to nobody.
-  Status status = code == Code::kOk ? Status::Ok() : Status(code, std::string(end->details));
-  Complete(std::move(status), ForClient(end->trailing, request_id_, shared_.context));
+  Metadata trailing = ForClient(end->trailing, request_id_, shared_.context);
+  if (code != Code::kOk) return Complete(Status(code, std::string(end->details)), std::move(trailing));
+  if (!end->details.empty()) {
+    // Of OK too, as other servers do; some clients show it.
+    trailing.emplace_back("grpc-message", PercentEncode(end->details, kMostGrpcMessage));
+  }
+  Complete(Status::Ok(), std::move(trailing));
 }
 
 void UserCall::Complete(Status status, Metadata trailing) {
