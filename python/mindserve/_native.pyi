@@ -54,7 +54,8 @@ class Gateway:
         Args:
             listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
                 "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts;
-                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one.
+                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one;
+                "internal": True for one that is this server's workers', which has to stand behind all others.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
@@ -64,7 +65,7 @@ class Gateway:
         """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def accept(self) -> None: ...
     def share_listeners(self) -> list[dict[str, Any]]:
-        """Of each listener: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
+        """Of each listener but internal ones: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
 
         The descriptors are the caller's.
         """
