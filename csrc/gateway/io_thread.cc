@@ -9,6 +9,7 @@
 #include "gateway/predict_service.h"
 #include "gateway/ray_service.h"
 #include "gateway/reflection_service.h"
+#include "gateway/stream_service.h"
 #include "gateway/user_service.h"
 
 namespace mindserve::gateway {
@@ -46,6 +47,7 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
     context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
   }
   user_calls_ = std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, calls_});
+  context_.services[kPredictStreamPath] = std::make_unique<StreamService>(*user_calls_, *predict_);
   MakeUserServices({});
   thread_ = std::thread([this, number] {
     pthread_setname_np(pthread_self(), ("ms-io-" + std::to_string(number)).c_str());
