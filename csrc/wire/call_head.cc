@@ -30,9 +30,10 @@ void Add(protozero::pbf_writer& writer, uint32_t number, const MetadataView& met
   }
 }
 
-void ReadEntry(protozero::pbf_reader& reader, MetadataView* metadata) {
+std::pair<std::string_view, std::string_view> ReadEntry(protozero::pbf_reader& reader) {
   protozero::pbf_reader each = reader.get_message();
-  auto& [key, value] = metadata->emplace_back();
+  std::string_view key;
+  std::string_view value;
   while (each.next()) {
     switch (each.tag_and_type()) {
       case protozero::tag_and_type(entry::kKey, protozero::pbf_wire_type::length_delimited):
@@ -45,6 +46,11 @@ void ReadEntry(protozero::pbf_reader& reader, MetadataView* metadata) {
         each.skip();
     }
   }
+  return {key, value};
+}
+
+void ReadEntry(protozero::pbf_reader& reader, MetadataView* metadata) {
+  metadata->push_back(ReadEntry(reader));
 }
 
 // Calls `take` for each length-delimited field; true if it took it.
@@ -99,6 +105,14 @@ Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
   });
   if (!status.ok()) return status;
   return head;
+}
+
+Status CheckCallHead(std::span<const std::byte> bytes) {
+  return ReadFields("call head", bytes, [](protozero::pbf_reader& reader) {
+    const bool entry = reader.tag() == call_head::kMetadata || reader.tag() == call_head::kAuth;
+    if (entry) ReadEntry(reader);
+    return entry;
+  });
 }
 
 std::string WriteCallEnd(const CallEnd& end) {

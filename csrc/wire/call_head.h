@@ -26,6 +26,8 @@ struct CallHead {
 };
 std::string WriteCallHead(const CallHead& head);
 Result<CallHead> ReadCallHead(std::span<const std::byte> bytes);
+// Whether ReadCallHead will be OK; needs no memory.
+Status CheckCallHead(std::span<const std::byte> bytes);
 
 // Worker to gateway: ends it. Its status code stands in the frame.
 struct CallEnd {

@@ -41,6 +41,7 @@ TEST(CallHead, TruncatedAnywhereIsAnErrorOrShorter) {
   for (size_t size = 0; size < bytes.size(); ++size) {
     const std::string cut = bytes.substr(0, size);
     const auto head = ReadCallHead(Bytes(cut));
+    EXPECT_EQ(CheckCallHead(Bytes(cut)), head.status());
     if (head.ok()) {
       EXPECT_LT(head->metadata.size() + head->auth.size(), 5u);
     } else {
@@ -55,6 +56,7 @@ TEST(CallHead, WithABitFlippedIsReadOrRefused) {
     std::string flipped = bytes;
     flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
     const auto head = ReadCallHead(Bytes(flipped));
+    EXPECT_EQ(CheckCallHead(Bytes(flipped)), head.status());
     if (!head.ok()) continue;
     for (const auto& [key, value] : head->metadata) {
       if (value.empty()) continue;

@@ -196,7 +196,7 @@ void Handlers::SetModel(std::string model_id, bool loaded) {
     const std::lock_guard lock(post_mutex_);
     models_.emplace_back(std::move(model_id), loaded);
     has_posted_.store(true);
-    if (!std::exchange(asleep_, false)) return;
+    if (!asleep_.exchange(false)) return;
   }
   wake_();
 }
@@ -206,7 +206,7 @@ void Handlers::Flush() {
   if (this_thread.handlers != this || std::exchange(this_thread.deferred, 0) == 0) return;
   {
     const std::lock_guard lock(post_mutex_);
-    if (posted_.empty() || !std::exchange(asleep_, false)) return;
+    if (posted_.empty() || !asleep_.exchange(false)) return;
   }
   wake_();
 }
@@ -229,6 +229,7 @@ bool Handlers::PrepareSleep() {
 }
 
 void Handlers::Awake() {
+  if (!asleep_.load(std::memory_order_relaxed)) return;
   const std::lock_guard lock(post_mutex_);
   asleep_ = false;
 }

@@ -126,7 +126,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // Guarded by post_mutex_.
   std::vector<std::shared_ptr<ServiceCall>> posted_;
   Models models_;
-  bool asleep_ = false;  // the runtime thread
+  std::atomic<bool> asleep_{false};  // the runtime thread; changed under post_mutex_
 };
 
 }  // namespace mindserve::worker
