@@ -29,17 +29,17 @@ class StreamCall final : public CallHandler {
     wire::Route& route = service_.route_;
     const size_t most = service_.shared_.context.limits.max_instances_per_request;
     const Status read = wire::ReadRoute(message.bytes(), most, &route);
-    if (read.ok() && route.instances.size() > 1) {
-      Refuse(route, message);
-      return nullptr;
-    }
-    if (read.ok() && !route.instances.empty()) {
+    if (read.ok()) {
       UserService::Goal goal{std::string(route.servable), StreamPath(route.method), route.version};
       const auto outcome =
           service_.shared_.router.Find(goal.servable, goal.method, goal.version, 1, &service_.targets_);
-      if (outcome != Router::Outcome::kNoServable && outcome != Router::Outcome::kNoMethod) {
-        return service_.streams_.StartAt(call_, std::move(goal));
+      const bool streams = outcome != Router::Outcome::kNoServable && outcome != Router::Outcome::kNoMethod;
+      const size_t instances = route.instances.size();
+      if (instances > 1 || (instances == 0 && streams)) {
+        Refuse(route, message);
+        return nullptr;
       }
+      if (streams) return service_.streams_.StartAt(call_, std::move(goal));
     }
     return std::make_unique<PredictCall>(service_.predict_, call_);
   }
@@ -52,7 +52,7 @@ class StreamCall final : public CallHandler {
     Reply reply;
     reply.emplace_back(wire::ErrorReply({reinterpret_cast<const char*>(spec.data()), spec.size()}, kCode,
                                         "instances count is " + std::to_string(route.instances.size()) +
-                                            ", a stream is of one: ask for each by itself"));
+                                            ", expected one: each has a stream of its own"));
     call_.Send(std::move(reply));
     call_.Finish(Status::Ok());
   }
