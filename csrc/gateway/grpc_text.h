@@ -18,8 +18,8 @@ std::optional<std::chrono::nanoseconds> ParseTimeout(std::string_view text);
 // more.
 inline constexpr size_t kMostGrpcMessage = 7 * 1024;
 
-// As grpc-message wants it: bytes outside 0x20..0x7e, and '%', as %XX. As much of `text`, which is UTF-8, as comes to
-// `max` bytes.
+// As grpc-message wants it: bytes outside 0x20..0x7e, '%', and spaces at the ends as %XX. As much of `text`, which is
+// UTF-8, as comes to `max` bytes.
 std::string PercentEncode(std::string_view text, size_t max);
 
 // Standard alphabet, padded or not. Nothing if it is no base64.

@@ -55,6 +55,12 @@ void PredictCall::OnHalfClose() {
     case Router::Outcome::kNoServable:
       return AnswerError(wire::ErrorCode::kServableUnavailable, Described() + ", servable is not available");
     case Router::Outcome::kNoMethod:
+      if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &targets);
+          stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
+        return AnswerError(wire::ErrorCode::kInvalidInput,
+                           Described() + ", the method answers with a stream: ask it by infer_stream, or " +
+                               std::string(kPredictStreamPath).substr(1));
+      }
       return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", method is not available");
     case Router::Outcome::kNoWorker:
     case Router::Outcome::kNoOther:

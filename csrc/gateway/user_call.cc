@@ -48,10 +48,12 @@ bool UserCall::Open() {
     Fail(std::move(status), std::move(trailing));
     return false;
   };
-  auto servable = service_.ChooseServable(call_.metadata());
-  if (!servable.ok()) return refuse(servable.status());
-  servable_ = *std::move(servable);
-  const auto target = service_.ChooseWorker(servable_, model_);
+  if (!goal_) {
+    auto servable = service_.ChooseServable(call_.metadata());
+    if (!servable.ok()) return refuse(servable.status());
+    goal_.emplace(*std::move(servable), service_.path_);
+  }
+  const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return refuse(target.status());
   call_.CountAs(*target->counts);
   std::string head;
@@ -60,7 +62,7 @@ bool UserCall::Open() {
   const size_t size = message_ ? message_->bytes().size() : 0;
   CallStats& stats = shared_.context.stats;
   if (auto refused =
-          Admit(shared_.admission, *target->worker->version()->admission, servable_, size, stats, &admitted)) {
+          Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats, &admitted)) {
     return refuse(std::move(refused->status), std::move(refused->trailing));
   }
   auto place = shared_.context.memory.Allocate(head.size());
@@ -101,7 +103,7 @@ void UserCall::OnMessage(Message message) {
   }
   if (!request_) return;
   BytesTicket bytes;
-  if (auto refused = AdmitBytes(*worker_->version()->admission, servable_, message.bytes().size(),
+  if (auto refused = AdmitBytes(*worker_->version()->admission, goal_->servable, message.bytes().size(),
                                 shared_.context.stats, &bytes)) {
     return Fail(std::move(refused->status), std::move(refused->trailing));
   }
@@ -224,7 +226,7 @@ void UserCall::OnWorkerLost(uint32_t, const LostCall& lost) {
     return Fail({Code::kUnavailable, died + ". It was sent to " + std::to_string(sends_) +
                                          " workers, and each died before its handler had begun"});
   }
-  const auto target = service_.ChooseWorker(servable_, model_);
+  const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return Fail({Code::kUnavailable, died + ", and there is no other"});
   Send(*target);
 }

@@ -54,7 +54,8 @@ class Gateway:
         Args:
             listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
                 "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts;
-                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one.
+                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one;
+                "internal": True for one that is this server's workers', which has to stand behind all others.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
@@ -64,7 +65,7 @@ class Gateway:
         """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def accept(self) -> None: ...
     def share_listeners(self) -> list[dict[str, Any]]:
-        """Of each listener: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
+        """Of each listener but internal ones: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
 
         The descriptors are the caller's.
         """
@@ -200,6 +201,34 @@ class Runtime:
         """A method that only this process calls; arguments as of `add_method`, after whose last call it comes.
 
         ``prefix`` begins the texts of all errors.
+        """
+    def add_stream_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        arguments: Sequence[tuple[int, int]],
+        *,
+        function: str,
+        items: int,
+        order: Sequence[int],
+        tag: str = "",
+        idempotent: bool = True,
+    ) -> StreamMethod:
+        """A method whose last stage is a generator, which the caller runs. After the last call of `add_method`.
+
+        Args:
+            name: its name.
+            inputs: names of its inputs.
+            outputs: names of its outputs.
+            stages: the others, as for `add_method`.
+            arguments: what the generator takes, in the form of a stage's inputs.
+            function: its name, for messages.
+            items: how many outputs an item of it has.
+            order: which of these each of the method's outputs is.
+            tag: put before the errors of the generator.
+            idempotent: functions may be called again for an instance.
         """
     def run_function(self, function: int) -> None:
         """The body of the thread that runs this stage function: returns after `stop`."""
@@ -357,6 +386,32 @@ class LocalMethod:
         self, arguments: tuple[Any, ...], done: DoneCalls, tag: int, deadline: float = ..., client: int = 0
     ) -> PendingCall:
         """The same without waiting: ``done`` gives ``tag`` once the result is there."""
+
+class StreamMethod:
+    """What comes before a generator, and the messages that its items become. See csrc/bindings/stream_methods.h.
+
+    Deadline and client as of `LocalMethod`.
+    """
+
+    @property
+    def has_stages(self) -> bool:
+        """There are stages before the generator; else `call` doesn't wait."""
+    def call(self, request: bytes, deadline: float = ..., client: int = 0) -> tuple[Any, ...]:
+        """The generator's arguments for a PredictRequest of one instance.
+
+        Raises:
+            NativeError: what is wrong with the instance, or a stage that failed.
+        """
+    def start(self, request: bytes, done: DoneCalls, tag: int, deadline: float = ..., client: int = 0) -> PendingCall:
+        """The same without waiting, where there are stages."""
+    def encode(self, item: Any) -> bytes:
+        """A PredictReply with what the generator gave.
+
+        Raises:
+            NativeError: that is no item.
+        """
+    def failed(self, error: BaseException) -> bytes:
+        """A PredictReply that says what the generator, or one of these, has raised."""
 
 class PendingCall:
     def result(self) -> Any:
