@@ -55,7 +55,9 @@ class ReplyPart {
 
   // What is lent goes back now; the part has no bytes then.
   void GiveBack() {
-    if (auto lender = std::move(lender_)) lender->Return(lent_);
+    if (lender_ == nullptr) return;
+    const auto lender = std::move(lender_);
+    lender->Return(lent_);
   }
 
  private:

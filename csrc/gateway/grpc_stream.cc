@@ -51,7 +51,7 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   deadline_ = kNever;
   begun_ = last_data_ = context_.now;
   messages_ = message_bytes_ = 0;
-  half_closed_ = ended_ = responded_ = finished_ = deferred_ = client_streams_ = patient_ = false;
+  half_closed_ = ended_ = responded_ = finished_ = deferred_ = false;
   SetCounts(nullptr);
   bytes_in_ = bytes_out_ = 0;
   status_ = Status::Ok();
@@ -118,8 +118,6 @@ void GrpcStream::OnHeadersEnd() {
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
   service_ = found->second.get();
   SetCounts(&service_->counts());
-  client_streams_ = service_->client_streaming();
-  patient_ = service_->server_streaming();
   if (service_->holds_messages()) window_.emplace(context_.memory.admission());
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding(), service_->aligned_at());
@@ -134,7 +132,7 @@ void GrpcStream::OnData(std::span<const std::byte> data) {
 
 void GrpcStream::Decode(std::span<const std::byte>* data) {
   while (!finished_ && !data->empty()) {
-    if (messages_ > 0 && !client_streams_) {
+    if (messages_ > 0 && !service_->client_streaming()) {
       return Abort({Code::kUnimplemented, "a second message came in a call that takes one"});
     }
     if (window_ && window_->full()) return;
@@ -204,7 +202,7 @@ void GrpcStream::OnHalfClose() {
 void GrpcStream::EndMessages() {
   ended_ = true;
   if (reader_->within()) return Abort({Code::kInternal, "broken gRPC framing: the request ends within a message"});
-  if (messages_ == 0 && !client_streams_) {
+  if (messages_ == 0 && !service_->client_streaming()) {
     return Abort({Code::kInternal, "the request ends without the message that the call takes"});
   }
   handler_->OnHalfClose();
@@ -213,7 +211,8 @@ void GrpcStream::EndMessages() {
 TimePoint GrpcStream::waiting_since() const {
   if (finished_ || half_closed_) return kNever;
   // Between the messages of a stream the client may take its time; within one it may wait for us.
-  if (client_streams_ && (!reader_->within() || (window_ && window_->holds() > 0))) return kNever;
+  if (service_ != nullptr && service_->client_streaming() && (!reader_->within() || (window_ && window_->holds() > 0)))
+    return kNever;
   return last_data_;
 }
 

@@ -53,7 +53,7 @@ class GrpcStream final : public Call, public TimerNode {
   size_t pending() const { return pending_; }
   // Whether somebody waits for the client to take what is pending. A stream's reader may take its time: what is sent of
   // it is bounded.
-  bool awaits_reader() const { return pending_ > 0 && !patient_; }
+  bool awaits_reader() const { return pending_ > 0 && !service_->server_streaming(); }
   void SubmitTrailers();
   void set_deferred() { deferred_ = true; }
   // What was framed and may still be unwritten has to outlive the stream.
@@ -110,8 +110,6 @@ class GrpcStream final : public Call, public TimerNode {
   size_t messages_ = 0;
   std::optional<StreamWindow> window_;  // of a service that holds messages
   size_t message_bytes_ = 0;            // of the message that is coming; only with window_
-  bool client_streams_ = false;         // these two as the service says
-  bool patient_ = false;                // it answers with a stream
   bool half_closed_ = false;
   bool ended_ = false;      // the handler knows that, or is about to
   bool responded_ = false;  // the response's HEADERS are queued

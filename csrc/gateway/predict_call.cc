@@ -111,15 +111,12 @@ void PredictCall::OnHalfClose() {
 }
 
 bool PredictCall::Admit() {
-  Admitted admitted;
-  if (auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
-                                    message_->bytes().size(), service_.context_.stats, &admitted)) {
-    Fail(std::move(refused->status), std::move(refused->trailing));
-    return false;
-  }
-  request_ = std::make_shared<Request>(Request{*std::move(message_), std::move(admitted)});
+  request_ = std::make_shared<Request>(*std::move(message_));
   message_.reset();
-  return true;
+  const auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
+                                      request_->message.bytes().size(), service_.context_.stats, &request_->admitted);
+  if (refused) Fail(std::move(refused->status), std::move(refused->trailing));
+  return refused == nullptr;
 }
 
 bool PredictCall::Dispatch(uint32_t tag) {

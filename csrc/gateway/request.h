@@ -48,9 +48,11 @@ class HeldMessages {
 // is answered, or given up and no worker is at it. Its bytes stay as long as a worker has not released them, which may
 // be long after: a function may keep its inputs.
 struct Request {
+  explicit Request(Message&& its_message) : message(std::move(its_message)) {}
+
   Message message;  // of a user's call the head, and the client's messages are these:
+  HeldMessages stream;
   Admitted admitted;
-  HeldMessages stream = {};
   bool half_closed = false;  // of a user's call: the client sends no more than these
   size_t working = 0;        // calls on workers that are neither ended nor released
   bool given_up = false;     // the handler waits for no answer any more

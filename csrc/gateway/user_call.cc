@@ -58,20 +58,18 @@ bool UserCall::Open() {
   call_.CountAs(*target->counts);
   std::string head;
   if (Status status = WriteHead(&head); !status.ok()) return refuse(std::move(status));
-  Admitted admitted;
-  const size_t size = message_ ? message_->bytes().size() : 0;
   CallStats& stats = shared_.context.stats;
-  if (auto refused =
-          Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats, &admitted)) {
-    return refuse(std::move(refused->status), std::move(refused->trailing));
-  }
   auto place = shared_.context.memory.Allocate(head.size());
   if (!place.ok()) {
     stats.Refuse(Refusal::kMaxEnqueuedBytes);
     return refuse(place.status(), TryLater());
   }
   std::memcpy(place->bytes().data(), head.data(), head.size());
-  request_ = std::make_shared<Request>(Request{*std::move(place), std::move(admitted)});
+  request_ = std::make_shared<Request>(*std::move(place));
+  const size_t size = message_ ? message_->bytes().size() : 0;
+  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats,
+                             &request_->admitted);
+  if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
     request_->half_closed = true;
