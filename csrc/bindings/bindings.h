@@ -14,6 +14,8 @@ void RegisterErrors(pybind11::module_& module);
 void RegisterLog(pybind11::module_& module);
 void RegisterGateway(pybind11::module_& module);
 void RegisterRuntime(pybind11::module_& module);
+void RegisterServiceCall(pybind11::module_& module);
+void RegisterServices(pybind11::module_& module);
 
 // Raises mindserve._native.NativeError unless `status` is OK. Holds the GIL.
 void Raise(const Status& status);

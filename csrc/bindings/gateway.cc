@@ -123,6 +123,25 @@ void SetTls(Gateway& self, size_t listener, const py::dict& given) {
   }());
 }
 
+// (full name, [(method, client_streaming, server_streaming)])
+using GivenService = std::pair<std::string, std::vector<std::tuple<std::string, bool, bool>>>;
+
+void SetServices(Gateway& self, std::vector<GivenService> given, const py::bytes& descriptors) {
+  std::vector<gateway::ServiceSpec> services;
+  for (auto& [name, methods] : given) {
+    gateway::ServiceSpec& service = services.emplace_back();
+    service.name = std::move(name);
+    for (auto& [method, client_streaming, server_streaming] : methods) {
+      service.methods.push_back({std::move(method), client_streaming, server_streaming});
+    }
+  }
+  const auto bytes = descriptors.cast<std::string_view>();
+  Raise([&] {
+    py::gil_scoped_release release;
+    return self.SetServices(std::move(services), bytes);
+  }());
+}
+
 void AttachWorker(Gateway& self, int fd, uint64_t id, std::string servable, uint64_t version,
                   const std::vector<std::pair<std::string, bool>>& methods, double heartbeat_timeout, double timeout) {
   UniqueFd socket(fd);
@@ -232,11 +251,11 @@ void RegisterGateway(py::module_& module) {
     }
   };
   py::class_<Gateway, std::unique_ptr<Gateway, WithoutGil>>(module, "Gateway")
-      .def(py::init([](int io_threads) {
-             auto made = Unwrap(Gateway::Create({.io_threads = io_threads}));
+      .def(py::init([](int io_threads, const py::bytes& descriptors) {
+             auto made = Unwrap(Gateway::Create({.io_threads = io_threads, .descriptors = descriptors}));
              return std::unique_ptr<Gateway, WithoutGil>(made.release());
            }),
-           py::arg("io_threads") = 0)
+           py::arg("io_threads") = 0, py::arg("descriptors") = py::bytes())
       .def(
           "declare_servable",
           [](Gateway& self, const std::string& name, size_t max_enqueued_requests, size_t max_enqueued_bytes) {
@@ -245,6 +264,7 @@ void RegisterGateway(py::module_& module) {
           },
           py::arg("name"), py::arg("max_enqueued_requests") = 0, py::arg("max_enqueued_bytes") = 0, release_gil())
       .def("remove_servable", &Gateway::RemoveServable, py::arg("name"), release_gil())
+      .def("set_services", &SetServices, py::arg("services"), py::arg("descriptors"))
       .def("listen", &Listen, py::arg("listeners"), py::arg("limits"), py::arg("accept") = true)
       .def("set_tls", &SetTls, py::arg("listener"), py::arg("tls"))
       .def("accept", &Gateway::Accept, release_gil())

@@ -11,6 +11,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/functions.h"
+#include "bindings/services.h"
 #include "bindings/values.h"
 #include "device/onnxruntime.h"
 
@@ -92,7 +93,8 @@ class PythonRuntime {
   explicit PythonRuntime(worker::RuntimeOptions options)
       : runtime_(std::make_unique<worker::Runtime>(time_, std::move(options))),
         graveyard_(std::make_shared<Graveyard>()),
-        values_(graveyard_) {}
+        values_(graveyard_),
+        services_(runtime_->handlers(), graveyard_) {}
   PythonRuntime(const PythonRuntime&) = delete;
   PythonRuntime& operator=(const PythonRuntime&) = delete;
   ~PythonRuntime() {
@@ -203,6 +205,9 @@ class PythonRuntime {
 
   void Stop() { runtime_->Stop(); }
 
+  ServiceHandlers& services() { return services_; }
+  worker::Handlers& handlers() { return runtime_->handlers(); }
+
  private:
   SystemTime time_;
   std::unique_ptr<device::Engine> engine_;              // outlives the models
@@ -210,6 +215,7 @@ class PythonRuntime {
   std::unique_ptr<worker::Runtime> runtime_;
   std::shared_ptr<Graveyard> graveyard_;  // shared with tensors that hold arrays
   Values values_;
+  ServiceHandlers services_;
   std::vector<std::unique_ptr<StageFunction>> functions_;
 };
 
@@ -271,6 +277,32 @@ void RegisterRuntime(py::module_& module) {
       .def("add_method", &PythonRuntime::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"),
            py::arg("stages"), py::arg("results"), py::kw_only(), py::arg("idempotent") = true)
       .def("run_function", &PythonRuntime::RunFunction, py::arg("function"))
+      .def(
+          "add_handler",
+          [](PythonRuntime& self, std::string path, bool idempotent, bool client_streaming, bool server_streaming,
+             bool on_loop, const py::object& unary) {
+            return self.services().Add({.path = std::move(path),
+                                        .idempotent = idempotent,
+                                        .client_streaming = client_streaming,
+                                        .server_streaming = server_streaming,
+                                        .on_loop = on_loop},
+                                       unary);
+          },
+          py::arg("path"), py::kw_only(), py::arg("idempotent") = false, py::arg("client_streaming") = false,
+          py::arg("server_streaming") = false, py::arg("on_loop") = false, py::arg("unary") = py::none())
+      .def(
+          "run_handlers",
+          [](PythonRuntime& self, const py::function& dispatch, const py::function& on_error,
+             const py::object& current) { self.services().Run(dispatch, on_error, current); },
+          py::arg("dispatch"), py::arg("on_error"), py::arg("current"))
+      .def("loop_fd", [](PythonRuntime& self) { return self.handlers().loop_fd(); })
+      .def("take_loop_events", [](PythonRuntime& self) { return self.services().TakeLoopEvents(); })
+      .def(
+          "set_model",
+          [](PythonRuntime& self, std::string model_id, bool loaded) {
+            self.handlers().SetModel(std::move(model_id), loaded);
+          },
+          py::arg("model_id"), py::arg("loaded"))
       .def("serve", &PythonRuntime::Serve, py::arg("link_fd"), py::arg("timeout"))
       .def("stop", &PythonRuntime::Stop, py::call_guard<py::gil_scoped_release>());
 }

@@ -26,6 +26,7 @@ using Metadata = std::vector<std::pair<std::string, std::string>>;
 class ReplyLender {
  public:
   virtual ~ReplyLender() = default;
+  // `bytes` may be none: a lender may count what it has lent.
   virtual void Return(std::span<const std::byte> bytes) = 0;
 };
 
@@ -52,11 +53,12 @@ class ReplyPart {
     return lender_ ? lent_ : std::as_bytes(std::span<const char>(own_.data(), own_.size()));
   }
 
- private:
+  // What is lent goes back now; the part has no bytes then.
   void GiveBack() {
     if (auto lender = std::move(lender_)) lender->Return(lent_);
   }
 
+ private:
   std::string own_;
   std::span<const std::byte> lent_;
   std::shared_ptr<ReplyLender> lender_;
@@ -73,16 +75,30 @@ class Call {
   virtual TimePoint deadline() const = 0;  // from grpc-timeout, or the server's default; kNever
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;
+  virtual const net::AuthProperties& auth() = 0;  // of the peer, as grpcio's auth_context has them
+  virtual bool internal() const = 0;              // it comes from a worker of this server
+  virtual bool accepts_gzip() const = 0;
   virtual ClientTrust& trust() = 0;  // the connection's
 
   // The call is counted as one of these instead of as one of its service. They live until it is finished.
   virtual void CountAs(MethodCounts& counts) = 0;
 
-  // Sends a message. Never fails: a call that is gone drops it.
+  // What is sent never fails: a call that is gone drops it.
+  //
+  // Trailing metadata that goes with whatever ends the call. Before anything can.
+  virtual void SetTrailing(Metadata trailing) = 0;
+  // Sends initial metadata, at once. Not after Send. With `gzip` messages may be compressed.
+  virtual void SendInitial(const Metadata& initial, bool gzip) = 0;
+  // Sends a message.
   virtual void Send(Reply reply) = 0;
+  // The same of a message in one piece, one of many. `compressed`: by gzip, as SendInitial said.
+  virtual void SendOne(ReplyPart message, bool compressed) = 0;
   // Ends the call: OK, or an error. The first time counts. What the handler still holds it may free at once; the
   // handler itself is destroyed by the transport later, never from within this.
   virtual void Finish(Status status, Metadata trailing = {}) = 0;
+  // Of a service that holds messages: the oldest that was given to the handler, and not been told of, takes no room any
+  // more, so that the client may send others. May call OnMessage, OnHalfClose and OnCancel.
+  virtual void MessageTaken() = 0;
 };
 
 // The service's side of a call. Destroyed when the call is over, however it ended; a handler that has work elsewhere
@@ -107,7 +123,14 @@ class Service {
   // Whether a client may send more than one message; if not, the transport sees to it that OnHalfClose follows exactly
   // one.
   virtual bool client_streaming() const { return false; }
+  // Whether its answer is a stream, whose reader may take its time.
+  virtual bool server_streaming() const { return false; }
+  // Whether its handlers say when they have taken a message (Call::MessageTaken). Their clients are held back
+  // meanwhile.
+  virtual bool holds_messages() const { return false; }
   virtual std::unique_ptr<CallHandler> Start(Call& call) = 0;
+  // A call is refused before Start, and will be finished: for Call::SetTrailing.
+  virtual void OnRefused(Call&) {}
   // What large messages to it are placed by; null: nothing.
   virtual AlignedAt aligned_at() const { return nullptr; }
 

@@ -14,19 +14,24 @@ void MethodCounts::Add(const MethodCounts& other) {
   latency_ns.Add(other.latency_ns);
 }
 
-void CallStats::OnRemoved(const std::string& path, const std::string& servable, uint64_t version) {
+void CallStats::OnRemoved(const std::string& servable, uint64_t version) {
   OnServed(servable, version);
   removed.emplace_back(servable, version);
   while (removed.size() > kMostRemoved) {
     const std::pair<std::string, uint64_t> oldest = removed.front();
     const auto& [name, number] = oldest;
-    const auto begin = methods.lower_bound({path, name, number, ""});
-    const auto end = std::find_if(begin, methods.end(), [&](const auto& method) {
-      return method.first.path != path || std::pair(method.first.servable, method.first.version) != oldest;
-    });
-    if (std::any_of(begin, end, [](const auto& method) { return method.second->under_way > 0; })) return;
-    for (auto method = begin; method != end; method = methods.erase(method)) {
-      Of({path, name, 0, method->first.method}).Add(*method->second);
+    const auto of_oldest = [&](const auto& method) {
+      return method.first.version == number && method.first.servable == name;
+    };
+    const auto under_way = [&](const auto& method) { return of_oldest(method) && method.second->under_way > 0; };
+    if (std::ranges::any_of(methods, under_way)) return;
+    for (auto method = methods.begin(); method != methods.end();) {
+      if (!of_oldest(*method)) {
+        ++method;
+        continue;
+      }
+      Of({method->first.path, name, 0, method->first.method}).Add(*method->second);
+      method = methods.erase(method);
     }
     removed.pop_front();
   }

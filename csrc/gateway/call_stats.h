@@ -59,7 +59,7 @@ struct MethodCounts {
 // A method as it is told apart from others. Empty where nothing was found to serve it.
 struct MethodKey {
   std::string path = {};      // of the gRPC method
-  std::string servable = {};  // for Predict
+  std::string servable = {};  // that answers; for Predict and users' services
   uint64_t version = 0;       // with a servable, 0: those that were served long ago
   std::string method = {};    // of the servable
   auto operator<=>(const MethodKey&) const = default;
@@ -77,7 +77,7 @@ struct CallStats {
   }
   // The version is served no more, or is again. The counts of those that left first become the servable's of version 0,
   // once no call is under way with them.
-  void OnRemoved(const std::string& path, const std::string& servable, uint64_t version);
+  void OnRemoved(const std::string& servable, uint64_t version);
   void OnServed(const std::string& servable, uint64_t version) { std::erase(removed, std::pair(servable, version)); }
   void Refuse(Refusal by) { ++refused[static_cast<size_t>(by)]; }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -24,6 +25,9 @@ namespace mindserve::gateway {
 
 struct GatewayOptions {
   int io_threads = 0;  // 0: one for each four cores, at least one
+  // A serialized google.protobuf.FileDescriptorSet of the built-in services, for reflection. Empty: they are named, but
+  // not described.
+  std::string descriptors = {};
   KeepAlive keepalive = {};
   // A request that may kill workers waits so long for one that may execute it: see quarantine.h.
   std::chrono::milliseconds most_suspense{10'000};
@@ -50,6 +54,17 @@ struct WorkerSpec {
   std::chrono::milliseconds heartbeat_timeout{10'000};  // without a sign of life it is lost
 };
 
+// A service of users' protos.
+struct ServiceSpec {
+  struct Method {
+    std::string name;
+    bool client_streaming = false;
+    bool server_streaming = false;
+  };
+  std::string name;  // in full: "pkg.Service"
+  std::vector<Method> methods;
+};
+
 // Limits of a servable, in all of its versions, besides those over all. 0: none.
 struct ServableLimits {
   size_t max_enqueued_requests = 0;
@@ -69,6 +84,11 @@ class Gateway {
   // gets other limits.
   void DeclareServable(const std::string& name, const ServableLimits& limits = {});
   void RemoveServable(const std::string& name);
+
+  // The users' services, instead of those that were set before. `descriptors`: a serialized FileDescriptorSet of them,
+  // for reflection. INVALID_ARGUMENT, and nothing is changed, if it doesn't parse, or a service has no name that
+  // protobuf allows, is given twice, or is a built-in one.
+  Status SetServices(std::vector<ServiceSpec> services, std::string_view descriptors);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
   // listening. Without `accept`, connections wait until Accept.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "gateway/depth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/http2_connection.h"
 #include "gateway/http2_session.h"
@@ -15,21 +16,8 @@ namespace {
 constexpr const char* kCodes[kCodeCount] = {"0", "1",  "2",  "3",  "4",  "5",  "6",  "7", "8",
                                             "9", "10", "11", "12", "13", "14", "15", "16"};
 
-// Header fields of the end of a call. The encoded texts live in `texts` until the fields are submitted.
-void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std::string>* texts,
-                 std::vector<nghttp2_nv>* fields) {
-  texts->reserve(1 + trailing.size());
-  fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
-  if (!status.message().empty()) {
-    // What a peer takes at least, by HTTP/2's usual limit of 8 KiB for a header list.
-    constexpr size_t kLongest = 2048;
-    texts->push_back(PercentEncode(CutUtf8(status.message(), kLongest)));
-    fields->push_back(Field("grpc-message", texts->back()));
-  }
-  if (status.code() == Code::kUnimplemented) {
-    fields->push_back(StaticField("grpc-accept-encoding", "identity,gzip"));
-  }
-  for (const auto& [key, value] : trailing) {
+void AddMetadata(const Metadata& metadata, std::vector<std::string>* texts, std::vector<nghttp2_nv>* fields) {
+  for (const auto& [key, value] : metadata) {
     if (IsBinaryKey(key)) {
       texts->push_back(Base64Encode(value));
       fields->push_back(Field(std::string_view(key), texts->back()));
@@ -37,6 +25,23 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
       fields->push_back(Field(std::string_view(key), value));
     }
   }
+}
+
+// Header fields of the end of a call. The encoded texts live in `texts` until the fields are submitted.
+void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std::string>* texts,
+                 std::vector<nghttp2_nv>* fields) {
+  texts->reserve(1 + trailing.size());
+  fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
+  if (!status.message().empty()) {
+    // What a peer takes at least, by the usual limit of 8 KiB for a header list, with room for some metadata.
+    constexpr size_t kLongest = 7 * 1024;
+    texts->push_back(PercentEncode(status.message(), kLongest));
+    fields->push_back(Field("grpc-message", texts->back()));
+  }
+  if (status.code() == Code::kUnimplemented) {
+    fields->push_back(StaticField("grpc-accept-encoding", "identity,gzip"));
+  }
+  AddMetadata(trailing, texts, fields);
 }
 
 }  // namespace
@@ -47,8 +52,8 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   head_.Clear();
   deadline_ = kNever;
   begun_ = last_data_ = context_.now;
-  messages_ = 0;
-  half_closed_ = responded_ = finished_ = deferred_ = false;
+  messages_ = message_bytes_ = 0;
+  half_closed_ = ended_ = responded_ = finished_ = deferred_ = client_streams_ = patient_ = false;
   SetCounts(nullptr);
   bytes_in_ = bytes_out_ = 0;
   status_ = Status::Ok();
@@ -64,6 +69,7 @@ void GrpcStream::Close() {
   }
   handler_.reset();
   reader_.reset();
+  window_.reset();
   parts_.clear();
   part_ = part_offset_ = pending_ = 0;
   service_ = nullptr;
@@ -76,6 +82,13 @@ const net::Peer& GrpcStream::peer() const {
   return connection_->peer();
 }
 
+const net::AuthProperties& GrpcStream::auth() {
+  return connection_->auth();
+}
+bool GrpcStream::internal() const {
+  return connection_->internal();
+}
+
 ClientTrust& GrpcStream::trust() {
   return connection_->trust();
 }
@@ -84,11 +97,18 @@ void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
   ++context_.stats.begun;
   SetCounts(&context_.unserved);
+  const auto found = context_.services.find(head_.path());
+  const auto refuse = [&](const Status& status) {
+    if (found != context_.services.end()) found->second->OnRefused(*this);
+    Finish(status);
+  };
   if (!head_.status().ok()) {
     if (head_.status().code() == Code::kResourceExhausted) context_.stats.Refuse(Refusal::kMaxMetadataBytes);
-    return Finish(head_.status());
+    return refuse(head_.status());
   }
-  const auto found = context_.services.find(head_.path());
+  if (connection_->internal()) [[unlikely]] {
+    if (Status status = CheckDepth(head_.metadata()); !status.ok()) return refuse(status);
+  }
   if (found == context_.services.end()) {
     return Finish({Code::kUnimplemented, "no method '" + std::string(CutUtf8(head_.path(), 256)) + "' is served"});
   }
@@ -100,6 +120,9 @@ void GrpcStream::OnHeadersEnd() {
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
   service_ = found->second.get();
   SetCounts(&service_->counts());
+  client_streams_ = service_->client_streaming();
+  patient_ = service_->server_streaming();
+  if (service_->holds_messages()) window_.emplace(context_.memory.admission());
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding(), service_->aligned_at());
   handler_ = service_->Start(*this);
@@ -107,56 +130,126 @@ void GrpcStream::OnHeadersEnd() {
 
 void GrpcStream::OnData(std::span<const std::byte> data) {
   last_data_ = context_.now;
-  while (!finished_ && !data.empty()) {
-    if (messages_ > 0 && !service_->client_streaming()) {
+  if (finished_) return;
+  window_ ? OnWithheldData(data) : Decode(&data);
+}
+
+void GrpcStream::Decode(std::span<const std::byte>* data) {
+  while (!finished_ && !data->empty()) {
+    if (messages_ > 0 && !client_streams_) {
       return Abort({Code::kUnimplemented, "a second message came in a call that takes one"});
     }
+    if (window_ && window_->full()) return;
+    const size_t before = data->size();
     std::optional<Message> message;
-    if (reader_->Feed(&data, &message)) {
+    const bool complete = reader_->Feed(data, &message);
+    message_bytes_ += before - data->size();
+    if (complete) {
       ++messages_;
       bytes_in_ += message->bytes().size();
+      if (window_) window_->Hold(std::exchange(message_bytes_, 0));
       handler_->OnMessage(*std::move(message));
-    } else if (const MessageReader::Error error = reader_->error(); !error.status.ok()) {
-      Metadata trailing;
-      if (error.limit) {
-        context_.stats.Refuse(*error.limit);
-        // What is too large stays so; what finds no room now may find it later.
-        if (*error.limit == Refusal::kMaxEnqueuedBytes) trailing.emplace_back(kRetryPushbackKey, kRetryPushbackMs);
-      }
-      return Abort(error.status, std::move(trailing));
+    } else if (!reader_->error().status.ok()) {
+      return AbortReading(reader_->error());
     }
   }
 }
 
+void GrpcStream::AbortReading(const MessageReader::Error& error) {
+  Metadata trailing;
+  if (error.limit) {
+    context_.stats.Refuse(*error.limit);
+    // What is too large stays so; what finds no room now may find it later.
+    if (*error.limit == Refusal::kMaxEnqueuedBytes) trailing.emplace_back(kRetryPushbackKey, kRetryPushbackMs);
+  }
+  const Status status = error.status;  // the reader goes
+  Abort(status, std::move(trailing));
+}
+
+void GrpcStream::OnWithheldData(std::span<const std::byte> data) {
+  window_->Received(data.size());
+  if (window_->kept().empty()) Decode(&data);
+  if (finished_) return;
+  if (!data.empty() && !window_->Keep(data)) {
+    return AbortReading({context_.memory.OverLimit(), Refusal::kMaxEnqueuedBytes});
+  }
+  GiveWindow();
+}
+
+void GrpcStream::MessageTaken() {
+  if (finished_ || !window_ || !window_->Take()) return;
+  last_data_ = context_.now;  // from now on the client may go on
+  if (!window_->kept().empty()) {
+    std::span<const std::byte> rest = window_->kept();
+    const size_t before = rest.size();
+    Decode(&rest);
+    if (finished_) return;
+    window_->Drop(before - rest.size(), context_.memory.admission());
+  }
+  GiveWindow();
+  if (half_closed_ && window_->kept().empty() && !std::exchange(ended_, true)) EndMessages();
+}
+
+void GrpcStream::GiveWindow() {
+  const size_t more = window_->Grant();
+  if (more == 0 || half_closed_) return;
+  nghttp2_session_consume_stream(connection_->session(), id_, more);
+  connection_->Touch();
+}
+
 void GrpcStream::OnHalfClose() {
   half_closed_ = true;
-  if (finished_) return;
+  if (finished_ || (window_ && !window_->kept().empty())) return;
+  EndMessages();
+}
+
+void GrpcStream::EndMessages() {
+  ended_ = true;
   if (reader_->within()) return Abort({Code::kInternal, "broken gRPC framing: the request ends within a message"});
-  if (messages_ == 0 && !service_->client_streaming()) {
+  if (messages_ == 0 && !client_streams_) {
     return Abort({Code::kInternal, "the request ends without the message that the call takes"});
   }
   handler_->OnHalfClose();
 }
 
 TimePoint GrpcStream::waiting_since() const {
-  return finished_ || half_closed_ ? kNever : last_data_;
+  if (finished_ || half_closed_) return kNever;
+  // Between the messages of a stream the client may take its time; within one it may wait for us.
+  if (client_streams_ && (!reader_->within() || (window_ && window_->holds() > 0))) return kNever;
+  return last_data_;
+}
+
+void GrpcStream::AddPrefix(size_t size, bool compressed) {
+  const auto byte = [&](int shift) { return static_cast<char>(size >> shift & 0xff); };
+  const char prefix[] = {static_cast<char>(compressed), byte(24), byte(16), byte(8), byte(0)};
+  parts_.emplace_back(std::string(prefix, sizeof(prefix)));
+  bytes_out_ += size;
+  pending_ += sizeof(prefix) + size;
 }
 
 void GrpcStream::Send(Reply reply) {
   if (finished_) return;
   size_t size = 0;
   for (const ReplyPart& part : reply) size += part.bytes().size();
-  const auto byte = [&](int shift) { return static_cast<char>(size >> shift & 0xff); };
-  constexpr char kUncompressed = 0;
-  const char prefix[] = {kUncompressed, byte(24), byte(16), byte(8), byte(0)};
   parts_.reserve(parts_.size() + reply.size() + 1);
-  parts_.emplace_back(std::string(prefix, sizeof(prefix)));
+  AddPrefix(size, /*compressed=*/false);
   for (ReplyPart& part : reply) {
     if (!part.bytes().empty()) parts_.push_back(std::move(part));
   }
-  bytes_out_ += size;
-  pending_ += sizeof(prefix) + size;
   SubmitResponse();
+}
+
+void GrpcStream::SendOne(ReplyPart message, bool compressed) {
+  if (finished_) return;
+  AddPrefix(message.bytes().size(), compressed);
+  // Also an empty one: whoever lent it is told when the prefix has gone.
+  parts_.push_back(std::move(message));
+  SubmitResponse();
+}
+
+void GrpcStream::SendInitial(const Metadata& initial, bool gzip) {
+  if (finished_ || responded_) return;
+  SubmitHeaders(initial, gzip);
 }
 
 void GrpcStream::Finish(Status status, Metadata trailing) {
@@ -166,7 +259,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
   reader_.reset();
   Count(status.code());
   status_ = std::move(status);
-  trailing_ = std::move(trailing);
+  for (auto& each : trailing) trailing_.push_back(std::move(each));
   if (responded_) {
     SubmitResponse();
   } else {
@@ -219,6 +312,17 @@ void GrpcStream::SubmitTrailersOnly() {
   nghttp2_submit_response(connection_->session(), id_, fields.data(), fields.size(), nullptr);
 }
 
+void GrpcStream::SubmitHeaders(const Metadata& initial, bool gzip) {
+  responded_ = true;
+  connection_->Touch();
+  std::vector<std::string> texts;
+  texts.reserve(initial.size());
+  std::vector<nghttp2_nv> fields = {StaticField(":status", "200"), StaticField("content-type", "application/grpc")};
+  if (gzip) fields.push_back(StaticField("grpc-encoding", "gzip"));
+  AddMetadata(initial, &texts, &fields);
+  connection_->SubmitResponse(*this, fields);
+}
+
 void GrpcStream::SubmitResponse() {
   connection_->Touch();
   if (!responded_) {
@@ -244,23 +348,29 @@ void GrpcStream::SubmitTrailers() {
 
 void GrpcStream::Frame(size_t length, Output& output) {
   pending_ -= length;
-  while (length > 0) {
+  // To the end of all parts that are framed, empty ones too: whoever lent them waits for them.
+  while (part_ < parts_.size()) {
     ReplyPart& part = parts_[part_];
-    const std::span<const std::byte> rest = part.bytes().subspan(part_offset_);
+    const std::span<const std::byte> bytes = part.bytes();
+    const std::span<const std::byte> rest = bytes.subspan(part_offset_);
+    if (length == 0 && !rest.empty()) break;
     const std::span<const std::byte> piece = rest.first(std::min(length, rest.size()));
     length -= piece.size();
     // Short parts are copied even when a frame boundary cuts them: a moved short string's bytes move.
-    const bool copied = part.bytes().size() < Output::kCopyBelow;
+    const bool copied = bytes.size() < Output::kCopyBelow;
     copied ? output.Copy(piece) : output.Refer(piece);
     part_offset_ += piece.size();
-    if (part_offset_ == part.bytes().size()) {
-      if (!copied) output.Keep(std::move(part));
-      ++part_;
-      part_offset_ = 0;
-    }
+    if (part_offset_ < bytes.size()) break;
+    copied ? part.GiveBack() : output.Keep(std::move(part));
+    ++part_;
+    part_offset_ = 0;
   }
+  constexpr size_t kWaste = 1024;
   if (part_ == parts_.size()) {
     parts_.clear();
+    part_ = 0;
+  } else if (part_ >= kWaste && part_ * 2 >= parts_.size()) {
+    parts_.erase(parts_.begin(), parts_.begin() + static_cast<ptrdiff_t>(part_));
     part_ = 0;
   }
 }

@@ -14,6 +14,7 @@
 #include "gateway/message_reader.h"
 #include "gateway/output.h"
 #include "gateway/request_head.h"
+#include "gateway/stream_window.h"
 #include "gateway/thread_context.h"
 #include "gateway/timer_heap.h"
 
@@ -32,7 +33,8 @@ class GrpcStream final : public Call, public TimerNode {
   int32_t id() const { return id_; }
   size_t index = 0;  // in the connection's list
 
-  // What the client sends.
+  // What the client sends. Of its window on this stream the stream gives back what withholds() says it does not give
+  // back by itself.
   void OnHeader(std::string_view name, std::string_view value) {
     head_.Add(name, value, context_.limits.max_metadata_bytes);
   }
@@ -40,7 +42,8 @@ class GrpcStream final : public Call, public TimerNode {
   void OnData(std::span<const std::byte> data);
   void OnHalfClose();
   bool half_closed() const { return half_closed_; }
-  // Since when a message is awaited from the client; kNever: none is.
+  bool withholds() const { return window_.has_value(); }
+  // Since when the rest of a message is awaited from the client; kNever: none is.
   TimePoint waiting_since() const;
 
   // What is sent. Next: how much of it a DATA frame of up to `max` bytes takes. Frame: puts that much out.
@@ -48,6 +51,9 @@ class GrpcStream final : public Call, public TimerNode {
   void Frame(size_t length, Output& output);
   bool output_ends(size_t length) const { return finished_ && length == pending_; }
   size_t pending() const { return pending_; }
+  // Whether somebody waits for the client to take what is pending. A stream's reader may take its time: what is sent of
+  // it is bounded.
+  bool awaits_reader() const { return pending_ > 0 && !patient_; }
   void SubmitTrailers();
   void set_deferred() { deferred_ = true; }
   // What was framed and may still be unwritten has to outlive the stream.
@@ -58,10 +64,17 @@ class GrpcStream final : public Call, public TimerNode {
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override;
   const net::Peer& peer() const override;
+  const net::AuthProperties& auth() override;
+  bool internal() const override;
+  bool accepts_gzip() const override { return head_.accepts_gzip(); }
   ClientTrust& trust() override;
   void CountAs(MethodCounts& counts) override { SetCounts(&counts); }
+  void SetTrailing(Metadata trailing) override { trailing_ = std::move(trailing); }
+  void SendInitial(const Metadata& initial, bool gzip) override;
   void Send(Reply reply) override;
+  void SendOne(ReplyPart message, bool compressed) override;
   void Finish(Status status, Metadata trailing = {}) override;
+  void MessageTaken() override;
 
   // TimerNode: the deadline has passed.
   void OnTimer() override;
@@ -69,9 +82,18 @@ class GrpcStream final : public Call, public TimerNode {
   void Abort(Status status, Metadata trailing = {});
 
  private:
+  // Cuts messages from the front of `data` until there is no whole one, or no more may wait.
+  void Decode(std::span<const std::byte>* data);
+  void OnWithheldData(std::span<const std::byte> data);
+  void GiveWindow();
+  void AbortReading(const MessageReader::Error& error);
+  void EndMessages();
+  void AddPrefix(size_t size, bool compressed);
+
   void SubmitHttpError(int status);
   void SubmitTrailersOnly();
   void SubmitResponse();
+  void SubmitHeaders(const Metadata& initial, bool gzip);
   void SetCounts(MethodCounts* counts);
   void Count(Code code);
 
@@ -86,7 +108,12 @@ class GrpcStream final : public Call, public TimerNode {
   TimePoint begun_;
   TimePoint last_data_;
   size_t messages_ = 0;
+  std::optional<StreamWindow> window_;  // of a service that holds messages
+  size_t message_bytes_ = 0;            // of the message that is coming; only with window_
+  bool client_streams_ = false;         // these two as the service says
+  bool patient_ = false;                // it answers with a stream
   bool half_closed_ = false;
+  bool ended_ = false;      // the handler knows that, or is about to
   bool responded_ = false;  // the response's HEADERS are queued
   bool finished_ = false;
   bool deferred_ = false;           // nghttp2 waits for more of the response

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdint>
 
+#include "base/utf8.h"
+
 namespace mindserve::gateway {
 namespace {
 
@@ -45,11 +47,16 @@ std::optional<std::chrono::nanoseconds> ParseTimeout(std::string_view text) {
   }
 }
 
-std::string PercentEncode(std::string_view text) {
+std::string PercentEncode(std::string_view text, size_t max) {
+  const auto plain = [](char c) { return c >= 0x20 && c <= 0x7e && c != '%'; };
+  size_t size = 0;
+  size_t taken = 0;
+  while (taken < text.size() && (size += plain(text[taken]) ? 1 : 3) <= max) ++taken;
+  if (taken < text.size()) text = CutUtf8(text, taken);
   std::string out;
-  out.reserve(text.size());
+  out.reserve(std::min(size, max));
   for (char c : text) {
-    if (c >= 0x20 && c <= 0x7e && c != '%') {
+    if (plain(c)) {
       out += c;
     } else {
       out += '%';

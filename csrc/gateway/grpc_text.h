@@ -2,7 +2,9 @@
 // percent-encoded messages, base64 metadata, content types.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,8 +14,9 @@ namespace mindserve::gateway {
 // A grpc-timeout: one to eight digits and one of H M S m u n. Nothing if it is anything else.
 std::optional<std::chrono::nanoseconds> ParseTimeout(std::string_view text);
 
-// As grpc-message wants it: bytes outside 0x20..0x7e, and '%', as %XX.
-std::string PercentEncode(std::string_view text);
+// As grpc-message wants it: bytes outside 0x20..0x7e, and '%', as %XX. As much of `text`, which is UTF-8, as comes to
+// `max` bytes.
+std::string PercentEncode(std::string_view text, size_t max);
 
 // Standard alphabet, padded or not. Nothing if it is no base64.
 std::optional<std::string> Base64Decode(std::string_view text);
@@ -26,6 +29,11 @@ bool IsGrpcContentType(std::string_view text);
 // Trailing metadata that tells a client how long to wait before it tries again, and what it says where waiting helps.
 inline constexpr const char* kRetryPushbackKey = "grpc-retry-pushback-ms";
 inline constexpr const char* kRetryPushbackMs = "100";
+
+// Whether a text can be the value of a key that is not "-bin".
+inline bool IsMetadataText(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) { return c >= 0x20 && c <= 0x7e; });
+}
 
 // Whether a header field of this (lower-case) name can be metadata: not a pseudo-header, not HTTP's own, not grpc-*.
 bool IsMetadataKey(std::string_view name);

@@ -30,12 +30,12 @@ TEST(TimeoutTest, AnythingElseIsRefused) {
 }
 
 TEST(PercentTest, PrintableAsciiStaysAndTheRestIsEncoded) {
-  EXPECT_EQ(PercentEncode(""), "");
-  EXPECT_EQ(PercentEncode("plain text ~!"), "plain text ~!");
-  EXPECT_EQ(PercentEncode("100%"), "100%25");
-  EXPECT_EQ(PercentEncode("a\nb\tc\x7f"), "a%0Ab%09c%7F");
-  EXPECT_EQ(PercentEncode("h\xc3\xa9"), "h%C3%A9");
-  EXPECT_EQ(PercentEncode(std::string(1, '\0')), "%00");
+  EXPECT_EQ(PercentEncode("", 100), "");
+  EXPECT_EQ(PercentEncode("plain text ~!", 100), "plain text ~!");
+  EXPECT_EQ(PercentEncode("100%", 100), "100%25");
+  EXPECT_EQ(PercentEncode("a\nb\tc\x7f", 100), "a%0Ab%09c%7F");
+  EXPECT_EQ(PercentEncode("h\xc3\xa9", 100), "h%C3%A9");
+  EXPECT_EQ(PercentEncode(std::string(1, '\0'), 100), "%00");
 }
 
 TEST(Base64Test, GoesThereAndBackWithAndWithoutPadding) {

@@ -92,8 +92,13 @@ struct Http2Connection::Callbacks {
     }
   }
 
-  static int OnData(nghttp2_session* session, uint8_t, int32_t id, const uint8_t* data, size_t size, void*) {
-    if (GrpcStream* stream = Stream(session, id)) stream->OnData(Bytes(data, size));
+  static int OnData(nghttp2_session* session, uint8_t flags, int32_t id, const uint8_t* data, size_t size, void*) {
+    GrpcStream* stream = Stream(session, id);
+    // The connection's window is given back whatever becomes of the stream: one that is slow must not stop others.
+    nghttp2_session_consume_connection(session, size);
+    const bool withheld = stream != nullptr && stream->withholds();
+    if (!withheld && (flags & NGHTTP2_FLAG_END_STREAM) == 0) nghttp2_session_consume_stream(session, id, size);
+    if (stream != nullptr) stream->OnData(Bytes(data, size));
     return 0;
   }
 
@@ -170,10 +175,11 @@ void Http2Connection::SetCallbacks(nghttp2_session_callbacks* callbacks) {
   nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, Callbacks::DataFrameSize);
 }
 
-Http2Connection::Http2Connection(ThreadContext& context, std::unique_ptr<net::Transport> transport)
+Http2Connection::Http2Connection(ThreadContext& context, std::unique_ptr<net::Transport> transport, bool internal)
     : context_(context),
       transport_(std::move(transport)),
       number_(context.next_client++),
+      internal_(internal),
       settings_(context.http2),
       resets_(context.limits.max_resets_per_second, context.now),
       accepted_(context.now),
@@ -200,7 +206,10 @@ void Http2Connection::OnStarted(const Status& status) {
   if (closed_) return;
   if (!status.ok()) return Fail(status.message());
   started_ = true;
-  SubmitSettings(session_.get(), context_.limits);
+  // All calls of a worker's handlers may share one connection. They must not wait for each other: handlers that wait
+  // for calls that wait for them would never end.
+  constexpr uint32_t kAnyNumber = std::numeric_limits<int32_t>::max();
+  SubmitSettings(session_.get(), context_.limits, internal_ ? kAnyNumber : context_.limits.max_concurrent_streams);
   if (draining_) SayGoodbye();
   Touch();
   AwaitRead();
@@ -371,7 +380,7 @@ void Http2Connection::CloseStream(GrpcStream& stream) {
 }
 
 void Http2Connection::CountReset() {
-  if (resets_.Take(context_.now)) return;
+  if (internal_ || resets_.Take(context_.now)) return;
   context_.stats.Refuse(Refusal::kMaxResetsPerSecond);
   context_.log.Warn(context_.now, "connection of " + peer().address + " closed: more than max_resets_per_second " +
                                       std::to_string(context_.limits.max_resets_per_second) + " calls were reset");
@@ -424,12 +433,13 @@ TimePoint Http2Connection::NextCheck() const {
   if (streams_.empty()) {
     if (limits.idle_connection_timeout.count() > 0) at = std::min(at, last_active_ + limits.idle_connection_timeout);
   }
-  // Both kinds of stalling: a body that doesn't come, replies that are not taken.
+  // Both kinds of stalling: a body that doesn't come, replies that are not taken. The reader of a stream of replies may
+  // stall: that its client lives is what keepalive pings are for.
   for (const auto& stream : streams_) {
     if (const TimePoint since = stream->waiting_since(); since != kNever) {
       at = std::min(at, since + limits.body_idle_timeout);
     }
-    if (stream->pending() > 0) at = std::min(at, last_written_ + limits.body_idle_timeout);
+    if (stream->awaits_reader()) at = std::min(at, last_written_ + limits.body_idle_timeout);
   }
   if (!output_.empty()) at = std::min(at, last_written_ + limits.body_idle_timeout);
   return at;
@@ -479,7 +489,7 @@ void Http2Connection::OnTimer() {
   }
   bool sending = !output_.empty();
   for (const auto& stream : streams_) {
-    sending = sending || stream->pending() > 0;
+    sending = sending || stream->awaits_reader();
     if (const TimePoint since = stream->waiting_since(); since != kNever && over(since, limits.body_idle_timeout)) {
       context_.stats.Refuse(Refusal::kBodyIdleTimeout);
       stream->Abort({Code::kCancelled,

@@ -22,7 +22,8 @@ namespace mindserve::gateway {
 // it once it is closed.
 class Http2Connection final : private TimerNode {
  public:
-  Http2Connection(ThreadContext& context, std::unique_ptr<net::Transport> transport);
+  // `internal`: the client is a worker of this server.
+  Http2Connection(ThreadContext& context, std::unique_ptr<net::Transport> transport, bool internal);
   ~Http2Connection();
 
   void Start();
@@ -38,6 +39,8 @@ class Http2Connection final : private TimerNode {
 
   uint64_t number() const { return number_; }
   const net::Peer& peer() const { return transport_->peer(); }
+  const net::AuthProperties& auth() { return transport_->auth(); }
+  bool internal() const { return internal_; }
   size_t calls() const { return streams_.size(); }
 
   // For streams.
@@ -74,6 +77,7 @@ class Http2Connection final : private TimerNode {
   ThreadContext& context_;
   std::unique_ptr<net::Transport> transport_;
   const uint64_t number_;
+  const bool internal_;
   std::shared_ptr<const Http2Settings> settings_;  // the session's callbacks; shared as the context says
   Http2Owned<nghttp2_session> session_;
   PartialBytes partial_bytes_;

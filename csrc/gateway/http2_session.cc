@@ -11,6 +11,7 @@ Http2Settings::Http2Settings() {
   nghttp2_option_new(&made_option);
   option.reset(made_option);
   nghttp2_option_set_no_closed_streams(option.get(), 1);
+  nghttp2_option_set_no_auto_window_update(option.get(), 1);  // a stream may withhold its own: see GrpcStream
 #ifdef MINDSERVE_NGHTTP2_RESET_RATE_LIMIT
   // The connection counts resets itself, the same with every nghttp2; nghttp2's own default would forbid ordinary
   // cancellation.
@@ -23,11 +24,11 @@ Http2Settings::Http2Settings() {
   Http2Connection::SetCallbacks(callbacks.get());
 }
 
-void SubmitSettings(nghttp2_session* session, const Limits& limits) {
+void SubmitSettings(nghttp2_session* session, const Limits& limits, uint32_t max_streams) {
   // RFC 9218; not every nghttp2 has a name for it. Spares the tree of RFC 7540's priorities.
   constexpr int32_t kNoRfc7540Priorities = 9;
   const nghttp2_settings_entry entries[] = {
-      {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams},
+      {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams},
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kStreamWindow},
       {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, kMaxFrameSize},
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<uint32_t>(limits.max_metadata_bytes)},

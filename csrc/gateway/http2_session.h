@@ -31,7 +31,7 @@ struct Http2Settings {
 };
 
 // Queues the server's SETTINGS and the connection's window.
-void SubmitSettings(nghttp2_session* session, const Limits& limits);
+void SubmitSettings(nghttp2_session* session, const Limits& limits, uint32_t max_streams);
 
 // A header field with a name, or both, that live for ever: nghttp2 copies the rest.
 nghttp2_nv StaticField(const char* name, const char* value);

@@ -7,6 +7,9 @@
 
 #include "base/log.h"
 #include "gateway/predict_service.h"
+#include "gateway/ray_service.h"
+#include "gateway/reflection_service.h"
+#include "gateway/user_service.h"
 
 namespace mindserve::gateway {
 
@@ -35,6 +38,15 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       std::make_unique<HealthCheckService>(context_.stats.Of({.path = kHealthCheckPath}), health_);
   context_.services[kHealthWatchPath] =
       std::make_unique<HealthWatchService>(context_.stats.Of({.path = kHealthWatchPath}), health_);
+  context_.services[kListApplicationsPath] =
+      std::make_unique<ListApplicationsService>(context_.stats.Of({.path = kListApplicationsPath}), router_, health_);
+  context_.services[kHealthzPath] =
+      std::make_unique<HealthzService>(context_.stats.Of({.path = kHealthzPath}), health_);
+  for (const char* path : {kReflectionV1Path, kReflectionV1AlphaPath}) {
+    context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
+  }
+  user_calls_ = std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, calls_});
+  MakeUserServices({});
   thread_ = std::thread([this, number] {
     pthread_setname_np(pthread_self(), ("ms-io-" + std::to_string(number)).c_str());
     bell_ = loop_.NewWatch(port_->bell_fd());
@@ -138,7 +150,8 @@ void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsCont
                                         std::to_string(context_.limits.max_connections_per_peer) + " is reached");
     return;
   }
-  connections_.push_back({std::make_unique<Http2Connection>(context_, std::move(transport)), *std::move(place)});
+  connections_.push_back(
+      {std::make_unique<Http2Connection>(context_, std::move(transport), /*internal=*/false), *std::move(place)});
   ++context_.stats.accepted;
   connections_.back().connection->Start();
 }
@@ -168,6 +181,36 @@ void IoThread::DeclareServable(const std::string& name) {
 void IoThread::RemoveServable(const std::string& name) {
   router_.Remove(name);
   health_.Changed();
+}
+
+void IoThread::SetServices(std::shared_ptr<const Served> served) {
+  served_ = std::move(served);
+  MakeUserServices(served_->services);
+}
+
+void IoThread::MakeUserServices(const std::vector<ServiceSpec>& services) {
+  std::map<std::string, UserService::Kind> wanted = {{kDriverPath, {}}};
+  for (const ServiceSpec& service : services) {
+    for (const ServiceSpec::Method& method : service.methods) {
+      wanted["/" + service.name + "/" + method.name] = {.client_streaming = method.client_streaming,
+                                                        .server_streaming = method.server_streaming};
+    }
+  }
+  std::erase_if(users_, [&](const auto& each) {
+    const auto& [path, service] = each;
+    const auto found = wanted.find(path);
+    if (found != wanted.end() && found->second == service->kind()) return false;
+    auto entry = context_.services.extract(path);
+    if (service->calls() > 0) replaced_.push_back(std::move(entry.mapped()));
+    return true;
+  });
+  std::erase_if(replaced_, [](const auto& each) { return static_cast<UserService&>(*each).calls() == 0; });
+  for (const auto& [path, kind] : wanted) {
+    if (users_.contains(path)) continue;
+    auto service = std::make_unique<UserService>(*user_calls_, path, kind);
+    users_[path] = service.get();
+    context_.services[path] = std::move(service);
+  }
 }
 
 void IoThread::AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane) {

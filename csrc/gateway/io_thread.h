@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "gateway/http2_connection.h"
 #include "gateway/peer_count.h"
 #include "gateway/router.h"
+#include "gateway/served.h"
 #include "gateway/thread_context.h"
 #include "gateway/worker_calls.h"
 #include "link/lane.h"
@@ -35,6 +37,8 @@ struct Shared {
 };
 
 class PredictService;
+class UserService;
+struct UserCalls;
 
 class IoThread final : private net::RoundHooks {
  public:
@@ -56,6 +60,8 @@ class IoThread final : private net::RoundHooks {
 
   void DeclareServable(const std::string& name);
   void RemoveServable(const std::string& name);
+  // Instead of what was served before. `served` is shared by all threads and the answers under way.
+  void SetServices(std::shared_ptr<const Served> served);
   void AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane);
   void DrainWorker(uint64_t id);
   void RemoveVersion(const std::string& servable, uint64_t version);
@@ -72,6 +78,7 @@ class IoThread final : private net::RoundHooks {
   bool PrepareSleep() override;
   void Awake() override;
 
+  void MakeUserServices(const std::vector<ServiceSpec>& services);
   void AwaitBell();
   void SetTimer();
   void FlushConnections();
@@ -87,7 +94,12 @@ class IoThread final : private net::RoundHooks {
   WorkerCalls calls_;
   Router router_;
   PredictService* predict_ = nullptr;  // of the context's services
+  std::unique_ptr<UserCalls> user_calls_;
+  // Of the context's services those of users, by their paths; and those that were replaced while they had calls.
+  std::map<std::string, UserService*> users_;
+  std::vector<std::unique_ptr<Service>> replaced_;
   Health health_;
+  std::shared_ptr<const Served> served_;  // null until it is first set; shared as SetServices says
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Timer> timer_;
   TimePoint timer_at_ = kNever;

@@ -18,14 +18,6 @@ std::string Describe(std::string_view servable, std::string_view method, uint64_
   return text;
 }
 
-Metadata Later() {
-  return {{kRetryPushbackKey, kRetryPushbackMs}};
-}
-// Tells a client that would try again by itself not to.
-Metadata Never() {
-  return {{kRetryPushbackKey, "-1"}};
-}
-
 // Held by way of this thread's end of the worker: no two threads count at the same place.
 std::shared_ptr<VersionState> VersionOf(const std::shared_ptr<WorkerEnd>& worker) {
   return {worker, worker->version().get()};
@@ -57,7 +49,9 @@ void PredictCall::OnHalfClose() {
   // A worker's share is at least two instances, else the handing about costs more than it gains.
   const size_t shares = std::clamp<size_t>(route.instances.size() / 2, 1, std::max<size_t>(workers, 1));
   std::vector<Router::Target>& targets = service_.targets_;
-  switch (service_.router_.Find(servable_, method_, version_, shares, &targets)) {
+  auto outcome = service_.router_.Find(servable_, method_, version_, shares, &targets);
+  if (IsPath(method_) && outcome != Router::Outcome::kNoServable) outcome = Router::Outcome::kNoMethod;
+  switch (outcome) {
     case Router::Outcome::kNoServable:
       return AnswerError(wire::ErrorCode::kServableUnavailable, Described() + ", servable is not available");
     case Router::Outcome::kNoMethod:
@@ -83,7 +77,7 @@ void PredictCall::OnHalfClose() {
   if (const TimePoint now = service_.context_.now; quarantine.UnderAttack(now)) [[unlikely]] {
     if (auto verdict = quarantine.VerdictOn(method_, Instances(*message_), now)) {
       stats.Refuse(Refusal::kQuarantine);
-      return Fail({Code::kUnavailable, *std::move(verdict)}, Never());
+      return Fail({Code::kUnavailable, *std::move(verdict)}, TryNever());
     }
     suspect = call_.trust().StandingIn(version_state_->number, quarantine.attack()) != ClientTrust::Standing::kKnown;
     if (!suspect) service_.router_.Find(servable_, method_, version_, shares, &targets, Router::Pick::kOrdinary);
@@ -111,43 +105,13 @@ void PredictCall::OnHalfClose() {
 }
 
 bool PredictCall::Admit() {
-  CallStats& stats = service_.context_.stats;
-  const auto of_all = [](const char* limit, size_t value) {
-    return " exceeds the limit " + std::to_string(value) + " (" + limit + ")";
-  };
-  Ticket ticket = Ticket::Take(service_.admission_);
-  if (!ticket) {
-    stats.Refuse(Refusal::kMaxEnqueuedRequests);
-    Fail({Code::kResourceExhausted,
-          "enqueued requests count" + of_all("max_enqueued_requests", service_.admission_.max_requests())},
-         Later());
+  Admitted admitted;
+  if (auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
+                                    message_->bytes().size(), service_.context_.stats, &admitted)) {
+    Fail(std::move(refused->status), std::move(refused->trailing));
     return false;
   }
-  Admission& own = *version_state_->admission;
-  const auto of_servable = [&] { return " of servable '" + std::string(servable_) + "'"; };
-  Ticket own_ticket;
-  if (own.max_requests() > 0 && !(own_ticket = Ticket::Take(own))) {
-    stats.Refuse(Refusal::kMaxEnqueuedRequests);
-    Fail({Code::kResourceExhausted,
-          "enqueued requests count" + of_all("max_enqueued_requests", own.max_requests()) + of_servable()},
-         Later());
-    return false;
-  }
-  BytesTicket own_bytes;
-  if (own.max_bytes() > 0) {
-    own_bytes = BytesTicket(own);
-    const size_t size = message_->bytes().size();
-    if (!own_bytes.GrowTo(size)) {
-      stats.Refuse(Refusal::kMaxEnqueuedBytes);
-      // What is larger than the limit by itself never finds room.
-      Fail({Code::kResourceExhausted, "with this request of " + std::to_string(size) + " bytes enqueued bytes" +
-                                          of_all("max_enqueued_bytes", own.max_bytes()) + of_servable()},
-           size > own.max_bytes() ? Never() : Later());
-      return false;
-    }
-  }
-  request_ = std::make_shared<Request>(
-      Request{*std::move(message_), std::move(ticket), std::move(own_ticket), std::move(own_bytes)});
+  request_ = std::make_shared<Request>(Request{*std::move(message_), std::move(admitted)});
   message_.reset();
   return true;
 }
@@ -194,7 +158,7 @@ void PredictCall::Suspend(uint32_t tag) {
       return Fail({Code::kResourceExhausted,
                    Described() + ", requests have killed workers of the servable lately, and too many of clients that "
                                  "it does not know wait for a worker that may try them"},
-                  Later());
+                  TryLater());
     }
     waiting_.emplace(line, line.insert(line.end(), this));
   }
@@ -223,18 +187,18 @@ void PredictCall::OnTimer() {
   Fail({Code::kUnavailable, Described() + ", requests have killed workers of the servable lately, and within " +
                                 std::to_string(service_.most_suspense_.count()) +
                                 " ms there was no worker that may try requests of clients that it does not know"},
-       Later());
+       TryLater());
 }
 
-void PredictCall::OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) {
+void PredictCall::OnWorkerReply(uint32_t tag, ReplyPart payload, uint8_t flags) {
   if (!request_) return;
   Part& part = parts_[tag];
-  if (!ends) {
+  if ((flags & link::kEnds) == 0) {
     return Fail(
         {Code::kInternal, "servable '" + std::string(servable_) + "': its worker answered with a stream of messages"});
   }
   part.at_worker = false;
-  part.has_errors = has_errors;
+  part.has_errors = (flags & link::kHasErrors) != 0;
   part.reply = std::move(payload);
   if (--missing_ == 0) Complete();
 }
@@ -291,7 +255,7 @@ void PredictCall::SetAside(const Part& part, const LostCall& lost) {
                        Described() + " is the same as one that killed workers. That one" + died, context.now);
     call_.trust().Distrust(version_state_->number, quarantine.attack());
   }
-  Fail({Code::kUnavailable, text}, Never());
+  Fail({Code::kUnavailable, text}, TryNever());
 }
 
 void PredictCall::Complete() {

@@ -16,8 +16,6 @@
 
 namespace mindserve::gateway {
 
-// However often its workers die without having begun with it, a request is sent no more often than this.
-inline constexpr size_t kMostSends = 16;
 // As many suspects of an I/O thread, of each standing, may wait for a worker that may execute them.
 inline constexpr size_t kMostWaiting = 1000;
 
@@ -47,7 +45,7 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
     std::optional<ReplyPart> reply;
   };
 
-  void OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) override;
+  void OnWorkerReply(uint32_t tag, ReplyPart payload, uint8_t flags) override;
   void OnWorkerEnd(uint32_t tag, Status status) override;
   void OnWorkerLost(uint32_t tag, const LostCall& lost) override;
   // It has waited for too long.

@@ -8,7 +8,7 @@ namespace mindserve::gateway {
 
 void RequestHead::Clear() {
   path_.clear();
-  post_ = grpc_ = false;
+  post_ = grpc_ = accepts_gzip_ = false;
   encoding_ = Encoding::kNone;
   timeout_.reset();
   status_ = Status::Ok();
@@ -40,7 +40,16 @@ void RequestHead::Add(std::string_view name, std::string_view value, size_t max_
   if (!fits) return;
   if (name == ":path") {
     path_.assign(value);
-  } else if (name == "grpc-timeout") {
+  } else if (name.starts_with("grpc-")) {
+    AddGrpc(name, value);
+  } else if (IsMetadataKey(name)) {
+    fields_.push_back({text_.size(), name.size(), value.size()});
+    text_.append(name).append(value);
+  }
+}
+
+void RequestHead::AddGrpc(std::string_view name, std::string_view value) {
+  if (name == "grpc-timeout") {
     timeout_ = ParseTimeout(value);
     if (!timeout_) Fail(Code::kInternal, "malformed grpc-timeout '" + std::string(value) + "'");
   } else if (name == "grpc-encoding") {
@@ -52,9 +61,8 @@ void RequestHead::Add(std::string_view name, std::string_view value, size_t max_
       Fail(Code::kUnimplemented,
            "grpc-encoding '" + std::string(value) + "' is not supported, only identity and gzip are");
     }
-  } else if (IsMetadataKey(name)) {
-    fields_.push_back({text_.size(), name.size(), value.size()});
-    text_.append(name).append(value);
+  } else if (name == "grpc-accept-encoding") {
+    accepts_gzip_ = value.find("gzip") != std::string_view::npos;
   }
 }
 

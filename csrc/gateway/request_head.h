@@ -28,6 +28,7 @@ class RequestHead {
 
   std::string_view path() const { return path_; }
   Encoding encoding() const { return encoding_; }
+  bool accepts_gzip() const { return accepts_gzip_; }
   std::optional<std::chrono::nanoseconds> timeout() const { return timeout_; }
   // Made when first asked for.
   const Metadata& metadata() const;
@@ -37,11 +38,13 @@ class RequestHead {
     size_t name, name_size, value_size;  // the value follows the name
   };
   void Fail(Code code, std::string text);
+  void AddGrpc(std::string_view name, std::string_view value);
 
   std::string path_;
   bool post_ = false;
   bool grpc_ = false;
   Encoding encoding_ = Encoding::kNone;
+  bool accepts_gzip_ = false;
   std::optional<std::chrono::nanoseconds> timeout_;
   Status status_;
   size_t list_size_ = 0;

@@ -13,6 +13,7 @@ void Router::Declare(const std::string& servable) {
 }
 
 void Router::Remove(const std::string& servable) {
+  ++revision_;
   servables_.erase(servable);
 }
 
@@ -25,9 +26,12 @@ void Router::AddWorker(std::shared_ptr<WorkerEnd> worker) {
 }
 
 void Router::SetMethods(Version& version, const WorkerSpec& spec) {
+  ++revision_;
   version.methods.clear();
   for (const auto& [name, idempotent] : spec.methods) {
-    version.methods.push_back({name, &stats_.Of({kPredictPath, spec.servable, spec.version, name})});
+    const MethodKey key = IsPath(name) ? MethodKey{name, spec.servable, spec.version, std::string(RpcOf(name))}
+                                       : MethodKey{kPredictPath, spec.servable, spec.version, name};
+    version.methods.push_back({name, &stats_.Of(key)});
   }
 }
 
@@ -42,10 +46,32 @@ void Router::RemoveWorker(const std::shared_ptr<WorkerEnd>& worker) {
   if (was_last && !version.workers.empty()) SetMethods(version, version.workers.back()->spec());
 }
 
+std::vector<std::string> Router::Servables() const {
+  std::vector<std::string> names;
+  for (const auto& [name, versions] : servables_) names.push_back(name);
+  std::ranges::sort(names);
+  return names;
+}
+
 void Router::RemoveVersion(const std::string& servable, uint64_t version) {
   const auto found = servables_.find(servable);
   if (found == servables_.end() || found->second.erase(version) == 0) return;
-  stats_.OnRemoved(kPredictPath, servable, version);
+  ++revision_;
+  stats_.OnRemoved(servable, version);
+}
+
+std::vector<std::string> Router::Answering(std::string_view service) const {
+  std::vector<std::string> names;
+  const auto answers = [&](const auto& version) {
+    return std::ranges::any_of(version.second.methods, [&](const Version::Method& method) {
+      return IsPath(method.name) && ServiceOf(method.name) == service;
+    });
+  };
+  for (const auto& [name, versions] : servables_) {
+    if (std::ranges::any_of(versions, answers)) names.push_back(name);
+  }
+  std::ranges::sort(names);
+  return names;
 }
 
 template <typename V>

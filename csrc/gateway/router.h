@@ -16,6 +16,19 @@ namespace mindserve::gateway {
 
 inline constexpr const char* kPredictPath = "/mindspore.serving.proto.MSService/Predict";
 
+// Among a worker's methods those of users' services have paths for names: "/pkg.Service/Method". Predict has no method
+// of such a name.
+inline bool IsPath(std::string_view method) {
+  return method.starts_with('/');
+}
+// Of such a path: "pkg.Service" and "Method".
+inline std::string_view ServiceOf(std::string_view path) {
+  return path.substr(1, path.rfind('/') - 1);
+}
+inline std::string_view RpcOf(std::string_view path) {
+  return path.substr(path.rfind('/') + 1);
+}
+
 // Belongs to one I/O thread.
 class Router {
  public:
@@ -48,12 +61,18 @@ class Router {
   // 0: the newest that has a worker.
   Outcome Find(std::string_view servable, std::string_view method, uint64_t version, size_t count,
                std::vector<Target>* targets, Pick pick = Pick::kAny);
+  // The servables of which a version is known to have a method of this gRPC service, in alphabetical order.
+  std::vector<std::string> Answering(std::string_view service) const;
+  // Another one after each change of what Answering says.
+  uint64_t revision() const { return revision_; }
   // How many workers could answer.
   size_t Workers(std::string_view servable, uint64_t version) const;
 
   // For health: whether it is known, and whether a worker lives that takes requests.
   bool Known(std::string_view servable) const { return servables_.contains(servable); }
   bool Alive(std::string_view servable) const;
+  // Of all that are known, sorted.
+  std::vector<std::string> Servables() const;
 
  private:
   struct Version {
@@ -74,6 +93,7 @@ class Router {
 
   CallStats& stats_;
   StringMap<Versions> servables_;
+  uint64_t revision_ = 1;
 };
 
 }  // namespace mindserve::gateway

@@ -16,6 +16,12 @@ void WorkerEnd::Return(std::span<const std::byte> bytes) {
   if (calls_ != nullptr) calls_->SetBusy(*this);
 }
 
+void WorkerEnd::ReturnMessage(std::span<const std::byte> bytes, uint64_t call) {
+  if (gone) return;
+  lane_->ReleaseReply(bytes, call);
+  if (calls_ != nullptr) calls_->SetBusy(*this);
+}
+
 void WorkerCalls::Add(std::shared_ptr<WorkerEnd> worker) {
   worker->calls_ = this;
   SetBusy(*worker);
@@ -64,9 +70,8 @@ void WorkerCalls::Drain(WorkerEnd& worker) {
   if (worker.load == 0 && !worker.gone) on_drained_(worker.spec().id);
 }
 
-uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
-                           const std::shared_ptr<Request>& request, const Terms& terms, WorkerCallListener& listener,
-                           uint32_t tag) {
+uint32_t WorkerCalls::AddEntry(const std::shared_ptr<WorkerEnd>& worker, size_t instances,
+                               const std::shared_ptr<Request>& request, WorkerCallListener& listener, uint32_t tag) {
   if (free_.empty()) {
     free_.push_back(static_cast<uint32_t>(entries_.size()));
     entries_.emplace_back();
@@ -75,9 +80,9 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
   free_.pop_back();
   Entry& entry = entries_[place];
   entry.tag = tag;
-  entry.instances = payload.instances;
+  entry.instances = static_cast<uint32_t>(instances);
   entry.live = true;
-  entry.ended = entry.released = false;
+  entry.ended = entry.released = entry.user = false;
   entry.listener = &listener;
   entry.worker = worker;
   entry.request = request;
@@ -85,8 +90,15 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
   ++worker->held_;
   ++worker->requests;
   SetBusy(*worker);
-  worker->load += payload.instances;
-  const uint64_t call = NumberOf(entry, place);
+  worker->load += instances;
+  return place;
+}
+
+uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
+                           const std::shared_ptr<Request>& request, const Terms& terms, WorkerCallListener& listener,
+                           uint32_t tag) {
+  const uint32_t place = AddEntry(worker, payload.instances, request, listener, tag);
+  const uint64_t call = NumberOf(entries_[place], place);
   worker->lane().SendOpen({.call = call,
                            .method = method,
                            .instances = payload.instances,
@@ -97,6 +109,40 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
                            .ends = true,
                            .alone = terms.alone});
   return call;
+}
+
+uint64_t WorkerCalls::OpenUser(const std::shared_ptr<WorkerEnd>& worker, uint16_t method,
+                               const std::shared_ptr<Request>& request, const Terms& terms,
+                               WorkerCallListener& listener) {
+  const uint32_t place = AddEntry(worker, 1, request, listener, 0);
+  entries_[place].user = true;
+  const uint64_t call = NumberOf(entries_[place], place);
+  worker->lane().SendOpen({.call = call,
+                           .method = method,
+                           .instances = 0,
+                           .deadline_ns = std::chrono::nanoseconds(terms.deadline.time_since_epoch()).count(),
+                           .client = terms.client,
+                           .offset = request->message.offset(),
+                           .length = request->message.bytes().size(),
+                           .ends = false});
+  for (auto held = request->stream.begin(); held != request->stream.end(); ++held) {
+    const Message& message = held->message;
+    const bool ends = request->half_closed && held + 1 == request->stream.end();
+    worker->lane().SendMessage(call, message.offset(), message.bytes().size(), ends);
+  }
+  if (request->half_closed && request->stream.empty()) worker->lane().SendHalfClose(call);
+  return call;
+}
+
+void WorkerCalls::SendMessage(uint64_t call, const Message& message) {
+  Entry* entry = Find(call);
+  if (entry == nullptr || entry->ended) return;
+  entry->worker->lane().SendMessage(call, message.offset(), message.bytes().size(), /*ends=*/false);
+}
+
+void WorkerCalls::SendHalfClose(uint64_t call) {
+  Entry* entry = Find(call);
+  if (entry != nullptr && !entry->ended) entry->worker->lane().SendHalfClose(call);
 }
 
 WorkerCalls::Entry* WorkerCalls::Find(uint64_t call) {
@@ -122,11 +168,14 @@ void WorkerCalls::Drop(Entry& entry, uint32_t place) {
   --entry.worker->held_;
   entry.worker.reset();
   entry.request.reset();
+  entry.lender.reset();
   free_.push_back(place);
 }
 
 void WorkerCalls::End(Entry& entry) {
   entry.ended = true;
+  entry.listener = nullptr;  // what is still released concerns it no more
+  if (entry.lender) entry.lender->End();
   WorkerEnd& worker = *entry.worker;
   worker.load -= entry.instances;
   // Each call has an instance at least, and no call is opened on a worker that drains.
@@ -141,6 +190,11 @@ void WorkerCalls::CollectIfDone(uint64_t call) {
 }
 
 void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
+  if (frame.type == link::FrameType::kModel) {
+    worker.models().Set({reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()},
+                        (frame.flags & link::kLoaded) != 0);
+    return worker.Return(frame.payload);
+  }
   Entry* entry = Find(frame.call);
   const bool release = frame.type == link::FrameType::kRelease || (frame.flags & link::kReleased) != 0;
   const bool ends = frame.type == link::FrameType::kEnd ||
@@ -149,26 +203,44 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
     return Fault(worker,
                  {Code::kInternal, "a frame for call " + std::to_string(frame.call) + ", which it does not hold"});
   }
-  if (entry->ended && frame.type != link::FrameType::kRelease) {
+  const bool releases = frame.type == link::FrameType::kRelease || frame.type == link::FrameType::kReleaseMessage;
+  if (entry->ended && !releases) {
     return Fault(worker, {Code::kInternal, "another answer to call " + std::to_string(frame.call)});
   }
   if (release && entry->released) {
     return Fault(worker, {Code::kInternal, "released call " + std::to_string(frame.call) + " twice"});
   }
+  const bool of_user = frame.type == link::FrameType::kInitial || frame.type == link::FrameType::kReleaseMessage ||
+                       (frame.type == link::FrameType::kEnd && (frame.flags & link::kTrailing) != 0);
+  if (of_user && !entry->user) {
+    return Fault(worker, {Code::kInternal, "call " + std::to_string(frame.call) + " is of no user's service"});
+  }
   if (!entry->ended && !entry->released && (ends || release)) entry->request->WorkerIsDone();
-  entry->released = entry->released || release;
-  if (ends) End(*entry);
   WorkerCallListener* listener = entry->listener;
   const uint32_t tag = entry->tag;
+  entry->released = entry->released || release;
+  if (ends) End(*entry);
+  if (frame.type == link::FrameType::kReleaseMessage) {
+    if (entry->request == nullptr || entry->request->stream.empty()) {
+      return Fault(worker, {Code::kInternal, "call " + std::to_string(frame.call) + " has no message to release"});
+    }
+    entry->request->stream.DropOldest();
+  }
+  std::shared_ptr<ReplyLender> lender;
+  if (frame.type == link::FrameType::kReply && entry->user && !ends) {
+    if (entry->lender == nullptr) {
+      entry->lender = std::make_shared<MessageLender>(entry->worker, frame.call);
+    }
+    lender = entry->lender;
+  }
   // The listener may open other calls, which moves entries: all that is needed of this one has been read.
   CollectIfDone(frame.call);
+  if (of_user) return TakeOfUser(worker, frame, listener);
   switch (frame.type) {
     case link::FrameType::kReply: {
-      ReplyPart payload =
-          frame.payload.empty() ? ReplyPart(std::string()) : ReplyPart(frame.payload, worker.shared_from_this());
-      if (listener != nullptr) {
-        listener->OnWorkerReply(tag, std::move(payload), (frame.flags & link::kHasErrors) != 0, ends);
-      }
+      if (lender == nullptr && !frame.payload.empty()) lender = worker.shared_from_this();
+      ReplyPart payload = lender == nullptr ? ReplyPart(std::string()) : ReplyPart(frame.payload, std::move(lender));
+      if (listener != nullptr) listener->OnWorkerReply(tag, std::move(payload), frame.flags);
       return;
     }
     case link::FrameType::kEnd: {
@@ -180,6 +252,23 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
     default:
       return;
   }
+}
+
+void WorkerCalls::TakeOfUser(WorkerEnd& worker, const link::WorkerFrame& frame, WorkerCallListener* listener) {
+  if (listener != nullptr) {
+    switch (frame.type) {
+      case link::FrameType::kInitial:
+        listener->OnWorkerInitial(frame.payload, (frame.flags & link::kCompressed) != 0);
+        break;
+      case link::FrameType::kReleaseMessage:
+        listener->OnMessageReleased();
+        break;
+      default:
+        listener->OnWorkerTrailing(static_cast<Code>(frame.code), frame.payload);
+        break;
+    }
+  }
+  if (!frame.payload.empty()) worker.Return(frame.payload);
 }
 
 void WorkerCalls::Fault(WorkerEnd& worker, const Status& why) {

@@ -10,16 +10,20 @@
 
 #include "base/clock.h"
 #include "base/status.h"
-#include "gateway/admission.h"
 #include "gateway/call.h"
 #include "gateway/gateway.h"
+#include "gateway/model_set.h"
 #include "gateway/quarantine.h"
+#include "gateway/request.h"
 #include "gateway/worker_loss.h"
 #include "link/lane.h"
 
 namespace mindserve::gateway {
 
 class WorkerCalls;
+
+// However often its workers die without having begun with it, a request is sent no more often than this.
+inline constexpr size_t kMostSends = 16;
 
 // An I/O thread's end of one worker. Shared by the thread's list of workers, the calls that the worker holds, and the
 // reply parts lent by it that are not yet sent: the lane has to live as long as each of them.
@@ -36,56 +40,58 @@ class WorkerEnd final : public ReplyLender, public std::enable_shared_from_this<
 
   bool routable() const { return !draining && !gone; }
   void Return(std::span<const std::byte> bytes) override;
+  // The same of a message of a user's call: the worker may send another one.
+  void ReturnMessage(std::span<const std::byte> bytes, uint64_t call);
+  // Of multiplexed models.
+  ModelSet& models() { return models_; }
 
   bool draining = false;  // gets no new requests
   bool gone = false;      // its lane is not used any more
-  size_t load = 0;        // instances it was sent and has not answered
+  size_t load = 0;        // instances, and users' calls, that it was sent and has not answered
   uint64_t requests = 0;  // sent to it, or parts of such
 
  private:
   friend class WorkerCalls;
   WorkerCalls* calls_ = nullptr;  // of its thread, while it is one of that one's workers
   size_t held_ = 0;               // calls that it holds
-  bool busy_ = false;             // on the list of those that are looked at
+  ModelSet models_;
+  bool busy_ = false;  // on the list of those that are looked at
   const WorkerSpec spec_;
   const std::shared_ptr<VersionState> version_;  // shared with the gateway and the version's other workers
   const std::unique_ptr<link::Lane> lane_;
 };
 
-// A request that was admitted. Shared by the call's handler and by the calls on workers that read its bytes. It counts
-// against the limits until it is answered, or given up and no worker is at it. Its bytes stay as long as a worker has
-// not released them, which may be long after: a function may keep its inputs.
-struct Request {
-  Message message;
-  Ticket ticket;
-  Ticket servable_ticket;      // for the servable's own limits; empty where there are none
-  BytesTicket servable_bytes;  // the same
-  size_t working = 0;          // calls on workers that are neither ended nor released
-  bool given_up = false;       // the handler waits for no answer any more
+// Lends the messages of a user's call: its worker is told when each has left, by which it knows when to go on. Once the
+// call has ended on the worker that is of no interest any more.
+class MessageLender final : public ReplyLender {
+ public:
+  MessageLender(std::shared_ptr<WorkerEnd> worker, uint64_t call) : worker_(std::move(worker)), call_(call) {}
+  void Return(std::span<const std::byte> bytes) override {
+    ended_ ? worker_->Return(bytes) : worker_->ReturnMessage(bytes, call_);
+  }
+  void End() { ended_ = true; }
 
-  void StopCounting() {
-    ticket.Release();
-    servable_ticket.Release();
-    servable_bytes = BytesTicket();
-    message.StopCounting();
-  }
-  void GiveUp() {
-    given_up = true;
-    if (working == 0) StopCounting();
-  }
-  void WorkerIsDone() {
-    if (--working == 0 && given_up) StopCounting();
-  }
+ private:
+  const std::shared_ptr<WorkerEnd> worker_;
+  const uint64_t call_;
+  bool ended_ = false;
 };
 
 // Who waits for an answer. `tag` is what it gave to Open.
 class WorkerCallListener {
  public:
   virtual ~WorkerCallListener() = default;
-  virtual void OnWorkerReply(uint32_t tag, ReplyPart payload, bool has_errors, bool ends) = 0;
+  // `flags`: link::FrameFlags of a reply.
+  virtual void OnWorkerReply(uint32_t tag, ReplyPart payload, uint8_t flags) = 0;
   virtual void OnWorkerEnd(uint32_t tag, Status status) = 0;
   // The worker was lost before it has ended the call.
   virtual void OnWorkerLost(uint32_t tag, const LostCall& lost) = 0;
+
+  // These only of users' calls. The bytes, as wire/call_head.h has them, are there only meanwhile.
+  virtual void OnWorkerInitial(std::span<const std::byte>, bool) {}  // whether messages may be compressed
+  virtual void OnWorkerTrailing(Code, std::span<const std::byte>) {}
+  // The oldest message of the request that was still there is gone.
+  virtual void OnMessageReleased() {}
 };
 
 // One for each I/O thread.
@@ -120,6 +126,13 @@ class WorkerCalls {
   uint64_t Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,
                 const std::shared_ptr<Request>& request, const Terms& terms, WorkerCallListener& listener,
                 uint32_t tag);
+  // Opens a call of a user's service: sends the head, and the messages that are there. More may follow, also after the
+  // listener has been told of an end; they then go nowhere.
+  uint64_t OpenUser(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const std::shared_ptr<Request>& request,
+                    const Terms& terms, WorkerCallListener& listener);
+  // `message` is the last of the request's.
+  void SendMessage(uint64_t call, const Message& message);
+  void SendHalfClose(uint64_t call);
   // The listener is told no more, and the worker is to give the call up. No-op for one that has ended.
   void Cancel(uint64_t call);
 
@@ -140,18 +153,24 @@ class WorkerCalls {
     bool live = false;
     bool ended = false;
     bool released = false;
+    bool user = false;  // a call of a user's service
     WorkerCallListener* listener = nullptr;
     std::shared_ptr<WorkerEnd> worker;
     std::shared_ptr<Request> request;
+    std::shared_ptr<MessageLender> lender;  // of a user's call, once it has answered; shared with what it has lent
   };
 
   // Number of a call: its place in the lower half, the place's generation in the upper.
   static uint64_t NumberOf(const Entry& entry, uint32_t place) {
     return static_cast<uint64_t>(entry.generation) << 32 | place;
   }
+  uint32_t AddEntry(const std::shared_ptr<WorkerEnd>& worker, size_t instances, const std::shared_ptr<Request>& request,
+                    WorkerCallListener& listener, uint32_t tag);
   Entry* Find(uint64_t call);
   void Receive(WorkerEnd& worker);
   void Take(WorkerEnd& worker, const link::WorkerFrame& frame);
+  // The second half: what only users' calls have.
+  void TakeOfUser(WorkerEnd& worker, const link::WorkerFrame& frame, WorkerCallListener* listener);
   void End(Entry& entry);
   void CollectIfDone(uint64_t call);
   void Drop(Entry& entry, uint32_t place);

@@ -18,7 +18,7 @@ using testing::IsEmpty;
 // Notes what it is told, in words.
 class Listener final : public WorkerCallListener {
  public:
-  void OnWorkerReply(uint32_t tag, ReplyPart payload, bool, bool) override {
+  void OnWorkerReply(uint32_t tag, ReplyPart payload, uint8_t) override {
     const auto bytes = payload.bytes();
     told.push_back(std::to_string(tag) + " reply " +
                    std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
@@ -60,7 +60,7 @@ class WorkerCallsTest : public testing::Test {
   link::GatewayFrame Open(uint32_t tag) {
     auto message = memory_.Allocate(8);
     EXPECT_TRUE(message.ok());
-    auto request = std::make_shared<Request>(Request{*std::move(message), {}, {}, {}});
+    auto request = std::make_shared<Request>(Request{*std::move(message), {}});
     calls_.Open(worker_, 0, {.offset = 0, .length = 8, .instances = 1}, request, {}, listener_, tag);
     calls_.Flush();
     link::GatewayFrame frame;

@@ -136,6 +136,10 @@ std::optional<Slab> WorkerLink::AllocateReply(size_t index, size_t bytes) {
   return slab;
 }
 
+void WorkerLink::FreeReply(size_t index, const Slab& slab) {
+  lanes_[index]->arena->Free(slab.offset);
+}
+
 void WorkerLink::AwaitCredit(size_t index, bool awaited) {
   LaneState& lane = *lanes_[index];
   lane.awaits_credit = awaited;

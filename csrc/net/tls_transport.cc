@@ -14,6 +14,7 @@
 #include "net/socket.h"
 #include "net/socket_bio.h"
 #include "net/tls_context.h"
+#include "net/tls_identity.h"
 
 namespace mindserve::net {
 namespace {
@@ -22,22 +23,6 @@ namespace {
 constexpr size_t kRecord = 16 * 1024;
 
 constexpr unsigned char kHandshakeRecord = 22;
-
-// The CN of the certificate's subject, the last if there are several; "" if there is none, or one that no log line
-// could show.
-std::string CommonName(const X509* certificate) {
-  const X509_NAME* subject = X509_get_subject_name(certificate);
-  int last = -1;
-  for (int i = -1; (i = X509_NAME_get_index_by_NID(subject, NID_commonName, i)) >= 0;) last = i;
-  if (last < 0) return "";
-  unsigned char* utf8 = nullptr;
-  const int size = ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, last)));
-  if (size < 0) return "";
-  std::string name(reinterpret_cast<char*>(utf8), static_cast<size_t>(size));
-  OPENSSL_free(utf8);
-  const bool printable = std::all_of(name.begin(), name.end(), [](unsigned char c) { return c >= 0x20 && c != 0x7f; });
-  return printable ? name : "";
-}
 
 // What is left of the parts of a write.
 class Gather {
@@ -145,6 +130,10 @@ class TlsTransport final : public Transport {
   }
 
   const Peer& peer() const override { return peer_; }
+  const AuthProperties& auth() override {
+    if (auth_.empty()) auth_ = TlsProperties(PeerCertificate());
+    return auth_;
+  }
 
  private:
   enum Event { kReadable, kWritable, kBuffered };
@@ -158,6 +147,8 @@ class TlsTransport final : public Transport {
 
   void Handshake();
   void Finish(Status status);
+  // Null without a verified one.
+  X509* PeerCertificate() const;
   Status HandshakeError(int kind);
   IoResult Outcome(Waiter& waiter);
   IoResult WriteRecord(std::span<const std::byte> record);
@@ -172,6 +163,7 @@ class TlsTransport final : public Transport {
   SocketBio bio_;
   SslPtr<SSL> ssl_;  // null without memory
   Peer peer_;
+  AuthProperties auth_;  // none yet: nobody asked
   std::function<void(Status)> done_;
   Waiter read_{kReadable, kReadable, nullptr};
   Waiter write_{kWritable, kWritable, nullptr};
@@ -192,9 +184,7 @@ void TlsTransport::Handshake() {
     established_ = true;
     bio_.keeps_unsent = true;
     drained_ = false;
-    if (SSL_get_verify_mode(ssl_.get()) != SSL_VERIFY_NONE && SSL_get_verify_result(ssl_.get()) == X509_V_OK) {
-      if (const X509* certificate = SSL_get0_peer_certificate(ssl_.get())) peer_.subject = CommonName(certificate);
-    }
+    if (const X509* certificate = PeerCertificate()) peer_.subject = CommonName(certificate);
     return Finish(Status::Ok());
   }
   const int kind = SSL_get_error(ssl_.get(), returned);
@@ -208,6 +198,12 @@ void TlsTransport::Handshake() {
   Status status = HandshakeError(kind);
   failure_ = IoResult{IoResult::Kind::kError, 0, status.message()};
   Finish(std::move(status));
+}
+
+X509* TlsTransport::PeerCertificate() const {
+  const bool verified =
+      SSL_get_verify_mode(ssl_.get()) != SSL_VERIFY_NONE && SSL_get_verify_result(ssl_.get()) == X509_V_OK;
+  return verified ? SSL_get0_peer_certificate(ssl_.get()) : nullptr;
 }
 
 void TlsTransport::Finish(Status status) {

@@ -57,6 +57,10 @@ class PlainTransport final : public Transport {
   void AwaitWritable(std::function<void()> handler) override { watch_->AwaitWritable(std::move(handler)); }
   void Shutdown() override { ::shutdown(socket_.get(), SHUT_WR); }
   const Peer& peer() const override { return peer_; }
+  const AuthProperties& auth() override {
+    static const AuthProperties none;
+    return none;
+  }
 
  private:
   static IoResult Failed(const char* doing) {

@@ -8,6 +8,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
@@ -22,6 +24,10 @@ struct Peer {
   bool tls = false;
   std::string subject;  // of a verified client certificate: its subject's CN; "" without one
 };
+
+// What authenticated the peer, as grpcio's auth_context has it: properties in gRPC's order, a name maybe several times.
+// Empty for plaintext.
+using AuthProperties = std::vector<std::pair<std::string, std::string>>;
 
 struct IoResult {
   enum class Kind : unsigned char { kDone, kAgain, kEof, kError };
@@ -50,6 +56,8 @@ class Transport {
   // Says goodbye (TLS close_notify, then shutdown of writing) as far as it goes without waiting.
   virtual void Shutdown() = 0;
   virtual const Peer& peer() const = 0;
+  // Read from the certificate when first asked for.
+  virtual const AuthProperties& auth() = 0;
 };
 
 // `tls` null: plain. The socket is connected; it is made non-blocking. On TCP, TCP_NODELAY is set, and a

@@ -1,9 +1,9 @@
 // Walks instances through their methods' stages, batching where stages want batches.
 //
 // Threads. The runtime thread adds models, functions and methods, then calls Submit, Cancel and Poll; everything about
-// an instance's way through its graph happens there. Function threads call NextBatch and Complete. A model runs on the
-// runtime thread inside Poll while its runs are short, else on a thread of its own: a handoff costs more than a small
-// model.
+// an instance's way through its graph happens there. Function threads call NextBatch and Complete. Any thread calls
+// Start, for instances of its own. A model runs on the runtime thread inside Poll while its runs are short, else on a
+// thread of its own: a handoff costs more than a small model.
 #pragma once
 
 #include <cstddef>
@@ -62,6 +62,7 @@ class ResultSink {
 };
 
 struct Instance;
+class LocalCall;
 
 // What is the same for all instances of a request.
 struct RequestContext {
@@ -70,6 +71,7 @@ struct RequestContext {
   ResultSink* sink = nullptr;     // lives until each of its instances is done
   ExecutionMark mark;             // by which stages note that they execute it; valid as long as what they count in
   bool alone = false;             // nothing else is executed while its instances are, one after the other
+  bool passes_pauses = false;     // what is paused waits for it: it is executed all the same
   bool cancelled = false;         // set by the runtime thread through Engine::Cancel
   Instance* instances = nullptr;  // the engine's: those not done yet
 };
@@ -92,8 +94,10 @@ class Engine {
   // Checks the wiring: targets, counts, that every value is made before it is used, and each model stage's count of
   // inputs.
   Result<int> AddMethod(MethodSpec spec);
+  // The same for a method that only local calls are made of; after all others.
+  Result<int> AddLocalMethod(MethodSpec spec);
   const MethodSpec& method(int index) const;
-  size_t methods() const;  // how many were added
+  size_t methods() const;  // how many AddMethod has added
 
   // Runs the model on zeros, which also measures it. FAILED_PRECONDITION: it has dynamic dimensions besides the batch,
   // or failed on zeros as it may not on other data; the caller warns. Other errors no data can mend.
@@ -132,6 +136,12 @@ class Engine {
   // out results. Short of work it would run for long: it then asks to be called again at once, so that the caller gets
   // its turn. Returns when it wants to be called again at the latest without a wake (kNever: no time).
   TimePoint Poll();
+
+  // Any thread. The call is done once the runtime thread has seen all its instances through. FAILED_PRECONDITION before
+  // the first Poll, UNAVAILABLE after Stop: then the call never is.
+  Status Start(std::shared_ptr<LocalCall> call);
+  // Ends the call if it is still under way, as Cancel does a request. Any thread.
+  void CancelCall(std::shared_ptr<LocalCall> call);
 
   // How many instances are somewhere between Submit and InstanceDone.
   size_t in_flight() const;

@@ -107,8 +107,8 @@ void Engine::State::EnterStage(Instance& instance) {
     instance.queue = &functions[target]->queue;
     pushed = &functions[target]->pushed;
   }
-  const bool in =
-      instance.request->alone ? instance.queue->PushAlone(instance, now) : instance.queue->Push(instance, now);
+  const bool in = instance.request->alone || Passes(*instance.request) ? instance.queue->PushAlone(instance, now)
+                                                                       : instance.queue->Push(instance, now);
   if (!in) {
     instance.queue = nullptr;
     return Done(instance, Stopping());
@@ -205,6 +205,7 @@ void Engine::State::CollectMail() {
   while (const std::unique_ptr<Run> run = mail.NextRun()) Finish(*run);
   Expire(std::move(mail.expired));
   FailTaken(std::move(mail.out_of_memory), OutOfMemory());
+  TakeCalls(mail);
 }
 
 void Engine::State::Finish(Run& run) {

@@ -54,13 +54,27 @@ void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std:
 }
 
 void Runtime::Session::Handle(size_t lane, const link::GatewayFrame& frame) {
+  if (frame.type == link::FrameType::kReleaseReply) return service_calls_.Credit(lane, frame.call);
   if (frame.type == link::FrameType::kCancel) {
     const auto found = calls_[lane].find(frame.call);
-    // Not found: it was answered while the cancellation was on its way.
-    if (found != calls_[lane].end()) engine_.Cancel(*found->second->context);
+    if (found == calls_[lane].end()) {
+      // Of a handler, or it was answered while the cancellation was on its way.
+      service_calls_.Cancel(lane, frame.call);
+    } else {
+      engine_.Cancel(*found->second->context);
+    }
     return;
   }
-  Open(lane, frame);
+  if ((frame.flags & link::kOpens) == 0) return service_calls_.Message(lane, frame);
+  if (!OpenService(lane, frame)) Open(lane, frame);
+}
+
+bool Runtime::Session::OpenService(size_t lane, const link::GatewayFrame& frame) {
+  const size_t methods = engine_.methods();
+  const bool known = frame.method >= methods && frame.method - methods < runtime_.handlers_->size();
+  if (!known || service_calls_.Contains(lane, frame.call)) return false;
+  service_calls_.Open(lane, frame, static_cast<int>(frame.method - methods), now_);
+  return true;
 }
 
 void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
@@ -162,7 +176,7 @@ void Runtime::Session::Answer(Request& request) {
   } else if (request.late == request.replies.size()) {
     // That nothing of it is in time concerns the call as such.
     End(request, Status(Code::kDeadlineExceeded, request.replies.front().error));
-  } else if (!starved_[request.lane].empty() || !TryReply(request)) {
+  } else if (Waits(request.lane) || !TryReply(request)) {
     starved_[request.lane].push_back(request.call);
   }
 }
@@ -259,9 +273,11 @@ void Runtime::Session::RoundEnd() {
   const TimePoint next = engine_.Poll();
   more_ = !sliced_.empty() || (next != kNever && next <= runtime_.time_.Now());
   const TimePoint hung = FindHung();
-  if (!more_) SetTimer(std::min({next, hung, now_ + kBeat}));
   RetryStarved();
-  more_ = more_ || !sliced_.empty();
+  // Last: what it finds out about memory is what the gateway is told.
+  const TimePoint handlers = service_calls_.Poll(now_, [this](size_t lane) { return !starved_[lane].empty(); });
+  more_ = more_ || !sliced_.empty() || handlers <= now_;
+  if (!more_) SetTimer(std::min({next, hung, handlers, now_ + kBeat}));
   link_->Flush();
 }
 

@@ -16,6 +16,7 @@
 #include "wire/predict.h"
 #include "worker/releases.h"
 #include "worker/runtime.h"
+#include "worker/service_calls.h"
 #include "worker/sliced_reply.h"
 
 namespace mindserve::worker {
@@ -32,7 +33,8 @@ class Runtime::Session final : private net::RoundHooks {
         hang_up_(runtime.loop_->NewWatch(socket_.get())),
         timer_(runtime.loop_->NewTimer()),
         calls_(link_->lanes()),
-        starved_(link_->lanes()) {}
+        starved_(link_->lanes()),
+        service_calls_(*link_, runtime.handlers_, runtime.options_.reply_arena_bytes / 2) {}
 
   Status Run();
 
@@ -75,6 +77,8 @@ class Runtime::Session final : private net::RoundHooks {
   };
 
   void Handle(size_t lane, const link::GatewayFrame& frame);
+  // Of a handler; false if it is no handler's.
+  bool OpenService(size_t lane, const link::GatewayFrame& frame);
   void Open(size_t lane, const link::GatewayFrame& frame);
   Status Read(const Request& request, const link::GatewayFrame& frame);
   void Answer(Request& request);
@@ -97,6 +101,8 @@ class Runtime::Session final : private net::RoundHooks {
   void AnswerSliced(Request& request);
   bool Allocate(Request& request);
   bool StepFreeing(Request& request);
+  // Whether answers of this lane wait for reply memory, and so the next has to.
+  bool Waits(size_t lane) const { return !starved_[lane].empty() || service_calls_.starved(lane); }
   void SendReleases();
   void RetryStarved();
 
@@ -108,8 +114,11 @@ class Runtime::Session final : private net::RoundHooks {
   std::string Describe(const Watched& watched) const;
   void StopWith(Status status);
   void RoundEnd() override;
-  bool PrepareSleep() override { return !more_ && link_->PrepareSleep(); }
-  void Awake() override { link_->Awake(); }
+  bool PrepareSleep() override { return !more_ && runtime_.handlers_->PrepareSleep() && link_->PrepareSleep(); }
+  void Awake() override {
+    link_->Awake();
+    runtime_.handlers_->Awake();
+  }
 
   Runtime& runtime_;
   pipeline::Engine& engine_;
@@ -128,6 +137,7 @@ class Runtime::Session final : private net::RoundHooks {
   std::vector<ReadInstance> read_;  // of the request that is being read, used again by the next
   size_t read_count_ = 0;
   TimePoint now_;  // when the round began
+  ServiceCalls service_calls_;
 };
 
 }  // namespace mindserve::worker

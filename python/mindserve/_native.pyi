@@ -1,12 +1,22 @@
 """The native core. Everything here releases the GIL while it works or waits."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, Literal
 
 class NativeError(RuntimeError):
     """A failure in the native core. ``args[0]`` is the text; ``code`` the gRPC status name, "INVALID_ARGUMENT"."""
 
     code: str
+
+class Cancelled(Exception):
+    """The call is over, cancelled by the client or finished: nobody waits for what its handler does."""
+
+class ResultError(TypeError):
+    """A handler gave something that is no message of its method's.
+
+    ``__cause__`` is what ``SerializeToString`` raised, if it did.
+    """
 
 LINK_VERSION: Final[int]
 
@@ -16,12 +26,26 @@ def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
 def set_log_level(level: int) -> None: ...
 
 class Gateway:
-    """The gRPC server. See csrc/gateway/gateway.h. Thread-safe."""
+    """The gRPC server. See csrc/gateway/gateway.h. Thread-safe.
 
-    def __init__(self, io_threads: int = 0) -> None: ...
+    Args:
+        io_threads: 0: one for each four cores, at least one.
+        descriptors: a serialized FileDescriptorSet of the built-in services, for reflection.
+    """
+
+    def __init__(self, io_threads: int = 0, descriptors: bytes = b"") -> None: ...
     def declare_servable(self, name: str, max_enqueued_requests: int = 0, max_enqueued_bytes: int = 0) -> None:
         """Make the servable known, or give it other limits; 0: none of its own."""
     def remove_servable(self, name: str) -> None: ...
+    def set_services(
+        self, services: Sequence[tuple[str, Sequence[tuple[str, bool, bool]]]], descriptors: bytes
+    ) -> None:
+        """Serve the users' services instead of those that were set before.
+
+        Args:
+            services: full name of each, and of its methods the name, whether the client, and the server, streams.
+            descriptors: a serialized FileDescriptorSet of them, for reflection.
+        """
     def listen(
         self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int], accept: bool = True
     ) -> list[str]:
@@ -164,7 +188,135 @@ class Runtime:
         """
     def run_function(self, function: int) -> None:
         """The body of the thread that runs this stage function: returns after `stop`."""
+    def add_handler(
+        self,
+        path: str,
+        *,
+        idempotent: bool = False,
+        client_streaming: bool = False,
+        server_streaming: bool = False,
+        on_loop: bool = False,
+        unary: tuple[Callable[[bytes], Any], Callable[[Any], Any], type] | None = None,
+    ) -> int:
+        """A handler of a user's service, after all methods: its number on the link is theirs and then its own.
+
+        Args:
+            path: "/pkg.Service/Method".
+            idempotent: calls may be handled again after the worker's death.
+            client_streaming: the client sends any number of messages.
+            server_streaming: the handler does.
+            on_loop: its calls come from `take_loop_events`, not to `run_handlers`.
+            unary: (parse, function, response class) of a plain function of a method where nobody streams: calls are
+                answered natively, ``function(parse(message)).SerializeToString()``, without dispatch.
+
+        Returns:
+            The handler's number, from 0: `ServiceCall.method`.
+        """
+    def run_handlers(
+        self,
+        dispatch: Callable[[ServiceCall], object],
+        on_error: Callable[[ServiceCall, BaseException, str], object],
+        current: ContextVar[Any],
+    ) -> None:
+        """The body of a handler thread: returns after `stop`.
+
+        Args:
+            dispatch: called with each call of a handler without ``unary``; and again with one that returned after
+                `ServiceCall.write` gave False, once the call is writable again, or over. Must not raise: then the call
+                ends with INTERNAL, as does one that Python drops unfinished.
+            on_error: of ``unary`` handlers: the call, the exception, and where it was raised: "parse", "handler", or
+                "result". Is to finish the call.
+            current: has the call as its value while `dispatch`, `on_error` or ``unary`` functions run.
+        """
+    def loop_fd(self) -> int:
+        """A descriptor that is readable while `take_loop_events` would give any. The runtime's; not to be closed."""
+    def take_loop_events(self) -> list[tuple[ServiceCall, int]]:
+        """What happened to the calls of handlers that are ``on_loop``, each call once, as the sum of these bits.
+
+        1: it is new. 2: there is a message, or the client's half-close, after `ServiceCall.read` gave False. 4: it is
+        writable again after `ServiceCall.write` gave False. 8: it was cancelled; also of others, for which
+        `ServiceCall.watch_cancel` was called. One that is cancelled before it is told is never told. A new call that is
+        dropped unfinished ends with INTERNAL.
+        """
+    def set_model(self, model_id: str, loaded: bool) -> None:
+        """Tell the gateway that this worker holds a multiplexed model, or does no more. Any thread."""
     def serve(self, link_fd: int, timeout: float) -> None:
         """Shake hands over ``link_fd``, within ``timeout`` seconds, and serve until `stop` or the gateway's end."""
     def stop(self) -> None:
-        """Make `serve` and every `run_function` return. Any thread, but no signal handler."""
+        """Make `serve`, every `run_function` and every `run_handlers` return. Any thread, but no signal handler."""
+
+class ServiceCall:
+    """A call of a user's service, as its handler sees it. Made by the runtime. Thread-safe.
+
+    One that Python drops unfinished ends with INTERNAL, "the handler gave no answer".
+
+    Attributes:
+        method: the handler's number, from `Runtime.add_handler`.
+        client: the connection's number.
+        deadline: on `time.monotonic`; None: there is none.
+        request_id: as the gateway took it from the client, or made it.
+        model_id: of the multiplexed model that the client asks for; "": of none.
+        peer: as grpcio writes it, "ipv4:127.0.0.1:50321".
+        cancelled: nobody waits for the answer any more.
+        state: the handler's own; None at first.
+    """
+
+    @property
+    def method(self) -> int: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
+    state: Any
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """The client's metadata; values of keys that end in "-bin" are bytes."""
+    def auth(self) -> dict[str, list[bytes]]:
+        """grpcio's authentication properties of the connection; empty for plaintext."""
+    def watch_cancel(self) -> None:
+        """Have `Runtime.take_loop_events` tell of the cancellation of a call that is not the event loop's, too."""
+    def read(self, wait: bool) -> bytes | Literal[False] | None:
+        """The client's next message; None: it sends no more. Without ``wait``, False: there is none yet.
+
+        Raises:
+            Cancelled: the call is over.
+        """
+    def write(self, message: bytes, wait: bool, compressed: bool = False) -> bool:
+        """A message of the answer; ``compressed``: it is, by gzip.
+
+        About 256 KiB or 256 messages may be on their way. Whoever writes more waits until half of that has left, or,
+        without ``wait``, gets False: the message was taken, but the next should come only once the call is writable.
+
+        Raises:
+            Cancelled: the call is over.
+        """
+    def write_last(self, message: bytes, /) -> None:
+        """The same as `write` and `finish` with status OK, in one step; nothing for a call that is over."""
+    def send_initial(self, metadata: Sequence[tuple[str, str | bytes]], compressed: bool = False) -> None:
+        """Initial metadata, at once; ``compressed``: messages may be, by gzip.
+
+        Raises:
+            ValueError: it was sent, or a message was; or a text is not ASCII.
+        """
+    def finish(self, code: int = 0, details: str = "", trailing: Sequence[tuple[str, str | bytes]] = ()) -> None:
+        """End the call with a gRPC status, once; later ends, and those of a call that is over, do nothing.
+
+        Raises:
+            ValueError: there is no such status; or a text of the metadata is not ASCII.
+        """
+
+def run_generator(call: ServiceCall, iterator: Iterator[Any], response_class: type) -> bool:
+    """Write what ``iterator`` gives, until it gives no more (True), or the call holds back (False: park the call).
+
+    Raises:
+        Cancelled: the call is over.
+        ResultError: it gave something that is no ``response_class``.
+        Exception: what the iterator raises.
+    """

@@ -6,10 +6,13 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mindserve.errors import ConfigError, later
 from mindserve.register.context import Context
+
+if TYPE_CHECKING:
+    from mindserve.register.multiplexing import Multiplexed
 
 METHOD_INPUT = -1
 
@@ -90,6 +93,45 @@ class Method:
     idempotent: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class GrpcFunction:
+    """A function that answers a method of a gRPC service.
+
+    Attributes:
+        method: name of the RPC.
+        function: what answers it.
+        service: full name of the service; None: to be searched for.
+        idempotent: to execute a call again does no harm.
+    """
+
+    method: str
+    function: Callable[..., Any]
+    service: str | None
+    idempotent: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpcService:
+    """A class whose methods answer those of gRPC services.
+
+    Attributes:
+        type: the class; made once in each worker.
+        service: full name of the service; None: to be searched for.
+        idempotent: names of the RPCs that may be executed again.
+    """
+
+    type: type
+    service: str | None
+    idempotent: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpcDriver:
+    """What answers the built-in service's Predict: a function, or a class with ``__call__``, made once."""
+
+    target: Callable[..., Any]
+
+
 @dataclasses.dataclass
 class _Use:
     """How a model or function was used by the first stage that did; the others must do the same."""
@@ -111,12 +153,20 @@ class Registration:
         servable_name: name of the servable; in messages.
         models: in the order of their declaration.
         methods: by name, in the order of their registration.
+        grpc_functions: in the order of their declaration, as the following.
+        grpc_services: classes that answer gRPC services.
+        driver: what answers the built-in service's Predict; None: nothing does.
+        multiplexed: the loaders of models on demand.
     """
 
     def __init__(self, servable_name: str) -> None:
         self.servable_name = servable_name
         self.models: list[Model] = []
         self.methods: dict[str, Method] = {}
+        self.grpc_functions: list[GrpcFunction] = []
+        self.grpc_services: list[GrpcService] = []
+        self.driver: GrpcDriver | None = None
+        self.multiplexed: list[Multiplexed] = []
         self._uses: dict[int, _Use] = {}
 
     @contextlib.contextmanager
@@ -139,6 +189,19 @@ class Registration:
         for stage in method.stages:
             self._check_use(stage)
         self.methods[method.name] = method
+
+    def add_driver(self, driver: GrpcDriver) -> None:
+        if self.driver is not None:
+            raise ConfigError(
+                f"'{function_name(driver.target)}' is a second driver, the servable has "
+                f"'{function_name(self.driver.target)}' already"
+            )
+        self.driver = driver
+
+    @property
+    def has_grpc_handlers(self) -> bool:
+        """Whether anything answers methods of gRPC services."""
+        return bool(self.grpc_functions or self.grpc_services or self.driver)
 
     def function_label(self, function: Callable[..., Any]) -> str:
         """A function's name with its servable's."""

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from mindserve import engines, logs
 from mindserve.config import find_version, missing_version
-from mindserve.control import ReadyMethod, WorkerParameters
+from mindserve.control import ReadyMethod, ReadyService, WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
 from mindserve.register.values import Method, Model, Registration, Stage, ValueRef
+from mindserve.worker.multiplexing import announce_models
 
 if TYPE_CHECKING:
     from mindserve._native import Runtime
+    from mindserve.worker.answering import Handler
 
 # Of CANN's options, those that there are for ONNX models; the others belong to the formats of MindIR.
 _CANN_OPTIONS = ("precision_mode", "op_select_impl_mode")
@@ -29,12 +31,16 @@ class BuiltRuntime:
     """What a runtime serves.
 
     Attributes:
-        methods: in the order of their numbers.
+        methods: in the order of their numbers: Predict's, then those of gRPC services.
         functions: number and name of each stage function, for which the worker runs a thread.
+        services: the gRPC services.
+        handlers: what answers them, by their numbers.
     """
 
     methods: tuple[ReadyMethod, ...]
     functions: tuple[tuple[int, str], ...]
+    services: tuple[ReadyService, ...]
+    handlers: Mapping[int, Handler]
 
 
 def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callable[[str], None]) -> BuiltRuntime:
@@ -59,8 +65,32 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     for model, number in models.items():
         report(f"warming up {model.file}")
         _warm_up(runtime, model, number, parameters)
-    methods = tuple(ReadyMethod(method.name, method.idempotent) for method in registration.methods.values())
-    return BuiltRuntime(methods, tuple(builder.functions))
+    methods = [ReadyMethod(method.name, method.idempotent) for method in registration.methods.values()]
+    handlers: dict[int, Handler] = {}
+    services: tuple[ReadyService, ...] = ()
+    if registration.has_grpc_handlers:
+        # Only now: it imports protobuf.
+        from mindserve.worker.services import describe_services, find_handlers
+
+        found = find_handlers(registration, report)
+        services = describe_services(found)
+        handlers = {_add_handler(runtime, handler): handler for handler in found}
+        methods += [ReadyMethod(handler.path, handler.idempotent) for handler in found]
+        announce_models(registration.multiplexed, runtime.set_model)
+    return BuiltRuntime(tuple(methods), tuple(builder.functions), services, handlers)
+
+
+def _add_handler(runtime: Runtime, handler: Handler) -> int:
+    streams = handler.client_streaming or handler.server_streaming
+    natively = not (streams or handler.on_loop or handler.context is not None)
+    return runtime.add_handler(
+        handler.path,
+        idempotent=handler.idempotent,
+        client_streaming=handler.client_streaming,
+        server_streaming=handler.server_streaming,
+        on_loop=handler.on_loop,
+        unary=(handler.request_type.FromString, handler.function, handler.response_type) if natively else None,
+    )
 
 
 def _timeouts(registration: Registration) -> dict[int, float]:

@@ -11,12 +11,19 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mindserve import control, logs
 from mindserve.errors import MindserveError
+from mindserve.register.request import get_request_id
+
+if TYPE_CHECKING:
+    from mindserve._native import Runtime
+    from mindserve.worker.serving import Answering
 
 _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
@@ -95,7 +102,7 @@ def _prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(line_buffering=True, errors="backslashreplace")
-    logs.configure_worker()
+    logs.configure_worker(get_request_id)
     logging.captureWarnings(True)
     warnings.filterwarnings("default", category=DeprecationWarning, module="servable_config")
 
@@ -137,10 +144,18 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
         threading.Thread(target=_run_function, args=(runtime, number), name=f"stage-{name}", daemon=True)
         for number, name in built.functions
     ]
+    answering = None
+    if built.handlers:
+        from mindserve.worker.serving import Answering
+
+        answering = Answering(runtime, built.handlers, parameters, native=core, on_death=_end_for_lost_thread)
+        threads += answering.threads
     for thread in threads:
         thread.start()
+    if answering is not None:
+        answering.start_loop()
     threading.Thread(target=_watch_master, args=(channel,), name="watch-master", daemon=True).start()
-    _send(channel, control.Ready(built.methods))
+    _send(channel, control.Ready(built.methods, built.services))
     try:
         runtime.serve(link_fd, parameters.handshake_timeout)
     except core.NativeError as error:
@@ -150,27 +165,34 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
         _log.info("the master has closed the link, which ends this worker")
     finally:
         runtime.stop()
-        _end_threads(threads)
+        _end_threads(threads, answering)
 
 
-def _end_threads(threads: Sequence[threading.Thread]) -> None:
-    """Waits a moment for the stage functions; one that goes on must not meet an interpreter that is being torn down."""
+def _end_threads(threads: Sequence[threading.Thread], answering: Answering | None) -> None:
+    """Waits a moment for users' code; what goes on must not meet an interpreter that is being torn down."""
+    end = time.monotonic() + _END_TIMEOUT
+    ended = answering is None or answering.stop_loop(_END_TIMEOUT)
     for thread in threads:
-        thread.join(_END_TIMEOUT)
-    if any(thread.is_alive() for thread in threads):
-        _log.warning("a stage function is still running, the process ends without it")
+        thread.join(max(0.0, end - time.monotonic()))
+    if not ended or any(thread.is_alive() for thread in threads):
+        _log.warning("a stage function or a handler is still running, the process ends without it")
         logging.shutdown()
         os._exit(1)
 
 
-def _run_function(runtime: object, number: int) -> None:
+def _run_function(runtime: Runtime, number: int) -> None:
     try:
-        runtime.run_function(number)  # type: ignore[attr-defined]
-    except BaseException:
-        # Without this thread the stage's instances would wait for ever. A fresh worker is better.
-        _log.critical("a stage function's thread has ended:\n%s", traceback.format_exc())
-        logging.shutdown()
-        os._exit(70)
+        runtime.run_function(number)
+    except BaseException as error:
+        # Without this thread the stage's instances would wait for ever.
+        _end_for_lost_thread("a stage function's thread", error)
+
+
+def _end_for_lost_thread(name: str, error: BaseException) -> None:
+    """Ends the process: a fresh worker is better than one that lacks a thread."""
+    _log.critical("%s has ended:\n%s", name, "".join(traceback.format_exception(error)))
+    logging.shutdown()
+    os._exit(70)
 
 
 def _watch_master(channel: socket.socket) -> None:

@@ -1,0 +1,45 @@
+// Whether a request finds room under the limits on what is enqueued: over all, and of its servable.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string_view>
+
+#include "gateway/admission.h"
+#include "gateway/call.h"
+#include "gateway/call_stats.h"
+
+namespace mindserve::gateway {
+
+// What an admitted request counts as, besides the bytes of its messages over all; until this is gone.
+struct Admitted {
+  Ticket ticket;
+  Ticket servable_ticket;      // for the servable's own limits; empty where there are none
+  BytesTicket servable_bytes;  // the same
+
+  void Release() {
+    ticket.Release();
+    servable_ticket.Release();
+    servable_bytes = BytesTicket();
+  }
+};
+
+// How a call ends that is refused.
+struct Refused {
+  Status status;
+  Metadata trailing;  // when to try again
+};
+
+// Counts a request with `bytes` of messages. Nothing: it is admitted, and counted in `admitted`.
+std::optional<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
+                             CallStats& stats, Admitted* admitted);
+
+// Counts another message of a stream for the servable, in `ticket`. Nothing: there is room for it.
+std::optional<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,
+                                  BytesTicket* ticket);
+
+// Trailing metadata for clients that try again by themselves: that they may, after a while, or are not to.
+Metadata TryLater();
+Metadata TryNever();
+
+}  // namespace mindserve::gateway

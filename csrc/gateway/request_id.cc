@@ -1,0 +1,47 @@
+#include "gateway/request_id.h"
+
+#include <sys/random.h>
+
+#include <cerrno>
+#include <random>
+
+#include "gateway/grpc_text.h"
+
+namespace mindserve::gateway {
+
+bool IsRequestId(std::string_view text) {
+  constexpr size_t kLongest = 128;
+  return !text.empty() && text.size() <= kLongest && IsMetadataText(text);
+}
+
+std::string RequestIds::Next() {
+  if (used_ == random_.size()) {
+    for (size_t got = 0; got < random_.size();) {
+      const ssize_t n = ::getrandom(random_.data() + got, random_.size() - got, 0);
+      if (n > 0) {
+        got += static_cast<size_t>(n);
+      } else if (errno != EINTR) {
+        // Kernels that forbid it; the ids need to differ, no more.
+        std::random_device device;
+        for (uint8_t& byte : random_) byte = static_cast<uint8_t>(device());
+        break;
+      }
+    }
+    used_ = 0;
+  }
+  std::array<uint8_t, kIdBytes> bytes;
+  for (uint8_t& byte : bytes) byte = random_[used_++];
+  bytes[6] = static_cast<uint8_t>(0x40 | (bytes[6] & 0x0f));  // version 4
+  bytes[8] = static_cast<uint8_t>(0x80 | (bytes[8] & 0x3f));  // of that RFC
+  constexpr std::string_view kHex = "0123456789abcdef";
+  std::string text(36, '-');
+  size_t at = 0;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) ++at;
+    text[at++] = kHex[bytes[i] >> 4];
+    text[at++] = kHex[bytes[i] & 15];
+  }
+  return text;
+}
+
+}  // namespace mindserve::gateway

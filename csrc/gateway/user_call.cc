@@ -1,0 +1,241 @@
+#include "gateway/user_call.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "gateway/depth.h"
+#include "gateway/grpc_text.h"
+#include "gateway/inflater.h"
+#include "gateway/user_metadata.h"
+#include "wire/call_head.h"
+
+namespace mindserve::gateway {
+namespace {
+
+Status BrokenLink(const std::string& why) {
+  return {Code::kInternal, "the worker's answer is broken: " + why};
+}
+
+}  // namespace
+
+std::string UserCall::Described() const {
+  return "request " + request_id_ + " of '" + service_.path_ + "'";
+}
+
+void UserCall::Begin() {
+  model_ = ValueOf(call_.metadata(), kModelIdKey);
+  if (service_.kind_.client_streaming) Open();
+}
+
+Status UserCall::WriteHead(std::string* bytes) {
+  wire::CallHead head{
+      .request_id = request_id_, .model_id = model_, .peer = call_.peer().address, .metadata = {}, .auth = {}};
+  for (const auto& [key, value] : call_.metadata()) {
+    if (key == kDepthKey && !call_.internal()) continue;
+    if (!IsBinaryKey(key) && !IsMetadataText(value)) {
+      return {Code::kInvalidArgument, "metadata '" + key + "' has a value that is not printable ASCII"};
+    }
+    head.metadata.emplace_back(key, value);
+  }
+  for (const auto& [key, value] : call_.auth()) head.auth.emplace_back(key, value);
+  *bytes = wire::WriteCallHead(head);
+  return Status::Ok();
+}
+
+bool UserCall::Open() {
+  const auto refuse = [this](Status status, Metadata trailing = {}) {
+    Fail(std::move(status), std::move(trailing));
+    return false;
+  };
+  auto servable = service_.ChooseServable(call_.metadata());
+  if (!servable.ok()) return refuse(servable.status());
+  servable_ = *std::move(servable);
+  const auto target = service_.ChooseWorker(servable_, model_);
+  if (!target.ok()) return refuse(target.status());
+  call_.CountAs(*target->counts);
+  std::string head;
+  if (Status status = WriteHead(&head); !status.ok()) return refuse(std::move(status));
+  Admitted admitted;
+  const size_t size = message_ ? message_->bytes().size() : 0;
+  CallStats& stats = shared_.context.stats;
+  if (auto refused =
+          Admit(shared_.admission, *target->worker->version()->admission, servable_, size, stats, &admitted)) {
+    return refuse(std::move(refused->status), std::move(refused->trailing));
+  }
+  auto place = shared_.context.memory.Allocate(head.size());
+  if (!place.ok()) {
+    stats.Refuse(Refusal::kMaxEnqueuedBytes);
+    return refuse(place.status(), TryLater());
+  }
+  std::memcpy(place->bytes().data(), head.data(), head.size());
+  request_ = std::make_shared<Request>(Request{*std::move(place), std::move(admitted)});
+  if (message_) {
+    request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
+    request_->half_closed = true;
+    message_.reset();
+  }
+  Send(*target);
+  return true;
+}
+
+void UserCall::Send(const Router::Target& target) {
+  ++sends_;
+  worker_ = target.worker;
+  idempotent_ = worker_->spec().methods[target.method].idempotent;
+  if (!model_.empty()) worker_->models().Begin(model_);
+  number_ = shared_.calls.OpenUser(worker_, target.method, request_,
+                                   {.deadline = call_.deadline(), .client = call_.client()}, *this);
+}
+
+void UserCall::LeaveWorker() {
+  if (worker_ == nullptr) return;
+  if (!model_.empty()) worker_->models().End(model_);
+  worker_.reset();
+}
+
+void UserCall::OnMessage(Message message) {
+  if (!service_.kind_.client_streaming) {
+    message_ = std::move(message);
+    return;
+  }
+  if (!request_) return;
+  BytesTicket bytes;
+  if (auto refused = AdmitBytes(*worker_->version()->admission, servable_, message.bytes().size(),
+                                shared_.context.stats, &bytes)) {
+    return Fail(std::move(refused->status), std::move(refused->trailing));
+  }
+  shared_.calls.SendMessage(number_, message);
+  request_->stream.Add(std::move(message), std::move(bytes));
+}
+
+void UserCall::OnHalfClose() {
+  if (!service_.kind_.client_streaming) {
+    Open();
+    return;
+  }
+  if (!request_) return;
+  request_->half_closed = true;
+  shared_.calls.SendHalfClose(number_);
+}
+
+void UserCall::OnWorkerInitial(std::span<const std::byte> bytes, bool gzip) {
+  if (!request_) return;
+  const auto given = wire::ReadMetadata(bytes);
+  if (!given.ok()) return Fail(BrokenLink(given.status().message()));
+  replied_ = true;
+  encodes_ = gzip && call_.accepts_gzip();
+  call_.SendInitial(ForClient(*given, request_id_, shared_.context), encodes_);
+}
+
+void UserCall::OnWorkerReply(uint32_t, ReplyPart payload, uint8_t flags) {
+  if (!request_) return;
+  if (messages_ > 0 && !service_.kind_.server_streaming) {
+    return Fail(BrokenLink("a second message, of a method that answers with one"));
+  }
+  ++messages_;
+  const bool ends = (flags & link::kEnds) != 0;
+  if (ends) {
+    LeaveWorker();
+    request_->StopCounting();
+  }
+  if ((flags & link::kCompressed) == 0) {
+    call_.SendOne(std::move(payload), /*compressed=*/false);
+  } else if (!SendCompressed(std::move(payload))) {
+    return;
+  }
+  replied_ = true;
+  if (ends) Complete(Status::Ok());
+}
+
+// What the client can't inflate is inflated for it.
+bool UserCall::SendCompressed(ReplyPart message) {
+  if (!replied_ && call_.accepts_gzip()) {
+    encodes_ = true;
+    call_.SendInitial({}, true);
+  }
+  if (encodes_) {
+    call_.SendOne(std::move(message), /*compressed=*/true);
+    return true;
+  }
+  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20);
+  Status status = inflater.Feed(message.bytes());
+  if (status.ok()) status = inflater.End();
+  if (!status.ok()) {
+    Fail(BrokenLink(status.message()));
+    return false;
+  }
+  const auto plain = inflater.output();
+  call_.SendOne(ReplyPart(std::string(reinterpret_cast<const char*>(plain.data()), plain.size())), false);
+  return true;
+}
+
+void UserCall::OnWorkerEnd(uint32_t, Status status) {
+  if (!request_) return;
+  Complete(std::move(status));
+}
+
+void UserCall::OnWorkerTrailing(Code code, std::span<const std::byte> bytes) {
+  if (!request_) return;
+  const auto end = wire::ReadCallEnd(bytes);
+  if (!end.ok()) return Complete(BrokenLink(end.status().message()));
+  // A status that is OK may have details too; gRPC's clients show them to nobody.
+  Status status = code == Code::kOk ? Status::Ok() : Status(code, std::string(end->details));
+  Complete(std::move(status), ForClient(end->trailing, request_id_, shared_.context));
+}
+
+void UserCall::Complete(Status status, Metadata trailing) {
+  LeaveWorker();
+  request_->StopCounting();
+  request_.reset();
+  if (status.ok() && messages_ == 0 && !service_.kind_.server_streaming) {
+    status = BrokenLink("it ended without the message that the method answers with");
+  }
+  call_.Finish(std::move(status), std::move(trailing));
+}
+
+void UserCall::OnWorkerLost(uint32_t, const LostCall& lost) {
+  if (!request_) return;
+  LeaveWorker();
+  const std::string died = Described() + ": the worker that had it died: " + lost.loss.why;
+  const size_t max_attempts = shared_.context.limits.max_attempts;
+  if (lost.begun) {
+    ++deaths_;
+    if (replied_) return Fail({Code::kUnavailable, died + ". A part of the answer had been sent"});
+    if (!idempotent_ || service_.kind_.client_streaming) {
+      return Fail(
+          {Code::kUnavailable, died + ". Its handler may have begun, and " +
+                                   (idempotent_ ? "its client sends a stream" : "its method is not idempotent") +
+                                   ", so it is not sent again"});
+    }
+    if (deaths_ >= max_attempts) {
+      shared_.context.stats.Refuse(Refusal::kMaxAttempts);
+      return Fail({Code::kUnavailable, died + ". " + std::to_string(deaths_) + (deaths_ == 1 ? " worker" : " workers") +
+                                           " died with it (max_attempts " + std::to_string(max_attempts) + ")"},
+                  TryNever());
+    }
+  }
+  if (sends_ >= kMostSends) {
+    shared_.context.stats.Refuse(Refusal::kMaxAttempts);
+    return Fail({Code::kUnavailable, died + ". It was sent to " + std::to_string(sends_) +
+                                         " workers, and each died before its handler had begun"});
+  }
+  const auto target = service_.ChooseWorker(servable_, model_);
+  if (!target.ok()) return Fail({Code::kUnavailable, died + ", and there is no other"});
+  Send(*target);
+}
+
+void UserCall::Fail(Status status, Metadata trailing) {
+  GiveUp();
+  call_.Finish(std::move(status), std::move(trailing));
+}
+
+void UserCall::GiveUp() {
+  message_.reset();
+  if (worker_ != nullptr) shared_.calls.Cancel(number_);
+  LeaveWorker();
+  if (request_) request_->GiveUp();
+  request_.reset();
+}
+
+}  // namespace mindserve::gateway

@@ -1,0 +1,113 @@
+#include "gateway/user_service.h"
+
+#include <algorithm>
+
+#include "base/utf8.h"
+#include "gateway/user_call.h"
+#include "gateway/user_metadata.h"
+
+namespace mindserve::gateway {
+namespace {
+
+std::string Names(const std::vector<std::string>& servables) {
+  std::string names;
+  for (const std::string& name : servables) names.append(names.empty() ? "'" : ", '").append(name).append("'");
+  return names;
+}
+
+}  // namespace
+
+std::unique_ptr<CallHandler> UserService::Start(Call& call) {
+  std::string id;
+  Status status = Identify(call, &id);
+  auto handler = std::make_unique<UserCall>(*this, call, std::move(id));
+  if (status.ok()) {
+    handler->Begin();
+  } else {
+    call.Finish(std::move(status));
+  }
+  return handler;
+}
+
+void UserService::OnRefused(Call& call) {
+  std::string id;
+  (void)Identify(call, &id);
+}
+
+Status UserService::Identify(Call& call, std::string* id) {
+  const Metadata& metadata = call.metadata();
+  const auto given = std::ranges::find(metadata, kRequestIdKey, &Metadata::value_type::first);
+  const bool valid = given != metadata.end() && IsRequestId(given->second);
+  *id = valid ? given->second : shared_.ids.Next();
+  call.SetTrailing({{std::string(kRequestIdKey), *id}});
+  if (given == metadata.end() || valid) return Status::Ok();
+  return {Code::kInvalidArgument, "metadata '" + std::string(kRequestIdKey) + "' has " +
+                                      std::to_string(given->second.size()) +
+                                      " characters, expected 1 to 128 of printable ASCII"};
+}
+
+const std::vector<std::string>& UserService::Answering() {
+  if (revision_ != shared_.router.revision()) {
+    revision_ = shared_.router.revision();
+    answering_ = shared_.router.Answering(ServiceOf(path_));
+  }
+  return answering_;
+}
+
+std::string UserService::Described() const {
+  return "service '" + std::string(ServiceOf(path_)) + "'";
+}
+
+Result<std::string> UserService::ChooseServable(const Metadata& metadata) {
+  const std::string_view named = ValueOf(metadata, kApplicationKey);
+  if (!named.empty()) return std::string(named);
+  const std::vector<std::string>& answering = Answering();
+  if (answering.size() == 1) return answering.front();
+  if (!answering.empty()) {
+    return Status(Code::kNotFound, "Application metadata not set: " + Described() + " is answered by the servables " +
+                                       Names(answering) + ", metadata 'application' has to name one of them");
+  }
+  if (path_ == kDriverPath) return Status(Code::kUnimplemented, "no servable has a driver");
+  return Status(Code::kUnavailable,
+                "no servable that answers " + Described() + " is running: it is starting, or was stopped");
+}
+
+Result<Router::Target> UserService::ChooseWorker(std::string_view servable, std::string_view model) {
+  const std::string name = "'" + std::string(CutUtf8(servable, 256)) + "'";
+  std::vector<Router::Target>& targets = shared_.targets;
+  switch (shared_.router.Find(servable, path_, 0, SIZE_MAX, &targets)) {
+    case Router::Outcome::kNoServable:
+      return Status(
+          Code::kNotFound,
+          "Application " + name + " not found: metadata 'application' has to name a servable" +
+              (Answering().empty() ? ""
+                                   : " that answers " + Described() + ", of which there is " + Names(Answering())));
+    case Router::Outcome::kNoMethod:
+      return Status(Code::kUnimplemented,
+                    "servable " + name + (path_ == kDriverPath ? " has no driver" : " has no method '" + path_ + "'"));
+    case Router::Outcome::kNoWorker:
+    case Router::Outcome::kNoOther:
+      return Status(Code::kUnavailable,
+                    "no worker of servable " + name + " is running: it is starting, or was stopped");
+    case Router::Outcome::kFound:
+      break;
+  }
+  return Choose(targets, model);
+}
+
+const Router::Target& UserService::Choose(const std::vector<Router::Target>& targets, std::string_view model) {
+  const Router::Target& least = targets.front();
+  if (model.empty() || targets.size() == 1) return least;
+  // To load a model costs more than to wait for some calls.
+  constexpr size_t kMostMore = 64;
+  const auto first = [&](const auto& fits) -> const Router::Target* {
+    const auto found =
+        std::ranges::find_if(targets, [&](const Router::Target& target) { return fits(target.worker->models()); });
+    return found != targets.end() && found->worker->load <= least.worker->load + kMostMore ? &*found : nullptr;
+  };
+  if (const auto* holder = first([&](const ModelSet& models) { return models.Holds(model); })) return *holder;
+  if (const auto* loads = first([&](const ModelSet& models) { return models.HasCalls(model); })) return *loads;
+  return least;
+}
+
+}  // namespace mindserve::gateway

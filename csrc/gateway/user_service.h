@@ -1,0 +1,76 @@
+// A method of a user's gRPC service: finds the servable that answers it, and the worker.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "gateway/call.h"
+#include "gateway/request_id.h"
+#include "gateway/router.h"
+#include "gateway/thread_context.h"
+#include "gateway/worker_calls.h"
+
+namespace mindserve::gateway {
+
+// The built-in schema of ray_serve's, which a servable answers that has a driver.
+inline constexpr const char* kDriverPath = "/ray.serve.PredictAPIsService/Predict";
+
+// What the users' services of an I/O thread have together; all outlive them.
+struct UserCalls {
+  ThreadContext& context;
+  Admission& admission;
+  Router& router;
+  WorkerCalls& calls;
+  RequestIds ids = {};
+  std::vector<Router::Target> targets = {};  // reused from call to call
+};
+
+class UserService final : public Service {
+ public:
+  struct Kind {
+    bool client_streaming = false;
+    bool server_streaming = false;
+    bool operator==(const Kind&) const = default;
+  };
+
+  UserService(UserCalls& shared, std::string path, Kind kind)
+      : Service(shared.context.stats.Of({.path = path})), shared_(shared), path_(std::move(path)), kind_(kind) {}
+
+  bool client_streaming() const override { return kind_.client_streaming; }
+  bool server_streaming() const override { return kind_.server_streaming; }
+  bool holds_messages() const override { return kind_.client_streaming; }
+  std::unique_ptr<CallHandler> Start(Call& call) override;
+  void OnRefused(Call& call) override;
+
+  Kind kind() const { return kind_; }
+  // Calls that refer to it.
+  size_t calls() const { return calls_; }
+
+ private:
+  friend class UserCall;
+  // Who answers: the servable that metadata names, or else the only one that can.
+  Result<std::string> ChooseServable(const Metadata& metadata);
+  // And there the worker.
+  Result<Router::Target> ChooseWorker(std::string_view servable, std::string_view model);
+  // Among workers of one version, the least loaded first: the best for the model.
+  static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
+  const std::vector<std::string>& Answering();
+  std::string Described() const;  // "service 'pkg.Service'"
+  // The client's request id, or a new one: which goes back with whatever ends the call.
+  Status Identify(Call& call, std::string* id);
+
+  UserCalls& shared_;
+  const std::string path_;
+  const Kind kind_;
+  size_t calls_ = 0;
+  // What the router said, at this revision of it.
+  std::vector<std::string> answering_;
+  uint64_t revision_ = 0;
+};
+
+}  // namespace mindserve::gateway

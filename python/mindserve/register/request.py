@@ -1,0 +1,46 @@
+"""The request that is being handled, for whatever runs in its name."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Protocol
+
+
+class Request(Protocol):
+    """What is known of a request wherever its handler's code runs."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def deadline(self) -> float | None:
+        """On `time.monotonic`; None: there is none."""
+
+
+# Set before a handler's code runs, on its thread or in its task; threads that it starts itself have none.
+current: contextvars.ContextVar[Request | None] = contextvars.ContextVar("mindserve_request", default=None)
+
+
+def get_request_id() -> str:
+    """The id of the request that is being handled: the client's ``request_id`` metadata, or one that was made.
+
+    Works in a handler, in what it calls, and in the tasks that it makes.
+
+    Returns:
+        The id; "" where no request is handled.
+    """
+    request = current.get()
+    return request.request_id if request is not None else ""
+
+
+def get_multiplexed_model_id() -> str:
+    """The ``multiplexed_model_id`` metadata of the request that is being handled.
+
+    Works in a handler, in what it calls, and in the tasks that it makes.
+
+    Returns:
+        The id; "" if the client gave none, and where no request is handled.
+    """
+    request = current.get()
+    return request.model_id if request is not None else ""
