@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mindserve.errors import ConfigError, UnsupportedError
+from mindserve.errors import CallError, ConfigError, UnsupportedError
 from mindserve.register.context import ModelContext
 from mindserve.register.values import METHOD_INPUT, Method, Registration, Stage, ValueRef
 from mindserve.server import register
@@ -81,9 +81,17 @@ def test_config_file_comes_later() -> None:
         model(config_file="config.ini")
 
 
-def test_model_call_comes_later() -> None:
-    with pytest.raises(UnsupportedError, match=r"Model\.call is not supported .* comes in a later version"):
-        model().call(1)
+def test_a_model_that_no_worker_has_loaded_can_not_be_called() -> None:
+    with Registration("servable").collecting():
+        declared = declare_model("a.onnx", "ONNX")
+        with pytest.raises(CallError, match=r"Model\(a\.onnx\)\.call\(\) failed: the worker does not serve yet"):
+            declared.call(1)
+    with pytest.raises(CallError, match="the model is not declared"):
+        declared.call(1)
+    with pytest.raises(CallError, match="does not have subgraph of index 1, the subgraph count of the model is 1"):
+        declared.call(1, subgraph=1)
+    with pytest.raises(ConfigError, match="Parameter 'subgraph' should be >= 0"):
+        declared.call(1, subgraph=-1)
 
 
 @pytest.mark.parametrize(

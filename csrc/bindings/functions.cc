@@ -1,6 +1,9 @@
 #include "bindings/functions.h"
 
+#include <algorithm>
+
 #include "base/log.h"
+#include "pipeline/local_call.h"
 
 namespace py = pybind11;
 
@@ -53,7 +56,7 @@ Result<py::tuple> StageFunction::Inputs(const pipeline::FunctionBatch& batch, si
   py::tuple arguments(inputs.size());
   for (size_t k = 0; k < inputs.size(); ++k) {
     try {
-      arguments[k] = values.ToPython(inputs[k], copy);
+      arguments[k] = values.ToPython(inputs[k], copy ? Give::kCopy : Give::kView);
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_ValueError)) throw;  // UnicodeDecodeError is one
       return Status(Code::kInvalidArgument, "Given function '" + name_ + "' input " + std::to_string(k) + " " +
@@ -98,7 +101,7 @@ pipeline::FunctionResult StageFunction::Outputs(py::object result, size_t count,
     if (count != 1) {
       return Failed("the stage has " + std::to_string(count) + " outputs, the function gave one");
     }
-    auto tensor = values.FromPython(result, ours);
+    auto tensor = values.FromPython(result, ours ? Keep::kOurs : Keep::kCopy);
     if (!tensor.ok()) return Failed(tensor.status().message());
     outputs.push_back(*std::move(tensor));
     return outputs;
@@ -113,7 +116,7 @@ pipeline::FunctionResult StageFunction::Outputs(py::object result, size_t count,
     const auto at = static_cast<Py_ssize_t>(i);
     PyObject* item =
         PyTuple_Check(result.ptr()) ? PyTuple_GET_ITEM(result.ptr(), at) : PyList_GET_ITEM(result.ptr(), at);
-    auto tensor = values.FromPython(item, ours && Py_REFCNT(item) == 1);
+    auto tensor = values.FromPython(item, ours && Py_REFCNT(item) == 1 ? Keep::kOurs : Keep::kCopy);
     if (!tensor.ok()) return Failed("output " + std::to_string(i) + ": " + tensor.status().message());
     outputs.push_back(*std::move(tensor));
   }
@@ -126,6 +129,7 @@ pipeline::FunctionResult StageFunction::RunOne(const pipeline::FunctionBatch& ba
     const auto arguments = Inputs(batch, i, values, copy_inputs);
     if (!arguments.ok()) return pipeline::FunctionResult(arguments.status());
     const py::tuple& given = *arguments;
+    const pipeline::CallerScope scope({batch.client(i), batch.deadline(i), true});
     return Outputs(function_(*given), batch.outputs_count(i), values);
   });
 }
@@ -169,6 +173,10 @@ StageFunction::Ended StageFunction::Call(const Part& part) {
   Ended ended;
   const size_t count = part.places.size();
   part.batch.BeginCall();
+  // What the function calls is for all of them: for as long as the last of them has time.
+  TimePoint deadline{};
+  for (const size_t place : part.places) deadline = std::max(deadline, part.batch.deadline(place));
+  const pipeline::CallerScope scope({part.batch.client(part.places.front()), deadline, true});
   try {
     py::tuple instances(count);
     for (size_t i = 0; i < count; ++i) instances[i] = part.inputs[i];

@@ -11,6 +11,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/functions.h"
+#include "bindings/local_methods.h"
 #include "bindings/services.h"
 #include "bindings/values.h"
 #include "device/onnxruntime.h"
@@ -152,9 +153,17 @@ class PythonRuntime {
     return index;
   }
 
-  int AddMethod(std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
-                const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results,
-                bool idempotent) {
+  std::unique_ptr<LocalMethod> AddLocalMethod(pipeline::MethodSpec spec, std::string prefix) {
+    const int index = Unwrap(runtime_->engine().AddLocalMethod(std::move(spec)));
+    return std::make_unique<LocalMethod>(runtime_->engine(), runtime_->handlers(), values_, *graveyard_, index,
+                                         std::move(prefix));
+  }
+
+  int AddMethod(pipeline::MethodSpec spec) { return Unwrap(runtime_->engine().AddMethod(std::move(spec))); }
+
+  static pipeline::MethodSpec ToMethodSpec(std::string name, std::vector<std::string> inputs,
+                                           std::vector<std::string> outputs, const std::vector<StageTuple>& stages,
+                                           const std::vector<std::pair<int, int>>& results, bool idempotent) {
     pipeline::MethodSpec spec;
     spec.name = std::move(name);
     spec.inputs = std::move(inputs);
@@ -170,7 +179,7 @@ class PythonRuntime {
       stage.tag = tag;
     }
     for (const auto& [from, at] : results) spec.results.push_back({from, at});
-    return Unwrap(runtime_->engine().AddMethod(std::move(spec)));
+    return spec;
   }
 
   void RunFunction(int index) {
@@ -274,8 +283,26 @@ void RegisterRuntime(py::module_& module) {
       .def("add_function", &PythonRuntime::AddFunction, py::arg("name"), py::arg("function"), py::kw_only(),
            py::arg("batched"), py::arg("max_batch_size") = 32, py::arg("max_queue_delay_us") = 0,
            py::arg("timeout") = 0.0)
-      .def("add_method", &PythonRuntime::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"),
-           py::arg("stages"), py::arg("results"), py::kw_only(), py::arg("idempotent") = true)
+      .def(
+          "add_method",
+          [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
+             const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results, bool idempotent) {
+            return self.AddMethod(PythonRuntime::ToMethodSpec(std::move(name), std::move(inputs), std::move(outputs),
+                                                              stages, results, idempotent));
+          },
+          py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"), py::arg("results"), py::kw_only(),
+          py::arg("idempotent") = true)
+      .def(
+          "add_local_method",
+          [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
+             const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results, bool idempotent,
+             std::string prefix) {
+            return self.AddLocalMethod(PythonRuntime::ToMethodSpec(std::move(name), std::move(inputs),
+                                                                   std::move(outputs), stages, results, idempotent),
+                                       std::move(prefix));
+          },
+          py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
+          py::arg("results"), py::kw_only(), py::arg("idempotent") = true, py::arg("prefix") = "")
       .def("run_function", &PythonRuntime::RunFunction, py::arg("function"))
       .def(
           "add_handler",

@@ -166,6 +166,9 @@ class FunctionBatch {
   std::span<const Tensor> inputs(size_t i) const;
   // How many outputs the stage that instance `i` is in must give.
   size_t outputs_count(size_t i) const;
+  // Whose instance `i` is, and until when it is worth running.
+  uint64_t client(size_t i) const;
+  TimePoint deadline(size_t i) const;
   // Whether the function may be called again for any of its instances.
   bool repeatable() const;
   // The function is called, maybe again: what it may take counts from here.

@@ -186,6 +186,21 @@ class Runtime:
             results: where the outputs come from, in the same form.
             idempotent: its functions may be called again for an instance.
         """
+    def add_local_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        results: Sequence[tuple[int, int]],
+        *,
+        idempotent: bool = True,
+        prefix: str = "",
+    ) -> LocalMethod:
+        """A method that only this process calls; arguments as of `add_method`, after whose last call it comes.
+
+        ``prefix`` begins the texts of all errors.
+        """
     def run_function(self, function: int) -> None:
         """The body of the thread that runs this stage function: returns after `stop`."""
     def add_handler(
@@ -320,3 +335,40 @@ def run_generator(call: ServiceCall, iterator: Iterator[Any], response_class: ty
         ResultError: it gave something that is no ``response_class``.
         Exception: what the iterator raises.
     """
+
+class LocalMethod:
+    """A method that any thread calls. See csrc/bindings/local_methods.h.
+
+    ``arguments`` are one instance's inputs; or one list or tuple of instances, each a list or tuple of its inputs.
+    ``deadline`` is on `time.monotonic`, by default there is none; ``client``: whose turn it is in the queues, 0: the
+    worker's own. Both count where no stage function calls, whose own count else.
+    """
+
+    def call(self, arguments: tuple[Any, ...], deadline: float = ..., client: int = 0) -> Any:
+        """Wait for the result.
+
+        Returns:
+            One instance's output, a tuple if the method has several; or a list with a tuple of outputs for each.
+
+        Raises:
+            NativeError: what was wrong, in one instance the first that failed.
+        """
+    def start(
+        self, arguments: tuple[Any, ...], done: DoneCalls, tag: int, deadline: float = ..., client: int = 0
+    ) -> PendingCall:
+        """The same without waiting: ``done`` gives ``tag`` once the result is there."""
+
+class PendingCall:
+    def result(self) -> Any:
+        """What `LocalMethod.call` returns or raises; only once it is done."""
+    def cancel(self) -> None:
+        """Take back what has not begun, of a call that is not done."""
+
+class DoneCalls:
+    """The calls that are done, for an event loop."""
+
+    def __init__(self) -> None: ...
+    def fd(self) -> int:
+        """A descriptor that is readable while `take` would give any. This object's; not to be closed."""
+    def take(self) -> list[int]:
+        """Their tags."""

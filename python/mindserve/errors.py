@@ -23,10 +23,14 @@ class UnsupportedError(MindserveError):
 
 
 class CallError(MindserveError):
-    """A call of another servable, or of a model, from a handler or a stage function has failed.
+    """A call that was made as it should be, and failed: of a model by `Model.call`, of another servable by its handle.
 
     Attributes:
-        code: the gRPC status code's name, as "UNAVAILABLE"; "" where what was called answered with an error of its own.
+        code: what kind of failure, by the name of the gRPC status: "INVALID_ARGUMENT", the inputs don't fit;
+            "DEADLINE_EXCEEDED", the caller's deadline has passed, or passes before it could be done; "INTERNAL", what
+            was called failed; "RESOURCE_EXHAUSTED", no memory, or over a limit; "UNAVAILABLE", the worker is stopping,
+            or the servable has none; "FAILED_PRECONDITION", it does not serve yet, the device has failed, or servables
+            call one another too deep. "" where a servable's method has answered with an error of its own.
     """
 
     def __init__(self, text: str, code: str = "") -> None:

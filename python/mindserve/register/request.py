@@ -17,6 +17,10 @@ class Request(Protocol):
     def deadline(self) -> float | None:
         """On `time.monotonic`; None: there is none."""
 
+    @property
+    def client(self) -> int:
+        """The number of the connection that it came by."""
+
 
 # Set before a handler's code runs, on its thread or in its task; threads that it starts itself have none.
 current: contextvars.ContextVar[Request | None] = contextvars.ContextVar("mindserve_request", default=None)

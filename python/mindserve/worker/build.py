@@ -14,6 +14,7 @@ from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
 from mindserve.register.values import Method, Model, Registration, Stage, ValueRef
+from mindserve.worker.model_calls import bind_models
 from mindserve.worker.multiplexing import announce_models
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     builder = _MethodBuilder(runtime, registration, parameters, models, timeouts)
     for method in registration.methods.values():
         builder.add(method)
+    bind_models(runtime, models)
     for model, number in models.items():
         report(f"warming up {model.file}")
         _warm_up(runtime, model, number, parameters)
