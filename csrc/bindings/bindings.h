@@ -17,6 +17,7 @@ void RegisterLocalMethods(pybind11::module_& module);
 void RegisterRuntime(pybind11::module_& module);
 void RegisterServiceCall(pybind11::module_& module);
 void RegisterServices(pybind11::module_& module);
+void RegisterStageRequest(pybind11::module_& module);
 
 // Raises mindserve._native.NativeError unless `status` is OK. Holds the GIL.
 void Raise(const Status& status);

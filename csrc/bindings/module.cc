@@ -11,5 +11,6 @@ PYBIND11_MODULE(_native, module) {
   RegisterLocalMethods(module);
   RegisterServiceCall(module);
   RegisterServices(module);
+  RegisterStageRequest(module);
   RegisterRuntime(module);
 }

@@ -182,7 +182,8 @@ class PythonRuntime {
     return spec;
   }
 
-  void RunFunction(int index) {
+  void RunFunction(int index, py::object variable) {
+    CurrentRequest current(std::move(variable));
     StageFunction& function = *functions_.at(static_cast<size_t>(index));
     pipeline::Engine& engine = runtime_->engine();
     std::unique_ptr<pipeline::FunctionBatch> batch;
@@ -198,7 +199,7 @@ class PythonRuntime {
       size_t outputs = 0;
       for (size_t i = 0; i < batch->size(); ++i) outputs += batch->outputs_count(i);
       graveyard_->Clear(64 + 2 * outputs);
-      results = function.Run(*batch, values_, runtime_->retained_bytes() > kRetainAtMost);
+      results = function.Run(*batch, values_, current, runtime_->retained_bytes() > kRetainAtMost);
     }
   }
 
@@ -303,7 +304,9 @@ void RegisterRuntime(py::module_& module) {
           },
           py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
           py::arg("results"), py::kw_only(), py::arg("idempotent") = true, py::arg("prefix") = "")
-      .def("run_function", &PythonRuntime::RunFunction, py::arg("function"))
+      .def("run_function", &PythonRuntime::RunFunction, py::arg("function"), py::arg("current"))
+      .def("begin_blocked", [](PythonRuntime& self) { self.handlers().BeginBlocked(); })
+      .def("end_blocked", [](PythonRuntime& self) { self.handlers().EndBlocked(); })
       .def(
           "add_handler",
           [](PythonRuntime& self, std::string path, bool idempotent, bool client_streaming, bool server_streaming,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -72,11 +73,14 @@ class Call {
  public:
   virtual ~Call() = default;
   virtual const Metadata& metadata() const = 0;
+  // The first value of a key of text, "" without one: costs less than the above.
+  virtual std::string_view metadata_value(std::string_view key) const = 0;
   virtual TimePoint deadline() const = 0;  // from grpc-timeout, or the server's default; kNever
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;
   virtual const net::AuthProperties& auth() = 0;  // of the peer, as grpcio's auth_context has them
-  virtual bool internal() const = 0;              // it comes from a worker of this server
+  // Of a call by a worker of this server: of how many calls within calls it is the innermost. 0: a client's own.
+  virtual uint32_t depth() const = 0;
   virtual bool accepts_gzip() const = 0;
   virtual ClientTrust& trust() = 0;  // the connection's
 

@@ -23,9 +23,12 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
     : shared_(shared),
       port_(std::move(port)),
       memory_(port_->arena(), shared.admission),
-      context_(loop_, memory_),
+      context_(static_cast<size_t>(number), loop_, memory_, shared.children),
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); },
-             [this](uint64_t worker) { shared_.worker_drained(worker); }),
+             [this](uint64_t worker) { shared_.worker_drained(worker); },
+             [this](ExecutionTag call) {
+               for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
+             }),
       router_(context_.stats),
       health_(router_) {
   context_.now = Clock::now();
@@ -241,6 +244,12 @@ void IoThread::RemoveWorker(uint64_t id, const WorkerLoss& loss) {
   router_.RemoveWorker(worker);
   calls_.Remove(worker, loss);
   health_.Changed();
+}
+
+void IoThread::GiveUp(const ChildCall& child) {
+  const auto found = std::ranges::find(connections_, child.connection,
+                                       [](const Connected& each) { return each.connection->number(); });
+  if (found != connections_.end()) found->connection->Abort(child.stream, ParentGivenUp());
 }
 
 void IoThread::RemoveVersion(const std::string& servable, uint64_t version) {

@@ -169,7 +169,9 @@ void Engine::State::Deliver() {
   while (next != nullptr) {
     Instance& instance = *next;
     next = std::exchange(instance.next_done, nullptr);
-    const std::shared_ptr<RequestContext> request = std::move(instance.request);
+    // A taker that has it may look at the request.
+    const std::shared_ptr<RequestContext> request =
+        instance.queue == nullptr ? std::move(instance.request) : instance.request;
     in_flight.fetch_sub(1, std::memory_order_relaxed);
     if (request->sink != nullptr) {
       try {

@@ -14,7 +14,8 @@ CallHead Sample() {
           .model_id = "999",
           .peer = "ipv4:127.0.0.1:5",
           .metadata = {{"a", "1"}, {"b-bin", std::string_view("\0x", 2)}, {"a", "2"}, {"empty", ""}},
-          .auth = {{"transport_security_type", "ssl"}}};
+          .auth = {{"transport_security_type", "ssl"}},
+          .depth = 3};
 }
 
 TEST(CallHead, ComesBackAsItWasWritten) {
@@ -26,6 +27,7 @@ TEST(CallHead, ComesBackAsItWasWritten) {
   EXPECT_EQ(head->peer, "ipv4:127.0.0.1:5");
   EXPECT_EQ(head->metadata, Sample().metadata);
   EXPECT_EQ(head->auth, Sample().auth);
+  EXPECT_EQ(head->depth, 3u);
 }
 
 TEST(CallHead, OfNothingIsEmpty) {
@@ -34,6 +36,7 @@ TEST(CallHead, OfNothingIsEmpty) {
   ASSERT_TRUE(head.ok());
   EXPECT_TRUE(head->request_id.empty());
   EXPECT_TRUE(head->metadata.empty());
+  EXPECT_EQ(head->depth, 0u);
 }
 
 TEST(CallHead, TruncatedAnywhereIsAnErrorOrShorter) {

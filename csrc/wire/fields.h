@@ -55,6 +55,7 @@ inline constexpr uint32_t kModelId = 2;
 inline constexpr uint32_t kPeer = 3;
 inline constexpr uint32_t kMetadata = 4;
 inline constexpr uint32_t kAuth = 5;
+inline constexpr uint32_t kDepth = 6;
 }  // namespace call_head
 
 namespace call_end {

@@ -201,8 +201,16 @@ class Runtime:
 
         ``prefix`` begins the texts of all errors.
         """
-    def run_function(self, function: int) -> None:
-        """The body of the thread that runs this stage function: returns after `stop`."""
+    def run_function(self, function: int, current: ContextVar[Any]) -> None:
+        """The body of the thread that runs this stage function: returns after `stop`.
+
+        Args:
+            function: its number.
+            current: has a `StageRequest` as its value while the function runs.
+        """
+    def begin_blocked(self) -> None:
+        """A handler thread waits from now on, so that another one may run. On other threads nothing."""
+    def end_blocked(self) -> None: ...
     def add_handler(
         self,
         path: str,
@@ -272,6 +280,8 @@ class ServiceCall:
         request_id: as the gateway took it from the client, or made it.
         model_id: of the multiplexed model that the client asks for; "": of none.
         peer: as grpcio writes it, "ipv4:127.0.0.1:50321".
+        depth: of how many calls within calls of servables it is the innermost; 0: a client's own.
+        parent: what the gateway calls it, for calls that are made for it.
         cancelled: nobody waits for the answer any more.
         state: the handler's own; None at first.
     """
@@ -288,6 +298,10 @@ class ServiceCall:
     def model_id(self) -> str: ...
     @property
     def peer(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
     @property
     def cancelled(self) -> bool: ...
     state: Any
@@ -326,6 +340,34 @@ class ServiceCall:
         Raises:
             ValueError: there is no such status; or a text of the metadata is not ASCII.
         """
+
+class StageRequest:
+    """The request that a stage function works for. Made by the runtime; it stays that of its request.
+
+    Of a function that is called for instances of several requests together only ``client``, the first one's, and
+    ``depth``, the greatest, are known.
+
+    Attributes:
+        request_id: the client's, or ""; none is made.
+        model_id: "".
+        deadline: on `time.monotonic`; None: there is none.
+        client, depth, parent, cancelled: as of `ServiceCall`.
+    """
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
 
 def run_generator(call: ServiceCall, iterator: Iterator[Any], response_class: type) -> bool:
     """Write what ``iterator`` gives, until it gives no more (True), or the call holds back (False: park the call).
