@@ -87,7 +87,7 @@ class Composed(Served):
         return code, message
 
     def log(self, servable: str) -> str:
-        (path,) = (self.process.cwd / "serving_logs").glob(f"log_{servable}_*.log")
+        (path,) = (self.process.cwd / "serving_logs").glob(f"log_{servable}_device*.log")
         return path.read_text(encoding="utf-8")
 
     def close(self) -> None:

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bindings/stage_request.h"
@@ -13,6 +14,17 @@
 #include "pipeline/engine.h"
 
 namespace mindserve::bindings {
+
+// What a function gave for an instance, whose stage has `count` outputs: the value, or a tuple of so many; a list, too,
+// if they are several. INVALID_ARGUMENT: it is something else.
+// With kOurs `result` and all that it holds are only the caller's if nobody else refers to them.
+pipeline::FunctionResult OutputsOf(const pybind11::object& result, size_t count, const Values& values, Keep keep);
+
+// "ValueError: too large"; of a bounded length.
+std::string Describe(pybind11::handle exception);
+
+// What a client is told of a stage function that failed.
+Status FunctionFailed(std::string_view name, std::string_view reason);
 
 class StageFunction {
  public:
@@ -53,7 +65,7 @@ class StageFunction {
   };
   void RunPart(const Part& part);
   Ended Call(const Part& part);
-  pipeline::FunctionResult Outputs(pybind11::object result, size_t count, const Values& values) const;
+  pipeline::FunctionResult Outputs(const pybind11::object& result, size_t count, const Values& values) const;
   template <typename T, typename Make>
   Result<T> Guarded(Make make);
   Status Failed(pybind11::error_already_set& error);

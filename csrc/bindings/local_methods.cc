@@ -23,6 +23,7 @@ pipeline::LocalCaller CallerOf(const CallTerms& terms) {
   pipeline::LocalCaller caller = pipeline::CallerScope::current();
   if (caller.in_stage) return caller;
   caller.client = terms.client;
+  caller.origin = terms.origin;
   if (terms.deadline < kNoDeadlineSeconds) {
     caller.deadline = TimePoint(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(terms.deadline)));
   }
@@ -65,8 +66,8 @@ LocalMethod::Arguments LocalMethod::Read(const py::tuple& arguments, Keep keep) 
          "no inputs provided, the inputs can be call(x1, x2) for one instance or call([[x1, x2], [x1, x2]]) for many");
   }
   const py::handle first = PyTuple_GET_ITEM(arguments.ptr(), 0);
-  read.many = arguments.size() == 1 && IsSequence(first);
-  if (!read.many) {
+  if (arguments.size() == 1 && IsSequence(first)) read.form = Form::kMany;
+  if (read.form == Form::kOne) {
     read.inputs.reserve(inputs_);
     ReadInstance(arguments, 0, keep, &read);
     return read;
@@ -96,10 +97,18 @@ LocalMethod::Arguments LocalMethod::Read(const py::tuple& arguments, Keep keep) 
 py::object LocalMethod::Call(const py::tuple& arguments, const CallTerms& terms) {
   const pipeline::LocalCaller caller = CallerOf(terms);
   // Who goes when the deadline comes may write to its arrays while the model still reads them: those are copied.
-  Arguments read = Read(arguments, caller.deadline == kNever ? Keep::kWhileUsed : Keep::kCopy);
+  return Run(Read(arguments, caller.deadline == kNever ? Keep::kWhileUsed : Keep::kCopy), caller);
+}
+
+py::object LocalMethod::CallWith(std::vector<Tensor> inputs, const CallTerms& terms) {
+  return Run({.inputs = std::move(inputs), .form = Form::kViews}, CallerOf(terms));
+}
+
+py::object LocalMethod::Run(Arguments arguments, const pipeline::LocalCaller& caller) {
   const auto call = std::make_shared<pipeline::LocalCall>(
-      pipeline::LocalCall::Terms{.method = method_, .instances = read.instances, .outputs = outputs_, .caller = caller},
-      std::move(read.inputs));
+      pipeline::LocalCall::Terms{
+          .method = method_, .instances = arguments.instances, .outputs = outputs_, .caller = caller},
+      std::move(arguments.inputs));
   Status status;
   {
     py::gil_scoped_release release;
@@ -115,47 +124,57 @@ py::object LocalMethod::Call(const py::tuple& arguments, const CallTerms& terms)
   }
   graveyard_.Clear(kClearedPerCall);
   if (!status.ok()) Fail(status.code(), status.message());
-  return Result(*call, read.many);
+  return Result(*call, arguments.form);
 }
 
 PendingCall LocalMethod::Start(const py::tuple& arguments, std::shared_ptr<pipeline::DoneCalls> done, uint64_t tag,
                                const CallTerms& terms) {
-  Arguments read = Read(arguments, Keep::kCopy);
-  auto call = std::make_shared<pipeline::LocalCall>(pipeline::LocalCall::Terms{.method = method_,
-                                                                               .instances = read.instances,
-                                                                               .outputs = outputs_,
-                                                                               .caller = CallerOf(terms),
-                                                                               .done = std::move(done),
-                                                                               .tag = tag},
-                                                    std::move(read.inputs));
-  const Status status = engine_.Start(call);
-  if (!status.ok()) Fail(status.code(), status.message());
-  return {*this, std::move(call), read.many};
+  return Begin(Read(arguments, Keep::kCopy), std::move(done), tag, CallerOf(terms));
 }
 
-py::tuple LocalMethod::Outputs(pipeline::LocalCall& call, size_t instance) const {
+PendingCall LocalMethod::StartWith(std::vector<Tensor> inputs, std::shared_ptr<pipeline::DoneCalls> done, uint64_t tag,
+                                   const CallTerms& terms) {
+  return Begin({.inputs = std::move(inputs), .form = Form::kViews}, std::move(done), tag, CallerOf(terms));
+}
+
+PendingCall LocalMethod::Begin(Arguments arguments, std::shared_ptr<pipeline::DoneCalls> done, uint64_t tag,
+                               const pipeline::LocalCaller& caller) {
+  auto call = std::make_shared<pipeline::LocalCall>(pipeline::LocalCall::Terms{.method = method_,
+                                                                               .instances = arguments.instances,
+                                                                               .outputs = outputs_,
+                                                                               .caller = caller,
+                                                                               .done = std::move(done),
+                                                                               .tag = tag},
+                                                    std::move(arguments.inputs));
+  const Status status = engine_.Start(call);
+  if (!status.ok()) Fail(status.code(), status.message());
+  return {*this, std::move(call), arguments.form};
+}
+
+py::tuple LocalMethod::Outputs(pipeline::LocalCall& call, size_t instance, Give give) const {
   const auto outputs = call.outputs(instance);
   py::tuple values(outputs.size());
-  for (size_t i = 0; i < outputs.size(); ++i) values[i] = values_.ToPython(outputs[i], Give::kOwn);
+  for (size_t i = 0; i < outputs.size(); ++i) values[i] = values_.ToPython(outputs[i], give);
   return values;
 }
 
-py::object LocalMethod::Result(pipeline::LocalCall& call, bool many) const {
+py::object LocalMethod::Result(pipeline::LocalCall& call, Form form) const {
   if (!call.status().ok()) {
-    const std::string which = many ? "instance " + std::to_string(call.failed()) + ": " : "";
+    const std::string which = form == Form::kMany ? "instance " + std::to_string(call.failed()) + ": " : "";
     Fail(call.status().code(), which + call.status().message());
   }
-  if (!many) {
+  if (form == Form::kViews) return Outputs(call, 0, Give::kView);
+  if (form == Form::kOne) {
     if (outputs_ == 1) return values_.ToPython(call.outputs(0)[0], Give::kOwn);
-    return Outputs(call, 0);
+    return Outputs(call, 0, Give::kOwn);
   }
   py::list results(call.instances());
-  for (size_t i = 0; i < call.instances(); ++i) results[i] = Outputs(call, i);
+  for (size_t i = 0; i < call.instances(); ++i) results[i] = Outputs(call, i, Give::kOwn);
   return results;
 }
 
 py::object PendingCall::Result() const {
-  return method_.Result(*call_, many_);
+  return method_.Result(*call_, form_);
 }
 
 void PendingCall::Cancel() const {

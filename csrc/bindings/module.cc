@@ -12,5 +12,6 @@ PYBIND11_MODULE(_native, module) {
   RegisterServiceCall(module);
   RegisterServices(module);
   RegisterStageRequest(module);
+  RegisterStreamMethods(module);
   RegisterRuntime(module);
 }

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <ctime>
@@ -13,6 +14,7 @@
 #include "bindings/functions.h"
 #include "bindings/local_methods.h"
 #include "bindings/services.h"
+#include "bindings/stream_methods.h"
 #include "bindings/values.h"
 #include "device/onnxruntime.h"
 
@@ -157,6 +159,13 @@ class PythonRuntime {
     const int index = Unwrap(runtime_->engine().AddLocalMethod(std::move(spec)));
     return std::make_unique<LocalMethod>(runtime_->engine(), runtime_->handlers(), values_, *graveyard_, index,
                                          std::move(prefix));
+  }
+
+  // `stages`: what is done before; without any, null.
+  std::unique_ptr<StreamMethod> AddStreamMethod(StreamMethod::Spec spec, pipeline::MethodSpec stages) {
+    std::unique_ptr<LocalMethod> before;
+    if (!stages.stages.empty()) before = AddLocalMethod(std::move(stages), "");
+    return std::make_unique<StreamMethod>(std::move(spec), std::move(before), values_, graveyard_);
   }
 
   int AddMethod(pipeline::MethodSpec spec) { return Unwrap(runtime_->engine().AddMethod(std::move(spec))); }
@@ -304,6 +313,38 @@ void RegisterRuntime(py::module_& module) {
           },
           py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
           py::arg("results"), py::kw_only(), py::arg("idempotent") = true, py::arg("prefix") = "")
+      .def(
+          "add_stream_method",
+          [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
+             const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& arguments,
+             std::string function, size_t items, std::vector<size_t> order, std::string tag, bool idempotent) {
+            if (outputs.size() != order.size() || std::ranges::any_of(order, [&](size_t at) { return at >= items; })) {
+              throw py::value_error("order= says which of the function's outputs each output is");
+            }
+            std::vector<size_t> taken;
+            for (const auto& [from, at] : arguments) {
+              if (!stages.empty()) break;
+              if (from != pipeline::ValueRef::kMethodInput || at < 0 || static_cast<size_t>(at) >= inputs.size()) {
+                throw py::value_error("without other stages, arguments= are inputs of the method");
+              }
+              taken.push_back(static_cast<size_t>(at));
+            }
+            std::vector<std::string> places;
+            for (size_t i = 0; i < arguments.size(); ++i) places.push_back(std::to_string(i));
+            auto before =
+                PythonRuntime::ToMethodSpec(std::move(name), inputs, std::move(places), stages, arguments, idempotent);
+            return self.AddStreamMethod({.function = std::move(function),
+                                         .tag = std::move(tag),
+                                         .inputs = std::move(inputs),
+                                         .arguments = std::move(taken),
+                                         .outputs = std::move(outputs),
+                                         .items = items,
+                                         .order = std::move(order)},
+                                        std::move(before));
+          },
+          py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
+          py::arg("arguments"), py::kw_only(), py::arg("function"), py::arg("items"), py::arg("order"),
+          py::arg("tag") = "", py::arg("idempotent") = true)
       .def("run_function", &PythonRuntime::RunFunction, py::arg("function"), py::arg("current"))
       .def("begin_blocked", [](PythonRuntime& self) { self.handlers().BeginBlocked(); })
       .def("end_blocked", [](PythonRuntime& self) { self.handlers().EndBlocked(); })

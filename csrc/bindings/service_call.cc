@@ -340,7 +340,7 @@ PyObject* GetDepth(PyObject* self, void*) {
 }
 
 PyObject* GetParent(PyObject* self, void*) {
-  return TagToPython(CallOf(self).tag());
+  return Guarded([&] { return CallersToPython(CallOf(self).tag(), CallOf(self).head().callers); });
 }
 
 PyObject* GetCancelled(PyObject* self, void*) {
@@ -459,8 +459,12 @@ PyObject* FindServiceCall(const ServiceCall& call) {
   return object;
 }
 
+ServiceCall* AsServiceCall(PyObject* object) {
+  return Py_TYPE(object) == type ? &CallOf(object) : nullptr;
+}
+
 ServiceCall* GetServiceCall(PyObject* object) {
-  if (Py_TYPE(object) == type) return &CallOf(object);
+  if (ServiceCall* call = AsServiceCall(object)) return call;
   PyErr_Format(PyExc_TypeError, "a value of type '%s' was given, expected a ServiceCall", Py_TYPE(object)->tp_name);
   return nullptr;
 }

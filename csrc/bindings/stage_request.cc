@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 
@@ -54,7 +55,11 @@ PyObject* GetDepth(PyObject* self, void*) {
 
 PyObject* GetParent(PyObject* self, void*) {
   const auto& request = ToObject(self).request;
-  return request ? TagToPython(request->mark.tag) : Utf8ToPython({});
+  if (!request) return Utf8ToPython({});
+  const pipeline::RequestOrigin* origin = request->origin.get();
+  const ExecutionTag call = origin != nullptr && origin->call != 0 ? origin->call : request->mark.tag;
+  if (call == 0) return Utf8ToPython({});
+  return CallersToPython(call, origin != nullptr ? origin->callers : std::vector<ExecutionTag>());
 }
 
 PyObject* GetCancelled(PyObject* self, void*) {
@@ -151,10 +156,16 @@ PyObject* DeadlineToPython(TimePoint deadline) {
   return PyFloat_FromDouble(std::chrono::duration<double>(deadline.time_since_epoch()).count());
 }
 
-PyObject* TagToPython(ExecutionTag tag) {
-  std::array<char, 17> digits;
-  std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(tag));
-  return PyUnicode_FromString(digits.data());
+PyObject* CallersToPython(ExecutionTag call, std::span<const ExecutionTag> callers) {
+  std::string text;
+  const auto add = [&](ExecutionTag tag) {
+    std::array<char, 17> digits;
+    std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(tag));
+    text.append(text.empty() ? "" : " ").append(digits.data());
+  };
+  add(call);
+  for (const ExecutionTag caller : callers) add(caller);
+  return Utf8ToPython(text);
 }
 
 PyObject* Utf8ToPython(std::string_view text) {

@@ -33,7 +33,8 @@ class CurrentRequest {
 
 // In Python's form; null, with an exception: there is no memory.
 PyObject* DeadlineToPython(TimePoint deadline);  // on time.monotonic(); None: there is none
-PyObject* TagToPython(ExecutionTag tag);         // 16 hexadecimal digits
 PyObject* Utf8ToPython(std::string_view text);   // what is none is replaced
+// A call and those that wait for it, 16 hexadecimal digits each.
+PyObject* CallersToPython(ExecutionTag call, std::span<const ExecutionTag> callers);
 
 }  // namespace mindserve::bindings

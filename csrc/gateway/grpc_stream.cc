@@ -33,9 +33,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
   texts->reserve(1 + trailing.size());
   fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
   if (!status.message().empty()) {
-    // What a peer takes at least, by the usual limit of 8 KiB for a header list, with room for some metadata.
-    constexpr size_t kLongest = 7 * 1024;
-    texts->push_back(PercentEncode(status.message(), kLongest));
+    texts->push_back(PercentEncode(status.message(), kMostGrpcMessage));
     fields->push_back(Field("grpc-message", texts->back()));
   }
   if (status.code() == Code::kUnimplemented) {
@@ -51,7 +49,8 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   id_ = id;
   head_.Clear();
   deadline_ = kNever;
-  depth_ = 0;
+  inner_.depth = 0;
+  inner_.callers.clear();
   begun_ = last_data_ = context_.now;
   messages_ = message_bytes_ = 0;
   half_closed_ = ended_ = responded_ = finished_ = deferred_ = client_streams_ = patient_ = false;
@@ -128,11 +127,11 @@ void GrpcStream::OnHeadersEnd() {
 }
 
 Status GrpcStream::EnterInner() {
-  const auto call = ReadInnerCall(head_.metadata());
+  auto call = ReadInnerCall(head_.metadata());
   if (!call.ok()) return call.status();
-  depth_ = call->depth;
-  if (!call->parent) return Status::Ok();
-  auto place = context_.children.Enter(*call->parent,
+  inner_ = *std::move(call);
+  if (inner_.callers.empty()) return Status::Ok();
+  auto place = context_.children.Enter(inner_.callers.front(),
                                        {.thread = context_.number, .connection = connection_->number(), .stream = id_});
   if (!place) return ParentGivenUp();
   child_ = *std::move(place);

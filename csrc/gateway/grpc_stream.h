@@ -67,7 +67,7 @@ class GrpcStream final : public Call, public TimerNode {
   uint64_t client() const override;
   const net::Peer& peer() const override;
   const net::AuthProperties& auth() override;
-  uint32_t depth() const override { return depth_; }
+  const InnerCall& inner() const override { return inner_; }
   bool accepts_gzip() const override { return head_.accepts_gzip(); }
   ClientTrust& trust() override;
   void CountAs(MethodCounts& counts) override { SetCounts(&counts); }
@@ -109,7 +109,7 @@ class GrpcStream final : public Call, public TimerNode {
   Service* service_ = nullptr;
   std::unique_ptr<CallHandler> handler_;
   TimePoint deadline_ = kNever;
-  uint32_t depth_ = 0;
+  InnerCall inner_;
   ChildCalls::Place child_;  // of a worker's call, until it is finished
   TimePoint begun_;
   TimePoint last_data_;

@@ -435,7 +435,7 @@ TimePoint Http2Connection::NextCheck() const {
   TimePoint at = established_ ? (pinged_ == kNever ? last_read_ + context_.keepalive.time : ping_due())
                               : accepted_ + limits.header_timeout;
   if (header_since_ != kNever) at = std::min(at, header_since_ + limits.header_timeout);
-  if (streams_.empty()) {
+  if (streams_.empty() && !internal_) {
     if (limits.idle_connection_timeout.count() > 0) at = std::min(at, last_active_ + limits.idle_connection_timeout);
   }
   // Both kinds of stalling: a body that doesn't come, replies that are not taken. The reader of a stream of replies may
@@ -479,7 +479,7 @@ void Http2Connection::OnTimer() {
     context_.stats.Refuse(Refusal::kHeaderTimeout);
     return Fail("its header did not come within " + text("header_timeout", limits.header_timeout));
   }
-  if (streams_.empty() && limits.idle_connection_timeout.count() > 0 &&
+  if (streams_.empty() && !internal_ && limits.idle_connection_timeout.count() > 0 &&
       over(last_active_, limits.idle_connection_timeout)) {
     context_.stats.Refuse(Refusal::kIdleConnectionTimeout);
     nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);

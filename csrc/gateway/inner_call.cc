@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <string>
+#include <vector>
 
 #include "base/utf8.h"
 
@@ -17,6 +18,18 @@ bool Parse(std::string_view text, int base, Number* number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+bool ParseCallers(std::string_view text, std::vector<ExecutionTag>* callers) {
+  for (bool more = true; more;) {
+    const size_t space = text.find(' ');
+    if (callers->size() > kMostDepth || !Parse(text.substr(0, space), kHexadecimal, &callers->emplace_back())) {
+      return false;
+    }
+    more = space != std::string_view::npos;
+    if (more) text.remove_prefix(space + 1);
+  }
+  return true;
+}
+
 Status NotUnderstood(std::string_view key, std::string_view value) {
   return {Code::kInvalidArgument,
           "metadata '" + std::string(key) + "' is '" + std::string(CutUtf8(value, 64)) + "', expected a number"};
@@ -30,7 +43,7 @@ Result<InnerCall> ReadInnerCall(const Metadata& metadata) {
     if (key == kDepthKey) {
       if (!Parse(value, kDecimal, &call.depth)) return NotUnderstood(key, value);
     } else if (key == kParentKey) {
-      if (!Parse(value, kHexadecimal, &call.parent.emplace())) return NotUnderstood(key, value);
+      if (!ParseCallers(value, &call.callers)) return NotUnderstood(key, value);
     }
   }
   if (call.depth <= kMostDepth) return call;

@@ -2,26 +2,20 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string_view>
 
-#include "base/execution.h"
 #include "base/status.h"
 #include "gateway/call.h"
 
 namespace mindserve::gateway {
 
 // Metadata by which workers of this server say it. Of others they mean nothing, and no handler sees them.
-inline constexpr std::string_view kDepthKey = "mindserve-depth";    // a decimal number; 0 where it is absent
-inline constexpr std::string_view kParentKey = "mindserve-parent";  // 16 hexadecimal digits
+inline constexpr std::string_view kDepthKey = "mindserve-depth";  // a decimal number; 0 where it is absent
+// The call that it is made for, and those that that one was made for: 16 hexadecimal digits each, spaces in between.
+inline constexpr std::string_view kParentKey = "mindserve-parent";
 
 // A call that is deeper is refused.
 inline constexpr uint32_t kMostDepth = 16;
-
-struct InnerCall {
-  uint32_t depth = 0;                  // of how many calls within calls it is the innermost
-  std::optional<ExecutionTag> parent;  // the call that it is made for, as a worker has it
-};
 
 // Of a call from a worker. INVALID_ARGUMENT if it says nothing that can be understood, FAILED_PRECONDITION if it is too
 // deep.

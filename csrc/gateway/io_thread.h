@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -58,9 +59,10 @@ class IoThread final : private net::RoundHooks {
 
   // On this thread only, by Post:
   void Serve(const Limits& limits);  // from now on connections come
-  void AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls);
-  // Lets the connections end for `grace`, then ends them; `done` is called when there are none.
-  void Drain(std::chrono::milliseconds grace, std::function<void()> done);
+  void AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls, bool internal);
+  // Takes no more connections of the kind, clients' or internal ones, lets those that there are end for `grace`, then
+  // ends them; `done` is called when there are none.
+  void Drain(bool internal, std::chrono::milliseconds grace, std::function<void()> done);
 
   void DeclareServable(const std::string& name);
   void RemoveServable(const std::string& name);
@@ -74,7 +76,7 @@ class IoThread final : private net::RoundHooks {
   void GiveUp(const ChildCall& child);
 
   const CallStats& stats() const { return context_.stats; }  // its `replies` on any thread
-  size_t connections() const { return connections_.size(); }
+  size_t connections() const { return Connections(/*internal=*/false); }
   const std::vector<std::shared_ptr<WorkerEnd>>& workers() const { return workers_; }
 
  private:
@@ -88,6 +90,7 @@ class IoThread final : private net::RoundHooks {
   void AwaitBell();
   void SetTimer();
   void FlushConnections();
+  size_t Connections(bool internal) const;
   void CheckDrained();
   void TearDown();
   std::shared_ptr<WorkerEnd> FindWorker(uint64_t id) const;
@@ -110,10 +113,12 @@ class IoThread final : private net::RoundHooks {
   std::unique_ptr<net::Timer> timer_;
   TimePoint timer_at_ = kNever;
   std::unique_ptr<net::Timer> grace_;
-  std::function<void()> drained_;
+  std::function<void()> drained_;  // while connections end
+  bool drains_internal_ = false;   // which
+  bool takes_internal_ = false;    // connections of workers
   struct Connected {
     std::unique_ptr<Http2Connection> connection;
-    PeerCount::Place place;
+    std::optional<PeerCount::Place> place;  // of a client's
   };
   std::vector<Connected> connections_;
   std::vector<std::shared_ptr<WorkerEnd>> workers_;

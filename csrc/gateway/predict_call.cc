@@ -58,6 +58,12 @@ void PredictCall::OnHalfClose() {
     case Router::Outcome::kNoServable:
       return AnswerError(wire::ErrorCode::kServableUnavailable, Described() + ", servable is not available");
     case Router::Outcome::kNoMethod:
+      if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &targets);
+          stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
+        return AnswerError(wire::ErrorCode::kInvalidInput,
+                           Described() + ", the method answers with a stream: ask it by infer_stream, or " +
+                               std::string(kPredictStreamPath).substr(1));
+      }
       return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", method is not available");
     case Router::Outcome::kNoWorker:
     case Router::Outcome::kNoOther:
@@ -116,7 +122,7 @@ bool PredictCall::Admit() {
   }
   request_ = std::make_shared<Request>(Request{*std::move(message_), std::move(admitted)});
   message_.reset();
-  if (call_.depth() == 0 && request_id_.empty()) [[likely]]
+  if (call_.inner().depth == 0 && request_id_.empty()) [[likely]]
     return true;
   Status status = AddHead();
   if (status.ok()) return true;
@@ -126,7 +132,8 @@ bool PredictCall::Admit() {
 }
 
 Status PredictCall::AddHead() {
-  const std::string head = wire::WriteCallHead({.request_id = request_id_, .depth = call_.depth()});
+  const std::string head =
+      wire::WriteCallHead({.request_id = request_id_, .depth = call_.inner().depth, .callers = call_.inner().callers});
   auto place = service_.context_.memory.Allocate(head.size());
   if (!place.ok()) return place.status();
   std::memcpy(place->bytes().data(), head.data(), head.size());

@@ -29,8 +29,11 @@ void UserCall::Begin() {
 }
 
 Status UserCall::WriteHead(std::string* bytes) {
-  wire::CallHead head{
-      .request_id = request_id_, .model_id = model_, .peer = call_.peer().address, .depth = call_.depth()};
+  wire::CallHead head{.request_id = request_id_,
+                      .model_id = model_,
+                      .peer = call_.peer().address,
+                      .depth = call_.inner().depth,
+                      .callers = call_.inner().callers};
   for (const auto& [key, value] : call_.metadata()) {
     if (IsInnerCallKey(key)) continue;
     if (!IsBinaryKey(key) && !IsMetadataText(value)) {
@@ -48,10 +51,12 @@ bool UserCall::Open() {
     Fail(std::move(status), std::move(trailing));
     return false;
   };
-  auto servable = service_.ChooseServable(call_.metadata());
-  if (!servable.ok()) return refuse(servable.status());
-  servable_ = *std::move(servable);
-  const auto target = service_.ChooseWorker(servable_, model_);
+  if (!goal_) {
+    auto servable = service_.ChooseServable(call_.metadata());
+    if (!servable.ok()) return refuse(servable.status());
+    goal_.emplace(*std::move(servable), service_.path_);
+  }
+  const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return refuse(target.status());
   call_.CountAs(*target->counts);
   std::string head;
@@ -60,7 +65,7 @@ bool UserCall::Open() {
   const size_t size = message_ ? message_->bytes().size() : 0;
   CallStats& stats = shared_.context.stats;
   if (auto refused =
-          Admit(shared_.admission, *target->worker->version()->admission, servable_, size, stats, &admitted)) {
+          Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats, &admitted)) {
     return refuse(std::move(refused->status), std::move(refused->trailing));
   }
   auto place = shared_.context.memory.Allocate(head.size());
@@ -101,7 +106,7 @@ void UserCall::OnMessage(Message message) {
   }
   if (!request_) return;
   BytesTicket bytes;
-  if (auto refused = AdmitBytes(*worker_->version()->admission, servable_, message.bytes().size(),
+  if (auto refused = AdmitBytes(*worker_->version()->admission, goal_->servable, message.bytes().size(),
                                 shared_.context.stats, &bytes)) {
     return Fail(std::move(refused->status), std::move(refused->trailing));
   }
@@ -179,9 +184,13 @@ void UserCall::OnWorkerTrailing(Code code, std::span<const std::byte> bytes) {
   if (!request_) return;
   const auto end = wire::ReadCallEnd(bytes);
   if (!end.ok()) return Complete(BrokenLink(end.status().message()));
-  // A status that is OK may have details too; gRPC's clients show them to nobody.
-  Status status = code == Code::kOk ? Status::Ok() : Status(code, std::string(end->details));
-  Complete(std::move(status), ForClient(end->trailing, request_id_, shared_.context));
+  Metadata trailing = ForClient(end->trailing, request_id_, shared_.context);
+  if (code != Code::kOk) return Complete(Status(code, std::string(end->details)), std::move(trailing));
+  if (!end->details.empty()) {
+    // Of OK too, as other servers do; some clients show it.
+    trailing.emplace_back("grpc-message", PercentEncode(end->details, kMostGrpcMessage));
+  }
+  Complete(Status::Ok(), std::move(trailing));
 }
 
 void UserCall::Complete(Status status, Metadata trailing) {
@@ -220,7 +229,7 @@ void UserCall::OnWorkerLost(uint32_t, const LostCall& lost) {
     return Fail({Code::kUnavailable, died + ". It was sent to " + std::to_string(sends_) +
                                          " workers, and each died before its handler had begun"});
   }
-  const auto target = service_.ChooseWorker(servable_, model_);
+  const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return Fail({Code::kUnavailable, died + ", and there is no other"});
   Send(*target);
 }

@@ -150,7 +150,7 @@ class WorkerCalls {
 
  private:
   struct Entry {
-    uint32_t generation = 0;
+    uint32_t generation = 1;  // no call has the number 0
     uint32_t tag = 0;
     uint32_t instances = 0;
     bool live = false;

@@ -65,10 +65,12 @@ class ResultSink {
 struct Instance;
 class LocalCall;
 
-// What stage functions that call others, and log lines, tell of a request.
+// What stage functions that call other servables, and log lines, tell of a request.
 struct RequestOrigin {
   std::string request_id = {};
-  uint32_t depth = 0;  // of how many calls within calls of servables it is the innermost
+  uint32_t depth = 0;                      // of how many calls within calls of servables it is the innermost
+  std::vector<ExecutionTag> callers = {};  // the calls that wait for it, the innermost first
+  ExecutionTag call = 0;                   // of a local call: what it is made for; 0: nothing that is known
 };
 
 // What is the same for all instances of a request.

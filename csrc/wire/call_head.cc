@@ -76,6 +76,7 @@ std::string WriteCallHead(const CallHead& head) {
   Add(writer, call_head::kMetadata, head.metadata);
   Add(writer, call_head::kAuth, head.auth);
   if (head.depth != 0) writer.add_uint32(call_head::kDepth, head.depth);
+  writer.add_packed_fixed64(call_head::kCallers, head.callers.begin(), head.callers.end());
   return bytes;
 }
 
@@ -100,6 +101,9 @@ Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
         return true;
       case protozero::tag_and_type(call_head::kDepth, protozero::pbf_wire_type::varint):
         head.depth = reader.get_uint32();
+        return true;
+      case TextField(call_head::kCallers):
+        for (const uint64_t caller : reader.get_packed_fixed64()) head.callers.push_back(caller);
         return true;
       default:
         return false;

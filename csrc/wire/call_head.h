@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/execution.h"
 #include "base/status.h"
 
 namespace mindserve::wire {
@@ -25,6 +26,7 @@ struct CallHead {
   MetadataView metadata = {};      // the client's
   MetadataView auth = {};          // grpcio's auth_context: properties, a key maybe several times; empty for plaintext
   uint32_t depth = 0;              // of how many calls within calls of servables it is the innermost
+  std::vector<ExecutionTag> callers = {};  // the calls that wait for it, the innermost first
 };
 std::string WriteCallHead(const CallHead& head);
 Result<CallHead> ReadCallHead(std::span<const std::byte> bytes);

@@ -15,7 +15,8 @@ CallHead Sample() {
           .peer = "ipv4:127.0.0.1:5",
           .metadata = {{"a", "1"}, {"b-bin", std::string_view("\0x", 2)}, {"a", "2"}, {"empty", ""}},
           .auth = {{"transport_security_type", "ssl"}},
-          .depth = 3};
+          .depth = 3,
+          .callers = {7, uint64_t{1} << 63}};
 }
 
 TEST(CallHead, ComesBackAsItWasWritten) {
@@ -28,6 +29,7 @@ TEST(CallHead, ComesBackAsItWasWritten) {
   EXPECT_EQ(head->metadata, Sample().metadata);
   EXPECT_EQ(head->auth, Sample().auth);
   EXPECT_EQ(head->depth, 3u);
+  EXPECT_EQ(head->callers, Sample().callers);
 }
 
 TEST(CallHead, OfNothingIsEmpty) {

@@ -18,22 +18,6 @@ constexpr Duration kBeat = std::chrono::milliseconds(500);
 // Of a lane's requests so many instances are read before others have their turn.
 constexpr size_t kRoundInstances = 1024;
 
-wire::ErrorCode ToErrorCode(Code code) {
-  switch (code) {
-    case Code::kOk:
-      return wire::ErrorCode::kSuccess;
-    case Code::kInvalidArgument:
-    case Code::kOutOfRange:
-      return wire::ErrorCode::kInvalidInput;
-    case Code::kUnavailable:
-      return wire::ErrorCode::kWorkerUnavailable;
-    case Code::kResourceExhausted:
-      return wire::ErrorCode::kSystemError;
-    default:
-      return wire::ErrorCode::kFailed;
-  }
-}
-
 }  // namespace
 
 void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) {
@@ -43,7 +27,7 @@ void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std:
       reply.outputs.assign(std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end()));
     } else {
       if (status.code() == Code::kDeadlineExceeded) ++late;
-      reply.code = ToErrorCode(status.code());
+      reply.code = wire::ErrorCodeOf(status.code());
       reply.error = status.message();
     }
   } catch (const std::bad_alloc&) {
@@ -72,10 +56,12 @@ void Runtime::Session::Handle(size_t lane, const link::GatewayFrame& frame) {
 }
 
 void Runtime::Session::TakeHead(size_t lane, const link::GatewayFrame& frame) {
-  const auto head = wire::ReadCallHead(frame.payload);
+  auto head = wire::ReadCallHead(frame.payload);
   if (!head.ok()) return Log(LogLevel::kError, head.status().message());  // the call can do without
-  heads_[lane] = {frame.call, std::make_shared<const pipeline::RequestOrigin>(
-                                  pipeline::RequestOrigin{std::string(head->request_id), head->depth})};
+  heads_[lane] = {
+      frame.call,
+      std::make_shared<const pipeline::RequestOrigin>(pipeline::RequestOrigin{
+          .request_id = std::string(head->request_id), .depth = head->depth, .callers = std::move(head->callers)})};
 }
 
 bool Runtime::Session::OpenService(size_t lane, const link::GatewayFrame& frame) {

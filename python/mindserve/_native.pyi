@@ -54,7 +54,8 @@ class Gateway:
         Args:
             listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
                 "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts;
-                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one.
+                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one;
+                "internal": True for one that is this server's workers', which has to stand behind all others.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
@@ -64,7 +65,10 @@ class Gateway:
         """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def accept(self) -> None: ...
     def share_listeners(self) -> list[dict[str, Any]]:
-        """Of each listener: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
+        """Of each listener but internal ones: descriptors of its sockets, and its file.
+
+        Returns:
+            {"fds": new descriptors, "file": None or a Unix socket's (device, inode)} each.
 
         The descriptors are the caller's.
         """
@@ -201,6 +205,34 @@ class Runtime:
 
         ``prefix`` begins the texts of all errors.
         """
+    def add_stream_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        arguments: Sequence[tuple[int, int]],
+        *,
+        function: str,
+        items: int,
+        order: Sequence[int],
+        tag: str = "",
+        idempotent: bool = True,
+    ) -> StreamMethod:
+        """A method whose last stage is a generator, which the caller runs. After the last call of `add_method`.
+
+        Args:
+            name: its name.
+            inputs: names of its inputs.
+            outputs: names of its outputs.
+            stages: the others, as for `add_method`.
+            arguments: what the generator takes, in the form of a stage's inputs.
+            function: its name, for messages.
+            items: how many outputs an item of it has.
+            order: which of these each of the method's outputs is.
+            tag: put before the errors of the generator.
+            idempotent: functions may be called again for an instance.
+        """
     def run_function(self, function: int, current: ContextVar[Any]) -> None:
         """The body of the thread that runs this stage function: returns after `stop`.
 
@@ -281,7 +313,7 @@ class ServiceCall:
         model_id: of the multiplexed model that the client asks for; "": of none.
         peer: as grpcio writes it, "ipv4:127.0.0.1:50321".
         depth: of how many calls within calls of servables it is the innermost; 0: a client's own.
-        parent: what the gateway calls it, for calls that are made for it.
+        parent: what the gateway calls it, and those that wait for it, for calls that are made for it.
         cancelled: nobody waits for the answer any more.
         state: the handler's own; None at first.
     """
@@ -399,6 +431,34 @@ class LocalMethod:
         self, arguments: tuple[Any, ...], done: DoneCalls, tag: int, deadline: float = ..., client: int = 0
     ) -> PendingCall:
         """The same without waiting: ``done`` gives ``tag`` once the result is there."""
+
+class StreamMethod:
+    """What comes before a generator, and the messages that its items become. See csrc/bindings/stream_methods.h.
+
+    Deadline and client as of `LocalMethod`; ``call``: the `ServiceCall` that it is for, of which stage functions know.
+    """
+
+    @property
+    def has_stages(self) -> bool:
+        """There are stages before the generator; else `call` doesn't wait."""
+    def call(self, request: bytes, deadline: float = ..., client: int = 0, call: Any = None) -> tuple[Any, ...]:
+        """The generator's arguments for a PredictRequest of one instance.
+
+        Raises:
+            NativeError: what is wrong with the instance, or a stage that failed.
+        """
+    def start(
+        self, request: bytes, done: DoneCalls, tag: int, deadline: float = ..., client: int = 0, call: Any = None
+    ) -> PendingCall:
+        """The same without waiting, where there are stages."""
+    def encode(self, item: Any) -> bytes:
+        """A PredictReply with what the generator gave.
+
+        Raises:
+            NativeError: that is no item.
+        """
+    def failed(self, error: BaseException) -> bytes:
+        """A PredictReply that says what the generator, or one of these, has raised."""
 
 class PendingCall:
     def result(self) -> Any:

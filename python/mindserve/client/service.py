@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from mindserve.errors import ConfigError
-from mindserve.proto import PREDICT
+from mindserve.proto import PREDICT, PREDICT_STREAM
 
 Pairs = Sequence[tuple[str, str | bytes]]
 
@@ -100,8 +100,9 @@ class RemoteMethod:
         return make(self.path, None, self.parse)
 
 
-# With bytes: the handles know what they mean.
+# With bytes: whoever calls knows what they mean.
 PREDICT_METHOD = RemoteMethod(PREDICT, False, False, bytes, bytes)
+PREDICT_STREAM_METHOD = RemoteMethod(PREDICT_STREAM, False, True, bytes, bytes)
 
 
 class Calls:

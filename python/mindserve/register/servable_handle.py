@@ -12,7 +12,16 @@ from typing import Any
 from mindserve import checks
 from mindserve.client.decoding import decode_reply
 from mindserve.client.encoding import encode_request, encode_spec
-from mindserve.client.service import PREDICT_METHOD, AsyncCalls, AsyncStream, Calls, FailedCall, RemoteMethod, Stream
+from mindserve.client.service import (
+    PREDICT_METHOD,
+    PREDICT_STREAM_METHOD,
+    AsyncCalls,
+    AsyncStream,
+    Calls,
+    FailedCall,
+    RemoteMethod,
+    Stream,
+)
 from mindserve.errors import CallError, ConfigError
 from mindserve.register.request import current
 from mindserve.register.servables import server
@@ -82,7 +91,7 @@ class ServableHandle:
         """
         self._check_kind(streams=False)
         self._check_may_block("call")
-        method, sent, count = self._request(request, inputs)
+        method, sent, count = self._request(PREDICT_METHOD, request, inputs)
         calls, terms = _connections.calls(self), self._terms()
         server.begin_blocked()
         try:
@@ -96,7 +105,7 @@ class ServableHandle:
     async def call_async(self, *request: Any, **inputs: Any) -> Any:
         """`call` for coroutines, of any asyncio loop. Cancelling the task cancels the call."""
         self._check_kind(streams=False)
-        method, sent, count = self._request(request, inputs)
+        method, sent, count = self._request(PREDICT_METHOD, request, inputs)
         calls, terms = _connections.async_calls(self), self._terms()
         try:
             answer = await calls.call(method, sent, *terms)
@@ -120,13 +129,13 @@ class ServableHandle:
         """
         self._check_kind(streams=True)
         self._check_may_block("stream")
-        method, sent, _ = self._request(request, inputs)
+        method, sent, _ = self._request(PREDICT_STREAM_METHOD, request, inputs)
         return _Items(self, _connections.calls(self).stream(method, sent, *self._terms()))
 
     def stream_async(self, *request: Any, **inputs: Any) -> AsyncIterator[Any]:
         """`stream` for coroutines, called without await: ``async for item in handle.stream_async(...)``."""
         self._check_kind(streams=True)
-        method, sent, _ = self._request(request, inputs)
+        method, sent, _ = self._request(PREDICT_STREAM_METHOD, request, inputs)
         return _AsyncItems(self, _connections.async_calls(self).stream(method, sent, *self._terms()))
 
     def __repr__(self) -> str:
@@ -167,8 +176,16 @@ class ServableHandle:
         if asyncio._get_running_loop() is not None:
             raise self._error("FAILED_PRECONDITION", f"'{function}' would block the event loop, use '{function}_async'")
 
-    def _request(self, request: tuple[Any, ...], inputs: Mapping[str, Any]) -> tuple[RemoteMethod, Any, int | None]:
-        """What is called, with what, and the count of instances; None: one alone, or a message."""
+    def _request(
+        self, predict: RemoteMethod, request: tuple[Any, ...], inputs: Mapping[str, Any]
+    ) -> tuple[RemoteMethod, Any, int | None]:
+        """What is called, with what, and the count of instances; None: one alone, or a message.
+
+        Args:
+            predict: what is called if it is no method of a gRPC service.
+            request: as of `call`.
+            inputs: as of `call`.
+        """
         if self._remote is not None:
             if inputs or len(request) != 1:
                 raise ConfigError(
@@ -179,12 +196,14 @@ class ServableHandle:
         if not self._spec:
             self._spec = encode_spec(self._name, self._method, self._version)
         many = len(request) == 1 and not inputs and isinstance(request[0], list | tuple)
+        if many and predict is PREDICT_STREAM_METHOD:
+            raise ConfigError(f"{self!r}: a stream is of one instance, ask for each by itself")
         if not many and (len(request) > 1 or (request and (inputs or not isinstance(request[0], Mapping)))):
             raise ConfigError(
                 f"{self!r} takes the inputs of one instance by their names, a dict of them, or a list of dicts for many"
             )
         instances = request[0] if many else [request[0] if request else inputs]
-        return PREDICT_METHOD, encode_request(self._spec, instances), len(instances) if many else None
+        return predict, encode_request(self._spec, instances), len(instances) if many else None
 
     def _answer(self, answer: Any, count: int | None) -> Any:
         if self._remote is not None:
@@ -216,11 +235,12 @@ class _Items(Iterator[Any]):
     def __next__(self) -> Any:
         server.begin_blocked()
         try:
-            return next(self._stream)
+            answer = next(self._stream)
         except FailedCall as error:
             raise self._handle._failed(error) from None
         finally:
             server.end_blocked()
+        return self._handle._answer(answer, None)
 
     def close(self) -> None:
         """Cancels the call; for one that is over nothing."""
@@ -236,9 +256,10 @@ class _AsyncItems(AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         try:
-            return await anext(self._stream)
+            answer = await anext(self._stream)
         except FailedCall as error:
             raise self._handle._failed(error) from None
+        return self._handle._answer(answer, None)
 
     async def aclose(self) -> None:
         """Cancels the call; for one that is over nothing."""

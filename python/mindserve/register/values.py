@@ -141,6 +141,7 @@ class Method:
         stages: in the order in which they run.
         results: where its outputs come from.
         idempotent: to execute a request again does no harm.
+        streaming: the last stage's function is a generator of outputs; all results are of that stage.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Method:
     stages: tuple[Stage, ...]
     results: tuple[ValueRef, ...]
     idempotent: bool = True
+    streaming: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from mindserve.worker.async_calls import Loops
 
 
-def bind_models(runtime: Runtime, models: Mapping[Model, int]) -> None:
+def bind_models(runtime: Runtime, models: Mapping[Model, int], loops: Callable[[], Loops]) -> None:
     """Makes models callable, as soon as ``runtime`` serves. Comes after all its methods.
 
     Args:
         runtime: has loaded the models.
         models: with their numbers there.
+        loops: the event loops that make calls.
     """
-    # Made by the first coroutine that calls.
-    loops = functools.cache(_make_loops)
     for model, number in models.items():
         inputs = [name for name, _, _ in runtime.model_inputs(number)]
         outputs = [name for name, _, _ in runtime.model_outputs(number)]
@@ -74,6 +73,11 @@ def made_for() -> tuple[float, int]:
 
 def _call_error(error: Exception) -> CallError:
     return CallError(str(error), getattr(error, "code", "INTERNAL"))
+
+
+def lazy_loops() -> Callable[[], Loops]:
+    """Gives the event loops that make calls, always the same; made by the first coroutine that calls."""
+    return functools.cache(_make_loops)
 
 
 def _make_loops() -> Loops:
