@@ -4,9 +4,9 @@
 #include <cstring>
 #include <utility>
 
-#include "gateway/depth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
+#include "gateway/inner_call.h"
 #include "gateway/user_metadata.h"
 #include "wire/call_head.h"
 
@@ -29,10 +29,13 @@ void UserCall::Begin() {
 }
 
 Status UserCall::WriteHead(std::string* bytes) {
-  wire::CallHead head{
-      .request_id = request_id_, .model_id = model_, .peer = call_.peer().address, .metadata = {}, .auth = {}};
+  wire::CallHead head{.request_id = request_id_,
+                      .model_id = model_,
+                      .peer = call_.peer().address,
+                      .depth = call_.inner().depth,
+                      .callers = call_.inner().callers};
   for (const auto& [key, value] : call_.metadata()) {
-    if (key == kDepthKey && !call_.internal()) continue;
+    if (IsInnerCallKey(key)) continue;
     if (!IsBinaryKey(key) && !IsMetadataText(value)) {
       return {Code::kInvalidArgument, "metadata '" + key + "' has a value that is not printable ASCII"};
     }
