@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,29 @@ import pytest
 
 from answering_support import generated as generated
 from composition_support import Composed, composed
+from e2e_support import until
 
 INNER = """
+def counting(n):
+    for number in range(n.item()):
+        yield number
+
+
+@register.register_method(output_names="y", streaming=True)
+def count(n):
+    return register.add_stage(counting, n, outputs_count=1)
+
+
+def breaking_off(n):
+    yield 0
+    raise ValueError("as asked")
+
+
+@register.register_method(output_names="y", streaming=True)
+def breaks_off(n):
+    return register.add_stage(breaking_off, n, outputs_count=1)
+
+
 @predict
 def double(x):
     return 2 * x
@@ -48,6 +70,8 @@ one = register.get_servable("inner", method="kinds.Kinds/One")
 down = register.get_servable("inner", method="kinds.Kinds/Down")
 up = register.get_servable("inner", method="/kinds.Kinds/Up")
 both = register.get_servable("inner", method="kinds.Kinds/Both")
+count = register.get_servable("inner", method="count")
+breaks_off = register.get_servable("inner", method="breaks_off")
 
 
 def asks(count):
@@ -69,6 +93,8 @@ PLAIN = {
     "up": lambda n: up.call(asks(n)).number,
     "down": lambda n: [answer.number for answer in down.stream(Ask(number=n))],
     "both": lambda n: [answer.number for answer in both.stream(asks(n))],
+    "count": lambda n: [item["y"].item() for item in count.stream(n=n)],
+    "breaks off": lambda n: failure(lambda: list(breaks_off.stream(n=n))),
 }
 
 
@@ -97,13 +123,24 @@ async def down_later(n):
     return [answer.number async for answer in down.stream_async(Ask(number=n))]
 
 
+async def count_later(n):
+    return [item["y"].item() async for item in count.stream_async({"n": n})]
+
+
+async def break_off_later(n):
+    async def items():
+        return [item async for item in breaks_off.stream_async(n=n)]
+
+    return await failure_async(items())
+
+
 async def both_later(n):
     return [answer.number async for answer in both.stream_async(asks_later(n))]
 
 
 LATER = {
     "gather": gather, "keywords": keywords, "many": many, "message": message,
-    "up": up_later, "down": down_later, "both": both_later,
+    "up": up_later, "down": down_later, "both": both_later, "count": count_later, "breaks off": break_off_later,
 }
 """
 
@@ -159,6 +196,14 @@ EXPECTED: dict[str, Any] = {
     "up": 3,
     "down": [0, 1, 2],
     "both": [0, 2, 4],
+    "count": [0, 1, 2],
+    "breaks off": json.dumps(
+        [
+            "",
+            "get_servable('inner', method='breaks_off') failed: "
+            "Call Function 'inner.breaking_off' Failed: ValueError: as asked",
+        ]
+    ),
 }
 EXPECTED_LATER = {**EXPECTED, "up": 6, "gather": [0, 2, 4, 6]}
 del EXPECTED_LATER["dict"]
@@ -206,3 +251,101 @@ def test_generators_call(server: Composed, servable: str) -> None:
 
 def test_of_many_instances_each_has_its_result(server: Composed) -> None:
     assert "Cannot find input x" in json.loads(server.one("plain", "some", 3))
+
+
+LET_GO = """
+down = register.get_servable("endless", method="kinds.Kinds/Down")
+
+
+@register.grpc_service("kinds.Kinds")
+class LetGo:
+    def One(self, request):
+        if request.text == "loop":
+            return Answer(text=asyncio.run(self.first(request.data.decode())))
+        for answer in down.stream(Ask(data=request.data)):
+            return Answer(text=answer.text)
+
+    async def first(self, file):
+        async for answer in down.stream_async(Ask(data=file.encode())):
+            return answer.text
+"""
+
+ENDLESS = """
+@register.grpc_service("kinds.Kinds")
+class Endless:
+    def Down(self, request):
+        try:
+            while True:
+                yield Answer(text="first")
+        finally:
+            open(request.data.decode(), "w").close()
+"""
+
+
+@pytest.mark.parametrize("how", ["thread", "loop"])
+def test_a_stream_that_is_let_go_of_is_cancelled(tmp_path: pathlib.Path, generated: Any, how: str) -> None:
+    with composed(tmp_path, generated, {"let_go": LET_GO, "endless": ENDLESS}) as it:
+        file = tmp_path / "closed"
+        ask = it.pb2.Ask(text=how, data=str(file).encode())
+        assert it.stub.One(ask, timeout=60, metadata=[("application", "let_go")]).text == "first"
+        until(file.exists)
+
+
+MANY = """
+slow = register.get_servable("slow", method="kinds.Kinds/One")
+
+
+@register.grpc_service("kinds.Kinds")
+class Many:
+    async def One(self, request):
+        # More than a client's connection may have streams.
+        answers = await asyncio.gather(*(slow.call_async(Ask(number=n)) for n in range(request.number)))
+        return Answer(number=sum(answer.number for answer in answers))
+"""
+
+SLOW = """
+everybody = asyncio.Event()
+count = 0
+
+
+@register.grpc_service("kinds.Kinds")
+class Slow:
+    async def One(self, request):
+        global count
+        count += 1
+        if count == 1500:
+            everybody.set()
+        await everybody.wait()
+        return Answer(number=request.number)
+"""
+
+
+def test_as_many_calls_as_one_likes_are_under_way(tmp_path: pathlib.Path, generated: Any) -> None:
+    with composed(tmp_path, generated, {"many": MANY, "slow": SLOW}) as it:
+        answer = it.stub.One(it.pb2.Ask(number=1500), timeout=60, metadata=[("application", "many")])
+        assert answer.number == sum(range(1500))
+
+
+BIG = """
+big = register.get_servable("inner", method="kinds.Kinds/One")
+
+
+@register.grpc_service("kinds.Kinds")
+class Big:
+    def One(self, request):
+        return Answer(number=len(big.call(Ask(data=b"x" * request.number)).data))
+"""
+
+ECHO = """
+@register.grpc_service("kinds.Kinds")
+class Echo:
+    def One(self, request):
+        return Answer(data=request.data)
+"""
+
+
+def test_messages_may_be_large(tmp_path: pathlib.Path, generated: Any) -> None:
+    with composed(tmp_path, generated, {"big": BIG, "inner": ECHO}) as it:
+        size = 20 << 20
+        answer = it.stub.One(it.pb2.Ask(number=size), timeout=60, metadata=[("application", "big")])
+        assert answer.number == size

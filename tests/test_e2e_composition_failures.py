@@ -256,7 +256,7 @@ def ask(x):
 
 def test_a_callee_is_reloaded_while_it_is_called(tmp_path: pathlib.Path, generated: Any) -> None:
     servables = {"caller": ASKS, "callee": RELOADED.format(version="old")}
-    after = "import time\ninput()\nserver.reload('callee')\nprint('reloaded', flush=True)\ninput()\n"
+    after = "input()\nserver.reload('callee')\nprint('reloaded', flush=True)\ninput()\n"
     with composed(tmp_path, generated, servables, after=after) as server:
         seen = [str(server.ask("ask", {"x": 1}, servable="caller")[0]["y"])]
         path = tmp_path / "servables" / "callee" / "servable_config.py"
@@ -266,7 +266,8 @@ def test_a_callee_is_reloaded_while_it_is_called(tmp_path: pathlib.Path, generat
             seen.append(str(server.ask("ask", {"x": 1}, servable="caller")[0]["y"]))
             assert len(seen) < 100_000
         assert server.process.line() == "reloaded"
-        assert set(seen) <= {"old old", "old new", "new new"}
+        # While one is switched for the other, either answers; nothing fails.
+        assert set(" ".join(seen).split()) == {"old", "new"}
         assert seen[0] == "old old"
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from answering_support import generated as generated
 from composition_support import Composed, composed
-from e2e_support import request, until
+from e2e_support import request, tensor, until
+from mindserve.client import Client
 from mindserve.proto import PREDICT
 
 # Its handlers tell what they know of their calls; "hang" goes on until it is cancelled, of which a file tells.
@@ -65,6 +66,22 @@ def relay_batch(instances):
     for text, file in instances:
         log.warning("in middle batch")
         yield last.call(ask(text, file)).text
+
+
+def remember(text, file):
+    return register.get_request_id()
+
+
+def tell_streaming(remembered):
+    yield remembered + " " + register.get_request_id()
+    yield last.call(ask("tell")).text
+
+
+@register.register_method(output_names="y", streaming=True)
+def stream(text, file):
+    # Both stages know of the request.
+    remembered = register.add_stage(remember, text, file, outputs_count=1)
+    return register.add_stage(tell_streaming, remembered, outputs_count=1)
 
 
 @predict
@@ -177,7 +194,7 @@ def test_a_request_id_that_was_made_goes_along_too(calm: Composed) -> None:
 
 def test_predict_takes_a_request_id(calm: Composed) -> None:
     predict = calm.channel.unary_unary(PREDICT, bytes, bytes)
-    body = request("middle", "relay", {"text": tensor_of("tell"), "file": tensor_of("")}).SerializeToString()
+    body = request("middle", "relay", {"text": tensor("tell"), "file": tensor("")}).SerializeToString()
     _, call = predict.with_call(body, timeout=60, metadata=[("request_id", "of-predict")])
     assert ("request_id", "of-predict") in call.trailing_metadata()
     (line,) = [line for line in log_lines(calm, "middle", "in middle") if "of-predict" in line]
@@ -190,16 +207,98 @@ def test_predict_takes_a_request_id(calm: Composed) -> None:
 
 def test_threads_with_a_copy_of_the_context_know_the_request(calm: Composed) -> None:
     predict = calm.channel.unary_unary(PREDICT, bytes, bytes)
-    body = request("middle", "own_thread", {"text": tensor_of(""), "file": tensor_of("")}).SerializeToString()
+    body = request("middle", "own_thread", {"text": tensor(""), "file": tensor("")}).SerializeToString()
     assert b'["of-thread", ""]' in predict(body, timeout=60, metadata=[("request_id", "of-thread")])
 
 
-def test_of_batches_nothing_goes_along(calm: Composed) -> None:
-    one = calm.one("front", "batch", metadata=[("request_id", "batch-1")], timeout=50)
-    # Alone in its batch, it is that request's own.
-    assert json.loads(one)[0] == "batch-1"
-    (line,) = [line for line in log_lines(calm, "middle", "in middle batch") if "batch-1" in line]
-    assert line
+def test_all_stages_of_a_stream_know_the_request(calm: Composed) -> None:
+    with Client(calm.address, "middle", "stream") as client:
+        items = client.infer_stream({"text": "", "file": ""}, timeout=60, metadata={"request_id": "of-stream"})
+        first, second = (item["y"] for item in items)
+    assert first == "of-stream of-stream"
+    assert json.loads(second)[0] == "of-stream"
+
+
+def test_a_batch_of_one_request_acts_for_it(calm: Composed) -> None:
+    assert json.loads(calm.one("front", "batch", metadata=[("request_id", "batch-1")], timeout=50))[0] == "batch-1"
+    assert [line for line in log_lines(calm, "middle", "in middle batch") if "[batch-1]" in line]
+
+
+BATCHES = """
+from mindserve.register.request import current
+
+
+def known():
+    request = current.get()
+    return [request.request_id, request.deadline is not None, request.depth, request.parent != ""]
+
+
+@predict(inputs=["x"], batch_size=2)
+def batch(instances):
+    for _ in instances:
+        yield json.dumps([len(instances), *known()])
+
+
+@predict
+def single(x):
+    return json.dumps([1, *known()])
+"""
+
+OUTER_OF_BATCH = """
+batch = register.get_servable("batches", method="batch")
+
+
+@register.grpc_service("kinds.Kinds")
+class Outer:
+    def One(self, request):
+        return Answer(text=batch.call(x=1)["y"])
+"""
+
+
+def test_of_a_batch_of_several_requests_only_the_depth_is_known(tmp_path: pathlib.Path, generated: Any) -> None:
+    servables = {"batches": BATCHES, "outer": OUTER_OF_BATCH}
+    # Long enough for both to meet.
+    start = {"batches": "max_queue_delay_us=60_000_000"}
+    with composed(tmp_path, generated, servables, start=start) as server:
+        direct = server.client("batch", "batches").infer_async({"x": 1}, timeout=100, metadata={"request_id": "direct"})
+        assert json.loads(server.one("outer", timeout=100)) == [2, "", False, 1, False]
+        (result,) = direct.result()
+        assert json.loads(str(result["y"])) == [2, "", False, 1, False]  # type: ignore[index]
+
+
+def test_each_instance_has_its_own_request(tmp_path: pathlib.Path, generated: Any) -> None:
+    with composed(tmp_path, generated, {"batches": BATCHES}, services=()) as server:
+        client = server.client("single", "batches")
+        pending = [
+            client.infer_async([{"x": 1}] * 3, timeout=60 if number % 2 else None, metadata={"request_id": str(number)})
+            for number in range(200)
+        ]
+        for number, each in enumerate(pending):
+            results = each.result()
+            assert isinstance(results, list), results
+            for result in results:
+                assert json.loads(result["y"]) == [1, str(number), bool(number % 2), 0, True]
+        (result,) = server.ask("single", {"x": 1}, servable="batches")
+        assert json.loads(result["y"]) == [1, "", True, 0, True]
+
+
+NARROW = """
+me = register.get_servable("narrow", method="kinds.Kinds/One")
+
+
+@register.grpc_service("kinds.Kinds")
+class Narrow:
+    def One(self, request):
+        if request.text == "again":
+            return Answer(text=failure(lambda: me.options(timeout=0.3).call(Ask())))
+        return Answer(text="done")
+"""
+
+
+def test_whoever_waits_for_their_own_thread_waits_until_the_deadline(tmp_path: pathlib.Path, generated: Any) -> None:
+    with composed(tmp_path, generated, {"narrow": NARROW}, start={"narrow": "handler_threads=1"}) as server:
+        assert server.failed("narrow", "again")[0] == "DEADLINE_EXCEEDED"
+        assert server.one("narrow") == "done"
 
 
 @pytest.mark.parametrize("text", ["tell", "chain", "long timeout"])
@@ -311,9 +410,3 @@ def test_handlers_call_while_the_server_stops(tmp_path: pathlib.Path, generated:
         file.with_suffix(".go").touch()
         assert json.loads(call.result().text)[0]
         assert server.process.line() == "stopped"
-
-
-def tensor_of(text: str) -> Any:
-    from e2e_support import tensor
-
-    return tensor(text)

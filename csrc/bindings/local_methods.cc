@@ -23,7 +23,6 @@ pipeline::LocalCaller CallerOf(const CallTerms& terms) {
   pipeline::LocalCaller caller = pipeline::CallerScope::current();
   if (caller.in_stage) return caller;
   caller.client = terms.client;
-  caller.origin = terms.origin;
   if (terms.deadline < kNoDeadlineSeconds) {
     caller.deadline = TimePoint(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(terms.deadline)));
   }
@@ -101,14 +100,17 @@ py::object LocalMethod::Call(const py::tuple& arguments, const CallTerms& terms)
 }
 
 py::object LocalMethod::CallWith(std::vector<Tensor> inputs, const CallTerms& terms) {
-  return Run({.inputs = std::move(inputs), .form = Form::kViews}, CallerOf(terms));
+  return Run({.inputs = std::move(inputs), .form = Form::kViews, .origin = terms.origin}, CallerOf(terms));
 }
 
 py::object LocalMethod::Run(Arguments arguments, const pipeline::LocalCaller& caller) {
-  const auto call = std::make_shared<pipeline::LocalCall>(
-      pipeline::LocalCall::Terms{
-          .method = method_, .instances = arguments.instances, .outputs = outputs_, .caller = caller},
-      std::move(arguments.inputs));
+  const auto call =
+      std::make_shared<pipeline::LocalCall>(pipeline::LocalCall::Terms{.method = method_,
+                                                                       .instances = arguments.instances,
+                                                                       .outputs = outputs_,
+                                                                       .caller = caller,
+                                                                       .origin = std::move(arguments.origin)},
+                                            std::move(arguments.inputs));
   Status status;
   {
     py::gil_scoped_release release;
@@ -134,7 +136,8 @@ PendingCall LocalMethod::Start(const py::tuple& arguments, std::shared_ptr<pipel
 
 PendingCall LocalMethod::StartWith(std::vector<Tensor> inputs, std::shared_ptr<pipeline::DoneCalls> done, uint64_t tag,
                                    const CallTerms& terms) {
-  return Begin({.inputs = std::move(inputs), .form = Form::kViews}, std::move(done), tag, CallerOf(terms));
+  return Begin({.inputs = std::move(inputs), .form = Form::kViews, .origin = terms.origin}, std::move(done), tag,
+               CallerOf(terms));
 }
 
 PendingCall LocalMethod::Begin(Arguments arguments, std::shared_ptr<pipeline::DoneCalls> done, uint64_t tag,
@@ -144,7 +147,8 @@ PendingCall LocalMethod::Begin(Arguments arguments, std::shared_ptr<pipeline::Do
                                                                                .outputs = outputs_,
                                                                                .caller = caller,
                                                                                .done = std::move(done),
-                                                                               .tag = tag},
+                                                                               .tag = tag,
+                                                                               .origin = std::move(arguments.origin)},
                                                     std::move(arguments.inputs));
   const Status status = engine_.Start(call);
   if (!status.ok()) Fail(status.code(), status.message());

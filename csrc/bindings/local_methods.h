@@ -76,9 +76,10 @@ class LocalMethod {
  private:
   friend class PendingCall;
   struct Arguments {
-    std::vector<Tensor> inputs;
+    std::vector<Tensor> inputs = {};
     size_t instances = 1;
     Form form = Form::kOne;
+    std::shared_ptr<const pipeline::RequestOrigin> origin = nullptr;  // as of CallTerms
   };
   Arguments Read(const pybind11::tuple& arguments, Keep keep) const;
   void ReadInstance(pybind11::handle instance, size_t index, Keep keep, Arguments* into) const;

@@ -77,6 +77,30 @@ TEST_F(EngineAloneTest, NothingElseIsExecutedMeanwhile) {
   EXPECT_EQ(other.answers.size(), 3u);
 }
 
+TEST_F(EngineAloneTest, WhatItHasCalledIsExecuted) {
+  Request suspect;
+  suspect.context->alone = true;
+  suspect.context->mark.tag = 7;
+  ToFunction(suspect, 0, 1);
+  Settle();
+  EXPECT_THAT(Next(), ElementsAre(1));
+  Request other;
+  ToModel(other);
+  Request stranger;
+  stranger.context->origin = std::make_shared<const RequestOrigin>(RequestOrigin{.callers = {8}});
+  ToModel(stranger);
+  Settle();
+  EXPECT_THAT(Runs(), IsEmpty());
+  Request called;
+  called.context->origin = std::make_shared<const RequestOrigin>(RequestOrigin{.callers = {9, 7}});
+  ToModel(called);
+  Settle();
+  EXPECT_TRUE(called.answers.contains(0));
+  EXPECT_THAT(Runs(), ElementsAre(1));
+  Complete();
+  EXPECT_THAT(Runs(), ElementsAre(1, 2));
+}
+
 TEST_F(EngineAloneTest, ItsInstancesGoOneByOneThroughAllTheirStages) {
   const int both =
       AddMethod({FunctionStageSpec(function_, {Input(0)}), ModelStageSpec(0, {Output(0), Input(0)})}, {Output(1)}, 1);

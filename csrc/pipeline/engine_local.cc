@@ -5,6 +5,7 @@
 // function waits for; so a call that somebody else makes while a request is executed alone, and that has waited for a
 // while, is let through as well. Else two could wait for each other for ever.
 #include <algorithm>
+#include <array>
 
 #include "pipeline/engine_state.h"
 
@@ -27,8 +28,11 @@ void Engine::State::SubmitCalls() {
 }
 
 bool Engine::State::Passes(const RequestContext& request) const {
-  return request.passes_pauses &&
-         (alone_phase == Alone::kClosing || alone_phase == Alone::kRunning || alone_phase == Alone::kEnding);
+  // What goes alone may have called a servable that calls this one: such a call comes like a client's.
+  const bool awaited = alone_phase == Alone::kRunning && !alone.empty() &&
+                       IsCalledBy(request, std::array{alone.front().request->mark.tag});
+  return awaited || (request.passes_pauses && (alone_phase == Alone::kClosing || alone_phase == Alone::kRunning ||
+                                               alone_phase == Alone::kEnding));
 }
 
 // What of the request waits in a queue goes before what is paused.

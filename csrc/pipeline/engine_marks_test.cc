@@ -117,6 +117,65 @@ TEST_F(EngineMarksTest, ABatchThatIsDroppedIsOver) {
   EXPECT_FALSE(Runs(0));
 }
 
+std::shared_ptr<const RequestOrigin> CalledBy(Tags callers) {
+  return std::make_shared<const RequestOrigin>(RequestOrigin{.callers = std::move(callers)});
+}
+
+TEST_F(EngineMarksTest, WhatAFunctionWaitsForDoesNotWaitForTheFunction) {
+  const int function = engine_->AddFunction({.name = "s.f"});
+  const int other = engine_->AddFunction({.name = "s.other"});
+  const int method = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);
+  const int later = AddMethod(
+      {FunctionStageSpec(other, {Input(0)}), FunctionStageSpec(function, {Output(0)}, 1, "Later")}, {Output(1)}, 1);
+  Count();
+  Request outer;
+  Mark(outer, 7);
+  Submit(method, outer, 0, {Pair(1, 2)});
+  Settle();
+  auto batch = engine_->NextBatch(function);
+
+  Request inner;
+  inner.context->origin = CalledBy({9, 7});
+  Submit(method, inner, 0, {Pair(1, 2)});
+  Submit(later, inner, 1, {Pair(1, 2)});
+  Settle();
+  EXPECT_EQ(inner.status(0).code(), Code::kFailedPrecondition);
+  EXPECT_THAT(inner.status(0).message(), testing::HasSubstr("function 's.f' waits for this call"));
+  RunFunction(other, [](std::span<const Tensor> inputs) { return Tensors{inputs[0]}; });
+  Settle();
+  EXPECT_THAT(inner.status(1).message(), testing::HasSubstr("Later: function 's.f' waits for this call"));
+
+  // Others wait as ever, and so does what is called once the caller is done.
+  Request stranger;
+  stranger.context->origin = CalledBy({8});
+  Submit(method, stranger, 0, {Pair(1, 2)});
+  Settle();
+  EXPECT_TRUE(stranger.answers.empty());
+  engine_->Complete(std::move(batch), {Tensors{Pair(0, 0)}});
+  Submit(method, inner, 2, {Pair(1, 2)});
+  Settle();
+  EXPECT_FALSE(inner.answers.contains(2));
+}
+
+TEST_F(EngineMarksTest, ATakerSeesWhoseItsInstancesAreToTheEnd) {
+  const int function = engine_->AddFunction({.name = "s.f", .max_batch_size = 2});
+  const int method = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);
+  Request one;
+  Request two;
+  Submit(method, one, 0, {Pair(1, 2)});
+  Submit(method, two, 0, {Pair(1, 2)});
+  Settle();
+  const auto batch = engine_->NextBatch(function);
+  ASSERT_EQ(batch->size(), 2u);
+  EXPECT_FALSE(batch->request(0)->cancelled);
+  engine_->Cancel(*one.context);
+  Settle();
+  EXPECT_EQ(one.status(0).code(), Code::kCancelled);
+  EXPECT_EQ(batch->request(0), one.context) << "though it is answered";
+  EXPECT_TRUE(batch->request(0)->cancelled);
+  EXPECT_EQ(batch->request(1), two.context);
+}
+
 TEST_F(EngineMarksTest, ABatchThatOutlivesTheEngineTouchesNoStatistics) {
   const int function = engine_->AddFunction({.name = "s.f"});
   const int method = AddMethod({FunctionStageSpec(function, {Input(0)})}, {Output(0)}, 1);

@@ -104,10 +104,16 @@ void Engine::State::EnterStage(Instance& instance) {
     instance.queue = &model.stage->queue();
     pushed = &model.pushed;
   } else {
-    if (instance.request->origin != nullptr && WaitsForItself(*instance.request, *functions[target])) [[unlikely]] {
-      return Done(instance, {Code::kFailedPrecondition,
-                             NameOf(stage) + " waits for this call, which would wait for it: a stage's function can't "
-                                             "call what needs that function itself"});
+    if (instance.request->origin != nullptr && !instance.request->origin->callers.empty()) [[unlikely]] {
+      const auto executing = functions[target]->stats->execution.Read();
+      if (executing && IsCalledBy(*instance.request, *executing)) {
+        // It would wait for ever.
+        Status status(Code::kFailedPrecondition,
+                      NameOf(stage) +
+                          " waits for this call, which would wait for it: a stage's function can't call "
+                          "what needs that function itself");
+        return Done(instance, Tagged(stage, std::move(status)));
+      }
     }
     instance.queue = &functions[target]->queue;
     pushed = &functions[target]->pushed;
@@ -123,13 +129,11 @@ void Engine::State::EnterStage(Instance& instance) {
   may_expire = std::min(may_expire, instance.deadline);
 }
 
-bool Engine::State::WaitsForItself(const RequestContext& request, const FunctionStage& function) {
-  const std::vector<ExecutionTag>& callers = request.origin->callers;
-  if (callers.empty()) return false;
-  const auto executing = function.stats->execution.Read();
-  return executing && std::ranges::any_of(callers, [&](ExecutionTag caller) {
-           return caller != 0 && std::ranges::find(*executing, caller) != executing->end();
-         });
+bool Engine::State::IsCalledBy(const RequestContext& request, std::span<const ExecutionTag> calls) {
+  if (request.origin == nullptr) return false;
+  return std::ranges::any_of(request.origin->callers, [&](ExecutionTag caller) {
+    return caller != 0 && std::ranges::find(calls, caller) != calls.end();
+  });
 }
 
 void Engine::State::FinishMethod(Instance& instance) {

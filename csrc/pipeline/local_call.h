@@ -24,8 +24,6 @@ struct LocalCaller {
   TimePoint deadline = kNever;  // of what the caller is doing
   // The caller is a stage's function: what waits for its stage waits for this call, too.
   bool in_stage = false;
-  // What is known of what the caller is doing; null: nothing. Shared with the call.
-  std::shared_ptr<const RequestOrigin> origin = nullptr;
 };
 
 // Sets what the running thread's calls are made for, as long as it lives.
@@ -84,6 +82,8 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall>, private 
     LocalCaller caller = {};
     std::shared_ptr<DoneCalls> done = nullptr;  // who is told; null: nobody, somebody waits
     uint64_t tag = 0;                           // for who is told
+    // What is known of what the caller is doing; null: nothing. Shared with who knows it.
+    std::shared_ptr<const RequestOrigin> origin = nullptr;
   };
   // `inputs`: those of the first instance, then those of the second, and so on. Throws std::bad_alloc.
   LocalCall(Terms terms, std::vector<Tensor> inputs);

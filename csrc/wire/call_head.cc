@@ -1,5 +1,6 @@
 #include "wire/call_head.h"
 
+#include <cstring>
 #include <protozero/pbf_reader.hpp>
 #include <protozero/pbf_writer.hpp>
 
@@ -57,6 +58,14 @@ void ReadEntry(protozero::pbf_reader& reader, MetadataView* metadata) {
   metadata->push_back(ReadEntry(reader));
 }
 
+// protozero's own reader of such a field takes its length for a whole number of them.
+std::vector<ExecutionTag> ReadTags(const protozero::data_view& packed) {
+  std::vector<ExecutionTag> tags(packed.size() / sizeof(ExecutionTag));
+  if (packed.size() % sizeof(ExecutionTag) != 0) throw protozero::invalid_length_exception();
+  if (!tags.empty()) std::memcpy(tags.data(), packed.data(), packed.size());
+  return tags;
+}
+
 // Calls `take` for each field; true if it took it.
 template <typename Take>
 Status ReadFields(const char* what, std::span<const std::byte> bytes, Take take) {
@@ -109,7 +118,7 @@ Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
         head.depth = reader.get_uint32();
         return true;
       case TextField(call_head::kCallers):
-        for (const uint64_t caller : reader.get_packed_fixed64()) head.callers.push_back(caller);
+        head.callers = ReadTags(reader.get_view());
         return true;
       default:
         return false;
@@ -121,9 +130,20 @@ Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
 
 Status CheckCallHead(std::span<const std::byte> bytes) {
   return ReadFields("call head", bytes, [](protozero::pbf_reader& reader) {
-    const bool entry = reader.tag() == call_head::kMetadata || reader.tag() == call_head::kAuth;
-    if (entry) ReadEntry(reader);
-    return entry;
+    switch (reader.tag_and_type()) {
+      case TextField(call_head::kMetadata):
+      case TextField(call_head::kAuth):
+        ReadEntry(reader);
+        return true;
+      case protozero::tag_and_type(call_head::kDepth, protozero::pbf_wire_type::varint):
+        reader.get_uint32();
+        return true;
+      case TextField(call_head::kCallers):
+        ReadTags(reader.get_view());
+        return true;
+      default:
+        return false;
+    }
   });
 }
 

@@ -48,7 +48,7 @@ TEST(CallHead, TruncatedAnywhereIsAnErrorOrShorter) {
     const auto head = ReadCallHead(Bytes(cut));
     EXPECT_EQ(CheckCallHead(Bytes(cut)), head.status());
     if (head.ok()) {
-      EXPECT_LT(head->metadata.size() + head->auth.size(), 5u);
+      EXPECT_LT(head->metadata.size() + head->auth.size() + head->callers.size(), 7u);
     } else {
       EXPECT_EQ(head.status().code(), Code::kInternal);
     }

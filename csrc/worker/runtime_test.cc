@@ -9,9 +9,11 @@
 #include <algorithm>
 #include <cstring>
 #include <future>
+#include <map>
 #include <thread>
 
 #include "link/lane.h"
+#include "wire/call_head.h"
 #include "wire/predict.h"
 
 namespace mindserve::worker {
@@ -232,6 +234,46 @@ TEST_F(RuntimeTest, WhatIsExecutedIsReadFromOutside) {
   for (size_t i = 0; i < batch->size(); ++i) results.emplace_back(std::vector<Tensor>{Row(5, 6)});
   runtime_->engine().Complete(std::move(batch), std::move(results));
   EXPECT_EQ(function(), std::vector<ExecutionTag>{});
+}
+
+TEST_F(RuntimeTest, FunctionsKnowWhatTheHeadOfACallSays) {
+  Start();
+  const auto head = [&](uint64_t call, const wire::CallHead& content) {
+    const std::string bytes = wire::WriteCallHead(content);
+    const auto slab = port_->arena().Allocate(bytes.size());
+    ASSERT_TRUE(slab);
+    std::memcpy(slab->bytes.data(), bytes.data(), bytes.size());
+    lane_->SendHead(call, slab->offset, bytes.size());
+  };
+  head(1, {.request_id = "r-1", .depth = 3, .callers = {5, 6}});
+  Send(1, kCall, 1, Instance("x", 1, 2), /*flush=*/false);
+  Send(2, kCall, 1, Instance("x", 1, 2), /*flush=*/false);
+  // One of a call that never comes, and one that is no head: calls can do without.
+  head(99, {.request_id = "r-99"});
+  Send(3, kCall, 1, Instance("x", 1, 2), /*flush=*/false);
+  const auto slab = port_->arena().Allocate(2);
+  std::memcpy(slab->bytes.data(), "\x0a\x7f", 2);
+  lane_->SendHead(4, slab->offset, 2);
+  Send(4, kCall, 1, Instance("x", 1, 2));
+  std::map<ExecutionTag, std::shared_ptr<const pipeline::RequestOrigin>> origins;
+  while (origins.size() < 4) {
+    auto batch = runtime_->engine().NextBatch(0);
+    ASSERT_NE(batch, nullptr);
+    std::vector<pipeline::FunctionResult> results;
+    for (size_t i = 0; i < batch->size(); ++i) {
+      const auto& request = *batch->request(i);
+      origins[request.mark.tag] = request.origin;
+      results.emplace_back(std::vector<Tensor>{Row(5, 6)});
+    }
+    runtime_->engine().Complete(std::move(batch), std::move(results));
+  }
+  const auto& first = origins.at(link::TagOf(0, 1));
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(first->request_id, "r-1");
+  EXPECT_EQ(first->depth, 3u);
+  EXPECT_EQ(first->callers, (std::vector<ExecutionTag>{5, 6}));
+  for (const uint64_t call : {2, 3, 4}) EXPECT_EQ(origins.at(link::TagOf(0, call)), nullptr) << call;
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(Receive().frame.type, link::FrameType::kReply);
 }
 
 TEST_F(RuntimeTest, InstancesThatGoAloneShareNoBatch) {

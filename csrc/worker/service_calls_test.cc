@@ -211,6 +211,22 @@ TEST_F(ServiceCallsTest, AModelIsToldToTheGateway) {
   EXPECT_EQ(answer.frame.flags, 0);
 }
 
+TEST_F(ServiceCallsTest, ACallHasTheGatewaysNameAndKnowsItsCallers) {
+  Start();
+  Open(5, kUnary, {.depth = 2, .callers = {1, 2}});
+  Message(5, "m", true);
+  lane_->Flush();
+  CallPointer call;
+  ASSERT_TRUE(Eventually([&] {
+    runtime_->handlers().Await();
+    call = runtime_->handlers().TryTake();
+    return call != nullptr;
+  }));
+  EXPECT_EQ(call->tag(), link::TagOf(0, 5));
+  EXPECT_EQ(call->head().depth, 2u);
+  EXPECT_EQ(call->head().callers, (std::vector<ExecutionTag>{1, 2}));
+}
+
 TEST_F(ServiceCallsTest, AHeadThatDoesNotParseEndsTheCall) {
   Start();
   const link::Slab slab = Lay("\x0a\x7f");
