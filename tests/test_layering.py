@@ -139,7 +139,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "control": {"errors"},
     "admin": {"control"},
     "engines": {"checks"},
-    "worker": {"loader", "engines", "control", "native", "logs"},
+    "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
     # It has "register" only to hand it on under the name that servables import.
     "server": {"supervisor", "register", "admin", "proto"},
