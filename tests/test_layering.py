@@ -132,7 +132,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "logs": {"errors"},
     "native": {"errors"},
     "proto": set(),
-    "register": {"config"},
+    # It calls servables by way of "client", once they do.
+    "register": {"config", "client"},
     "configfile": {"config"},
     "loader": {"register"},
     "inspection": {"loader"},

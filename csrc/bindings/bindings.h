@@ -18,6 +18,7 @@ void RegisterStreamMethods(pybind11::module_& module);
 void RegisterRuntime(pybind11::module_& module);
 void RegisterServiceCall(pybind11::module_& module);
 void RegisterServices(pybind11::module_& module);
+void RegisterStageRequest(pybind11::module_& module);
 
 pybind11::handle NativeErrorType();
 // Raises mindserve._native.NativeError unless `status` is OK. Holds the GIL.

@@ -132,18 +132,19 @@ pipeline::FunctionResult StageFunction::Outputs(const py::object& result, size_t
 }
 
 pipeline::FunctionResult StageFunction::RunOne(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
-                                               bool copy_inputs) {
+                                               CurrentRequest& current, bool copy_inputs) {
   return Guarded<std::vector<Tensor>>([&] {
     const auto arguments = Inputs(batch, i, values, copy_inputs);
     if (!arguments.ok()) return pipeline::FunctionResult(arguments.status());
     const py::tuple& given = *arguments;
     const pipeline::CallerScope scope({batch.client(i), batch.deadline(i), true});
+    current.Set(batch, i);
     return Outputs(function_(*given), batch.outputs_count(i), values);
   });
 }
 
-void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,
-                             std::vector<pipeline::FunctionResult>* results) {
+void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values& values, CurrentRequest& current,
+                             bool copy_inputs, std::vector<pipeline::FunctionResult>* results) {
   // An instance whose inputs have no Python form fails alone: the function doesn't see it.
   std::vector<size_t> passed;
   std::vector<py::object> instances;
@@ -157,7 +158,7 @@ void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values&
     instances.push_back(*std::move(inputs));
     passed.push_back(i);
   }
-  if (!passed.empty()) RunPart({batch, values, instances, passed, *results});
+  if (!passed.empty()) RunPart({batch, values, current, instances, passed, *results});
 }
 
 // What has a result when the function raises keeps it. The others are called again in halves, if they may be, until it
@@ -186,6 +187,7 @@ StageFunction::Ended StageFunction::Call(const Part& part) {
   for (const size_t place : part.places) deadline = std::max(deadline, part.batch.deadline(place));
   const pipeline::CallerScope scope({part.batch.client(part.places.front()), deadline, true});
   try {
+    part.current.Set(part.batch, part.places);
     py::tuple instances(count);
     for (size_t i = 0; i < count; ++i) instances[i] = part.inputs[i];
     const py::object iterator = Results(function_(std::move(instances)));
@@ -211,15 +213,15 @@ StageFunction::Ended StageFunction::Call(const Part& part) {
 }
 
 std::vector<pipeline::FunctionResult> StageFunction::Run(const pipeline::FunctionBatch& batch, const Values& values,
-                                                         bool copy_inputs) {
+                                                         CurrentRequest& current, bool copy_inputs) {
   std::vector<pipeline::FunctionResult> results;
   results.reserve(batch.size());
   if (batched_) {
-    RunBatch(batch, values, copy_inputs, &results);
+    RunBatch(batch, values, current, copy_inputs, &results);
   } else {
     for (size_t i = 0; i < batch.size(); ++i) {
       if (i > 0) batch.BeginCall();
-      results.push_back(RunOne(batch, i, values, copy_inputs));
+      results.push_back(RunOne(batch, i, values, current, copy_inputs));
     }
   }
   return results;

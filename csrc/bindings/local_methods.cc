@@ -23,6 +23,7 @@ pipeline::LocalCaller CallerOf(const CallTerms& terms) {
   pipeline::LocalCaller caller = pipeline::CallerScope::current();
   if (caller.in_stage) return caller;
   caller.client = terms.client;
+  caller.origin = terms.origin;
   if (terms.deadline < kNoDeadlineSeconds) {
     caller.deadline = TimePoint(std::chrono::duration_cast<Duration>(std::chrono::duration<double>(terms.deadline)));
   }

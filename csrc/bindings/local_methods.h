@@ -44,6 +44,8 @@ class PendingCall {
 struct CallTerms {
   double deadline = std::numeric_limits<double>::infinity();  // on time.monotonic()
   uint64_t client = 0;
+  // Known to the stage functions that it comes to; null: nothing is. Shared with the call.
+  std::shared_ptr<const pipeline::RequestOrigin> origin = nullptr;
 };
 
 class LocalMethod {

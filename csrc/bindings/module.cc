@@ -11,6 +11,7 @@ PYBIND11_MODULE(_native, module) {
   RegisterLocalMethods(module);
   RegisterServiceCall(module);
   RegisterServices(module);
+  RegisterStageRequest(module);
   RegisterStreamMethods(module);
   RegisterRuntime(module);
 }

@@ -191,7 +191,8 @@ class PythonRuntime {
     return spec;
   }
 
-  void RunFunction(int index) {
+  void RunFunction(int index, py::object variable) {
+    CurrentRequest current(std::move(variable));
     StageFunction& function = *functions_.at(static_cast<size_t>(index));
     pipeline::Engine& engine = runtime_->engine();
     std::unique_ptr<pipeline::FunctionBatch> batch;
@@ -207,7 +208,7 @@ class PythonRuntime {
       size_t outputs = 0;
       for (size_t i = 0; i < batch->size(); ++i) outputs += batch->outputs_count(i);
       graveyard_->Clear(64 + 2 * outputs);
-      results = function.Run(*batch, values_, runtime_->retained_bytes() > kRetainAtMost);
+      results = function.Run(*batch, values_, current, runtime_->retained_bytes() > kRetainAtMost);
     }
   }
 
@@ -344,7 +345,9 @@ void RegisterRuntime(py::module_& module) {
           py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
           py::arg("arguments"), py::kw_only(), py::arg("function"), py::arg("items"), py::arg("order"),
           py::arg("tag") = "", py::arg("idempotent") = true)
-      .def("run_function", &PythonRuntime::RunFunction, py::arg("function"))
+      .def("run_function", &PythonRuntime::RunFunction, py::arg("function"), py::arg("current"))
+      .def("begin_blocked", [](PythonRuntime& self) { self.handlers().BeginBlocked(); })
+      .def("end_blocked", [](PythonRuntime& self) { self.handlers().EndBlocked(); })
       .def(
           "add_handler",
           [](PythonRuntime& self, std::string path, bool idempotent, bool client_streaming, bool server_streaming,

@@ -8,6 +8,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/functions.h"
+#include "bindings/service_call.h"
 #include "wire/predict.h"
 
 namespace py = pybind11;
@@ -26,6 +27,15 @@ Code CodeOf(const py::object& error) {
     if (CodeName(static_cast<Code>(code)) == name) return static_cast<Code>(code);
   }
   return Code::kInternal;
+}
+
+// What a ServiceCall says of itself; of anything else nothing is known.
+std::shared_ptr<const pipeline::RequestOrigin> OriginOf(py::handle object) {
+  const worker::ServiceCall* call = AsServiceCall(object.ptr());
+  if (call == nullptr) return nullptr;
+  const wire::CallHead head = call->head();
+  return std::make_shared<const pipeline::RequestOrigin>(pipeline::RequestOrigin{
+      .request_id = std::string(head.request_id), .depth = head.depth, .callers = head.callers, .call = call->tag()});
 }
 
 }  // namespace
@@ -93,17 +103,17 @@ void RegisterStreamMethods(py::module_& module) {
       .def_property_readonly("has_stages", &StreamMethod::has_stages)
       .def(
           "call",
-          [](StreamMethod& self, const py::bytes& request, double deadline, uint64_t client) {
-            return self.Call(request, {deadline, client});
+          [](StreamMethod& self, const py::bytes& request, double deadline, uint64_t client, py::handle call) {
+            return self.Call(request, {deadline, client, OriginOf(call)});
           },
-          py::arg("request"), py::arg("deadline") = never, py::arg("client") = 0)
+          py::arg("request"), py::arg("deadline") = never, py::arg("client") = 0, py::arg("call") = py::none())
       .def(
           "start",
           [](StreamMethod& self, const py::bytes& request, std::shared_ptr<pipeline::DoneCalls> done, uint64_t tag,
-             double deadline,
-             uint64_t client) { return self.Start(request, std::move(done), tag, {deadline, client}); },
+             double deadline, uint64_t client,
+             py::handle call) { return self.Start(request, std::move(done), tag, {deadline, client, OriginOf(call)}); },
           py::keep_alive<0, 1>(), py::arg("request"), py::arg("done"), py::arg("tag"), py::arg("deadline") = never,
-          py::arg("client") = 0)
+          py::arg("client") = 0, py::arg("call") = py::none())
       .def("encode", &StreamMethod::Encode, py::arg("item"))
       .def("failed", &StreamMethod::Failed, py::arg("error"));
 }

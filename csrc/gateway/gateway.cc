@@ -236,6 +236,14 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   state->shared.worker_drained = [raw](uint64_t worker) {
     raw->threads.front()->loop().Post([raw, worker] { raw->WorkerDrained(worker); });
   };
+  state->shared.child_given_up = [raw](const ChildCall& child) {
+    // By way of the first thread, which lives as long as any.
+    raw->threads.front()->loop().Post([raw, child] {
+      if (raw->watch == nullptr) return;
+      IoThread& io = *raw->threads[child.thread];
+      io.loop().Post([&io, child] { io.GiveUp(child); });
+    });
+  };
   for (int i = 0; i < count; ++i) {
     auto thread = IoThread::Create(state->shared, arena_bytes, i);
     if (!thread.ok()) return thread.status();

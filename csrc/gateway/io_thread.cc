@@ -24,9 +24,12 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
     : shared_(shared),
       port_(std::move(port)),
       memory_(port_->arena(), shared.admission),
-      context_(loop_, memory_),
+      context_(static_cast<size_t>(number), loop_, memory_, shared.children),
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); },
-             [this](uint64_t worker) { shared_.worker_drained(worker); }),
+             [this](uint64_t worker) { shared_.worker_drained(worker); },
+             [this](ExecutionTag call) {
+               for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
+             }),
       router_(context_.stats),
       health_(router_) {
   context_.now = Clock::now();
@@ -156,6 +159,8 @@ void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsCont
       return;
     }
     ++context_.stats.accepted;
+  } else {
+    shared_.children.Expect();
   }
   connections_.push_back(
       {std::make_unique<Http2Connection>(context_, std::move(transport), internal), std::move(place)});
@@ -262,6 +267,12 @@ void IoThread::RemoveWorker(uint64_t id, const WorkerLoss& loss) {
   router_.RemoveWorker(worker);
   calls_.Remove(worker, loss);
   health_.Changed();
+}
+
+void IoThread::GiveUp(const ChildCall& child) {
+  const auto found = std::ranges::find(connections_, child.connection,
+                                       [](const Connected& each) { return each.connection->number(); });
+  if (found != connections_.end()) found->connection->Abort(child.stream, ParentGivenUp());
 }
 
 void IoThread::RemoveVersion(const std::string& servable, uint64_t version) {

@@ -4,8 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "gateway/predict_call.h"
-
 namespace mindserve::gateway {
 
 class StreamCall final : public CallHandler {
@@ -41,7 +39,7 @@ class StreamCall final : public CallHandler {
       }
       if (streams) return service_.streams_.StartAt(call_, std::move(goal));
     }
-    return std::make_unique<PredictCall>(service_.predict_, call_);
+    return service_.predict_.Start(call_);
   }
 
   void Refuse(const wire::Route& route, const Message& message) {

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <utility>
 
-#include "gateway/depth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
+#include "gateway/inner_call.h"
 #include "gateway/user_metadata.h"
 #include "wire/call_head.h"
 
@@ -29,10 +29,13 @@ void UserCall::Begin() {
 }
 
 Status UserCall::WriteHead(std::string* bytes) {
-  wire::CallHead head{
-      .request_id = request_id_, .model_id = model_, .peer = call_.peer().address, .metadata = {}, .auth = {}};
+  wire::CallHead head{.request_id = request_id_,
+                      .model_id = model_,
+                      .peer = call_.peer().address,
+                      .depth = call_.inner().depth,
+                      .callers = call_.inner().callers};
   for (const auto& [key, value] : call_.metadata()) {
-    if (key == kDepthKey && !call_.internal()) continue;
+    if (IsInnerCallKey(key)) continue;
     if (!IsBinaryKey(key) && !IsMetadataText(value)) {
       return {Code::kInvalidArgument, "metadata '" + key + "' has a value that is not printable ASCII"};
     }
@@ -58,20 +61,18 @@ bool UserCall::Open() {
   call_.CountAs(*target->counts);
   std::string head;
   if (Status status = WriteHead(&head); !status.ok()) return refuse(std::move(status));
-  Admitted admitted;
-  const size_t size = message_ ? message_->bytes().size() : 0;
   CallStats& stats = shared_.context.stats;
-  if (auto refused =
-          Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats, &admitted)) {
-    return refuse(std::move(refused->status), std::move(refused->trailing));
-  }
   auto place = shared_.context.memory.Allocate(head.size());
   if (!place.ok()) {
     stats.Refuse(Refusal::kMaxEnqueuedBytes);
     return refuse(place.status(), TryLater());
   }
   std::memcpy(place->bytes().data(), head.data(), head.size());
-  request_ = std::make_shared<Request>(Request{*std::move(place), std::move(admitted)});
+  request_ = std::make_shared<Request>(*std::move(place));
+  const size_t size = message_ ? message_->bytes().size() : 0;
+  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats,
+                             &request_->admitted);
+  if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
     request_->half_closed = true;
@@ -181,9 +182,13 @@ void UserCall::OnWorkerTrailing(Code code, std::span<const std::byte> bytes) {
   if (!request_) return;
   const auto end = wire::ReadCallEnd(bytes);
   if (!end.ok()) return Complete(BrokenLink(end.status().message()));
-  // A status that is OK may have details too; gRPC's clients show them to nobody.
-  Status status = code == Code::kOk ? Status::Ok() : Status(code, std::string(end->details));
-  Complete(std::move(status), ForClient(end->trailing, request_id_, shared_.context));
+  Metadata trailing = ForClient(end->trailing, request_id_, shared_.context);
+  if (code != Code::kOk) return Complete(Status(code, std::string(end->details)), std::move(trailing));
+  if (!end->details.empty()) {
+    // Of OK too, as other servers do; some clients show it.
+    trailing.emplace_back("grpc-message", PercentEncode(end->details, kMostGrpcMessage));
+  }
+  Complete(Status::Ok(), std::move(trailing));
 }
 
 void UserCall::Complete(Status status, Metadata trailing) {

@@ -41,9 +41,7 @@ Status UserService::Identify(Call& call, std::string* id) {
   *id = valid ? given->second : shared_.ids.Next();
   call.SetTrailing({{std::string(kRequestIdKey), *id}});
   if (given == metadata.end() || valid) return Status::Ok();
-  return {Code::kInvalidArgument, "metadata '" + std::string(kRequestIdKey) + "' has " +
-                                      std::to_string(given->second.size()) +
-                                      " characters, expected 1 to 128 of printable ASCII"};
+  return NoRequestId(given->second);
 }
 
 const std::vector<std::string>& UserService::Answering() {

@@ -24,6 +24,8 @@ struct LocalCaller {
   TimePoint deadline = kNever;  // of what the caller is doing
   // The caller is a stage's function: what waits for its stage waits for this call, too.
   bool in_stage = false;
+  // What is known of what the caller is doing; null: nothing. Shared with the call.
+  std::shared_ptr<const RequestOrigin> origin = nullptr;
 };
 
 // Sets what the running thread's calls are made for, as long as it lives.

@@ -47,10 +47,10 @@ int Handlers::Add(HandlerSpec spec) {
 // With line_mutex_ held.
 bool Handlers::WakeOne(TimePoint now) {
   if (idle_ == 0) return false;
+  if (running_ > 0) next_wake_ = now + kTrial;
   --idle_;
   ++running_;
   ++permits_;
-  next_wake_ = now + kTrial;
   woken_.notify_one();
   return true;
 }
@@ -70,6 +70,7 @@ void Handlers::PushBack(std::shared_ptr<ServiceCall> call) {
 
 std::shared_ptr<ServiceCall> Handlers::TryTake() {
   std::shared_ptr<ServiceCall> call;
+  if (this_thread.handlers != this || !this_thread.running) return call;
   do {
     bool more = false;
     {
@@ -86,7 +87,6 @@ std::shared_ptr<ServiceCall> Handlers::TryTake() {
         }
       }
     }
-    if (this_thread.handlers != this) continue;
     this_thread.defers = more;
     if (!more) Flush();
   } while (call != nullptr && !call->Begin());
@@ -98,21 +98,27 @@ bool Handlers::Await(bool step_back) {
   Flush();
   this_thread.handlers = this;
   std::unique_lock lock(line_mutex_);
-  if (std::exchange(this_thread.running, false)) --running_;
-  if (stopped_) return !line_.empty();
-  if (!line_.empty() && (!step_back || running_ == 0)) {
-    ++running_;
-  } else {
+  const bool goes_on = std::exchange(this_thread.running, false);
+  if (goes_on) --running_;
+  if (!stopped_ && (line_.empty() || (running_ > 0 && (step_back || !goes_on)))) {
     ++idle_;
     woken_.wait(lock, [this] { return permits_ > 0 || stopped_; });
-    if (permits_ == 0) {
-      --idle_;
-      return !line_.empty();
+    if (permits_ > 0) {
+      --permits_;
+      this_thread.running = true;
+      return true;
     }
-    --permits_;
+    --idle_;
   }
+  if (line_.empty()) return false;
+  ++running_;
   this_thread.running = true;
   return true;
+}
+
+size_t Handlers::idle_threads() const {
+  const std::lock_guard lock(line_mutex_);
+  return idle_;
 }
 
 bool Handlers::Stay(Duration waited) {
@@ -190,7 +196,7 @@ void Handlers::SetModel(std::string model_id, bool loaded) {
     const std::lock_guard lock(post_mutex_);
     models_.emplace_back(std::move(model_id), loaded);
     has_posted_.store(true);
-    if (!std::exchange(asleep_, false)) return;
+    if (!asleep_.exchange(false)) return;
   }
   wake_();
 }
@@ -200,7 +206,7 @@ void Handlers::Flush() {
   if (this_thread.handlers != this || std::exchange(this_thread.deferred, 0) == 0) return;
   {
     const std::lock_guard lock(post_mutex_);
-    if (posted_.empty() || !std::exchange(asleep_, false)) return;
+    if (posted_.empty() || !asleep_.exchange(false)) return;
   }
   wake_();
 }
@@ -223,6 +229,7 @@ bool Handlers::PrepareSleep() {
 }
 
 void Handlers::Awake() {
+  if (!asleep_.load(std::memory_order_relaxed)) return;
   const std::lock_guard lock(post_mutex_);
   asleep_ = false;
 }

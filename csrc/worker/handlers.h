@@ -50,13 +50,15 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   size_t size() const { return specs_.size(); }
   const TimeSource& time() const { return time_; }
 
-  // Handler threads. The next call in line, whose handler is then to be run: null if there is none now.
+  // Handler threads. The next call in line, whose handler is then to be run: null if there is none now, or the thread
+  // has yet to Await.
   std::shared_ptr<ServiceCall> TryTake();
   // Waits until TryTake is worth trying; false: after Stop, once the line is empty. `step_back`: others do the work,
   // wait even if there are calls in line.
   bool Await(bool step_back = false);
   // How long the thread waited for the interpreter's lock once Await had returned. False: there are enough, step back.
   bool Stay(Duration waited);
+  size_t idle_threads() const;  // that wait in Await
   // To be said around what blocks a handler's thread for long. On other threads they do nothing.
   void BeginBlocked();
   void EndBlocked();
@@ -105,7 +107,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   const std::function<void()> wake_;
   std::vector<HandlerSpec> specs_;
 
-  std::mutex line_mutex_;
+  mutable std::mutex line_mutex_;
   // Guarded by line_mutex_.
   std::condition_variable woken_;
   std::deque<Waiting> line_;
@@ -124,7 +126,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // Guarded by post_mutex_.
   std::vector<std::shared_ptr<ServiceCall>> posted_;
   Models models_;
-  bool asleep_ = false;  // the runtime thread
+  std::atomic<bool> asleep_{false};  // the runtime thread; changed under post_mutex_
 };
 
 }  // namespace mindserve::worker

@@ -45,19 +45,19 @@ bool ServiceCall::Begin() {
 
 ServiceCall::Reading ServiceCall::Look() {
   if (gone()) return Reading::kGone;
-  if (inbox_read_ < inbox_.size()) return Reading::kMessage;
+  if (HasMessage()) return Reading::kMessage;
   if (half_closed_) return Reading::kHalfClosed;
   wants_message_ = true;
   return Reading::kNotYet;
 }
 
 void ServiceCall::Taken(std::unique_lock<std::mutex>& lock) {
+  // The message of a client that sends one goes with the call.
+  if (request_) return request_.reset();
   if (++inbox_read_ == inbox_.size()) {
     inbox_.clear();
     inbox_read_ = 0;
   }
-  // The message of a client that sends one goes with the call.
-  if (!spec().client_streaming) return;
   ++taken_;
   MarkPosted(lock);
 }
@@ -78,7 +78,7 @@ void ServiceCall::Wait(std::unique_lock<std::mutex>& lock, Until until) {
 
 void ServiceCall::AwaitReadable() {
   std::unique_lock lock(mutex_);
-  Wait(lock, [this] { return gone() || inbox_read_ < inbox_.size() || half_closed_; });
+  Wait(lock, [this] { return gone() || HasMessage() || half_closed_; });
 }
 
 bool ServiceCall::AwaitWritable() {
@@ -121,8 +121,8 @@ ServiceCall::Writing ServiceCall::Write(OutMessage message) {
 void ServiceCall::WriteLast(OutMessage message) {
   std::unique_lock lock(mutex_);
   if (gone()) return;
-  Put(std::move(message));
   SetEnd(Code::kOk, {}, true);
+  end_.last = std::move(message);
   MarkPosted(lock);
 }
 
@@ -150,18 +150,19 @@ void ServiceCall::Finish(Code code, std::string_view details, const wire::Metada
 void ServiceCall::SetEnd(Code code, std::string block, bool plain) {
   finished_ = true;
   DropInbox();
-  end_ = std::make_unique<End>();
-  end_->code = code;
-  end_->block = std::move(block);
-  end_->plain = plain;
-  if (!begun_) return WakeWaiters();
-  end_->waited = began_at_ - opened_.arrived;
-  end_->took = handlers_->time().Now() - began_at_;
+  end_.there = true;
+  end_.plain = plain;
+  end_.code = code;
+  end_.block = std::move(block);
+  if (begun_) {
+    end_.waited = began_at_ - opened_.arrived;
+    end_.took = handlers_->time().Now() - began_at_;
+  }
   WakeWaiters();
 }
 
 void ServiceCall::Drop() {
-  Finish(Code::kInternal, "the handler gave no answer", {});
+  if (!over()) Finish(Code::kInternal, "the handler gave no answer", {});
 }
 
 ServiceCall::Parked ServiceCall::Park() {
@@ -177,6 +178,7 @@ ServiceCall::Parked ServiceCall::Park() {
 }
 
 void ServiceCall::DropInbox() {
+  request_.reset();
   inbox_ = {};
   inbox_read_ = 0;
   taken_ = 0;
@@ -187,9 +189,13 @@ Status ServiceCall::Deliver(std::optional<std::span<const std::byte>> message, b
   std::unique_lock lock(mutex_);
   if (gone()) return Status::Ok();
   if (message && half_closed_) return {Code::kInternal, "the client sent more messages than the method takes"};
-  if (message) inbox_.push_back(*message);
+  if (message && called.client_streaming) {
+    inbox_.push_back(*message);
+  } else if (message) {
+    request_ = message;
+  }
   if (!called.client_streaming && !half_closed_ && !message) {
-    // Of such a call the head alone says nothing.
+    // The head alone begins nothing.
     if (ends) return {Code::kInternal, "the client sent no message to a method that takes one"};
     return Status::Ok();
   }
@@ -217,7 +223,7 @@ void ServiceCall::Cancel() {
     DropInbox();
     dropped.swap(outbox_);
     initial_.reset();
-    end_.reset();
+    end_ = {};
     parked = std::exchange(parked_, false);
     WakeWaiters();
     if (!told_ || finished_) return;
@@ -266,7 +272,10 @@ void ServiceCall::TakeOutgoing(Outgoing* out) {
     std::move(outbox_.begin(), outbox_.end(), std::back_inserter(out->messages));
     outbox_.clear();
   }
-  if (end_) out->end = std::move(end_);
+  if (end_.there) {
+    out->end = std::exchange(end_, {});
+    if (out->end.last) out->messages.push_back(*std::move(out->end.last));
+  }
   out->taken += std::exchange(taken_, size_t{0});
   out->waits_for_credit = held_back_;
 }

@@ -66,6 +66,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   int handler() const { return opened_.handler; }
   const HandlerSpec& spec() const { return handlers_->spec(opened_.handler); }
   uint64_t client() const { return opened_.client; }
+  // How the gateway knows the call.
+  ExecutionTag tag() const { return opened_.mark.tag; }
   TimePoint deadline() const { return opened_.deadline; }
   // Views into the call.
   wire::CallHead head() const;
@@ -87,7 +89,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
     std::unique_lock lock(mutex_);
     const Reading reading = Look();
     if (reading != Reading::kMessage) return reading;
-    take(inbox_[inbox_read_]);
+    take(request_ ? *request_ : inbox_[inbox_read_]);
     Taken(lock);
     return reading;
   }
@@ -129,6 +131,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   // The runtime thread's part.
   size_t lane() const { return opened_.lane; }
   uint64_t number() const { return opened_.number; }
+  // Of ServiceCalls: what it knows of the call, until it has ended there.
+  void* record = nullptr;
   // The client's next message, if there is one; `ends`: it was the last. An error: not what the method takes.
   Status Deliver(std::optional<std::span<const std::byte>> message, bool ends);
   // The call is over for the gateway: nothing of the client's bytes is looked at after this.
@@ -141,16 +145,18 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
     bool compressed = false;
   };
   struct End {
-    Code code = Code::kOk;
-    std::string block;   // a call end
+    bool there = false;
     bool plain = false;  // status OK, and nothing else is to be said
-    Duration waited{0};  // until the handler began
-    Duration took{0};    // the handler
+    Code code = Code::kOk;
+    std::string block;               // a call end, unless plain
+    std::optional<OutMessage> last;  // the last message, if it came with the end; TakeOutgoing adds it to the others
+    Duration waited{0};              // until the handler began
+    Duration took{0};                // the handler
   };
   struct Outgoing {
     std::unique_ptr<Initial> initial;
     std::vector<OutMessage> messages;
-    std::unique_ptr<End> end;
+    End end;
     size_t taken = 0;  // messages of the client
     bool waits_for_credit = false;
   };
@@ -166,6 +172,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   bool Full() const { return ahead_ >= kMaxMessagesAhead || bytes_ahead_ >= kMaxBytesAhead; }
   void Put(OutMessage message);
   void SetEnd(Code code, std::string block, bool plain);
+  bool HasMessage() const { return request_ || inbox_read_ < inbox_.size(); }
   void DropInbox();
   void WakeWaiters();
   template <typename Until>
@@ -189,12 +196,13 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   bool resumes_ = false;        // the last Write said kHoldBack
   bool parked_ = false;
   TimePoint began_at_;
+  std::optional<std::span<const std::byte>> request_;  // of a client that sends one message; of others:
   std::vector<std::span<const std::byte>> inbox_;
   size_t inbox_read_ = 0;
   size_t taken_ = 0;  // messages read, of which the gateway was not told
   std::vector<OutMessage> outbox_;
   std::unique_ptr<Initial> initial_;
-  std::unique_ptr<End> end_;
+  End end_;
   std::vector<uint32_t> sizes_;  // of the messages queued and on their way, from sizes_gone_
   size_t sizes_gone_ = 0;
   size_t ahead_ = 0;

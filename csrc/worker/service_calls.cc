@@ -27,7 +27,10 @@ ServiceCalls::ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> han
 
 ServiceCalls::~ServiceCalls() {
   for (Table& table : calls_) {
-    for (auto& [number, record] : table) record.call->Cancel();
+    for (auto& [number, record] : table) {
+      record.call->record = nullptr;
+      record.call->Cancel();
+    }
   }
 }
 
@@ -37,8 +40,8 @@ ServiceCalls::Record* ServiceCalls::Find(size_t lane, uint64_t call) {
 }
 
 void ServiceCalls::Open(size_t lane, const link::GatewayFrame& frame, int handler, TimePoint now) {
-  const auto head = wire::ReadCallHead(frame.payload);
-  if (!head.ok()) return link_.SendEnd(lane, frame.call, head.status(), link::kReleased);
+  const Status head = wire::CheckCallHead(frame.payload);
+  if (!head.ok()) return link_.SendEnd(lane, frame.call, head, link::kReleased);
   ServiceCall::Opened opened;
   opened.lane = lane;
   opened.number = frame.call;
@@ -50,6 +53,7 @@ void ServiceCalls::Open(size_t lane, const link::GatewayFrame& frame, int handle
   opened.head.assign(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size());
   const auto place = calls_[lane].emplace(frame.call, Record{}).first;
   place->second.call = std::make_shared<ServiceCall>(handlers_, std::move(opened));
+  place->second.call->record = &place->second;
   const Status status = place->second.call->Deliver({}, (frame.flags & link::kEnds) != 0);
   if (!status.ok()) EndWith(lane, place, status);
 }
@@ -83,6 +87,7 @@ void ServiceCalls::Forget(size_t lane, Table::iterator found) {
   Record& record = found->second;
   if (record.slab) link_.FreeReply(lane, *record.slab);
   SetWaiting(lane, record, false);
+  record.call->record = nullptr;
   calls_[lane].erase(found);
 }
 
@@ -101,8 +106,8 @@ void ServiceCalls::Collect() {
     for (size_t lane = 0; lane < calls_.size(); ++lane) models_.emplace_back(lane, model);
   }
   for (const auto& call : posted_) {
-    Record* record = Find(call->lane(), call->number());
-    if (record == nullptr || record->call != call) continue;  // it has ended
+    auto* record = static_cast<Record*>(call->record);
+    if (record == nullptr) continue;  // it has ended
     call->TakeOutgoing(&record->out);
     SetWaiting(call->lane(), *record, record->out.waits_for_credit);
   }
@@ -129,8 +134,8 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
     }
   }
   for (const auto& call : posted_) {
-    Record* record = Find(call->lane(), call->number());
-    if (record == nullptr || record->call != call || record->starves || record->copies) continue;
+    auto* record = static_cast<Record*>(call->record);
+    if (record == nullptr || record->starves || record->copies) continue;
     if (starved(call->lane()) || starves(call->lane())) {
       record->starves = true;
       starved_[call->lane()].push_back(call->number());
@@ -169,7 +174,7 @@ void ServiceCalls::Send(size_t lane, uint64_t number, Record& record) {
 
 ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& record) {
   ServiceCall::Outgoing& out = record.out;
-  if (out.end == nullptr) {
+  if (!out.end.there) {
     for (; out.taken > 0; --out.taken) link_.SendReleaseMessage(lane, number);
   }
   if (out.initial != nullptr) {
@@ -182,7 +187,7 @@ ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& r
       EndTooLarge(record);
       break;
     }
-    const bool last = record.sent + 1 == out.messages.size() && out.end != nullptr && out.end->plain;
+    const bool last = record.sent + 1 == out.messages.size() && out.end.there && out.end.plain;
     const Sent sent = SendMessage(lane, number, record, last ? link::kEnds | link::kReleased : 0);
     if (sent != Sent::kAll) return sent;
     if (last) {
@@ -192,8 +197,8 @@ ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& r
   }
   out.messages.clear();
   record.sent = 0;
-  if (out.end == nullptr) return Sent::kAll;
-  if (!link_.SendTrailing(lane, number, out.end->code, out.end->block, link::kReleased)) return Sent::kStarved;
+  if (!out.end.there) return Sent::kAll;
+  if (!link_.SendTrailing(lane, number, out.end.code, out.end.block, link::kReleased)) return Sent::kStarved;
   Forget(lane, calls_[lane].find(number));
   return Sent::kAll;
 }
@@ -201,9 +206,10 @@ ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& r
 void ServiceCalls::EndTooLarge(Record& record) {
   const size_t size = record.out.messages[record.sent].bytes().size();
   record.call->Cancel();
-  record.out.end = std::make_unique<ServiceCall::End>();
-  record.out.end->code = Code::kResourceExhausted;
-  record.out.end->block = wire::WriteCallEnd(
+  record.out.end = {};
+  record.out.end.there = true;
+  record.out.end.code = Code::kResourceExhausted;
+  record.out.end.block = wire::WriteCallEnd(
       {"the answer has a message of " + std::to_string(size) + " bytes, more than a message can have", {}});
 }
 

@@ -30,10 +30,21 @@ inline constexpr uint16_t kBothWays = 3;
 inline constexpr uint16_t kLoopUnary = 4;
 inline constexpr uint16_t kLoopBothWays = 5;
 
+inline constexpr std::chrono::milliseconds kPatience{30'000};
+
+// Waits for what other threads do.
+template <typename Condition>
+bool Eventually(Condition condition) {
+  const auto until = std::chrono::steady_clock::now() + kPatience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() >= until) return false;
+    ::poll(nullptr, 0, 1);
+  }
+  return true;
+}
+
 class ServiceFixture : public testing::Test {
  protected:
-  static constexpr std::chrono::milliseconds kPatience{30'000};
-
   struct Answer {
     link::WorkerFrame frame;
     std::string text;
@@ -78,6 +89,8 @@ class ServiceFixture : public testing::Test {
           call->Park();
         } else if (!handlers.Await()) {
           return;
+        } else {
+          handlers.Stay(Duration::zero());
         }
       }
     });
@@ -167,17 +180,6 @@ class ServiceFixture : public testing::Test {
       }
       port_->Awake();
       port_->EmptyBell();
-    }
-    return true;
-  }
-
-  // Of other threads' doing.
-  template <typename Condition>
-  static bool Eventually(Condition condition) {
-    const auto until = std::chrono::steady_clock::now() + kPatience;
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() >= until) return false;
-      ::poll(nullptr, 0, 1);
     }
     return true;
   }

@@ -65,7 +65,10 @@ class Gateway:
         """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def accept(self) -> None: ...
     def share_listeners(self) -> list[dict[str, Any]]:
-        """Of each listener but internal ones: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
+        """Of each listener but internal ones: descriptors of its sockets, and its file.
+
+        Returns:
+            {"fds": new descriptors, "file": None or a Unix socket's (device, inode)} each.
 
         The descriptors are the caller's.
         """
@@ -230,8 +233,16 @@ class Runtime:
             tag: put before the errors of the generator.
             idempotent: functions may be called again for an instance.
         """
-    def run_function(self, function: int) -> None:
-        """The body of the thread that runs this stage function: returns after `stop`."""
+    def run_function(self, function: int, current: ContextVar[Any]) -> None:
+        """The body of the thread that runs this stage function: returns after `stop`.
+
+        Args:
+            function: its number.
+            current: has a `StageRequest` as its value while the function runs.
+        """
+    def begin_blocked(self) -> None:
+        """A handler thread waits from now on, so that another one may run. On other threads nothing."""
+    def end_blocked(self) -> None: ...
     def add_handler(
         self,
         path: str,
@@ -301,6 +312,8 @@ class ServiceCall:
         request_id: as the gateway took it from the client, or made it.
         model_id: of the multiplexed model that the client asks for; "": of none.
         peer: as grpcio writes it, "ipv4:127.0.0.1:50321".
+        depth: of how many calls within calls of servables it is the innermost; 0: a client's own.
+        parent: what the gateway calls it, and those that wait for it, for calls that are made for it.
         cancelled: nobody waits for the answer any more.
         state: the handler's own; None at first.
     """
@@ -317,6 +330,10 @@ class ServiceCall:
     def model_id(self) -> str: ...
     @property
     def peer(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
     @property
     def cancelled(self) -> bool: ...
     state: Any
@@ -356,6 +373,34 @@ class ServiceCall:
             ValueError: there is no such status; or a text of the metadata is not ASCII.
         """
 
+class StageRequest:
+    """The request that a stage function works for. Made by the runtime; it stays that of its request.
+
+    Of a function that is called for instances of several requests together only ``client``, the first one's, and
+    ``depth``, the greatest, are known.
+
+    Attributes:
+        request_id: the client's, or ""; none is made.
+        model_id: "".
+        deadline: on `time.monotonic`; None: there is none.
+        client, depth, parent, cancelled: as of `ServiceCall`.
+    """
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
+
 def run_generator(call: ServiceCall, iterator: Iterator[Any], response_class: type) -> bool:
     """Write what ``iterator`` gives, until it gives no more (True), or the call holds back (False: park the call).
 
@@ -390,19 +435,21 @@ class LocalMethod:
 class StreamMethod:
     """What comes before a generator, and the messages that its items become. See csrc/bindings/stream_methods.h.
 
-    Deadline and client as of `LocalMethod`.
+    Deadline and client as of `LocalMethod`; ``call``: the `ServiceCall` that it is for, of which stage functions know.
     """
 
     @property
     def has_stages(self) -> bool:
         """There are stages before the generator; else `call` doesn't wait."""
-    def call(self, request: bytes, deadline: float = ..., client: int = 0) -> tuple[Any, ...]:
+    def call(self, request: bytes, deadline: float = ..., client: int = 0, call: Any = None) -> tuple[Any, ...]:
         """The generator's arguments for a PredictRequest of one instance.
 
         Raises:
             NativeError: what is wrong with the instance, or a stage that failed.
         """
-    def start(self, request: bytes, done: DoneCalls, tag: int, deadline: float = ..., client: int = 0) -> PendingCall:
+    def start(
+        self, request: bytes, done: DoneCalls, tag: int, deadline: float = ..., client: int = 0, call: Any = None
+    ) -> PendingCall:
         """The same without waiting, where there are stages."""
     def encode(self, item: Any) -> bytes:
         """A PredictReply with what the generator gave.

@@ -23,16 +23,16 @@ class UnsupportedError(MindserveError):
 
 
 class CallError(MindserveError):
-    """A call that was made as it should be, and failed: of a model by `Model.call`.
+    """A call from a handler or a stage function has failed: of another servable, or of a model by `Model.call`.
 
     Attributes:
-        code: what kind of failure, by the name of the gRPC status: "INVALID_ARGUMENT", the inputs don't fit;
-            "DEADLINE_EXCEEDED", the caller's deadline has passed, or passes before it could be done; "INTERNAL", the
-            model failed; "RESOURCE_EXHAUSTED", no memory; "UNAVAILABLE", the worker is stopping; "FAILED_PRECONDITION",
-            it does not serve yet, or the device has failed.
+        code: the gRPC status code's name; "" where a servable answered with an error of its own. Of a model:
+            "INVALID_ARGUMENT", the inputs don't fit; "DEADLINE_EXCEEDED", the caller's deadline has passed, or passes
+            before it could be done; "INTERNAL", the model failed; "RESOURCE_EXHAUSTED", no memory; "UNAVAILABLE", the
+            worker is stopping; "FAILED_PRECONDITION", it does not serve yet, or the device has failed.
     """
 
-    def __init__(self, text: str, code: str) -> None:
+    def __init__(self, text: str, code: str = "") -> None:
         super().__init__(text)
         self.code = code
 

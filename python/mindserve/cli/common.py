@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
 
 Pid = Annotated[int | None, typer.Argument(help="The server's process. Default: the only server of this user.", min=1)]
+
+
+def extend_import_path(*directories: str) -> None:
+    """Has modules searched for in ``directories`` too: last, so that nothing there stands for what is installed."""
+    sys.path += [each for each in dict.fromkeys(map(os.path.abspath, directories)) if each not in sys.path]
 
 
 def show_error(text: str) -> None:

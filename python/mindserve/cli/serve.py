@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mindserve.cli.common import show_error
+from mindserve.cli.common import extend_import_path, show_error
 from mindserve.errors import MindserveError
 
 if TYPE_CHECKING:
@@ -34,7 +32,8 @@ def run(
     from mindserve import configfile
 
     file = configfile.load(config)
-    _serve(file, [os.path.dirname(os.path.abspath(config)), os.getcwd()], as_json)
+    extend_import_path(os.path.dirname(os.path.abspath(config)), ".")
+    _serve(file, as_json)
 
 
 def start(
@@ -113,10 +112,11 @@ def start(
         limits=limit or [],
         tls={"certificate": tls_cert, "private_key": tls_key, "custom_ca": tls_ca},
     )
-    _serve(as_config(options), [os.getcwd()], as_json)
+    extend_import_path(".")
+    _serve(as_config(options), as_json)
 
 
-def _serve(file: ConfigFile, import_directories: Sequence[str], as_json: bool) -> None:
+def _serve(file: ConfigFile, as_json: bool) -> None:
     """Starts what the file says and returns; the process then lives until the server has stopped."""
     from mindserve import server
     from mindserve.configfile import ConfigFileError
@@ -124,8 +124,6 @@ def _serve(file: ConfigFile, import_directories: Sequence[str], as_json: bool) -
 
     if problems := check_directories(file):
         raise ConfigFileError(problems)
-    # Where generated modules may lie. Last: what lies there must not take the place of what is installed.
-    sys.path += [directory for directory in dict.fromkeys(import_directories) if directory not in sys.path]
     settings = file.settings
     listeners = settings.grpc.all_listeners()
     functions = settings.grpc.grpc_servicer_functions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,8 +26,8 @@ def validate(
 ) -> None:
     """Check a config file, without starting anything.
 
-    Checks its keys and values, the directories and model files, the certificates, and that each servable_config.py can
-    be imported, in a process of its own. Status 1 if something is wrong.
+    Checks its keys and values, the directories and model files, the certificates, and that each servable_config.py and
+    each of grpc_servicer_functions can be imported, in processes of their own. Status 1 if something is wrong.
     """
     from mindserve import configfile
 
@@ -60,6 +62,7 @@ def _examine(file: ConfigFile, timeout: float) -> dict[str, Any]:
         if f"servables[{number}]" not in unusable:
             found = _examine_servable(file, number, servable, timeout, problems)
             servables += [found] if found else []
+    problems += _examine_services(file)
     listeners = [
         {"address": listener.address, "tls": listener.ssl_config is not None}
         for listener in file.settings.grpc.all_listeners()
@@ -68,12 +71,34 @@ def _examine(file: ConfigFile, timeout: float) -> dict[str, Any]:
     return {"problems": problems, "warnings": warnings, "servables": servables, "listeners": listeners}
 
 
+def _examine_services(file: ConfigFile) -> list[Problem]:
+    """What is wrong with the functions for services of one's own."""
+    from pathlib import Path
+
+    from mindserve.cli.common import extend_import_path
+    from mindserve.configfile import Problem
+    from mindserve.errors import ConfigError
+    from mindserve.server.services import Described, check_functions
+
+    functions = file.settings.grpc.grpc_servicer_functions
+    if not functions:
+        return []
+    extend_import_path(os.path.dirname(os.path.abspath(file.name)), ".")
+    directories = [Path(each.servable_directory) / each.servable_name for each in file.settings.servables]
+    problems: list[Problem] = []
+    described = Described()
+    for number, path in enumerate(functions):
+        try:
+            described = described.add(check_functions([path]), directories)
+        except ConfigError as error:
+            place = file.place("grpc", "grpc_servicer_functions", number)
+            problems.append(Problem(place, str(error), f"grpc.grpc_servicer_functions[{number}]"))
+    return problems
+
+
 def _examine_servable(
     file: ConfigFile, number: int, servable: ServableStartConfig, timeout: float, problems: list[Problem]
 ) -> dict[str, Any] | None:
-    import dataclasses
-    import os
-
     from mindserve.config import find_version, missing_version
     from mindserve.configfile import Problem
     from mindserve.errors import ConfigError

@@ -42,9 +42,10 @@ class _Loop:
         # The runtime's thread writes to a descriptor: to schedule something here it would need the interpreter's lock.
         loop.add_reader(done.fd(), self._wake)
 
-    async def run(self, method: LocalMethod | StreamMethod, arguments: Any, deadline: float, client: int) -> Any:
+    async def run(self, method: LocalMethod | StreamMethod, arguments: Any, *terms: Any) -> Any:
+        """What the method gives; ``terms`` as its ``start`` takes them."""
         tag = next(self._tags)
-        pending = method.start(arguments, self._done, tag, deadline, client)
+        pending = method.start(arguments, self._done, tag, *terms)
         future = self._waiting[tag] = asyncio.get_running_loop().create_future()
         try:
             await future

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from mindserve import control, logs
 from mindserve.errors import MindserveError
-from mindserve.register.request import get_request_id
+from mindserve.register.request import current, get_request_id
+from mindserve.register.servables import set_server
 
 if TYPE_CHECKING:
     from mindserve._native import Runtime
@@ -155,6 +156,7 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
 
         answering = Answering(runtime, built.handlers, parameters, native=core, on_death=_end_for_lost_thread)
         threads += answering.threads
+    set_server(parameters.internal_address, runtime.begin_blocked, runtime.end_blocked)
     for thread in threads:
         thread.start()
     if answering is not None:
@@ -209,7 +211,7 @@ def _end_before_threads(status: int) -> None:
 
 def _run_function(runtime: Runtime, number: int) -> None:
     try:
-        runtime.run_function(number)
+        runtime.run_function(number, current)
     except BaseException as error:
         # Without this thread the stage's instances would wait for ever.
         _end_for_lost_thread("a stage function's thread", error)

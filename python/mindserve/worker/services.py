@@ -14,9 +14,10 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, Service
 
 from mindserve.control import ReadyRpc, ReadyService
 from mindserve.errors import ConfigError, StartError
+from mindserve.proto.ray_serve import PredictRequest, PredictResponse
 from mindserve.register.values import GrpcDriver, GrpcFunction, GrpcService, Registration, function_name
 from mindserve.worker.answering import Handler
-from mindserve.worker.driver import PATH, PredictRequest, PredictResponse, adapt_driver
+from mindserve.worker.driver import PATH, adapt_driver
 
 if TYPE_CHECKING:
     from types import ModuleType

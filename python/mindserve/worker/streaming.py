@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mindserve import logs, native
 from mindserve.proto import PREDICT_STREAM
+from mindserve.register.request import current
 from mindserve.register.values import Method, ValueRef, function_name
 from mindserve.worker.answering import Handler
 from mindserve.worker.model_calls import made_for
@@ -107,7 +108,7 @@ class _Answers:
     def on_thread(self, request: bytes) -> Iterator[Item]:
         items = None
         try:
-            items = self._generator(*self._method.call(request, *made_for()))
+            items = self._generator(*self._method.call(request, *made_for(), current.get()))
             for item in items:
                 yield Item(self._method.encode(item))
         except GeneratorExit:
@@ -124,7 +125,7 @@ class _Answers:
         items = None
         try:
             if self._method.has_stages:
-                arguments = await self._loops().current().run(self._method, request, *made_for())
+                arguments = await self._loops().current().run(self._method, request, *made_for(), current.get())
             else:
                 arguments = self._method.call(request)
             items = self._generator(*arguments)
