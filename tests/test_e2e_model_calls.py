@@ -357,7 +357,7 @@ def leaves_behind(x):
 
     for i in range(3):
         threading.Thread(target=forever, daemon=True).start()
-    threading.Thread(target=once).start()
+    threading.Thread(target=once, daemon=False).start()
     return True
 """
 )
