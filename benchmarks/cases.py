@@ -1,4 +1,4 @@
-"""The cases (a) to (g): what a request costs."""
+"""The cases (a) to (j): what a request costs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from report import FIGURES, Column, Section
 from resnet50 import measure_resnet50
 from rounds import Case, Timing, measure
 from servers import Servers
+from services import measure_open_streams, measure_streams, measure_unary
 
-NAMES = "abcdefg"
+NAMES = "abcdefghij"
 
 _COLUMNS: list[Column] = [
     ("case", "case", ""),
@@ -45,6 +46,9 @@ def run_cases(names: str, servers: Servers, resnet50: Path | None, timing: Timin
         yield "e", measure_resnet50(servers, resnet50, timing)
     if "g" in names:
         yield "g", measure_client(servers, timing)
+    for name, measure_service in (("h", measure_unary), ("i", measure_streams), ("j", measure_open_streams)):
+        if name in names:
+            yield name, measure_service(servers, timing)
 
 
 def small_add(servers: Servers, server: Running) -> list[Load]:

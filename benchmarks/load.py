@@ -69,9 +69,17 @@ class Sample:
 
 
 def run_h2load(
-    address: str, body: Path, pattern: Pattern, requests: int, server: int, reply_bytes: int, *, tls: bool = False
+    address: str,
+    body: Path,
+    pattern: Pattern,
+    requests: int,
+    server: int,
+    reply_bytes: int,
+    *,
+    tls: bool = False,
+    path: str = PREDICT,
 ) -> Sample:
-    """Load ``address`` with ``requests`` calls of Predict with this body.
+    """Load ``address`` with ``requests`` calls with this body.
 
     Args:
         address: host:port, or unix:PATH.
@@ -81,6 +89,7 @@ def run_h2load(
         server: process id of the server, whose tree's CPU time is counted.
         reply_bytes: the least that an answer has; h2load counts gRPC errors as successes, so the bytes are looked at.
         tls: speak TLS. h2load takes any certificate.
+        path: of the method.
 
     Raises:
         RuntimeError: a call failed, was answered with less, or was not answered.
@@ -92,9 +101,9 @@ def run_h2load(
         command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"--log-file={log}"]
         command += ["-w20", "-W26"]
         if address.startswith("unix:"):
-            command += ["-B", address, f"{scheme}://localhost{PREDICT}"]
+            command += ["-B", address, f"{scheme}://localhost{path}"]
         else:
-            command += [f"{scheme}://{address}{PREDICT}"]
+            command += [f"{scheme}://{address}{path}"]
         pids = process_tree(server)
         before = cpu_seconds(pids)
         try:

@@ -12,6 +12,9 @@ cases:
   e  ResNet-50, against a bare loop of ONNX Runtime
   f  small add over TLS, against the same server without
   g  the Python client, against a bare stub of grpcio
+  h  a user's gRPC service in Python, against grpcio and the bare loop of its handler
+  i  streams of small messages out of Python generators
+  j  memory of 10,000 open streams
 
 sweeps:
   connections  1 to 1,000, one call at a time on each

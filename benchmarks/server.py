@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("address")
     parser.add_argument("names", nargs="+")
     parser.add_argument("--workers", type=int, default=1, help="for each servable")
+    parser.add_argument("--service", help="a servicer function to be served, by its import path")
     parser.add_argument("--unix", metavar="ADDRESS", help="a further address, a Unix socket")
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="a further address, a port with TLS")
     options = parser.parse_args()
@@ -29,7 +30,8 @@ def main() -> None:
     if options.tls:
         listeners.append(server.Listener("127.0.0.1:0", server.SSLConfig(*options.tls)))
     server.start_servables([server.ServableStartConfig(options.directory, name, devices) for name in options.names])
-    print("listening on", *server.start_grpc_server(listeners), flush=True)
+    services = [options.service] if options.service else None
+    print("listening on", *server.start_grpc_server(listeners, grpc_servicer_functions=services), flush=True)
     for _ in sys.stdin:
         print(json.dumps(server.stats().as_dict()), flush=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ class Servers:
         self._stack = ExitStack()
         self._mindserve: dict[str, Served] = {}
         self._grpcio: Running | None = None
+        self._services: Running | None = None
+        self._grpcio_services: Running | None = None
 
     def __enter__(self) -> Servers:
         return self
@@ -111,6 +114,34 @@ class Servers:
             process, (address,) = _start(self._stack, command, self._directory("grpcio"))
             self._grpcio = Running(process.pid, address)
         return self._grpcio
+
+    def services_directory(self) -> Path:
+        """Of the servable with a service of its own, and its generated modules."""
+        directory = self.servables / "services"
+        if not directory.exists():
+            shutil.copytree(HERE / "servables" / "services", directory)
+            arguments = ["-I.", "--python_out=.", "--grpc_python_out=.", "bench.proto"]
+            subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], cwd=directory, check=True)
+        return directory
+
+    def services(self) -> Running:
+        """A MindServe server of that servable."""
+        if self._services is None:
+            self.services_directory()
+            command = [sys.executable, str(HERE / "server.py"), str(self.servables), "127.0.0.1:0", "services"]
+            command += ["--service", "bench_pb2_grpc.add_BenchServicer_to_server"]
+            process, (address,) = _start(self._stack, command, self._directory("services"))
+            self._services = Running(process.pid, address)
+        return self._services
+
+    def grpcio_services(self) -> Running:
+        """A grpcio server with the same handlers."""
+        if self._grpcio_services is None:
+            directory = self.services_directory()
+            command = [sys.executable, str(HERE / "grpcio_services.py"), str(directory), "127.0.0.1:0"]
+            process, (address,) = _start(self._stack, command, self._directory("grpcio-services"))
+            self._grpcio_services = Running(process.pid, address)
+        return self._grpcio_services
 
     def load(self, name: str, server: Running, call: Call) -> Load:
         """A call as a load for a server, which has been seen to answer it rightly."""

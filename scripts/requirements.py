@@ -2,6 +2,9 @@
 
 "build" stands for what the build back end needs, the other names for extras; the package's own dependencies always
 come with them. pip can only tell them after it has built the package, and that needs the first of them.
+
+`requirements.py --group models` prints a dependency group instead, which is alone: its packages are to be installed
+without what they require.
 """
 
 import pathlib
@@ -25,6 +28,15 @@ def requirements(project_file: pathlib.Path, groups: list[str]) -> list[str]:
     return found
 
 
+def dependency_group(project_file: pathlib.Path, name: str) -> list[str]:
+    document: dict[str, Any] = tomllib.loads(project_file.read_text(encoding="utf-8"))
+    return list(document["dependency-groups"][name])
+
+
 if __name__ == "__main__":
     root = pathlib.Path(__file__).resolve().parent.parent
-    print("\n".join(requirements(root / "pyproject.toml", sys.argv[1:])))
+    if sys.argv[1] == "--group":
+        found = dependency_group(root / "pyproject.toml", sys.argv[2])
+    else:
+        found = requirements(root / "pyproject.toml", sys.argv[1:])
+    print("\n".join(found))

@@ -4,9 +4,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Debian's and Ubuntu's names; docs/install.md has other distributions'.
 PACKAGES=(make pkg-config libnghttp2-dev libssl-dev libprotozero-dev zlib1g-dev libgtest-dev libgmock-dev openssl nghttp2-client)
+# What the clients of tests/interop are built with. Half a gigabyte: only where no test may be left out.
+if [[ -n "${CI:-}" ]]; then
+  PACKAGES+=(golang-go golang-google-grpc-dev)
+  command -v npm >/dev/null || PACKAGES+=(nodejs npm)
+fi
 
 STAMP="$VENV/.setup"
-fingerprint() { cat pyproject.toml scripts/setup.sh "$VENV/pyvenv.cfg" 2>/dev/null | cksum; }
+fingerprint() { { cat pyproject.toml scripts/setup.sh "$VENV/pyvenv.cfg" 2>/dev/null; echo "${CI:+complete}"; } | cksum; }
 if [[ -x "$PY" && -f "$STAMP" && "$(cat "$STAMP")" == "$(fingerprint)" ]]; then
   exit 0
 fi
@@ -107,5 +112,8 @@ say "Installing Python packages"
 "$PY" scripts/requirements.py build cpu test dev >"$VENV/.requirements"
 "$PY" -m pip install -q --disable-pip-version-check --no-input -r "$VENV/.requirements" </dev/null ||
   die "pip could not install the Python packages"
+"$PY" scripts/requirements.py --group models >"$VENV/.models"
+"$PY" -m pip install -q --disable-pip-version-check --no-input --no-deps -r "$VENV/.models" </dev/null ||
+  die "pip could not install the packages that hold the examples' models"
 
 fingerprint >"$STAMP"

@@ -56,6 +56,19 @@ def throw(error):
 """
 
 
+def notes_internal_address(path: pathlib.Path) -> str:
+    """For a servable_config.py: each worker adds a line to the file `path`, the internal address that it was told."""
+    return f"""
+import gc
+from mindserve import control
+
+# Of the call that loads this file.
+_parameters = next(each for each in gc.get_objects() if isinstance(each, control.WorkerParameters))
+with open({str(path)!r}, "a") as _stream:
+    _stream.write(_parameters.internal_address + "\\n")
+"""
+
+
 def onnx_models() -> Any:
     """The module that makes the small models of the C++ tests."""
     spec = importlib.util.spec_from_file_location("make_models", ROOT / "csrc" / "testing" / "make_models.py")

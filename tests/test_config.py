@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +51,7 @@ def test_servable_start_config_defaults(tmp_path: pathlib.Path, monkeypatch: pyt
     assert config.max_queue_delay_us == 0
     assert config.hot_reload is True
     assert config.refuse_late is False
+    assert (config.handler_threads, config.send_tracebacks) == (32, True)
 
 
 @pytest.mark.parametrize(("given", "kept"), [("cpu", "CPU"), ("Gpu", "GPU"), ("ASCEND", "Ascend"), ("None", None)])
@@ -107,6 +111,9 @@ def test_device_ids(given: Any, kept: tuple[int, ...]) -> None:
         ({"max_batch_size": 0}, "Parameter 'max_batch_size' should be in range [1,"),
         ({"hot_reload": 1}, "Parameter 'hot_reload' should be bool, but actually <class 'int'>"),
         ({"refuse_late": 1}, "Parameter 'refuse_late' should be bool"),
+        ({"handler_threads": 0}, "Parameter 'handler_threads' should be in range [1,1024], but actually 0"),
+        ({"handler_threads": 1025}, "Parameter 'handler_threads' should be in range [1,1024], but actually 1025"),
+        ({"send_tracebacks": 1}, "Parameter 'send_tracebacks' should be bool"),
         ({"max_queue_delay_us": -1}, "Parameter 'max_queue_delay_us' should be in range [0,"),
     ],
 )
@@ -170,6 +177,15 @@ def test_a_worker_for_each_device_once(servables: Servables) -> None:
     assert [spec.key for spec in specs] == [("add", 2, 1), ("add", 2, 3), ("add", 2, 2), ("add", 1, 1)]
     assert specs[0].log_path == pathlib.Path.cwd() / "serving_logs" / "log_add_device1_version2.log"
     assert {spec.parameters.intra_op_threads for spec in specs} == {max(1, len(os.sched_getaffinity(0)) // 4)}
+
+
+def test_a_worker_is_told_how_to_run_handlers(servables: Servables) -> None:
+    servables.add("add", "")
+    config = ServableStartConfig(str(servables.directory), "add", handler_threads=3, send_tracebacks=False)
+    (spec,) = make_specs([resolve(config)], running=0, internal_address="unix:/run/internal")
+    parameters = spec.parameters
+    assert (parameters.handler_threads, parameters.send_tracebacks) == (3, False)
+    assert parameters.internal_address == "unix:/run/internal"
 
 
 def test_a_worker_may_wait_for_the_slowest_of_those_it_starts_with(servables: Servables) -> None:
@@ -358,6 +374,52 @@ def test_native_lines_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For a test that configures the process's logging, which is as before afterwards."""
+    root, package = logging.getLogger(), logging.getLogger("mindserve")
+    handlers, levels = list(root.handlers), (root.level, package.level)
+    # Out of reach of `force`, which closes what it finds.
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    package.setLevel(levels[1])
+
+
+LINE = r"\[INFO\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} "
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_lines_of_a_request_carry_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_worker()
+    users = logging.getLogger("users.module")
+
+    async def handle(name: str) -> None:
+        logs.request_id.set(name)
+        await asyncio.sleep(0)
+        users.info("in %s", name)
+
+    async def handle_two() -> None:
+        await asyncio.gather(handle("one"), handle("two"))
+
+    users.info("before")
+    asyncio.run(handle_two())
+    logs.get_logger("worker").info("after")
+    lines = capsys.readouterr().err.splitlines()
+    ends = ["users.module: before", r"users.module \[one\]: in one", r"users.module \[two\]: in two",
+            "mindserve.worker: after"]  # fmt: skip
+    for line, end in zip(lines, ends, strict=True):
+        assert re.fullmatch(LINE + end, line), line
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_the_worker_may_say_what_the_request_is(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_worker(lambda: "x-7")
+    logging.getLogger("a").info("text\nmore")
+    assert re.fullmatch(LINE + r"a \[x-7\]: text\nmore\n", capsys.readouterr().err)
+
+
 def test_tail(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "log"
     assert logs.tail(path) == ""
@@ -391,6 +453,9 @@ PARAMETERS = control.WorkerParameters(
     max_queue_delay_us=0,
     handshake_timeout=660.0,
     refuse_late=True,
+    handler_threads=32,
+    send_tracebacks=True,
+    internal_address="",
 )
 
 
@@ -406,6 +471,10 @@ def test_parameters_round_trip() -> None:
         control.Phase("loading\nmodel"),
         control.Ready((control.ReadyMethod("a"), control.ReadyMethod("b", idempotent=False))),
         control.Ready(()),
+        control.Ready(
+            (control.ReadyMethod("/p.S/M"),),
+            (control.ReadyService("p.S", (control.ReadyRpc("M", True, False, "p.In", "p.Out"),)),),
+        ),
         control.Failed("error é", "trace"),
     ],
 )
@@ -430,8 +499,11 @@ def test_long_errors_fit_into_a_line() -> None:
         b"\xff",
         b"{}",
         b'{"event": "phase"}',
-        b'{"event": "ready", "methods": [1]}',
-        b'{"event": "ready", "methods": [{"name": "a", "idempotent": 1}]}',
+        b'{"event": "ready", "methods": []}',
+        b'{"event": "ready", "methods": [1], "services": []}',
+        b'{"event": "ready", "methods": [{"name": "a", "idempotent": 1}], "services": []}',
+        b'{"event": "ready", "methods": [], "services": [1]}',
+        b'{"event": "ready", "methods": [], "services": [{"name": "p.S", "methods": [{"name": "M"}]}]}',
         b"[" * 100_000,
     ],
 )

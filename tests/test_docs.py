@@ -1,5 +1,6 @@
 """What the documentation says about files, limits and packages is so."""
 
+import ast
 import dataclasses
 import pathlib
 import re
@@ -62,6 +63,28 @@ def test_limits_have_the_same_names_and_defaults_in_the_core() -> None:
             product *= float(factor)
         native[name] = product / 1000 if milliseconds else product
     assert native == {field.name: field.default for field in dataclasses.fields(Limits)}
+
+
+def test_each_row_for_users_of_ray_serve_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "ray_serve.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .* \| .* \| (.*) \|$", text, re.MULTILINE)
+    # Not those under which each table's columns are named.
+    named = [row for row in rows if row != "tests" and not set(row) <= set("- ")]
+    assert len(named) > 40
+    assert [row for row in named if not re.fullmatch(r"(`\w+\.(py|cc)::\w+`(, |$))+", row)] == []
+    for file, test in re.findall(r"`(\w+\.\w+)::(\w+)`", text):
+        assert test in names_of_tests(file), f"docs/ray_serve.md names {file}::{test}"
+
+
+def names_of_tests(file: str) -> list[str]:
+    """The names of the tests in a file of tests/ or csrc/; none if it isn't there."""
+    found: list[str] = []
+    if file.endswith(".py") and (path := ROOT / "tests" / file).exists():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for path in (ROOT / "csrc").glob(f"*/{file}"):
+        found += re.findall(r"^TEST(?:_F|_P)?\(\w+, (\w+)\)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found
 
 
 def test_extras_of_the_readme_and_install_page() -> None:

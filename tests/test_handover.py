@@ -20,7 +20,7 @@ import pytest
 
 from certificates import Files
 from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE, PACKAGE, ServerProcess, children, is_alive, pid_of, wait_gone
-from e2e_support import PREAMBLE, server_process, until, write_servable
+from e2e_support import PREAMBLE, notes_internal_address, server_process, until, write_servable
 from mindserve.admin import ask
 from mindserve.client import Client
 from mindserve.errors import StartError
@@ -195,6 +195,16 @@ def replace():
     print("successor", server.handover(), flush=True)
 threading.Thread(target=replace).start()
 """
+
+
+def test_the_internal_socket_is_each_masters_own(serve: Serve, tmp_path: pathlib.Path) -> None:
+    written = tmp_path / "addresses"
+    served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE + notes_internal_address(written)))
+    served.hand_over()
+    wait_gone([served.pids[0]])
+    before, after = (pathlib.Path(line.removeprefix("unix:")) for line in written.read_text().split())
+    assert not before.parent.exists()
+    assert after.is_socket()
 
 
 def test_a_script_may_hand_over_by_itself(serve: Serve, tmp_path: pathlib.Path) -> None:

@@ -132,26 +132,31 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "logs": {"errors"},
     "native": {"errors"},
     "proto": set(),
-    "register": {"config"},
+    # It calls servables by way of "client", once they do.
+    "register": {"config", "client"},
+    "configfile": {"config"},
     "loader": {"register"},
+    "inspection": {"loader"},
     "control": {"errors"},
     "admin": {"control"},
     "engines": {"checks"},
-    "worker": {"loader", "engines", "control", "native", "logs"},
+    "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin"},
+    "server": {"supervisor", "register", "admin", "proto"},
     "client": {"config", "proto"},
-    "cli": {"server", "certs", "admin", ""},
+    "cli": {"server", "client", "configfile", "inspection", "certs", "admin", ""},
     "main": {"cli"},
 }
 
 # What only some parts may import, and the rest of the package must do without.
 PYTHON_OUTSIDE = {
-    "grpc": {"client"},
-    "google": {"proto", "client"},
+    # proto: only for the types of its stubs.
+    "grpc": {"client", "proto"},
+    "google": {"proto", "client", "worker"},
     "cryptography": {"tls", "certs"},
     "typer": {"cli"},
+    "yaml": {"configfile"},
     "rich": {"cli", "supervisor", "server"},
 }
 

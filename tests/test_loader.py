@@ -34,6 +34,21 @@ def test_load_gives_what_is_declared(servables: Servables) -> None:
     assert current_registration() is None
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        "@register.grpc_method\ndef Ping(request): ...\n",
+        "@register.grpc_service('a.B')\nclass Answers:\n    def Ping(self, request): ...\n",
+        "@register.driver\ndef drive(inputs): ...\n",
+    ],
+)
+def test_handlers_are_enough(servables: Servables, config: str) -> None:
+    servables.add("add", "from mindserve.server import register\n" + config)
+    registration = load_servable(str(servables.directory), "add")
+    assert registration.has_grpc_handlers
+    assert registration.methods == {}
+
+
 def test_modules_beside_it_are_importable(servables: Servables) -> None:
     directory = servables.add(
         "add",
@@ -50,7 +65,7 @@ def test_modules_beside_it_are_importable(servables: Servables) -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ("x = 1", "There is no method registered for servable 'add'"),
+        ("x = 1", "There is no method registered for servable 'add', and no handler of a gRPC method, file"),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("x = 1\n\ny = z", r"NameError: name 'z' is not defined; while importing file '.*', line 3"),
         ("def f(:", "SyntaxError: "),

@@ -27,6 +27,9 @@ def spec(device: int) -> WorkerSpec:
         max_queue_delay_us=0,
         handshake_timeout=660.0,
         refuse_late=False,
+        handler_threads=32,
+        send_tracebacks=True,
+        internal_address="",
     )
     return WorkerSpec(parameters, pathlib.Path("log"), start_timeout=1.0, heartbeat_timeout=10.0)
 

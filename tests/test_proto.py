@@ -10,22 +10,64 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FieldDescriptor
+from grpc_reflection.v1alpha import reflection_pb2
 
 from mindserve.client import dtypes
 from mindserve.client.decoding import decode_reply
 from mindserve.client.encoding import encode_request, encode_spec
-from mindserve.proto import PREDICT, messages
-from mindserve.proto.descriptor import FILE_DESCRIPTOR
+from mindserve.proto import PREDICT, messages, ray_serve
+from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
+from mindserve.proto.pool import POOL
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = ("ErrorMsg", "Instance", "PredictReply", "PredictRequest", "ServableSpec", "Tensor", "TensorShape")
 
 
-def test_the_descriptor_is_that_of_the_published_file():
+RAY_MESSAGES = (
+    *("HealthzRequest", "HealthzResponse", "ListApplicationsRequest", "ListApplicationsResponse"),
+    *("PredictRequest", "PredictResponse"),
+)
+
+
+def test_the_descriptors_are_those_of_the_published_files():
     pytest.importorskip("grpc_tools")
     generator = runpy.run_path(str(ROOT / "protos" / "generate.py"))
-    written = descriptor_pb2.FileDescriptorProto.FromString(FILE_DESCRIPTOR)
-    assert written == descriptor_pb2.FileDescriptorProto.FromString(generator["file_descriptor"]())
+    written = descriptor_pb2.FileDescriptorSet.FromString(FILE_DESCRIPTOR_SET)
+    assert written == descriptor_pb2.FileDescriptorSet.FromString(generator["file_descriptor_set"]())
+    published = {str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos").rglob("*.proto")}
+    assert {file.name for file in written.file} == published
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_is_that_of_grpc(version):
+    published = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(published)
+    own = descriptor_pb2.FileDescriptorProto()
+    POOL.FindFileByName(f"grpc/reflection/{version}/reflection.proto").CopyToProto(own)
+    text = str(own.message_type) + str(own.service)
+    assert text.replace(f"grpc.reflection.{version}.", "grpc.reflection.v1alpha.") == (
+        str(published.message_type) + str(published.service)
+    )
+
+
+def test_the_field_numbers_are_those_of_ray_serve():
+    numbers = {
+        name: {field.name: field.number for field in getattr(ray_serve, name).DESCRIPTOR.fields}
+        for name in RAY_MESSAGES
+    }
+    assert numbers == {
+        "PredictRequest": {"input": 2},
+        "PredictResponse": {"prediction": 1},
+        "ListApplicationsRequest": {},
+        "ListApplicationsResponse": {"application_names": 1},
+        "HealthzRequest": {},
+        "HealthzResponse": {"message": 1},
+    }
+    methods = {
+        service.name: [method.name for method in service.methods]
+        for service in POOL.FindFileByName("ray_serve.proto").services_by_name.values()
+    }
+    assert methods == {"PredictAPIsService": ["Predict"], "RayServeAPIService": ["ListApplications", "Healthz"]}
 
 
 def test_the_field_numbers_are_those_of_mindspore_serving():
@@ -50,9 +92,13 @@ def test_the_clients_type_numbers_are_those_of_the_enum():
     assert names == messages.DATA_TYPES
 
 
-@pytest.mark.parametrize("name", MESSAGES)
-def test_the_type_stub_has_the_fields_of_the_messages(name):
-    tree = ast.parse(Path(messages.__file__).with_suffix(".pyi").read_text())
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [*((messages, name) for name in MESSAGES), *((ray_serve, name) for name in RAY_MESSAGES)],
+    ids=lambda value: value if isinstance(value, str) else value.__name__.rpartition(".")[2],
+)
+def test_the_type_stub_has_the_fields_of_the_messages(module, name):
+    tree = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text())
     stub = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     settable = {node.target.id: ast.unparse(node.annotation) for node in stub.body if isinstance(node, ast.AnnAssign)}
     readable = {node.name for node in stub.body if isinstance(node, ast.FunctionDef) and node.name != "__init__"}
@@ -65,7 +111,7 @@ def test_the_type_stub_has_the_fields_of_the_messages(name):
     }
     scalars = {}
     others = set()
-    for field in descriptor_pb2.DescriptorProto.FromString(_message_descriptor(name)).field:
+    for field in descriptor_pb2.DescriptorProto.FromString(_message_descriptor(getattr(module, name))).field:
         if field.type in types and field.label != field.LABEL_REPEATED:
             scalars[field.name] = types[field.type]
         else:
@@ -73,9 +119,9 @@ def test_the_type_stub_has_the_fields_of_the_messages(name):
     assert (settable, readable) == (scalars, others)
 
 
-def _message_descriptor(name: str) -> bytes:
+def _message_descriptor(message) -> bytes:
     proto = descriptor_pb2.DescriptorProto()
-    getattr(messages, name).DESCRIPTOR.CopyToProto(proto)
+    message.DESCRIPTOR.CopyToProto(proto)
     return proto.SerializeToString()
 
 

@@ -17,6 +17,7 @@ from mindserve.config import ServableStartConfig
 from mindserve.errors import ConfigError, StartError
 from mindserve.server.reloader import Reloader
 from mindserve.server.servables import Key, resolve
+from mindserve.server.services import Services
 from mindserve.server.watch import FileWatch
 from mindserve.supervisor import StartJob, Supervisor, WorkerSpec, WorkerState
 
@@ -34,6 +35,7 @@ class FakeSupervisor:
         assert drain_timeout == 7.0
         job = StartJob(specs)
         self.asked.append((set(keys), [spec.key for spec in specs]))
+        assert {spec.parameters.internal_address for spec in specs} <= {"unix:/internal"}
         self.jobs.append(job)
         if self.at_once:
             self.end(job)
@@ -64,7 +66,7 @@ class World:
         self.time = Time()
         self.supervisor = FakeSupervisor()
         self.watch = FileWatch(interval=0.001, now=self.time)
-        self.reloader = Reloader(self.supervisor, self.watch, lambda: 7.0)  # type: ignore[arg-type]
+        self.reloader = Reloader(self.supervisor, self.watch, lambda: 7.0, lambda: "unix:/internal")  # type: ignore[arg-type]
         self.looks = 0
         # Told of each round of the watch.
         self.watch.add(self._look, lambda: None)
@@ -414,7 +416,7 @@ class NoGateway:
 
 
 def test_a_job_that_comes_after_the_supervisors_end() -> None:
-    supervisor = Supervisor(NoGateway())  # type: ignore[arg-type]
+    supervisor = Supervisor(NoGateway(), Services())  # type: ignore[arg-type]
     supervisor.stop()
     supervisor.join()
     job = supervisor.replace([], [], 1.0)

@@ -64,21 +64,21 @@ bool Queue::PushAlone(Item& item, TimePoint arrival) {
   item.arrival_ = arrival;
   const std::lock_guard lock(mutex_);
   if (closed_) return false;
-  alone_ = &item;
+  alone_.Append(item);
   return true;
 }
 
 void Queue::Announce() {
   {
     const std::lock_guard lock(mutex_);
-    if (waiting_ == 0 || (alone_ == nullptr && (size_ == 0 || paused_))) return;
+    if (waiting_ == 0 || (alone_.empty() && (size_ == 0 || paused_))) return;
   }
   pushed_.notify_one();
 }
 
 Taken Queue::TryTake() {
   const std::lock_guard lock(mutex_);
-  if (closed_ || (alone_ == nullptr && (size_ == 0 || paused_))) {
+  if (closed_ || (alone_.empty() && (size_ == 0 || paused_))) {
     Taken nothing;
     nothing.closed = closed_;
     return nothing;
@@ -98,7 +98,7 @@ Taken Queue::Take() {
     taken = TakeNow(now);
     if (!taken.batch.empty() || !taken.expired.empty()) {
       // One Announce wakes one taker: who leaves something behind wakes the next.
-      const bool pass_on = size_ > 0 && waiting_ > 0;
+      const bool pass_on = (size_ > 0 || !alone_.empty()) && waiting_ > 0;
       lock.unlock();
       if (pass_on) pushed_.notify_one();
       return taken;
@@ -113,15 +113,23 @@ Taken Queue::Take() {
   }
 }
 
+// They are few: a request's that is executed alone, and what its functions call.
+template <typename Leaves>
+ItemList Queue::RemoveAlone(Leaves leaves) {
+  ItemList removed;
+  ItemList kept;
+  while (Item* item = alone_.Pop()) (leaves(*item) ? removed : kept).Append(*item);
+  alone_ = std::move(kept);
+  return removed;
+}
+
 bool Queue::Remove(Item& item) {
   const std::lock_guard lock(mutex_);
-  if (alone_ == &item) {
-    alone_ = nullptr;
+  if (item.waits_in_ != nullptr) {
+    Unlink(item);
     return true;
   }
-  if (item.waits_in_ == nullptr) return false;
-  Unlink(item);
-  return true;
+  return !RemoveAlone([&](const Item& waiting) { return &waiting == &item; }).empty();
 }
 
 ItemList Queue::DropExpired(TimePoint* again) {
@@ -129,11 +137,10 @@ ItemList Queue::DropExpired(TimePoint* again) {
   const std::lock_guard lock(mutex_);
   *again = kNever;
   const TimePoint now = time_.Now();
-  if (alone_ != nullptr && alone_->deadline <= now) {
-    expired.Append(*std::exchange(alone_, nullptr));
-  } else if (alone_ != nullptr) {
-    *again = alone_->deadline;
-  }
+  expired.Append(RemoveAlone([&](const Item& item) {
+    if (item.deadline > now) *again = std::min(*again, item.deadline);
+    return item.deadline <= now;
+  }));
   if (with_deadline_ == 0) return expired;
   const TimePoint earliest = std::max(may_expire_, After(last_sweep_, kSweepInterval));
   if (now < earliest) {
@@ -196,7 +203,7 @@ void Queue::Close() {
 ItemList Queue::Drain() {
   ItemList all;
   const std::lock_guard lock(mutex_);
-  if (alone_ != nullptr) all.Append(*std::exchange(alone_, nullptr));
+  all.Append(std::move(alone_));
   while (!turns_.empty()) {
     Item& item = *turns_.front()->Front();
     Unlink(item);
@@ -207,12 +214,12 @@ ItemList Queue::Drain() {
 
 size_t Queue::size() const {
   const std::lock_guard lock(mutex_);
-  return size_ + (alone_ == nullptr ? 0 : 1);
+  return size_ + alone_.size();
 }
 
 Standing Queue::standing() const {
   const std::lock_guard lock(mutex_);
-  return {.waiting = size_, .alone = alone_ != nullptr, .paused = paused_, .batches = batches_};
+  return {.waiting = size_, .alone = !alone_.empty(), .paused = paused_, .batches = batches_};
 }
 
 size_t Queue::Full() const {
@@ -223,7 +230,7 @@ size_t Queue::Full() const {
 }
 
 Taken Queue::TakeNow(TimePoint now) {
-  if (alone_ != nullptr) return TakeAlone(now);
+  if (!alone_.empty()) return TakeAlone(now);
   Taken taken;
   if (paused_) return taken;
   Choice choice{.now = now, .late = now, .full = Full(), .crowded = false};
@@ -249,8 +256,9 @@ Taken Queue::TakeNow(TimePoint now) {
 
 Taken Queue::TakeAlone(TimePoint now) {
   Taken taken;
-  Item& item = *std::exchange(alone_, nullptr);
+  Item& item = *alone_.Pop();
   (item.deadline <= now ? taken.expired : taken.batch).Append(item);
+  taken.left = alone_.size() + (paused_ ? 0 : size_);
   return taken;
 }
 

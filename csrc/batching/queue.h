@@ -46,10 +46,10 @@ struct Taken {
 
 // How a queue stands.
 struct Standing {
-  size_t waiting = 0;  // items, without one that goes alone
+  size_t waiting = 0;  // items, without those that go alone
   bool alone = false;  // one that goes alone waits
   bool paused = false;
-  uint64_t batches = 0;  // taken so far, without those of one that went alone
+  uint64_t batches = 0;  // taken so far, without those of what went alone
 };
 
 // Thread-safe. Borrows its items: see Item.
@@ -70,8 +70,8 @@ class Queue {
   // Adds an item that arrives now. Wakes nobody, so that a burst can become one batch: see Announce. False after Close:
   // the item stays the caller's. Throws std::bad_alloc, and then has done nothing.
   bool Push(Item& item, TimePoint arrival);
-  // For an item that nothing else is to be executed with: the next batch, be it paused or not, is it and nothing else.
-  // One at a time. False after Close.
+  // For an item that nothing else is to be executed with: be it paused or not, a batch of it and nothing else goes
+  // before all others but those of earlier such. False after Close.
   bool PushAlone(Item& item, TimePoint arrival);
   // Wakes a waiting Take if there is something to look at.
   void Announce();
@@ -102,7 +102,7 @@ class Queue {
   void Close();
   ItemList Drain();
 
-  // With one that goes alone.
+  // With those that go alone.
   size_t size() const;
   Standing standing() const;
 
@@ -117,6 +117,8 @@ class Queue {
   static bool TooLate(const Item& item, const Choice& choice);
   Taken TakeNow(TimePoint now);
   Taken TakeAlone(TimePoint now);
+  template <typename Leaves>
+  ItemList RemoveAlone(Leaves leaves);
   size_t Full() const;
   Item* ChooseLeader(const Choice& choice, Taken* taken);
   Item* ChooseAmongWaiting(Item& in_turn, const Choice& choice, Taken* taken);
@@ -140,7 +142,7 @@ class Queue {
   // All below is guarded by mutex_.
   bool closed_ = false;
   bool paused_ = false;
-  Item* alone_ = nullptr;
+  ItemList alone_;
   uint64_t batches_ = 0;
   RecentRuns runs_;
   size_t waiting_ = 0;  // threads in Take

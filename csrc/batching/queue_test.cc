@@ -415,6 +415,28 @@ TEST_F(QueueTest, WhilePausedOnlyWhatGoesAloneIsTaken) {
   EXPECT_EQ(queue.standing().batches, 1u);
 }
 
+TEST_F(QueueTest, WhatGoesAloneGoesOneByOneBeforeTheOthers) {
+  Queue queue(time_, {.max_batch_size = 8});
+  Push(queue, "a");
+  NamedItem* items[] = {&Make("1", 1), &Make("2", 1, In(1ms)), &Make("3", 1), &Make("4", 1)};
+  for (NamedItem* item : items) EXPECT_TRUE(queue.PushAlone(*item, time_.Now()));
+  EXPECT_EQ(queue.size(), 5u);
+  queue.Pause();
+  EXPECT_THAT(TakeNames(queue), ElementsAre("1"));
+  EXPECT_TRUE(queue.Remove(*items[2]));
+  EXPECT_FALSE(queue.Remove(*items[2]));
+  EXPECT_FALSE(queue.Remove(*items[0]));
+  time_.Advance(1ms);
+  TimePoint again{};
+  EXPECT_THAT(Names(queue.DropExpired(&again)), ElementsAre("2"));
+  const Taken taken = queue.TryTake();
+  EXPECT_EQ(taken.batch.size(), 1u);
+  EXPECT_EQ(taken.left, 0u);
+  EXPECT_FALSE(queue.standing().alone);
+  queue.Resume();
+  EXPECT_THAT(TakeNames(queue), ElementsAre("a"));
+}
+
 TEST_F(QueueTest, WhatGoesAloneIsRemovedExpiresAndIsDrained) {
   Queue queue(time_, {});
   NamedItem& removed = Make("removed", 1);

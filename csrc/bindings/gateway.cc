@@ -136,10 +136,10 @@ void SetServices(Gateway& self, std::vector<GivenService> given, const py::bytes
       service.methods.push_back({std::move(method), client_streaming, server_streaming});
     }
   }
-  std::string bytes = descriptors;
+  const auto bytes = descriptors.cast<std::string_view>();
   Raise([&] {
     py::gil_scoped_release release;
-    return self.SetServices(std::move(services), std::move(bytes));
+    return self.SetServices(std::move(services), bytes);
   }());
 }
 

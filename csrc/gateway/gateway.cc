@@ -50,7 +50,10 @@ Status CheckLimits(const Limits& limits) {
 }  // namespace
 
 struct Gateway::State {
-  explicit State(size_t max_bytes) : lost_event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  State(const GatewayOptions& options, size_t max_bytes)
+      : descriptors(options.descriptors), lost_event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    shared.keepalive = options.keepalive;
+    shared.most_suspense = options.most_suspense;
     shared.admission.SetMaxBytes(max_bytes);
   }
   ~State();
@@ -65,6 +68,7 @@ struct Gateway::State {
   std::shared_ptr<Admission> AdmissionOf(const std::string& servable);
   std::shared_ptr<VersionState> VersionOf(const WorkerSpec& spec);
 
+  const std::string descriptors;  // of the built-in services
   Shared shared;
   std::vector<std::unique_ptr<IoThread>> threads;  // the first one accepts, and watches the workers' sockets
 
@@ -219,12 +223,10 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   // map.
   const size_t most_bytes = std::min(MachineMemory(), (size_t{32} << 40) / static_cast<size_t>(count));
   const size_t arena_bytes = std::max(most_bytes, size_t{4} << 30);
-  auto state = std::make_unique<State>(DefaultMaxEnqueuedBytes());
+  auto state = std::make_unique<State>(options, DefaultMaxEnqueuedBytes());
   if (state->lost_event.get() < 0) {
     return Status(Code::kResourceExhausted, std::string("an eventfd can't be made: ") + std::strerror(errno));
   }
-  state->shared.keepalive = options.keepalive;
-  state->shared.most_suspense = options.most_suspense;
   State* raw = state.get();
   state->shared.worker_fault = [raw](uint64_t worker, const Status& why) {
     raw->threads.front()->loop().Post([raw, worker, text = why.message()] {
@@ -233,6 +235,14 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   };
   state->shared.worker_drained = [raw](uint64_t worker) {
     raw->threads.front()->loop().Post([raw, worker] { raw->WorkerDrained(worker); });
+  };
+  state->shared.child_given_up = [raw](const ChildCall& child) {
+    // By way of the first thread, which lives as long as any.
+    raw->threads.front()->loop().Post([raw, child] {
+      if (raw->watch == nullptr) return;
+      IoThread& io = *raw->threads[child.thread];
+      io.loop().Post([&io, child] { io.GiveUp(child); });
+    });
   };
   for (int i = 0; i < count; ++i) {
     auto thread = IoThread::Create(state->shared, arena_bytes, i);
@@ -245,7 +255,9 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
                                                  raw->LoseWorker(worker, why, sign == WorkerWatch::Sign::kClosed);
                                                });
   });
-  return std::unique_ptr<Gateway>(new Gateway(std::move(state)));
+  auto gateway = std::unique_ptr<Gateway>(new Gateway(std::move(state)));
+  MS_RETURN_IF_ERROR(gateway->SetServices({}, ""));
+  return gateway;
 }
 
 void Gateway::DeclareServable(const std::string& name, const ServableLimits& limits) {
@@ -265,9 +277,10 @@ void Gateway::RemoveServable(const std::string& name) {
   std::erase_if(state_->versions, [&](const auto& each) { return each.first.first == name; });
 }
 
-Status Gateway::SetServices(std::vector<ServiceSpec> services, std::string descriptors) {
-  const auto served = std::make_shared<const Served>(Served{std::move(services), std::move(descriptors)});
-  state_->OnAll([&](IoThread& io) { io.SetServices(served); });
+Status Gateway::SetServices(std::vector<ServiceSpec> services, std::string_view descriptors) {
+  auto served = Served::Create(std::move(services), descriptors, state_->descriptors);
+  if (!served.ok()) return served.status();
+  state_->OnAll([&](IoThread& io) { io.SetServices(*served); });
   return Status::Ok();
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -89,8 +90,8 @@ class Gateway {
 
   // The users' services, instead of those that were set before. `descriptors`: a serialized FileDescriptorSet of them,
   // for reflection. INVALID_ARGUMENT, and nothing is changed, if it doesn't parse, or a service has no name that
-  // protobuf allows, is given twice, or is a built-in one. ray.serve.PredictAPIsService is a user's.
-  Status SetServices(std::vector<ServiceSpec> services, std::string descriptors);
+  // protobuf allows, is given twice, or is a built-in one.
+  Status SetServices(std::vector<ServiceSpec> services, std::string_view descriptors);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
   // listening; INVALID_ARGUMENT if an internal listener is not behind all others. Without `accept`, connections wait

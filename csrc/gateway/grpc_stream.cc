@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "base/utf8.h"
-#include "gateway/depth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/http2_connection.h"
 #include "gateway/http2_session.h"
+#include "gateway/inner_call.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -33,9 +33,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
   texts->reserve(1 + trailing.size());
   fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
   if (!status.message().empty()) {
-    // What a peer takes at least, by the usual limit of 8 KiB for a header list, with room for some metadata.
-    constexpr size_t kLongest = 7 * 1024;
-    texts->push_back(PercentEncode(status.message(), kLongest));
+    texts->push_back(PercentEncode(status.message(), kMostGrpcMessage));
     fields->push_back(Field("grpc-message", texts->back()));
   }
   if (status.code() == Code::kUnimplemented) {
@@ -51,6 +49,8 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   id_ = id;
   head_.Clear();
   deadline_ = kNever;
+  inner_.depth = 0;
+  inner_.callers.clear();
   begun_ = last_data_ = context_.now;
   messages_ = message_bytes_ = 0;
   half_closed_ = ended_ = responded_ = finished_ = deferred_ = false;
@@ -68,6 +68,7 @@ void GrpcStream::Close() {
     if (handler_) handler_->OnCancel();
   }
   handler_.reset();
+  child_ = {};
   reader_.reset();
   window_.reset();
   parts_.clear();
@@ -84,9 +85,6 @@ const net::Peer& GrpcStream::peer() const {
 
 const net::AuthProperties& GrpcStream::auth() {
   return connection_->auth();
-}
-bool GrpcStream::internal() const {
-  return connection_->internal();
 }
 
 ClientTrust& GrpcStream::trust() {
@@ -107,7 +105,7 @@ void GrpcStream::OnHeadersEnd() {
     return refuse(head_.status());
   }
   if (connection_->internal()) [[unlikely]] {
-    if (Status status = CheckDepth(head_.metadata()); !status.ok()) return refuse(status);
+    if (const Status status = EnterInner(); !status.ok()) return refuse(status);
   }
   if (service == nullptr) {
     return Finish({Code::kUnimplemented, "no method '" + std::string(CutUtf8(head_.path(), 256)) + "' is served"});
@@ -124,6 +122,18 @@ void GrpcStream::OnHeadersEnd() {
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding(), service_->aligned_at());
   handler_ = service_->Start(*this);
+}
+
+Status GrpcStream::EnterInner() {
+  auto call = ReadInnerCall(head_.metadata());
+  if (!call.ok()) return call.status();
+  inner_ = *std::move(call);
+  if (inner_.callers.empty()) return Status::Ok();
+  auto place = context_.children.Enter(inner_.callers.front(),
+                                       {.thread = context_.number, .connection = connection_->number(), .stream = id_});
+  if (!place) return ParentGivenUp();
+  child_ = *std::move(place);
+  return Status::Ok();
 }
 
 void GrpcStream::OnData(std::span<const std::byte> data) {
@@ -255,6 +265,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
   if (finished_) return;
   finished_ = true;
   context_.timers.Cancel(*this);
+  child_ = {};
   reader_.reset();
   Count(status.code());
   status_ = std::move(status);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gateway/call.h"
+#include "gateway/child_calls.h"
 #include "gateway/message_reader.h"
 #include "gateway/output.h"
 #include "gateway/request_head.h"
@@ -61,11 +62,12 @@ class GrpcStream final : public Call, public TimerNode {
 
   // Call
   const Metadata& metadata() const override { return head_.metadata(); }
+  std::string_view metadata_value(std::string_view key) const override { return head_.Value(key); }
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override;
   const net::Peer& peer() const override;
   const net::AuthProperties& auth() override;
-  bool internal() const override;
+  const InnerCall& inner() const override { return inner_; }
   bool accepts_gzip() const override { return head_.accepts_gzip(); }
   ClientTrust& trust() override;
   void CountAs(MethodCounts& counts) override { SetCounts(&counts); }
@@ -89,6 +91,8 @@ class GrpcStream final : public Call, public TimerNode {
   void AbortReading(const MessageReader::Error& error);
   void EndMessages();
   void AddPrefix(size_t size, bool compressed);
+  // Of a worker's call: takes in what it says of itself. An error: it is refused.
+  Status EnterInner();
 
   void SubmitHttpError(int status);
   void SubmitTrailersOnly();
@@ -105,6 +109,8 @@ class GrpcStream final : public Call, public TimerNode {
   Service* service_ = nullptr;
   std::unique_ptr<CallHandler> handler_;
   TimePoint deadline_ = kNever;
+  InnerCall inner_;
+  ChildCalls::Place child_;  // of a worker's call, until it is finished
   TimePoint begun_;
   TimePoint last_data_;
   size_t messages_ = 0;

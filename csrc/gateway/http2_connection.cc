@@ -204,6 +204,11 @@ void Http2Connection::Start() {
   transport_->Start([this](const Status& status) { OnStarted(status); });
 }
 
+void Http2Connection::Abort(int32_t stream, const Status& status) {
+  if (closed_) return;
+  if (GrpcStream* call = Callbacks::Stream(session_.get(), stream)) call->Abort(status);
+}
+
 void Http2Connection::OnStarted(const Status& status) {
   if (closed_) return;
   if (!status.ok()) return Fail(status.message());

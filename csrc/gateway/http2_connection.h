@@ -36,6 +36,8 @@ class Http2Connection final : private TimerNode {
   void Drain();
   // Ends the calls that are left with `status`, and closes, with as much said to the client as the socket takes now.
   void End(const Status& status);
+  // Ends one of its calls, if it is not over.
+  void Abort(int32_t stream, const Status& status);
 
   uint64_t number() const { return number_; }
   const net::Peer& peer() const { return transport_->peer(); }

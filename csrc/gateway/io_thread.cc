@@ -7,6 +7,9 @@
 
 #include "base/log.h"
 #include "gateway/predict_service.h"
+#include "gateway/ray_service.h"
+#include "gateway/reflection_service.h"
+#include "gateway/stream_service.h"
 #include "gateway/user_service.h"
 
 namespace mindserve::gateway {
@@ -21,12 +24,14 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
     : shared_(shared),
       port_(std::move(port)),
       memory_(port_->arena(), shared.admission),
-      context_(loop_, memory_),
+      context_(static_cast<size_t>(number), loop_, memory_, shared.children),
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); },
-             [this](uint64_t worker) { shared_.worker_drained(worker); }),
+             [this](uint64_t worker) { shared_.worker_drained(worker); },
+             [this](ExecutionTag call) {
+               for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
+             }),
       router_(context_.stats),
-      health_(router_),
-      served_(std::make_shared<const Served>()) {
+      health_(router_) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
@@ -37,7 +42,15 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       std::make_unique<HealthCheckService>(context_.stats.Of({.path = kHealthCheckPath}), health_);
   context_.services[kHealthWatchPath] =
       std::make_unique<HealthWatchService>(context_.stats.Of({.path = kHealthWatchPath}), health_);
+  context_.services[kListApplicationsPath] =
+      std::make_unique<ListApplicationsService>(context_.stats.Of({.path = kListApplicationsPath}), router_, health_);
+  context_.services[kHealthzPath] =
+      std::make_unique<HealthzService>(context_.stats.Of({.path = kHealthzPath}), health_);
+  for (const char* path : {kReflectionV1Path, kReflectionV1AlphaPath}) {
+    context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
+  }
   user_calls_ = std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, calls_});
+  context_.services[kPredictStreamPath] = std::make_unique<StreamService>(*user_calls_, *predict_);
   MakeUserServices({});
   thread_ = std::thread([this, number] {
     pthread_setname_np(pthread_self(), ("ms-io-" + std::to_string(number)).c_str());
@@ -146,6 +159,8 @@ void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsCont
       return;
     }
     ++context_.stats.accepted;
+  } else {
+    shared_.children.Expect();
   }
   connections_.push_back(
       {std::make_unique<Http2Connection>(context_, std::move(transport), internal), std::move(place)});
@@ -253,6 +268,12 @@ void IoThread::RemoveWorker(uint64_t id, const WorkerLoss& loss) {
   router_.RemoveWorker(worker);
   calls_.Remove(worker, loss);
   health_.Changed();
+}
+
+void IoThread::GiveUp(const ChildCall& child) {
+  const auto found = std::ranges::find(connections_, child.connection,
+                                       [](const Connected& each) { return each.connection->number(); });
+  if (found != connections_.end()) found->connection->Abort(child.stream, ParentGivenUp());
 }
 
 void IoThread::RemoveVersion(const std::string& servable, uint64_t version) {

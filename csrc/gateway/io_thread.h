@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "gateway/child_calls.h"
 #include "gateway/health_service.h"
 #include "gateway/http2_connection.h"
 #include "gateway/peer_count.h"
@@ -35,6 +36,9 @@ struct Shared {
   std::function<void(uint64_t worker, const Status& why)> worker_fault;
   // A worker that drains holds nothing of a thread's any more: told once by each.
   std::function<void(uint64_t worker)> worker_drained;
+  ChildCalls children;
+  // A call whose parent was given up: its thread is to give it up, too.
+  std::function<void(const ChildCall& child)> child_given_up;
 };
 
 class PredictService;
@@ -68,6 +72,8 @@ class IoThread final : private net::RoundHooks {
   void DrainWorker(uint64_t id);
   void RemoveVersion(const std::string& servable, uint64_t version);
   void RemoveWorker(uint64_t id, const WorkerLoss& loss);
+  // No-op for one that is over.
+  void GiveUp(const ChildCall& child);
 
   const CallStats& stats() const { return context_.stats; }  // its `replies` on any thread
   size_t connections() const { return Connections(/*internal=*/false); }
@@ -102,7 +108,7 @@ class IoThread final : private net::RoundHooks {
   std::map<std::string, UserService*> users_;
   std::vector<std::unique_ptr<Service>> replaced_;
   Health health_;
-  std::shared_ptr<const Served> served_;  // never null; shared as SetServices says
+  std::shared_ptr<const Served> served_;  // null until it is first set; shared as SetServices says
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Timer> timer_;
   TimePoint timer_at_ = kNever;

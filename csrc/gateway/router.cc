@@ -29,8 +29,11 @@ void Router::SetMethods(Version& version, const WorkerSpec& spec) {
   ++revision_;
   version.methods.clear();
   for (const auto& [name, idempotent] : spec.methods) {
-    const MethodKey key = IsPath(name) ? MethodKey{name, spec.servable, spec.version, std::string(RpcOf(name))}
-                                       : MethodKey{kPredictPath, spec.servable, spec.version, name};
+    MethodKey key{kPredictPath, spec.servable, spec.version, name};
+    if (IsPath(name)) {
+      key.method = RpcOf(name);
+      key.path = name == StreamPath(key.method) ? kPredictStreamPath : name;
+    }
     version.methods.push_back({name, &stats_.Of(key)});
   }
 }
@@ -44,6 +47,13 @@ void Router::RemoveWorker(const std::shared_ptr<WorkerEnd>& worker) {
   const bool was_last = !version.workers.empty() && version.workers.back() == worker;
   std::erase(version.workers, worker);
   if (was_last && !version.workers.empty()) SetMethods(version, version.workers.back()->spec());
+}
+
+std::vector<std::string> Router::Servables() const {
+  std::vector<std::string> names;
+  for (const auto& [name, versions] : servables_) names.push_back(name);
+  std::ranges::sort(names);
+  return names;
 }
 
 void Router::RemoveVersion(const std::string& servable, uint64_t version) {

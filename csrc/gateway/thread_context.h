@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "gateway/call_stats.h"
+#include "gateway/child_calls.h"
 #include "gateway/http2_session.h"
 #include "gateway/keepalive.h"
 #include "gateway/limits.h"
@@ -49,7 +50,7 @@ class LimitedLog {
 };
 
 struct ThreadContext {
-  ThreadContext(net::EventLoop& its_loop, RequestMemory& its_memory);
+  ThreadContext(size_t its_number, net::EventLoop& its_loop, RequestMemory& its_memory, ChildCalls& all_children);
   ~ThreadContext();
 
   // The service of a path; null: none.
@@ -63,8 +64,10 @@ struct ThreadContext {
     return last_served->second.get();
   }
 
+  const size_t number;  // among the gateway's I/O threads
   net::EventLoop& loop;
   RequestMemory& memory;
+  ChildCalls& children;  // of all threads
   Limits limits;
   KeepAlive keepalive;
   std::shared_ptr<const Http2Settings> http2;  // shared by the thread and the connections made while it was in force

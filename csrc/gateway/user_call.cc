@@ -4,9 +4,9 @@
 #include <cstring>
 #include <utility>
 
-#include "gateway/depth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
+#include "gateway/inner_call.h"
 #include "gateway/user_metadata.h"
 #include "wire/call_head.h"
 
@@ -29,10 +29,13 @@ void UserCall::Begin() {
 }
 
 Status UserCall::WriteHead(std::string* bytes) {
-  wire::CallHead head{
-      .request_id = request_id_, .model_id = model_, .peer = call_.peer().address, .metadata = {}, .auth = {}};
+  wire::CallHead head{.request_id = request_id_,
+                      .model_id = model_,
+                      .peer = call_.peer().address,
+                      .depth = call_.inner().depth,
+                      .callers = call_.inner().callers};
   for (const auto& [key, value] : call_.metadata()) {
-    if (key == kDepthKey && !call_.internal()) continue;
+    if (IsInnerCallKey(key)) continue;
     if (!IsBinaryKey(key) && !IsMetadataText(value)) {
       return {Code::kInvalidArgument, "metadata '" + key + "' has a value that is not printable ASCII"};
     }
@@ -48,10 +51,12 @@ bool UserCall::Open() {
     Fail(std::move(status), std::move(trailing));
     return false;
   };
-  auto servable = service_.ChooseServable(call_.metadata());
-  if (!servable.ok()) return refuse(servable.status());
-  servable_ = *std::move(servable);
-  const auto target = service_.ChooseWorker(servable_, model_);
+  if (!goal_) {
+    auto servable = service_.ChooseServable(call_.metadata());
+    if (!servable.ok()) return refuse(servable.status());
+    goal_.emplace(*std::move(servable), service_.path_);
+  }
+  const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return refuse(target.status());
   call_.CountAs(*target->counts);
   std::string head;
@@ -65,8 +70,8 @@ bool UserCall::Open() {
   std::memcpy(place->bytes().data(), head.data(), head.size());
   request_ = std::make_shared<Request>(*std::move(place));
   const size_t size = message_ ? message_->bytes().size() : 0;
-  const auto refused =
-      Admit(shared_.admission, *target->worker->version()->admission, servable_, size, stats, &request_->admitted);
+  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats,
+                             &request_->admitted);
   if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
@@ -99,7 +104,7 @@ void UserCall::OnMessage(Message message) {
   }
   if (!request_) return;
   BytesTicket bytes;
-  if (auto refused = AdmitBytes(*worker_->version()->admission, servable_, message.bytes().size(),
+  if (auto refused = AdmitBytes(*worker_->version()->admission, goal_->servable, message.bytes().size(),
                                 shared_.context.stats, &bytes)) {
     return Fail(std::move(refused->status), std::move(refused->trailing));
   }
@@ -177,9 +182,13 @@ void UserCall::OnWorkerTrailing(Code code, std::span<const std::byte> bytes) {
   if (!request_) return;
   const auto end = wire::ReadCallEnd(bytes);
   if (!end.ok()) return Complete(BrokenLink(end.status().message()));
-  // A status that is OK may have details too; gRPC's clients show them to nobody.
-  Status status = code == Code::kOk ? Status::Ok() : Status(code, std::string(end->details));
-  Complete(std::move(status), ForClient(end->trailing, request_id_, shared_.context));
+  Metadata trailing = ForClient(end->trailing, request_id_, shared_.context);
+  if (code != Code::kOk) return Complete(Status(code, std::string(end->details)), std::move(trailing));
+  if (!end->details.empty()) {
+    // Of OK too, as other servers do; some clients show it.
+    trailing.emplace_back("grpc-message", PercentEncode(end->details, kMostGrpcMessage));
+  }
+  Complete(Status::Ok(), std::move(trailing));
 }
 
 void UserCall::Complete(Status status, Metadata trailing) {
@@ -218,7 +227,7 @@ void UserCall::OnWorkerLost(uint32_t, const LostCall& lost) {
     return Fail({Code::kUnavailable, died + ". It was sent to " + std::to_string(sends_) +
                                          " workers, and each died before its handler had begun"});
   }
-  const auto target = service_.ChooseWorker(servable_, model_);
+  const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return Fail({Code::kUnavailable, died + ", and there is no other"});
   Send(*target);
 }

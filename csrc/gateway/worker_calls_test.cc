@@ -82,7 +82,9 @@ class WorkerCallsTest : public testing::Test {
   std::unique_ptr<link::WorkerLink> link_;
   std::optional<link::StatsReader> reader_;
   std::vector<std::string> faults_;
-  WorkerCalls calls_{[this](uint64_t, const Status& why) { faults_.push_back(why.message()); }, [](uint64_t) {}};
+  std::vector<ExecutionTag> given_up_;
+  WorkerCalls calls_{[this](uint64_t, const Status& why) { faults_.push_back(why.message()); }, [](uint64_t) {},
+                     [this](ExecutionTag call) { given_up_.push_back(call); }};
   std::shared_ptr<WorkerEnd> worker_;
   Listener listener_;
 };

@@ -106,8 +106,7 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
       if (fine && !credit) continue;
       frame.offset = 0;
     }
-    const bool known =
-        frame.type == FrameType::kMessage || frame.type == FrameType::kCancel || frame.type == FrameType::kReleaseReply;
+    const bool known = frame.type >= FrameType::kMessage && frame.type <= FrameType::kHead;
     const bool inside = frame.length == 0 || (frame.offset >= kRequestArenaBegin && frame.offset <= lane.port.size() &&
                                               frame.length <= lane.port.size() - frame.offset);
     if (!fine || !known || !inside) {
@@ -134,6 +133,10 @@ std::optional<Slab> WorkerLink::AllocateReply(size_t index, size_t bytes) {
   lane.short_of_memory = !slab;
   lane.TellStarved();
   return slab;
+}
+
+void WorkerLink::FreeReply(size_t index, const Slab& slab) {
+  lanes_[index]->arena->Free(slab.offset);
 }
 
 void WorkerLink::AwaitCredit(size_t index, bool awaited) {

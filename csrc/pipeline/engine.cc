@@ -23,10 +23,12 @@ TimePoint Engine::State::Poll() {
   now = time.Now();
   CollectMail();
   if (stopped.load(std::memory_order_acquire)) {
+    calls.FailWaiting(Stopping());
     FailAll();
     Deliver();
     return has_more() ? now : kNever;
   }
+  SubmitCalls();
   StepAlone();
   Announce();
   Deliver();
@@ -111,7 +113,8 @@ void Engine::State::Announce() {
 }
 
 bool Engine::State::has_more() const {
-  return first_done != nullptr || std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
+  return first_done != nullptr || calls.has_more() ||
+         std::ranges::any_of(models, [](const ModelSlot& model) { return model.pushed; }) ||
          (alone_phase != Alone::kNone && alone_phase != Alone::kWaiting && Quiet());
 }
 
@@ -122,6 +125,7 @@ void Engine::State::Stop() {
     for (ModelSlot& model : models) model.stage->queue().Close();
     for (auto& function : functions) function->queue.Close();
   }
+  shared->mailbox.RefuseCalls();
   shared->mailbox.Nudge();
 }
 
@@ -160,11 +164,24 @@ int Engine::AddFunction(FunctionOptions options) {
 }
 
 Result<int> Engine::AddMethod(MethodSpec spec) {
-  State& state = *state_;
-  auto plan = PlanMethod(std::move(spec), {.models = state.arities, .functions = state.functions.size()});
+  if (state_->first_local) {
+    return Status(Code::kFailedPrecondition,
+                  "method '" + spec.name + "' comes after one that only local calls are made of");
+  }
+  return state_->Add(std::move(spec));
+}
+
+Result<int> Engine::AddLocalMethod(MethodSpec spec) {
+  auto index = state_->Add(std::move(spec));
+  if (index.ok() && !state_->first_local) state_->first_local = static_cast<size_t>(*index);
+  return index;
+}
+
+Result<int> Engine::State::Add(MethodSpec spec) {
+  auto plan = PlanMethod(std::move(spec), {.models = arities, .functions = functions.size()});
   if (!plan.ok()) return plan.status();
-  state.methods.push_back(*std::move(plan));
-  return static_cast<int>(state.methods.size() - 1);
+  methods.push_back(*std::move(plan));
+  return static_cast<int>(methods.size() - 1);
 }
 
 const MethodSpec& Engine::method(int index) const {
@@ -172,7 +189,7 @@ const MethodSpec& Engine::method(int index) const {
 }
 
 size_t Engine::methods() const {
-  return state_->methods.size();
+  return state_->first_local.value_or(state_->methods.size());
 }
 
 Status Engine::WarmUp(int model) {
@@ -243,6 +260,23 @@ void Engine::Cancel(RequestContext& request) {
 
 TimePoint Engine::Poll() {
   return state_->Poll();
+}
+
+Status Engine::Start(std::shared_ptr<LocalCall> call) {
+  const std::shared_ptr<DoneCalls> done = call->terms_.done;
+  if (done != nullptr) done->Expect();
+  Status status;
+  try {
+    status = state_->shared->mailbox.PostCall(std::move(call));
+  } catch (const std::bad_alloc&) {
+    status = OutOfMemory();
+  }
+  if (!status.ok() && done != nullptr) done->ExpectNoMore();
+  return status;
+}
+
+void Engine::CancelCall(std::shared_ptr<LocalCall> call) {
+  state_->shared->mailbox.PostCancel(std::move(call));
 }
 
 size_t Engine::in_flight() const {

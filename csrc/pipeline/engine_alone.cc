@@ -12,9 +12,6 @@
 namespace mindserve::pipeline {
 namespace {
 
-// How long all stages wait for one, the first time.
-constexpr Duration kPatience = std::chrono::milliseconds(500);
-
 bool IsQuiet(const batching::Queue& queue, const batching::Standing& standing) {
   return queue.inside == standing.waiting && !standing.alone;
 }
@@ -34,7 +31,7 @@ void Engine::State::Hold(Instance& instance) {
 void Engine::State::StepAlone() {
   if (alone_phase == Alone::kNone) {
     if (alone.empty() || !RoundOver()) return;
-    patience = kPatience;
+    patience = kAlonePatience;
     Close();
   }
   if (alone_phase == Alone::kWaiting && !alone.empty()) {
@@ -44,11 +41,13 @@ void Engine::State::StepAlone() {
   if ((alone_phase == Alone::kClosing || alone_phase == Alone::kWaiting) && alone.empty()) return Open();
   if (!Quiet()) {
     if (now < PatienceEnds()) return;
+    if (alone_phase == Alone::kRunning) return LetCallsPass();
     // Nobody waits any more for what is ending: that it is executed among others is better than that nothing is.
     return alone_phase == Alone::kEnding ? Open() : ResumeIdle();
   }
   if (alone_phase == Alone::kEnding) return Open();
   alone_phase = Alone::kRunning;
+  waits_since = now;
   batching::Item* next = alone.front().held.Pop();
   if (next != nullptr) return Advance(ToInstance(*next));
   alone.pop_front();
@@ -59,6 +58,7 @@ void Engine::State::Close() {
   ForEachQueue([](batching::Queue& queue) { queue.Pause(); });
   alone_phase = Alone::kClosing;
   waits_since = now;
+  PassAllPauses();
 }
 
 // What is executed takes long: who has nothing to do with it goes on meanwhile.
@@ -82,7 +82,8 @@ bool Engine::State::PausedAreQuiet() const {
 
 TimePoint Engine::State::PatienceEnds() const {
   if (alone_phase == Alone::kClosing) return waits_since + patience;
-  return alone_phase == Alone::kEnding ? waits_since + kPatience : kNever;
+  if (alone_phase == Alone::kRunning) return CallsPatienceEnds();
+  return alone_phase == Alone::kEnding ? waits_since + kAlonePatience : kNever;
 }
 
 // Everything goes on.

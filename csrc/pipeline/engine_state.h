@@ -18,6 +18,7 @@
 #include "batching/queue.h"
 #include "pipeline/engine.h"
 #include "pipeline/instance.h"
+#include "pipeline/local_calls.h"
 #include "pipeline/mailbox.h"
 #include "pipeline/method_plan.h"
 #include "pipeline/model_stage.h"
@@ -34,6 +35,10 @@ inline Status Cancelled() {
 inline Status Stopping() {
   return {Code::kUnavailable, "worker stopping"};
 }
+
+// While a request is executed alone, or is about to be: how long all stages wait for one, the first time; and calls
+// that it may be waiting for.
+inline constexpr Duration kAlonePatience = std::chrono::milliseconds(500);
 
 struct FunctionStage {
   FunctionStage(const TimeSource& source, FunctionOptions given)
@@ -69,11 +74,15 @@ struct Engine::State {
   State(const TimeSource& source, std::function<void()> wake)
       : time(source), shared(std::make_shared<Shared>(std::move(wake))) {}
 
+  Result<int> Add(MethodSpec spec);
+
   // The way of an instance.
   void Submit(int method, std::shared_ptr<RequestContext> request, uint32_t index, std::span<Tensor> inputs);
   void Begin(Instance& instance, int method, std::span<Tensor> inputs);
   void Advance(Instance& instance);
   void EnterStage(Instance& instance);
+  // Whether the function is executing a request that waits for this one, which would wait for ever then.
+  static bool WaitsForItself(const RequestContext& request, const FunctionStage& function);
   void FinishMethod(Instance& instance);
   void Accept(Instance& instance);
   void Done(Instance& instance, Status status);
@@ -90,6 +99,15 @@ struct Engine::State {
   void DoneExpired(Instance& instance);
 
   void FailAll();
+
+  // Calls from inside the process: engine_local.cc.
+  void TakeCalls(Mailbox::Mail& mail);
+  void SubmitCalls();
+  bool Passes(const RequestContext& request) const;
+  void PassPauses(const RequestContext& request);
+  void PassAllPauses();
+  TimePoint CallsPatienceEnds() const;
+  void LetCallsPass();
 
   // Requests that are executed alone: engine_alone.cc.
   void Hold(Instance& instance);
@@ -126,6 +144,7 @@ struct Engine::State {
   const TimeSource& time;
   const std::shared_ptr<Shared> shared;  // see Shared
   std::deque<MethodPlan> methods;
+  std::optional<size_t> first_local;  // of the methods that only local calls are made of, which are the last
   std::vector<ModelArity> arities;
 
   // Guards the two lists against Stop and NextBatch while set-up adds to them; the runtime thread, which is the only
@@ -152,9 +171,12 @@ struct Engine::State {
   };
   std::deque<AloneRequest> alone;
   Alone alone_phase = Alone::kNone;
-  TimePoint waits_since;  // in kClosing and kEnding: for a taker
+  TimePoint waits_since;  // in kClosing, kRunning and kEnding: for a taker
   Duration patience{0};   // of the present kClosing
   std::vector<uint64_t> round_began;
+
+  LocalCalls calls;
+  bool takes_calls = false;
 
   std::atomic<size_t> in_flight{0};  // others may look
 };

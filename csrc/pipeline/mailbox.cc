@@ -48,6 +48,34 @@ void Mailbox::PostOutOfMemory(batching::ItemList items) {
   Post([&] { mail_.out_of_memory.Append(std::move(items)); });
 }
 
+Status Mailbox::PostCall(std::shared_ptr<LocalCall> call) {
+  Status status;
+  Post([&] {
+    if (calls_ == Calls::kTaken) {
+      mail_.calls.push_back(std::move(call));
+    } else if (calls_ == Calls::kNotYet) {
+      status = Status(Code::kFailedPrecondition, "the worker does not serve yet");
+    } else {
+      status = Status(Code::kUnavailable, "worker stopping");
+    }
+  });
+  return status;
+}
+
+void Mailbox::PostCancel(std::shared_ptr<LocalCall> call) {
+  Post([&] { mail_.cancelled.push_back(std::move(call)); });
+}
+
+void Mailbox::AcceptCalls() {
+  const std::lock_guard lock(mutex_);
+  if (calls_ == Calls::kNotYet) calls_ = Calls::kTaken;
+}
+
+void Mailbox::RefuseCalls() {
+  const std::lock_guard lock(mutex_);
+  calls_ = Calls::kNoMore;
+}
+
 void Mailbox::Nudge() {
   Post([] {});
 }
@@ -60,6 +88,8 @@ Mailbox::Mail Mailbox::Collect() {
   mail.runs = std::move(mail_.runs);
   mail.expired = std::move(mail_.expired);
   mail.out_of_memory = std::move(mail_.out_of_memory);
+  mail.calls.swap(mail_.calls);
+  mail.cancelled.swap(mail_.cancelled);
   last_run_ = nullptr;
   has_mail_.store(false);
   return mail;

@@ -1,9 +1,10 @@
-// What function and model threads have for the runtime thread.
+// What other threads have for the runtime thread: function and model threads what became of batches, any thread calls.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include "batching/item.h"
 #include "pipeline/engine.h"
 #include "pipeline/instance.h"
+#include "pipeline/local_call.h"
 
 namespace mindserve::pipeline {
 
@@ -32,13 +34,15 @@ struct Run {
   std::unique_ptr<Run> next_;
 };
 
-// Thread-safe. Posting can't fail.
+// Thread-safe. Posting what became of a batch can't fail.
 class Mailbox {
  public:
   struct Mail {
     std::unique_ptr<Run> runs;  // the first; see Next
     batching::ItemList expired;
     batching::ItemList out_of_memory;  // taken, but there was no memory to run them
+    std::vector<std::shared_ptr<LocalCall>> calls;
+    std::vector<std::shared_ptr<LocalCall>> cancelled;  // calls; of which it may not have heard yet, or has any more
 
     // The first run, taken off; null if there is none.
     std::unique_ptr<Run> NextRun();
@@ -53,6 +57,12 @@ class Mailbox {
   void PostRun(std::unique_ptr<Run> run);
   void PostExpired(batching::ItemList items);
   void PostOutOfMemory(batching::ItemList items);
+  // FAILED_PRECONDITION before AcceptCalls, UNAVAILABLE after RefuseCalls. Throws std::bad_alloc, as does the next.
+  Status PostCall(std::shared_ptr<LocalCall> call);
+  void PostCancel(std::shared_ptr<LocalCall> call);
+  void AcceptCalls();
+  // What was posted before is still collected.
+  void RefuseCalls();
   // Wakes as if there were mail.
   void Nudge();
 
@@ -73,6 +83,7 @@ class Mailbox {
   // Guarded by mutex_.
   Mail mail_;
   Run* last_run_ = nullptr;
+  enum class Calls : uint8_t { kNotYet, kTaken, kNoMore } calls_ = Calls::kNotYet;
   bool closed_ = false;
   size_t waking_ = 0;
 };

@@ -55,6 +55,8 @@ inline constexpr uint32_t kModelId = 2;
 inline constexpr uint32_t kPeer = 3;
 inline constexpr uint32_t kMetadata = 4;
 inline constexpr uint32_t kAuth = 5;
+inline constexpr uint32_t kDepth = 6;
+inline constexpr uint32_t kCallers = 7;
 }  // namespace call_head
 
 namespace call_end {
@@ -73,5 +75,99 @@ inline constexpr uint32_t kService = 1;
 namespace health_check_response {
 inline constexpr uint32_t kStatus = 1;
 }  // namespace health_check_response
+
+namespace reflection_request {
+inline constexpr uint32_t kHost = 1;
+inline constexpr uint32_t kFileByFilename = 3;
+inline constexpr uint32_t kFileContainingSymbol = 4;
+inline constexpr uint32_t kFileContainingExtension = 5;
+inline constexpr uint32_t kAllExtensionNumbersOfType = 6;
+inline constexpr uint32_t kListServices = 7;
+}  // namespace reflection_request
+
+namespace extension_request {
+inline constexpr uint32_t kContainingType = 1;
+inline constexpr uint32_t kExtensionNumber = 2;
+}  // namespace extension_request
+
+namespace reflection_response {
+inline constexpr uint32_t kValidHost = 1;
+inline constexpr uint32_t kOriginalRequest = 2;
+inline constexpr uint32_t kFileDescriptorResponse = 4;
+inline constexpr uint32_t kAllExtensionNumbersResponse = 5;
+inline constexpr uint32_t kListServicesResponse = 6;
+inline constexpr uint32_t kErrorResponse = 7;
+}  // namespace reflection_response
+
+namespace file_descriptor_response {
+inline constexpr uint32_t kFileDescriptorProto = 1;
+}  // namespace file_descriptor_response
+
+namespace extension_number_response {
+inline constexpr uint32_t kBaseTypeName = 1;
+inline constexpr uint32_t kExtensionNumber = 2;
+}  // namespace extension_number_response
+
+namespace list_service_response {
+inline constexpr uint32_t kService = 1;
+}  // namespace list_service_response
+
+namespace service_response {
+inline constexpr uint32_t kName = 1;
+}  // namespace service_response
+
+namespace error_response {
+inline constexpr uint32_t kErrorCode = 1;
+inline constexpr uint32_t kErrorMessage = 2;
+}  // namespace error_response
+
+namespace list_applications_response {
+inline constexpr uint32_t kApplicationNames = 1;
+}  // namespace list_applications_response
+
+namespace healthz_response {
+inline constexpr uint32_t kMessage = 1;
+}  // namespace healthz_response
+
+// google/protobuf/descriptor.proto, as far as names go.
+namespace file_descriptor_set {
+inline constexpr uint32_t kFile = 1;
+}  // namespace file_descriptor_set
+
+namespace file_descriptor {
+inline constexpr uint32_t kName = 1;
+inline constexpr uint32_t kPackage = 2;
+inline constexpr uint32_t kDependency = 3;
+inline constexpr uint32_t kMessageType = 4;
+inline constexpr uint32_t kEnumType = 5;
+inline constexpr uint32_t kService = 6;
+inline constexpr uint32_t kExtension = 7;
+}  // namespace file_descriptor
+
+namespace message_descriptor {
+inline constexpr uint32_t kName = 1;
+inline constexpr uint32_t kField = 2;
+inline constexpr uint32_t kNestedType = 3;
+inline constexpr uint32_t kEnumType = 4;
+inline constexpr uint32_t kExtension = 6;
+inline constexpr uint32_t kOneofDecl = 8;
+}  // namespace message_descriptor
+
+namespace field_descriptor {
+inline constexpr uint32_t kName = 1;
+inline constexpr uint32_t kExtendee = 2;
+inline constexpr uint32_t kNumber = 3;
+}  // namespace field_descriptor
+
+// Of enums and services alike: a name, and members, which are values and methods.
+namespace group_descriptor {
+inline constexpr uint32_t kName = 1;
+inline constexpr uint32_t kMember = 2;
+}  // namespace group_descriptor
+
+// Of oneofs, enum values and methods alike.
+namespace named_descriptor {
+inline constexpr uint32_t kName = 1;
+}  // namespace named_descriptor
 
 }  // namespace mindserve::wire::field

@@ -10,6 +10,7 @@
 #include "base/utf8.h"
 #include "wire/fields.h"
 #include "wire/malformed.h"
+#include "wire/tags.h"
 
 namespace mindserve::wire {
 namespace {
@@ -29,15 +30,6 @@ static_assert(std::endian::native == std::endian::little, "Tensor.data is little
 
 // What numpy can hold. Also keeps a hostile shape from costing eight times its bytes in memory.
 constexpr size_t kMaxRank = 32;
-
-// Tag and wire type, as they stand in front of a field. A field of the wrong wire type matches none and is skipped as
-// an unknown one, as protobuf does.
-constexpr uint32_t Varint(uint32_t number) {
-  return protozero::tag_and_type(number, pbf_wire_type::varint);
-}
-constexpr uint32_t Delimited(uint32_t number) {
-  return protozero::tag_and_type(number, pbf_wire_type::length_delimited);
-}
 
 pbf_reader Reader(std::string_view message) {
   return {message.data(), message.size()};
@@ -154,6 +146,23 @@ Result<Tensor> ReadTensor(std::string_view message, const TensorOwner& owner) {
 }
 
 }  // namespace
+
+ErrorCode ErrorCodeOf(Code code) {
+  switch (code) {
+    case Code::kOk:
+      return ErrorCode::kSuccess;
+    case Code::kInvalidArgument:
+    case Code::kOutOfRange:
+    case Code::kDataLoss:
+      return ErrorCode::kInvalidInput;
+    case Code::kUnavailable:
+      return ErrorCode::kWorkerUnavailable;
+    case Code::kResourceExhausted:
+      return ErrorCode::kSystemError;
+    default:
+      return ErrorCode::kFailed;
+  }
+}
 
 Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route) {
   route->servable = {};

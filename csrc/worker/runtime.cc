@@ -12,7 +12,8 @@ Runtime::Runtime(const TimeSource& time, RuntimeOptions options)
       options_(options),
       loop_(std::make_shared<net::EventLoop>()),
       engine_(std::make_unique<pipeline::Engine>(time, [loop = loop_] { loop->Wake(); })),
-      releases_(std::make_shared<Releases>([loop = loop_] { loop->Wake(); })) {}
+      releases_(std::make_shared<Releases>([loop = loop_] { loop->Wake(); })),
+      handlers_(std::make_shared<Handlers>(time, [loop = loop_] { loop->Wake(); })) {}
 
 Runtime::~Runtime() {
   Stop();
@@ -21,6 +22,10 @@ Runtime::~Runtime() {
 
 pipeline::Engine& Runtime::engine() {
   return *engine_;
+}
+
+Handlers& Runtime::handlers() {
+  return *handlers_;
 }
 
 size_t Runtime::retained_bytes() const {
@@ -46,15 +51,21 @@ Status Runtime::Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeo
   link_ = *std::move(link);
   // The session's requests are sinks of the engine's instances: the engine lets go of them before they go.
   auto session = std::make_unique<Session>(*this, std::move(socket));
+  serving_ = true;
   const Status status = session->Run();
   Stop();
   engine_->Poll();
+  // Cancels the calls of users' services, which their handlers' threads are still to see.
+  session.reset();
+  serving_ = false;
+  handlers_->Stop();
   return status;
 }
 
 void Runtime::Stop() {
   loop_->Stop();
   engine_->Stop();
+  if (!serving_) handlers_->Stop();
 }
 
 }  // namespace mindserve::worker

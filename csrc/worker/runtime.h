@@ -4,6 +4,7 @@
 // own (pipeline/engine.h).
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -19,6 +20,7 @@
 #include "link/worker_link.h"
 #include "net/event_loop.h"
 #include "pipeline/engine.h"
+#include "worker/handlers.h"
 
 namespace mindserve::worker {
 
@@ -48,10 +50,13 @@ class Runtime {
 
   // Models, functions and methods are added here before Serve; method i of the engine is method i of the link.
   pipeline::Engine& engine();
+  // The handlers of users' services; handler i is method engine().methods() + i of the link. Their threads go on, until
+  // Await says false, while Serve ends: what they wait for is cancelled then.
+  Handlers& handlers();
 
   // Shakes hands over `socket` and serves. OK after Stop; UNAVAILABLE when the gateway is gone; what broke otherwise.
   Status Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeout);
-  // Makes Serve return and stops the engine. Any thread, any number of times.
+  // Makes Serve return, and stops the engine and the handlers. Any thread, any number of times.
   void Stop();
 
   // Bytes of requests that were answered while somebody still looks at them. Any thread.
@@ -74,6 +79,8 @@ class Runtime {
   std::unique_ptr<link::WorkerLink> link_;
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload
+  std::shared_ptr<Handlers> handlers_;        // shared with every call
+  std::atomic<bool> serving_{false};
 };
 
 }  // namespace mindserve::worker

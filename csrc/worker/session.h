@@ -16,6 +16,7 @@
 #include "wire/predict.h"
 #include "worker/releases.h"
 #include "worker/runtime.h"
+#include "worker/service_calls.h"
 #include "worker/sliced_reply.h"
 
 namespace mindserve::worker {
@@ -32,7 +33,9 @@ class Runtime::Session final : private net::RoundHooks {
         hang_up_(runtime.loop_->NewWatch(socket_.get())),
         timer_(runtime.loop_->NewTimer()),
         calls_(link_->lanes()),
-        starved_(link_->lanes()) {}
+        heads_(link_->lanes()),
+        starved_(link_->lanes()),
+        service_calls_(*link_, runtime.handlers_, runtime.options_.reply_arena_bytes / 2) {}
 
   Status Run();
 
@@ -75,7 +78,11 @@ class Runtime::Session final : private net::RoundHooks {
   };
 
   void Handle(size_t lane, const link::GatewayFrame& frame);
+  // Of a handler; false if it is no handler's.
+  bool OpenService(size_t lane, const link::GatewayFrame& frame);
   void Open(size_t lane, const link::GatewayFrame& frame);
+  // Keeps what is told of the call that comes next.
+  void TakeHead(size_t lane, const link::GatewayFrame& frame);
   Status Read(const Request& request, const link::GatewayFrame& frame);
   void Answer(Request& request);
   bool TryReply(Request& request);
@@ -97,6 +104,8 @@ class Runtime::Session final : private net::RoundHooks {
   void AnswerSliced(Request& request);
   bool Allocate(Request& request);
   bool StepFreeing(Request& request);
+  // Whether answers of this lane wait for reply memory, and so the next has to.
+  bool Waits(size_t lane) const { return !starved_[lane].empty() || service_calls_.starved(lane); }
   void SendReleases();
   void RetryStarved();
 
@@ -108,8 +117,11 @@ class Runtime::Session final : private net::RoundHooks {
   std::string Describe(const Watched& watched) const;
   void StopWith(Status status);
   void RoundEnd() override;
-  bool PrepareSleep() override { return !more_ && link_->PrepareSleep(); }
-  void Awake() override { link_->Awake(); }
+  bool PrepareSleep() override { return !more_ && runtime_.handlers_->PrepareSleep() && link_->PrepareSleep(); }
+  void Awake() override {
+    link_->Awake();
+    runtime_.handlers_->Awake();
+  }
 
   Runtime& runtime_;
   pipeline::Engine& engine_;
@@ -122,12 +134,19 @@ class Runtime::Session final : private net::RoundHooks {
   bool more_ = false;  // the engine has work that waits for nothing
   Status status_;
   std::vector<std::unordered_map<uint64_t, std::unique_ptr<Request>>> calls_;  // by lane
+  // By lane: what was told of a call that is not opened yet.
+  struct Head {
+    uint64_t call = 0;
+    std::shared_ptr<const pipeline::RequestOrigin> origin;  // null: nothing was; shared with the request's context
+  };
+  std::vector<Head> heads_;
   std::vector<std::deque<uint64_t>> starved_;  // by lane: answered calls that wait for reply memory, oldest first
   std::deque<Releases::Entry> sliced_;         // large requests of which a step is to be done, whose turn it is first
   std::vector<Releases::Entry> releases_;
   std::vector<ReadInstance> read_;  // of the request that is being read, used again by the next
   size_t read_count_ = 0;
   TimePoint now_;  // when the round began
+  ServiceCalls service_calls_;
 };
 
 }  // namespace mindserve::worker

@@ -53,7 +53,7 @@ bool Runtime::Session::Step(Request& request) {
       }
       if (!sliced.reply->Measure()) return true;
       sliced.phase = Sliced::Phase::kAllocating;
-      if (!starved_[request.lane].empty() || !Allocate(request)) starved_[request.lane].push_back(request.call);
+      if (Waits(request.lane) || !Allocate(request)) starved_[request.lane].push_back(request.call);
       return false;
     case Sliced::Phase::kWriting:
       if (sliced.reply->Write()) sliced.phase = Sliced::Phase::kFreeing;

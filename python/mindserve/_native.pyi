@@ -1,12 +1,22 @@
 """The native core. Everything here releases the GIL while it works or waits."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, Literal
 
 class NativeError(RuntimeError):
     """A failure in the native core. ``args[0]`` is the text; ``code`` the gRPC status name, "INVALID_ARGUMENT"."""
 
     code: str
+
+class Cancelled(Exception):
+    """The call is over, cancelled by the client or finished: nobody waits for what its handler does."""
+
+class ResultError(TypeError):
+    """A handler gave something that is no message of its method's.
+
+    ``__cause__`` is what ``SerializeToString`` raised, if it did.
+    """
 
 LINK_VERSION: Final[int]
 
@@ -55,7 +65,10 @@ class Gateway:
         """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def accept(self) -> None: ...
     def share_listeners(self) -> list[dict[str, Any]]:
-        """Of each listener but internal ones: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
+        """Of each listener but internal ones: descriptors of its sockets, and its file.
+
+        Returns:
+            {"fds": new descriptors, "file": None or a Unix socket's (device, inode)} each.
 
         The descriptors are the caller's.
         """
@@ -177,9 +190,287 @@ class Runtime:
             results: where the outputs come from, in the same form.
             idempotent: its functions may be called again for an instance.
         """
-    def run_function(self, function: int) -> None:
-        """The body of the thread that runs this stage function: returns after `stop`."""
+    def add_local_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        results: Sequence[tuple[int, int]],
+        *,
+        idempotent: bool = True,
+        prefix: str = "",
+    ) -> LocalMethod:
+        """A method that only this process calls; arguments as of `add_method`, after whose last call it comes.
+
+        ``prefix`` begins the texts of all errors.
+        """
+    def add_stream_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        arguments: Sequence[tuple[int, int]],
+        *,
+        function: str,
+        items: int,
+        order: Sequence[int],
+        tag: str = "",
+        idempotent: bool = True,
+    ) -> StreamMethod:
+        """A method whose last stage is a generator, which the caller runs. After the last call of `add_method`.
+
+        Args:
+            name: its name.
+            inputs: names of its inputs.
+            outputs: names of its outputs.
+            stages: the others, as for `add_method`.
+            arguments: what the generator takes, in the form of a stage's inputs.
+            function: its name, for messages.
+            items: how many outputs an item of it has.
+            order: which of these each of the method's outputs is.
+            tag: put before the errors of the generator.
+            idempotent: functions may be called again for an instance.
+        """
+    def run_function(self, function: int, current: ContextVar[Any]) -> None:
+        """The body of the thread that runs this stage function: returns after `stop`.
+
+        Args:
+            function: its number.
+            current: has a `StageRequest` as its value while the function runs.
+        """
+    def begin_blocked(self) -> None:
+        """A handler thread waits from now on, so that another one may run. On other threads nothing."""
+    def end_blocked(self) -> None: ...
+    def add_handler(
+        self,
+        path: str,
+        *,
+        idempotent: bool = False,
+        client_streaming: bool = False,
+        server_streaming: bool = False,
+        on_loop: bool = False,
+        unary: tuple[Callable[[bytes], Any], Callable[[Any], Any], type] | None = None,
+    ) -> int:
+        """A handler of a user's service, after all methods: its number on the link is theirs and then its own.
+
+        Args:
+            path: "/pkg.Service/Method".
+            idempotent: calls may be handled again after the worker's death.
+            client_streaming: the client sends any number of messages.
+            server_streaming: the handler does.
+            on_loop: its calls come from `take_loop_events`, not to `run_handlers`.
+            unary: (parse, function, response class) of a plain function of a method where nobody streams: calls are
+                answered natively, ``function(parse(message)).SerializeToString()``, without dispatch.
+
+        Returns:
+            The handler's number, from 0: `ServiceCall.method`.
+        """
+    def run_handlers(
+        self,
+        dispatch: Callable[[ServiceCall], object],
+        on_error: Callable[[ServiceCall, BaseException, str], object],
+        current: ContextVar[Any],
+    ) -> None:
+        """The body of a handler thread: returns after `stop`.
+
+        Args:
+            dispatch: called with each call of a handler without ``unary``; and again with one that returned after
+                `ServiceCall.write` gave False, once the call is writable again, or over. Must not raise: then the call
+                ends with INTERNAL, as does one that Python drops unfinished.
+            on_error: of ``unary`` handlers: the call, the exception, and where it was raised: "parse", "handler", or
+                "result". Is to finish the call.
+            current: has the call as its value while `dispatch`, `on_error` or ``unary`` functions run.
+        """
+    def loop_fd(self) -> int:
+        """A descriptor that is readable while `take_loop_events` would give any. The runtime's; not to be closed."""
+    def take_loop_events(self) -> list[tuple[ServiceCall, int]]:
+        """What happened to the calls of handlers that are ``on_loop``, each call once, as the sum of these bits.
+
+        1: it is new. 2: there is a message, or the client's half-close, after `ServiceCall.read` gave False. 4: it is
+        writable again after `ServiceCall.write` gave False. 8: it was cancelled; also of others, for which
+        `ServiceCall.watch_cancel` was called. One that is cancelled before it is told is never told. A new call that is
+        dropped unfinished ends with INTERNAL.
+        """
+    def set_model(self, model_id: str, loaded: bool) -> None:
+        """Tell the gateway that this worker holds a multiplexed model, or does no more. Any thread."""
     def serve(self, link_fd: int, timeout: float) -> None:
         """Shake hands over ``link_fd``, within ``timeout`` seconds, and serve until `stop` or the gateway's end."""
     def stop(self) -> None:
-        """Make `serve` and every `run_function` return. Any thread, but no signal handler."""
+        """Make `serve`, every `run_function` and every `run_handlers` return. Any thread, but no signal handler."""
+
+class ServiceCall:
+    """A call of a user's service, as its handler sees it. Made by the runtime. Thread-safe.
+
+    One that Python drops unfinished ends with INTERNAL, "the handler gave no answer".
+
+    Attributes:
+        method: the handler's number, from `Runtime.add_handler`.
+        client: the connection's number.
+        deadline: on `time.monotonic`; None: there is none.
+        request_id: as the gateway took it from the client, or made it.
+        model_id: of the multiplexed model that the client asks for; "": of none.
+        peer: as grpcio writes it, "ipv4:127.0.0.1:50321".
+        depth: of how many calls within calls of servables it is the innermost; 0: a client's own.
+        parent: what the gateway calls it, and those that wait for it, for calls that are made for it.
+        cancelled: nobody waits for the answer any more.
+        state: the handler's own; None at first.
+    """
+
+    @property
+    def method(self) -> int: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
+    state: Any
+    def metadata(self) -> list[tuple[str, str | bytes]]:
+        """The client's metadata; values of keys that end in "-bin" are bytes."""
+    def auth(self) -> dict[str, list[bytes]]:
+        """grpcio's authentication properties of the connection; empty for plaintext."""
+    def watch_cancel(self) -> None:
+        """Have `Runtime.take_loop_events` tell of the cancellation of a call that is not the event loop's, too."""
+    def read(self, wait: bool) -> bytes | Literal[False] | None:
+        """The client's next message; None: it sends no more. Without ``wait``, False: there is none yet.
+
+        Raises:
+            Cancelled: the call is over.
+        """
+    def write(self, message: bytes, wait: bool, compressed: bool = False) -> bool:
+        """A message of the answer; ``compressed``: it is, by gzip.
+
+        About 256 KiB or 256 messages may be on their way. Whoever writes more waits until half of that has left, or,
+        without ``wait``, gets False: the message was taken, but the next should come only once the call is writable.
+
+        Raises:
+            Cancelled: the call is over.
+        """
+    def write_last(self, message: bytes, /) -> None:
+        """The same as `write` and `finish` with status OK, in one step; nothing for a call that is over."""
+    def send_initial(self, metadata: Sequence[tuple[str, str | bytes]], compressed: bool = False) -> None:
+        """Initial metadata, at once; ``compressed``: messages may be, by gzip.
+
+        Raises:
+            ValueError: it was sent, or a message was; or a text is not ASCII.
+        """
+    def finish(self, code: int = 0, details: str = "", trailing: Sequence[tuple[str, str | bytes]] = ()) -> None:
+        """End the call with a gRPC status, once; later ends, and those of a call that is over, do nothing.
+
+        Raises:
+            ValueError: there is no such status; or a text of the metadata is not ASCII.
+        """
+
+class StageRequest:
+    """The request that a stage function works for. Made by the runtime; it stays that of its request.
+
+    Of a function that is called for instances of several requests together only ``client``, the first one's, and
+    ``depth``, the greatest, are known.
+
+    Attributes:
+        request_id: the client's, or ""; none is made.
+        model_id: "".
+        deadline: on `time.monotonic`; None: there is none.
+        client, depth, parent, cancelled: as of `ServiceCall`.
+    """
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
+
+def run_generator(call: ServiceCall, iterator: Iterator[Any], response_class: type) -> bool:
+    """Write what ``iterator`` gives, until it gives no more (True), or the call holds back (False: park the call).
+
+    Raises:
+        Cancelled: the call is over.
+        ResultError: it gave something that is no ``response_class``.
+        Exception: what the iterator raises.
+    """
+
+class LocalMethod:
+    """A method that any thread calls. See csrc/bindings/local_methods.h.
+
+    ``arguments`` are one instance's inputs; or one list or tuple of instances, each a list or tuple of its inputs.
+    ``deadline`` is on `time.monotonic`, by default there is none; ``client``: whose turn it is in the queues, 0: the
+    worker's own. Both count where no stage function calls, whose own count else.
+    """
+
+    def call(self, arguments: tuple[Any, ...], deadline: float = ..., client: int = 0) -> Any:
+        """Wait for the result.
+
+        Returns:
+            One instance's output, a tuple if the method has several; or a list with a tuple of outputs for each.
+
+        Raises:
+            NativeError: what was wrong, in one instance the first that failed.
+        """
+    def start(
+        self, arguments: tuple[Any, ...], done: DoneCalls, tag: int, deadline: float = ..., client: int = 0
+    ) -> PendingCall:
+        """The same without waiting: ``done`` gives ``tag`` once the result is there."""
+
+class StreamMethod:
+    """What comes before a generator, and the messages that its items become. See csrc/bindings/stream_methods.h.
+
+    Deadline and client as of `LocalMethod`; ``call``: the `ServiceCall` that it is for, of which stage functions know.
+    """
+
+    @property
+    def has_stages(self) -> bool:
+        """There are stages before the generator; else `call` doesn't wait."""
+    def call(self, request: bytes, deadline: float = ..., client: int = 0, call: Any = None) -> tuple[Any, ...]:
+        """The generator's arguments for a PredictRequest of one instance.
+
+        Raises:
+            NativeError: what is wrong with the instance, or a stage that failed.
+        """
+    def start(
+        self, request: bytes, done: DoneCalls, tag: int, deadline: float = ..., client: int = 0, call: Any = None
+    ) -> PendingCall:
+        """The same without waiting, where there are stages."""
+    def encode(self, item: Any) -> bytes:
+        """A PredictReply with what the generator gave.
+
+        Raises:
+            NativeError: that is no item.
+        """
+    def failed(self, error: BaseException) -> bytes:
+        """A PredictReply that says what the generator, or one of these, has raised."""
+
+class PendingCall:
+    def result(self) -> Any:
+        """What `LocalMethod.call` returns or raises; only once it is done."""
+    def cancel(self) -> None:
+        """Take back what has not begun, of a call that is not done."""
+
+class DoneCalls:
+    """The calls that are done, for an event loop."""
+
+    def __init__(self) -> None: ...
+    def fd(self) -> int:
+        """A descriptor that is readable while `take` would give any. This object's; not to be closed."""
+    def take(self) -> list[int]:
+        """Their tags."""

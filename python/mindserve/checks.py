@@ -2,9 +2,65 @@
 
 from __future__ import annotations
 
+import dataclasses
+import typing
 from typing import Any
 
 from mindserve.errors import ConfigError
+
+# The longest time that can be given, in seconds.
+MAX_SECONDS = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Which int a field may hold: a mark in its type, for `check_fields` and whoever describes the field.
+
+    Attributes:
+        minimum: the least.
+        maximum: the greatest; None: no bound.
+    """
+
+    minimum: int
+    maximum: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+    """Which time a field may hold: a mark in its type, as `Range`.
+
+    Attributes:
+        above: what it must be greater than.
+        zero: whether it may be ``above`` too.
+    """
+
+    above: int = 0
+    zero: bool = False
+
+
+def check_fields(value: Any) -> dict[str, int | float]:
+    """Checks those fields of a dataclass whose types are marked with `Range` or `Seconds`.
+
+    Returns:
+        Their values by name; times as float. Without those that are None, where that is a default.
+    """
+    checked: dict[str, int | float] = {}
+    defaults = {field.name: field.default for field in dataclasses.fields(value)}
+    for name, mark in _marks(type(value)).items():
+        given = getattr(value, name)
+        if given is None and defaults[name] is None:
+            continue
+        if isinstance(mark, Range):
+            checked[name] = check_int(name, given, mark.minimum, mark.maximum)
+        else:
+            checked[name] = check_seconds(name, given, zero=mark.zero, above=mark.above)
+    return checked
+
+
+def _marks(kind: type) -> dict[str, Range | Seconds]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    marks = ((field.name, getattr(hints[field.name], "__metadata__", ())) for field in dataclasses.fields(kind))
+    return {name: mark for name, found in marks for mark in found if isinstance(mark, Range | Seconds)}
 
 
 def check_str(name: str, value: Any) -> str:
@@ -35,7 +91,7 @@ def check_seconds(name: str, value: Any, *, zero: bool, above: int = 0) -> float
     """A time in seconds, greater than ``above``, or with ``zero`` that itself too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"Parameter '{name}' should be int or float, but actually {type(value)}")
-    if not (value >= above if zero else value > above) or value > 1e9:
+    if not (value >= above if zero else value > above) or value > MAX_SECONDS:
         wanted = f"{'>=' if zero else '>'} {above} seconds"
         raise ConfigError(f"Parameter '{name}' should be {wanted}, but actually {value}")
     return float(value)

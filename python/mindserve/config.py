@@ -6,19 +6,23 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 from mindserve import checks
+from mindserve.checks import Range, Seconds
 from mindserve.errors import ConfigError, later
-
-if TYPE_CHECKING:
-    from mindserve.tls import SSLConfig
+from mindserve.tls import SSLConfig
 
 DEVICE_TYPES = ("Ascend", "GPU", "CPU")
 DEFAULT_MAX_BATCH_SIZE = 32
 DEFAULT_START_TIMEOUT = 600.0
 DEFAULT_HEARTBEAT_TIMEOUT = 10.0
+DEFAULT_HANDLER_THREADS = 32
 MAX_PARALLEL_WORKERS = 64
+MAX_HANDLER_THREADS = 1024
+
+_Count = Annotated[int, Range(1, 2**31 - 1)]
+_CountOrNone = Annotated[int, Range(0, 2**31 - 1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,33 +51,24 @@ class Limits:
         ConfigError: a value of the wrong type or out of its range.
     """
 
-    max_msg_mb_size: int = 100
-    max_instances_per_request: int = 100_000
-    max_enqueued_requests: int = 10_000
-    max_enqueued_bytes: int = 0
-    max_connections: int = 10_000
-    max_connections_per_peer: int = 0
-    max_concurrent_streams: int = 1_000
-    max_metadata_bytes: int = 16 * 1024
-    max_resets_per_second: int = 2_000
-    max_attempts: int = 2
-    header_timeout: float = 10.0
-    body_idle_timeout: float = 30.0
-    idle_connection_timeout: float = 0.0
-    default_deadline: float = 0.0
-    drain_timeout: float = 30.0
+    max_msg_mb_size: Annotated[int, Range(1, 512)] = 100
+    max_instances_per_request: _Count = 100_000
+    max_enqueued_requests: _Count = 10_000
+    max_enqueued_bytes: Annotated[int, Range(0, 2**62)] = 0
+    max_connections: _Count = 10_000
+    max_connections_per_peer: _CountOrNone = 0
+    max_concurrent_streams: _Count = 1_000
+    max_metadata_bytes: _Count = 16 * 1024
+    max_resets_per_second: _Count = 2_000
+    max_attempts: _Count = 2
+    header_timeout: Annotated[float, Seconds()] = 10.0
+    body_idle_timeout: Annotated[float, Seconds()] = 30.0
+    idle_connection_timeout: Annotated[float, Seconds(zero=True)] = 0.0
+    default_deadline: Annotated[float, Seconds(zero=True)] = 0.0
+    drain_timeout: Annotated[float, Seconds(zero=True)] = 30.0
 
     def __post_init__(self) -> None:
-        checks.check_int("max_msg_mb_size", self.max_msg_mb_size, 1, 512)
-        for name in ("max_instances_per_request", "max_enqueued_requests", "max_connections", "max_concurrent_streams",
-                     "max_metadata_bytes", "max_resets_per_second", "max_attempts"):  # fmt: skip
-            checks.check_int(name, getattr(self, name), 1, 2**31 - 1)
-        checks.check_int("max_connections_per_peer", self.max_connections_per_peer, 0, 2**31 - 1)
-        checks.check_int("max_enqueued_bytes", self.max_enqueued_bytes, 0, 2**62)
-        for name in ("header_timeout", "body_idle_timeout"):
-            checks.check_seconds(name, getattr(self, name), zero=False)
-        for name in ("idle_connection_timeout", "default_deadline", "drain_timeout"):
-            checks.check_seconds(name, getattr(self, name), zero=True)
+        checks.check_fields(self)
 
     def as_native(self) -> dict[str, int]:
         """By the names of csrc/gateway/limits.h, with times in milliseconds: those that are not at their defaults."""
@@ -103,11 +98,11 @@ class Listener:
 
     address: str
     ssl_config: SSLConfig | None = None
-    mode: int = 0o600
+    mode: Annotated[int, Range(0, 0o777)] = 0o600
 
     def __post_init__(self) -> None:
         checks.check_str("address", self.address)
-        checks.check_int("mode", self.mode, 0, 0o777)
+        checks.check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +132,10 @@ class ServableStartConfig:
             Default True.
         refuse_late: refuse a request with a deadline as soon as it comes if, as things stand, it can't be answered in
             time: DEADLINE_EXCEEDED, with the estimate. Default False: it waits, and is dropped when it is late.
+        handler_threads: threads of each worker, 1 to 1024, for handlers of gRPC methods that are plain functions or
+            generators; only a call that runs or is blocked takes one. Default 32.
+        send_tracebacks: whether the INTERNAL that answers for a handler that raised has the end of its stack trace in
+            its details. True, the default; with False the trace is only in the worker's log.
 
     Raises:
         ConfigError: a value of the wrong type or out of its range.
@@ -146,19 +145,26 @@ class ServableStartConfig:
     servable_directory: str
     servable_name: str
     device_ids: Any = None
-    version_number: int = 0
+    version_number: Annotated[int, Range(0)] = 0
     device_type: str | None = None
-    num_parallel_workers: int = 0
+    num_parallel_workers: Annotated[int, Range(0, MAX_PARALLEL_WORKERS)] = 0
     dec_key: bytes | None = dataclasses.field(default=None, repr=False)
     dec_mode: str = "AES-GCM"
-    start_timeout: float = dataclasses.field(default=DEFAULT_START_TIMEOUT, kw_only=True)
-    heartbeat_timeout: float = dataclasses.field(default=DEFAULT_HEARTBEAT_TIMEOUT, kw_only=True)
-    max_enqueued_requests: int = dataclasses.field(default=0, kw_only=True)
-    max_enqueued_bytes: int = dataclasses.field(default=0, kw_only=True)
-    max_batch_size: int = dataclasses.field(default=DEFAULT_MAX_BATCH_SIZE, kw_only=True)
-    max_queue_delay_us: int = dataclasses.field(default=0, kw_only=True)
+    start_timeout: Annotated[float, Seconds()] = dataclasses.field(default=DEFAULT_START_TIMEOUT, kw_only=True)
+    # Above 1: a worker comes round about once a second at least.
+    heartbeat_timeout: Annotated[float, Seconds(above=1)] = dataclasses.field(
+        default=DEFAULT_HEARTBEAT_TIMEOUT, kw_only=True
+    )
+    max_enqueued_requests: _CountOrNone = dataclasses.field(default=0, kw_only=True)
+    max_enqueued_bytes: Annotated[int, Range(0, 2**62)] = dataclasses.field(default=0, kw_only=True)
+    max_batch_size: Annotated[int, Range(1, 2**20)] = dataclasses.field(default=DEFAULT_MAX_BATCH_SIZE, kw_only=True)
+    max_queue_delay_us: Annotated[int, Range(0, 60_000_000)] = dataclasses.field(default=0, kw_only=True)
     hot_reload: bool = dataclasses.field(default=True, kw_only=True)
     refuse_late: bool = dataclasses.field(default=False, kw_only=True)
+    handler_threads: Annotated[int, Range(1, MAX_HANDLER_THREADS)] = dataclasses.field(
+        default=DEFAULT_HANDLER_THREADS, kw_only=True
+    )
+    send_tracebacks: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         checks.check_str("servable_directory", self.servable_directory)
@@ -168,8 +174,7 @@ class ServableStartConfig:
                 f"Parameter 'servable_name' should be the name of a directory, but actually '{self.servable_name}'"
             )
         device_ids = (0,) if self.device_ids is None else checks.check_int_or_list("device_ids", self.device_ids, 0)
-        checks.check_int("version_number", self.version_number, 0)
-        checks.check_int("num_parallel_workers", self.num_parallel_workers, 0, MAX_PARALLEL_WORKERS)
+        checked = checks.check_fields(self)
         if self.num_parallel_workers:
             raise later("Parameter 'num_parallel_workers' > 0")
         if self.dec_key is not None:
@@ -178,21 +183,15 @@ class ServableStartConfig:
             raise later("Parameter 'dec_key' (encrypted models)")
         if checks.check_str("dec_mode", self.dec_mode) not in ("AES-GCM", "AES-CBC"):
             raise ConfigError(f"Parameter 'dec_mode' should be 'AES-GCM' or 'AES-CBC', but actually '{self.dec_mode}'")
-        start_timeout = checks.check_seconds("start_timeout", self.start_timeout, zero=False)
-        # A worker comes round about once a second at least.
-        heartbeat_timeout = checks.check_seconds("heartbeat_timeout", self.heartbeat_timeout, zero=False, above=1)
-        checks.check_int("max_enqueued_requests", self.max_enqueued_requests, 0, 2**31 - 1)
-        checks.check_int("max_enqueued_bytes", self.max_enqueued_bytes, 0, 2**62)
-        checks.check_int("max_batch_size", self.max_batch_size, 1, 2**20)
-        checks.check_int("max_queue_delay_us", self.max_queue_delay_us, 0, 60_000_000)
         checks.check_bool("hot_reload", self.hot_reload)
         checks.check_bool("refuse_late", self.refuse_late)
+        checks.check_bool("send_tracebacks", self.send_tracebacks)
         # The directory is fixed now: a later chdir must not change what a restarted worker loads.
         object.__setattr__(self, "servable_directory", os.path.abspath(self.servable_directory))
         object.__setattr__(self, "device_ids", device_ids or (0,))
         object.__setattr__(self, "device_type", parse_device_type(self.device_type))
-        object.__setattr__(self, "start_timeout", start_timeout)
-        object.__setattr__(self, "heartbeat_timeout", heartbeat_timeout)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def parse_device_type(device_type: Any) -> str | None:

@@ -40,6 +40,9 @@ class WorkerParameters:
         handshake_timeout: seconds that the gateway may let a worker that is ready wait, which it does until all workers
             that are to take the place of others are ready.
         refuse_late: refuse calls that can't be done before their deadlines.
+        handler_threads: threads for handlers of gRPC methods that are plain functions.
+        send_tracebacks: put the end of a handler's stack trace into the details of the INTERNAL that answers for it.
+        internal_address: "unix:/…", where the master's gateway answers its own workers; empty: nowhere.
     """
 
     servable_directory: str
@@ -53,6 +56,9 @@ class WorkerParameters:
     max_queue_delay_us: int
     handshake_timeout: float
     refuse_late: bool
+    handler_threads: int
+    send_tracebacks: bool
+    internal_address: str
 
     def encode(self) -> bytes:
         return _encode(dataclasses.asdict(self))
@@ -75,17 +81,53 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class ReadyMethod:
-    """A method that the worker serves, and whether to execute a request of it again does no harm."""
+    """A method that the worker serves, and whether to execute a request of it again does no harm.
+
+    A ``name`` that begins with "/" is the path of a gRPC method, "/pkg.Service/Method"; another is one of Predict's.
+    """
 
     name: str
     idempotent: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadyRpc:
+    """A method of a gRPC service.
+
+    Attributes:
+        name: without the service's.
+        client_streaming: the client sends a stream of messages.
+        server_streaming: the server answers with one.
+        input_type: full name of the client's messages, "pkg.PingRequest".
+        output_type: of the server's.
+    """
+
+    name: str
+    client_streaming: bool
+    server_streaming: bool
+    input_type: str
+    output_type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadyService:
+    """A gRPC service by its full name, "pkg.Service", and those of its methods that the worker answers."""
+
+    name: str
+    methods: tuple[ReadyRpc, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Ready:
-    """The worker waits for the link's handshake. ``methods`` in the order of their numbers on the link."""
+    """The worker waits for the link's handshake.
+
+    Attributes:
+        methods: in the order of their numbers on the link: first Predict's, then one for each gRPC method.
+        services: what those gRPC methods are, for the master to compare with what it was told of the services.
+    """
 
     methods: tuple[ReadyMethod, ...]
+    services: tuple[ReadyService, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +145,7 @@ def encode_event(event: Event) -> bytes:
     if isinstance(event, Phase):
         return _encode({"event": "phase", "text": event.text[:MAX_TEXT]})
     if isinstance(event, Ready):
-        return _encode({"event": "ready", "methods": [dataclasses.asdict(method) for method in event.methods]})
+        return _encode({"event": "ready", **dataclasses.asdict(event)})
     return _encode({"event": "failed", "error": event.error[:MAX_TEXT], "traceback": event.traceback[-MAX_TEXT:]})
 
 
@@ -117,8 +159,8 @@ def decode_event(line: bytes) -> Event:
     match values:
         case {"event": "phase", "text": str(text)}:
             return Phase(text)
-        case {"event": "ready", "methods": list(methods)}:
-            return Ready(tuple(_decode_method(method) for method in methods))
+        case {"event": "ready", "methods": list(methods), "services": list(services)}:
+            return Ready(tuple(map(_decode_method, methods)), tuple(map(_decode_service, services)))
         case {"event": "failed", "error": str(error), "traceback": str(trace)}:
             return Failed(error, trace)
     raise ControlError(f"No event of a worker: {line[:200]!r}")
@@ -129,6 +171,26 @@ def _decode_method(values: Any) -> ReadyMethod:
         case {"name": str(name), "idempotent": bool(idempotent)}:
             return ReadyMethod(name, idempotent)
     raise ControlError(f"No method of a worker: {str(values)[:200]!r}")
+
+
+def _decode_service(values: Any) -> ReadyService:
+    match values:
+        case {"name": str(name), "methods": list(methods)}:
+            return ReadyService(name, tuple(map(_decode_rpc, methods)))
+    raise ControlError(f"No service of a worker: {str(values)[:200]!r}")
+
+
+def _decode_rpc(values: Any) -> ReadyRpc:
+    match values:
+        case {
+            "name": str(name),
+            "client_streaming": bool(client_streaming),
+            "server_streaming": bool(server_streaming),
+            "input_type": str(input_type),
+            "output_type": str(output_type),
+        }:
+            return ReadyRpc(name, client_streaming, server_streaming, input_type, output_type)
+    raise ControlError(f"No method of a service of a worker: {str(values)[:200]!r}")
 
 
 class LineBuffer:

@@ -28,7 +28,8 @@ def load_servable(servable_directory: str, servable_name: str) -> Registration:
         What it has declared.
 
     Raises:
-        ConfigError: it can't be imported, or it declares no method. The text says where in the file.
+        ConfigError: it can't be imported, or it declares neither a method nor a handler of gRPC methods. The text says
+            where in the file.
     """
     directory = Path(servable_directory) / servable_name
     path = directory / f"{_MODULE}.py"
@@ -52,8 +53,11 @@ def load_servable(servable_directory: str, servable_name: str) -> Registration:
     except (Exception, SystemExit) as error:
         del sys.modules[_MODULE]
         raise ConfigError(f"{_describe(error, path)}, {where}") from error
-    if not registration.methods:
-        raise ConfigError(f"There is no method registered for servable '{servable_name}', file '{path}', {where}")
+    if not registration.methods and not registration.has_grpc_handlers:
+        raise ConfigError(
+            f"There is no method registered for servable '{servable_name}', and no handler of a gRPC method, file "
+            f"'{path}', {where}"
+        )
     return registration
 
 

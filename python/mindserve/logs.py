@@ -2,14 +2,19 @@
 
 Lines carry ``[DEBUG]``, ``[INFO]``, ``[WARNING]``, ``[ERROR]`` or ``[CRITICAL]``. The environment gives the level:
 ``GLOG_v``, 0 debug to 4 critical, which ``MS_SUBMODULE_LOG_v={SERVING:n}`` overrides; without them 1, info.
+
+A line that is written while a request is handled carries its id after the logger's name::
+
+    [INFO] 2024-05-01 12:00:00.000 my_module [5f0c…]: text
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 LOG_DIRECTORY = "serving_logs"
@@ -17,8 +22,11 @@ _ROOT = "mindserve"
 _INFO = 1
 # By GLOG's numbers, which are the native core's too.
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
-_FORMAT = "[%(levelname)s] %(asctime)s.%(msecs)03d %(name)s: %(message)s"
+_FORMAT = "[%(levelname)s] %(asctime)s.%(msecs)03d %(name)s%(of_request)s: %(message)s"
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+
+# The id of the request that is being handled; empty outside of one.
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("mindserve_request_id", default="")
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -37,11 +45,19 @@ def level_from_environment(environment: Mapping[str, str] = os.environ) -> int:
     return _INFO if number is None else number
 
 
-def configure_worker() -> int:
-    """Sends log lines to stderr, which is the worker's log file. Returns the level, for the native core."""
+def configure_worker(get_request_id: Callable[[], str] = request_id.get) -> int:
+    """Sends log lines to stderr, which is the worker's log file.
+
+    Args:
+        get_request_id: the id that a line is to carry which is written now, in this thread; empty: none. It must not
+            raise. Default: what `request_id` holds.
+
+    Returns:
+        The level, for the native core.
+    """
     level = level_from_environment()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_FORMAT, _TIME_FORMAT))
+    handler.setFormatter(_Formatter(get_request_id))
     # The root logger, so that what a servable's own modules log is found in the same file.
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     logging.getLogger(_ROOT).setLevel(_LEVELS[level])
@@ -54,7 +70,7 @@ def configure_master() -> int:
     logger = logging.getLogger(_ROOT)
     if not logger.hasHandlers():
         handler = _Stderr()
-        handler.setFormatter(logging.Formatter(_FORMAT, _TIME_FORMAT))
+        handler.setFormatter(_Formatter(request_id.get))
         logger.addHandler(handler)
         logger.propagate = False
     if logger.level == logging.NOTSET:
@@ -90,6 +106,17 @@ def tail(path: Path, lines: int = 20, limit: int = 16 * 1024, *, begin: int = 0)
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, get_request_id: Callable[[], str]) -> None:
+        super().__init__(_FORMAT, _TIME_FORMAT)
+        self._get_request_id = get_request_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        request = self._get_request_id()
+        record.of_request = f" [{request}]" if request else ""
+        return super().format(record)
 
 
 class _Stderr(logging.Handler):

@@ -1,29 +1,14 @@
-"""Message classes of ``protos/ms_service.proto``, made when imported.
-
-They are built from the file's descriptor instead of by protoc's generated code, whose version must match the protobuf
-runtime that is installed; and in a pool of their own, so that a process may also import a stub that somebody generated
-from the same file, or from MindSpore Serving's, under whatever name.
-"""
-
-from google.protobuf import descriptor_pool, message_factory
+"""Message classes of ``protos/ms_service.proto``, made when imported."""
 
 from mindserve.proto import PACKAGE
-from mindserve.proto.descriptor import FILE_DESCRIPTOR
+from mindserve.proto.pool import POOL, message_class
 
-_pool = descriptor_pool.DescriptorPool()
-_pool.AddSerializedFile(FILE_DESCRIPTOR)
+ErrorMsg = message_class(f"{PACKAGE}.ErrorMsg")
+Instance = message_class(f"{PACKAGE}.Instance")
+PredictReply = message_class(f"{PACKAGE}.PredictReply")
+PredictRequest = message_class(f"{PACKAGE}.PredictRequest")
+ServableSpec = message_class(f"{PACKAGE}.ServableSpec")
+Tensor = message_class(f"{PACKAGE}.Tensor")
+TensorShape = message_class(f"{PACKAGE}.TensorShape")
 
-
-def _message(name: str):
-    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-
-
-ErrorMsg = _message("ErrorMsg")
-Instance = _message("Instance")
-PredictReply = _message("PredictReply")
-PredictRequest = _message("PredictRequest")
-ServableSpec = _message("ServableSpec")
-Tensor = _message("Tensor")
-TensorShape = _message("TensorShape")
-
-DATA_TYPES = {value.name: value.number for value in _pool.FindEnumTypeByName(f"{PACKAGE}.DataType").values}
+DATA_TYPES = {value.name: value.number for value in POOL.FindEnumTypeByName(f"{PACKAGE}.DataType").values}

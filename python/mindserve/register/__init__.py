@@ -1,4 +1,4 @@
-"""Declares a servable in its ``servable_config.py``: its models, and its methods as graphs of stages.
+"""Declares a servable in its ``servable_config.py``: its models, its methods as graphs of stages, its gRPC handlers.
 
 Example::
 
@@ -30,6 +30,10 @@ from mindserve.register.deprecated import (
 )
 from mindserve.register.method import add_stage, register_method
 from mindserve.register.model import declare_model
+from mindserve.register.multiplexing import multiplexed
+from mindserve.register.request import get_multiplexed_model_id, get_request_id
+from mindserve.register.servables import get_servable
+from mindserve.register.services import driver, grpc_method, grpc_service
 from mindserve.register.values import Model
 
 __all__ = [
@@ -48,5 +52,12 @@ __all__ = [
     "call_servable",
     "declare_model",
     "declare_servable",
+    "driver",
+    "get_multiplexed_model_id",
+    "get_request_id",
+    "get_servable",
+    "grpc_method",
+    "grpc_service",
+    "multiplexed",
     "register_method",
 ]

@@ -6,17 +6,30 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mindserve.errors import ConfigError, later
+from mindserve import checks
+from mindserve.errors import CallError, ConfigError
 from mindserve.register.context import Context
+
+if TYPE_CHECKING:
+    from mindserve.register.multiplexing import Multiplexed
 
 METHOD_INPUT = -1
 
 
+class ModelCaller(Protocol):
+    """What runs a model's calls, in a worker."""
+
+    def call(self, arguments: tuple[Any, ...]) -> Any: ...
+    async def call_async(self, arguments: tuple[Any, ...]) -> Any: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A model that a servable declares; made by `declare_model`, used as a stage by `add_stage`.
+    """A model that a servable declares; made by `declare_model`.
+
+    Used as a stage by `add_stage`, and by `call` and `call_async` from whatever Python code runs in the worker.
 
     Attributes:
         file: its file's path inside the version directory.
@@ -30,13 +43,61 @@ class Model:
     without_batch_dim_inputs: tuple[int, ...] = ()
     context: Context | None = None
 
+    # Set once: by the worker that has loaded it.
+    _caller: list[ModelCaller] = dataclasses.field(default_factory=list, init=False, repr=False)
+
     def call(self, *args: Any, subgraph: int = 0) -> Any:
-        """Runs the model from a Python stage. Not yet supported: use `add_stage` with the model.
+        """Runs the model, in one batch with what others want of it at that moment.
+
+        Any thread of a worker may call, once the worker serves: a stage function's, a handler's, one that the servable
+        has started. It waits for the result, and lets other threads run meanwhile. In a stage function, and in a
+        handler, the deadline of the request counts: what it leaves no time for is not run.
+
+        Args:
+            args: the inputs of one instance; or one list or tuple of instances, each a list or tuple of its inputs. An
+                input is what a stage function may return: anything with ``__array__``, ``__dlpack__`` or ``asnumpy()``,
+                a number, bool, str or bytes. Only its type and its size in bytes must be the model's.
+            subgraph: 0: models have only one.
+
+        Returns:
+            Of one instance its output, or a tuple of them if the model has several. Of many a list with a tuple of
+            outputs for each, also where there is only one. Outputs are arrays that belong to the caller; str or bytes
+            for text of one element.
 
         Raises:
-            UnsupportedError: always.
+            CallError: the call failed. If any instance of many fails, all do: the text says which is the first.
         """
-        raise later("Model.call")
+        return self._ready(subgraph).call(args)
+
+    async def call_async(self, *args: Any, subgraph: int = 0) -> Any:
+        """Like `call`, for coroutines: takes no thread while it waits. Any asyncio loop.
+
+        Cancelling the task that awaits it takes back what has not begun.
+        """
+        return await self._ready(subgraph).call_async(args)
+
+    def bind(self, caller: ModelCaller) -> None:
+        """Says who runs its calls; for the worker."""
+        self._caller[:] = [caller]
+
+    def _ready(self, subgraph: int) -> ModelCaller:
+        checks.check_int("subgraph", subgraph, 0)
+        if subgraph != 0:
+            raise CallError(
+                f"Model({self.file}).call() failed: The model does not have subgraph of index {subgraph}, the subgraph "
+                "count of the model is 1",
+                "INVALID_ARGUMENT",
+            )
+        if self._caller:
+            return self._caller[0]
+        registration = current_registration()
+        if registration is not None and self in registration.models:
+            raise CallError(f"Model({self.file}).call() failed: the worker does not serve yet", "FAILED_PRECONDITION")
+        raise CallError(
+            f"Model({self.file}).call() failed: the model is not declared in this process: models are declared by "
+            "declare_model in servable_config.py, and run in its workers",
+            "FAILED_PRECONDITION",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +141,7 @@ class Method:
         stages: in the order in which they run.
         results: where its outputs come from.
         idempotent: to execute a request again does no harm.
+        streaming: the last stage's function is a generator of outputs; all results are of that stage.
     """
 
     name: str
@@ -88,6 +150,46 @@ class Method:
     stages: tuple[Stage, ...]
     results: tuple[ValueRef, ...]
     idempotent: bool = True
+    streaming: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpcFunction:
+    """A function that answers a method of a gRPC service.
+
+    Attributes:
+        method: name of the RPC.
+        function: what answers it.
+        service: full name of the service; None: to be searched for.
+        idempotent: to execute a call again does no harm.
+    """
+
+    method: str
+    function: Callable[..., Any]
+    service: str | None
+    idempotent: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpcService:
+    """A class whose methods answer those of gRPC services.
+
+    Attributes:
+        type: the class; made once in each worker.
+        service: full name of the service; None: to be searched for.
+        idempotent: names of the RPCs that may be executed again.
+    """
+
+    type: type
+    service: str | None
+    idempotent: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpcDriver:
+    """What answers the built-in service's Predict: a function, or a class with ``__call__``, made once."""
+
+    target: Callable[..., Any]
 
 
 @dataclasses.dataclass
@@ -111,12 +213,20 @@ class Registration:
         servable_name: name of the servable; in messages.
         models: in the order of their declaration.
         methods: by name, in the order of their registration.
+        grpc_functions: in the order of their declaration, as the following.
+        grpc_services: classes that answer gRPC services.
+        driver: what answers the built-in service's Predict; None: nothing does.
+        multiplexed: the loaders of models on demand.
     """
 
     def __init__(self, servable_name: str) -> None:
         self.servable_name = servable_name
         self.models: list[Model] = []
         self.methods: dict[str, Method] = {}
+        self.grpc_functions: list[GrpcFunction] = []
+        self.grpc_services: list[GrpcService] = []
+        self.driver: GrpcDriver | None = None
+        self.multiplexed: list[Multiplexed] = []
         self._uses: dict[int, _Use] = {}
 
     @contextlib.contextmanager
@@ -139,6 +249,19 @@ class Registration:
         for stage in method.stages:
             self._check_use(stage)
         self.methods[method.name] = method
+
+    def add_driver(self, driver: GrpcDriver) -> None:
+        if self.driver is not None:
+            raise ConfigError(
+                f"'{function_name(driver.target)}' is a second driver, the servable has "
+                f"'{function_name(self.driver.target)}' already"
+            )
+        self.driver = driver
+
+    @property
+    def has_grpc_handlers(self) -> bool:
+        """Whether anything answers methods of gRPC services."""
+        return bool(self.grpc_functions or self.grpc_services or self.driver)
 
     def function_label(self, function: Callable[..., Any]) -> str:
         """A function's name with its servable's."""

@@ -10,17 +10,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindserve import checks, logs, native
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
+from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
 from mindserve.server.admin import AdminSocket
 from mindserve.server.certificates import Certificates
 from mindserve.server.handover import Predecessor, SharedListener, Successor
+from mindserve.server.internal import InternalSocket
 from mindserve.server.notify import notify
 from mindserve.server.reloader import Reloader
-from mindserve.server.servables import make_specs, resolve
+from mindserve.server.servables import Started, make_specs, resolve
+from mindserve.server.services import Described, Item, Services
 from mindserve.server.signals import SignalWatch
 from mindserve.server.statistics import Stats, make_stats
 from mindserve.server.watch import FileWatch
@@ -58,8 +62,11 @@ class Server:
         self._native = core
         # Only this and the supervisor hold the gateway: its threads must end with the server, not whenever its last
         # reference goes, which could be in a thread that is being torn down with the interpreter.
-        self._gateway_or_none: Gateway | None = core.Gateway()
-        self._supervisor = Supervisor(self._gateway, append_logs=predecessor is not None)
+        self._gateway_or_none: Gateway | None = core.Gateway(descriptors=FILE_DESCRIPTOR_SET)
+        self._services = Services()
+        self._internal = InternalSocket()
+        self._directories: dict[Path, None] = {}  # of the servables that were started, in their order
+        self._supervisor = Supervisor(self._gateway, self._services, append_logs=predecessor is not None)
         self._signals = signals
         self._lock = threading.Lock()
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
@@ -75,7 +82,9 @@ class Server:
         self._handover_over = threading.Condition(self._lock)
         self._drain_timeout = Limits().drain_timeout
         self._watch = FileWatch()
-        self._reloader = Reloader(self._supervisor, self._watch, lambda: self._drain_timeout)
+        self._reloader = Reloader(
+            self._supervisor, self._watch, lambda: self._drain_timeout, lambda: self._internal.address
+        )
         self._certificates: Certificates | None = None  # there while it listens
         self._declared: dict[str, tuple[int, int]] = {}  # servables, and their limits
         self._stopping = False
@@ -108,11 +117,11 @@ class Server:
             raise
         self._check_ready()
 
-    def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
+    def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits, functions: Sequence[Item]) -> list[str]:
         """See `mindserve.server.start_grpc_server`."""
         self._signals.install()
         try:
-            bound = self._start_grpc_server(listeners, limits)
+            bound = self._start_grpc_server(listeners, limits, functions)
         except BaseException as error:
             self._stop_if_idle(error)
             raise
@@ -159,6 +168,8 @@ class Server:
             "connections": stats.connections,
             "in_flight": stats.in_flight,
             "workers": [dataclasses.asdict(worker) for worker in self._supervisor.states()],
+            "time": time.monotonic(),
+            "stats": stats.as_dict(),
         }
 
     def script_ended(self) -> None:
@@ -197,8 +208,11 @@ class Server:
             raise StartError(f"The listening sockets can't be shared: {error}") from error
         listeners = [
             SharedListener(given, bound, tuple(each["fds"]), each["file"])
-            for (given, bound), each in zip(self._addresses, shared, strict=True)
+            for (given, bound), each in zip(self._addresses, shared, strict=False)
         ]
+        for each in shared[len(listeners) :]:  # the internal one: a successor has its own
+            for fd in each["fds"]:
+                os.close(fd)
         successor = Successor(listeners, sorted(self._ready_servables()))
         with self._lock:
             self._successor = successor
@@ -247,8 +261,29 @@ class Server:
 
     def _start_servables(self, configs: Sequence[ServableStartConfig]) -> None:
         started = [resolve(item) for item in configs]
+        with self._lock:
+            before = dict(self._directories)
+            self._directories |= {Path(item.servable_directory) / item.servable_name: None for item in configs}
+            directories = list(self._directories)
+        described = self._services.described
+        try:
+            if described.deferred:
+                self._set_services(described.resume(directories))
+            self._start_workers(configs, started)
+        except BaseException:
+            if described.deferred:
+                self._set_services(described)
+            with self._lock:
+                self._directories = before
+            raise
+        if self._listening:
+            self._services.note_answered()
+        self._warn_of_services()
+
+    def _start_workers(self, configs: Sequence[ServableStartConfig], started: Sequence[Started]) -> None:
         sources = self._reloader.look(configs)
-        specs = make_specs(started, running=sum(state.pid is not None for state in self._supervisor.states()))
+        running = sum(state.pid is not None for state in self._supervisor.states())
+        specs = make_specs(started, running, self._internal.address)
         declared = {item.servable_name: (item.max_enqueued_requests, item.max_enqueued_bytes) for item in configs}
         with self._lock:
             before = dict(self._declared)
@@ -275,31 +310,73 @@ class Server:
                     self._gateway.remove_servable(name)
         raise StartError(job.error)
 
-    def _start_grpc_server(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
+    def _start_grpc_server(self, listeners: Sequence[Listener], limits: Limits, functions: Sequence[Item]) -> list[str]:
         with self._lock:
-            if self._stopping:
-                raise StartError("Serving Error: Serving gRPC server start failed, the server is being stopped")
-            if self._listening:
-                raise StartError("Serving Error: Serving gRPC server is already running")
-            certificates = Certificates(listeners, self._set_tls)
-            given = [_as_native(listener, certificates.native(number)) for number, listener in enumerate(listeners)]
-            inherited: Sequence[SharedListener | None] = [None] * len(given)
-            if self._predecessor is not None:
-                inherited = self._predecessor.claim([listener.address for listener in listeners])
-            for item, sockets in zip(given, inherited, strict=True):
-                item["inherited"] = None if sockets is None else sockets.as_native()
+            self._check_not_listening()
+            directories = list(self._directories)
+        described = Described().add(functions, directories)  # may take seconds
+        with self._lock:
+            self._check_not_listening()
+            self._set_services(described)
             try:
-                bound: list[str] = self._gateway.listen(given, limits.as_native(), self._predecessor is None)
-            except self._native.NativeError as error:
-                if error.code == "INVALID_ARGUMENT":
-                    raise ConfigError(str(error)) from error
-                raise StartError(_listen_error(str(error), listeners)) from error
-            self._listening = True
-            certificates.begin(bound, self._watch)
-            self._certificates = certificates
-            self._addresses = [(listener.address, real) for listener, real in zip(listeners, bound, strict=True)]
-            self._drain_timeout = limits.drain_timeout
+                self._check_services()
+                bound = self._listen(listeners, limits)
+            except BaseException:
+                self._set_services(Described())
+                raise
         _log.info("Serving gRPC server start success, listening on %s", ", ".join(bound))
+        self._warn_of_services()
+        return bound
+
+    def _check_not_listening(self) -> None:
+        if self._stopping:
+            raise StartError("Serving Error: Serving gRPC server start failed, the server is being stopped")
+        if self._listening:
+            raise StartError("Serving Error: Serving gRPC server is already running")
+
+    def _set_services(self, described: Described) -> None:
+        self._services.set(described)
+        with contextlib.suppress(StartError):  # it may be stopping by now
+            self._gateway.set_services(described.native_services(), described.descriptors())
+
+    def _check_services(self) -> None:
+        """Whether the servables that run, if any, answer the services."""
+        answered = self._supervisor.services()
+        wrong = [text for servable, services in answered.items() if (text := self._services.wrong(servable, services))]
+        if answered and not wrong:
+            wrong = [text] if (text := self._services.unanswered(answered)) else []
+        if wrong:
+            raise StartError("\n".join(wrong))
+        if answered:
+            self._services.note_answered()
+
+    def _warn_of_services(self) -> None:
+        """Once both are there: of services that servables answer in vain."""
+        if self._listening:
+            for text in self._services.unlisted(self._supervisor.services()):
+                _log.warning("%s", text)
+
+    def _listen(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
+        certificates = Certificates(listeners, self._set_tls)
+        given = [_as_native(listener, certificates.native(number)) for number, listener in enumerate(listeners)]
+        inherited: Sequence[SharedListener | None] = [None] * len(given)
+        if self._predecessor is not None:
+            inherited = self._predecessor.claim([listener.address for listener in listeners])
+        for item, sockets in zip(given, inherited, strict=True):
+            item["inherited"] = None if sockets is None else sockets.as_native()
+        if address := self._internal.address:
+            given.append({"address": address, "internal": True})
+        try:
+            bound = self._gateway.listen(given, limits.as_native(), self._predecessor is None)[: len(listeners)]
+        except self._native.NativeError as error:
+            if error.code == "INVALID_ARGUMENT":
+                raise ConfigError(str(error)) from error
+            raise StartError(_listen_error(str(error), listeners)) from error
+        self._listening = True
+        certificates.begin(bound, self._watch)
+        self._certificates = certificates
+        self._addresses = [(listener.address, real) for listener, real in zip(listeners, bound, strict=True)]
+        self._drain_timeout = limits.drain_timeout
         return bound
 
     def _set_tls(self, listener: int, values: ServerTls) -> None:
@@ -379,6 +456,7 @@ class Server:
             self._wait_for_handover()
             self._supervisor.stop()
             self._supervisor.join()
+            self._internal.remove()
             self._reloader.join()
             if self._admin is not None:
                 self._admin.join()

@@ -81,12 +81,20 @@ class Reloader:
         supervisor: of the workers.
         watch: looks at the files. Its owner's to close.
         drain_timeout: tells the seconds that replaced workers have to finish what they hold.
+        internal_address: tells where the gateway answers its own workers; empty: nowhere.
     """
 
-    def __init__(self, supervisor: Supervisor, watch: FileWatch, drain_timeout: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        watch: FileWatch,
+        drain_timeout: Callable[[], float],
+        internal_address: Callable[[], str],
+    ) -> None:
         self._supervisor = supervisor
         self._watch = watch
         self._drain_timeout = drain_timeout
+        self._internal_address = internal_address
         self._lock = threading.Lock()
         # By their directories: the name alone may have been started from several.
         self._servables: dict[Path, _Servable] = {}
@@ -268,7 +276,7 @@ class Reloader:
         renewed = [each for each in after if scope >= Scope.SOURCES and _takes_part(each.config, scope)]
         kept = running - {key for each in renewed for key in each.worker_keys()}
         others = [state for state in self._supervisor.states() if state.servable != servable.name and state.pid]
-        specs = [spec for spec in make_specs(after, running=len(others)) if spec.key not in kept]
+        specs = [spec for spec in make_specs(after, len(others), self._internal_address()) if spec.key not in kept]
         replaced = running - (kept & {key for each in after for key in each.worker_keys()})
         if not specs and not replaced:
             return False

@@ -49,12 +49,13 @@ def resolve(item: ServableStartConfig) -> Started:
     return Started(item, version or item.version_number or 1, Path.cwd())
 
 
-def make_specs(wanted: Sequence[Started], running: int) -> list[WorkerSpec]:
+def make_specs(wanted: Sequence[Started], running: int, internal_address: str = "") -> list[WorkerSpec]:
     """One worker for each device of each config, each once.
 
     Args:
         wanted: what to start.
         running: workers that run on this host already; they share the cores.
+        internal_address: where the gateway answers its own workers; empty: nowhere.
     """
     workers: dict[Key, Started] = {}
     for each in wanted:
@@ -76,6 +77,9 @@ def make_specs(wanted: Sequence[Started], running: int) -> list[WorkerSpec]:
                 max_queue_delay_us=item.max_queue_delay_us,
                 handshake_timeout=longest + _HANDSHAKE_TIMEOUT,
                 refuse_late=item.refuse_late,
+                handler_threads=item.handler_threads,
+                send_tracebacks=item.send_tracebacks,
+                internal_address=internal_address,
             ),
             logs.worker_log_path(each.directory, name, device_id, version),
             item.start_timeout,

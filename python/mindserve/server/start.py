@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mindserve import checks, logs
@@ -12,6 +13,7 @@ from mindserve.config import Limits, Listener, ServableStartConfig, check_servab
 from mindserve.errors import ConfigError, StartError, later
 from mindserve.server.core import Server
 from mindserve.server.handover import Predecessor, from_environment
+from mindserve.server.services import check_functions
 from mindserve.server.signals import SignalWatch
 from mindserve.server.statistics import Stats
 from mindserve.tls import SSLConfig
@@ -43,9 +45,12 @@ def start_servables(
         enable_lite: not yet supported. Default False.
 
     Raises:
-        ConfigError: a wrong parameter, a directory or a file that is missing.
+        ConfigError: a wrong parameter, a directory or a file that is missing; or an import path of the server's
+            ``grpc_servicer_functions`` that leads nowhere with these servables either.
         StartError: a worker failed to start, with its own error and the end of its log; or one of ``servable_configs``
-            is running already, in the same version on the same device. What ran before goes on.
+            is running already, in the same version on the same device; or, if the server was started before, a
+            service of its ``grpc_servicer_functions`` that no servable answers, or one otherwise than its proto file
+            says. What ran before goes on.
         UnsupportedError: ``enable_lite`` is True.
     """
     configs = check_servable_configs(servable_configs)
@@ -60,8 +65,12 @@ def start_grpc_server(
     ssl_config: SSLConfig | None = None,
     *,
     limits: Limits | None = None,
+    grpc_servicer_functions: Sequence[str | Callable[..., None]] | None = None,
 ) -> list[str]:
     """Starts to answer gRPC.
+
+    Besides MindServe's own services it answers those of ``grpc_servicer_functions``, which the servables' handlers are
+    for. Each service must be answered by a servable: of those that run, or else of those of the next `start_servables`.
 
     Args:
         address: "127.0.0.1:5500", "localhost:5500", "[::1]:5500" or "unix:path", whose directory must exist; port 0
@@ -69,13 +78,20 @@ def start_grpc_server(
         max_msg_mb_size: the largest request in MiB, 1 to 512. Default 100.
         ssl_config: certificates for TLS on ``address``. Default None: plaintext.
         limits: what the server admits. Default None: the defaults of `Limits`.
+        grpc_servicer_functions: for each of your own gRPC services the generated ``add_XServicer_to_server`` function,
+            or its import path, "user_pb2_grpc.add_XServicer_to_server" or "package.module:function". Modules of import
+            paths are looked for in ``sys.path`` and in the servables' directories, and imported by a process of their
+            own; what isn't found before any servable is started is looked for again then. Default None: none.
 
     Returns:
         The addresses, with the ports that were taken.
 
     Raises:
-        ConfigError: a wrong parameter, an illegal address, or certificates that don't work.
-        StartError: the server is running already, or an address can't be bound.
+        ConfigError: a wrong parameter, an illegal address, or certificates that don't work; an item of
+            ``grpc_servicer_functions`` that can't be imported, is no such function, or is for a service that another
+            one is for.
+        StartError: the server is running already, or an address can't be bound; or the servables that run answer a
+            service not at all, or otherwise than its proto file says.
     """
     listeners = _listeners(address, ssl_config)
     checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
@@ -89,7 +105,8 @@ def start_grpc_server(
                 f"{effective.max_msg_mb_size}"
             )
         effective = dataclasses.replace(effective, max_msg_mb_size=max_msg_mb_size)
-    return _current.get().start_grpc_server(listeners, effective)
+    functions = check_functions(grpc_servicer_functions)
+    return _current.get().start_grpc_server(listeners, effective, functions)
 
 
 def reload(servable_name: str | None = None) -> None:

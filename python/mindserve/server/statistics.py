@@ -53,9 +53,9 @@ class MethodStats:
 
     Attributes:
         path: of the gRPC method, "/mindspore.serving.proto.MSService/Predict"; empty for calls of unknown ones.
-        servable: for Predict; empty where the request named none that is served.
+        servable: for Predict and for users' services; empty where the request named none that is served.
         version: that answered; 0 where there was none, and for versions that were served long ago.
-        method: of the servable.
+        method: of the servable; for users' services the gRPC method's name without the service.
         ended: calls by gRPC status code, such as "OK" or "DEADLINE_EXCEEDED"; one that its client cancelled counts as
             "CANCELLED".
         with_errors: of those that ended "OK", how many had an error for an instance or for the whole request.

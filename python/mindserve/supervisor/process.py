@@ -13,11 +13,16 @@ import time
 from mindserve import control, logs
 from mindserve.supervisor.job import WorkerSpec
 
-# What a worker imports must not depend on the directory where the server was started: -m by itself looks there first.
-_COMMAND = [sys.executable, "-P", "-m", "mindserve.worker"]
-if sys.version_info < (3, 11):  # without -P
-    _MAIN = "import sys; del sys.path[0]; from mindserve.worker.process import main; sys.exit(main(sys.argv[1:]))"
-    _COMMAND = [sys.executable, "-c", _MAIN]
+
+def module_command(module: str) -> list[str]:
+    """A command line that runs a module as a program.
+
+    What it imports does not depend on the directory where the server was started: -m by itself looks there first.
+    """
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", module]
+    run = "import runpy, sys; del sys.path[0]; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", run, module]
 
 
 class WorkerProcess:
@@ -59,7 +64,7 @@ class WorkerProcess:
             self.log_begin = os.fstat(log).st_size
             self._process = subprocess.Popen(
                 [
-                    *_COMMAND, "--parent", str(os.getpid()),
+                    *module_command("mindserve.worker"), "--parent", str(os.getpid()),
                     "--control-fd", str(its_control.fileno()), "--link-fd", str(its_link.fileno()),
                 ],
                 stdin=subprocess.DEVNULL,

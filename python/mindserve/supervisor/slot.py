@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from mindserve.control import ReadyService
 from mindserve.supervisor.job import StartJob, WorkerSpec
 from mindserve.supervisor.process import WorkerProcess
 from mindserve.supervisor.restart import RestartPolicy
@@ -25,6 +26,7 @@ class Slot:
         kill_at: when a worker that was told to end is killed.
         starts: how many workers have been started here.
         retired: another slot has taken its place: its worker finishes what it holds, and has no successor.
+        services: the gRPC services that its latest worker that was ready answers; None: there has been none.
     """
 
     spec: WorkerSpec
@@ -37,6 +39,7 @@ class Slot:
     kill_at: float | None = None
     starts: int = 0
     retired: bool = False
+    services: tuple[ReadyService, ...] | None = None
 
     def state(self) -> WorkerState:
         process = self.process

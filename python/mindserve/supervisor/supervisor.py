@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import selectors
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from mindserve import control, logs
+from mindserve.control import ReadyService
 from mindserve.supervisor.job import Replacement, StartJob, WorkerSpec
 from mindserve.supervisor.process import WorkerProcess
 from mindserve.supervisor.restart import describe_exit
@@ -58,6 +60,16 @@ class Gateway(Protocol):
     def replies(self) -> int: ...
 
 
+class ServiceJudge(Protocol):
+    """Whether workers answer gRPC services as the server was told of them. Asked in the supervisor's thread."""
+
+    def wrong(self, servable: str, answered: Sequence[ReadyService]) -> str:
+        """What is wrong with what a worker of a servable answers; empty: nothing."""
+
+    def unanswered(self, answered: Mapping[str, Sequence[ReadyService]], replaced: Iterable[ReadyService]) -> str:
+        """What is missing from all that the servables answer, now that ``replaced`` falls away; empty: nothing."""
+
+
 class Supervisor:
     """Runs workers as direct children of this process, from one long-lived thread.
 
@@ -66,11 +78,14 @@ class Supervisor:
 
     Args:
         gateway: is told of workers that become ready, and of those that are gone; let go of by the end of `join`.
+        judge: a worker that it finds wrong fails as one that can't start; so do those that are started together if,
+            all being ready, something is missing.
         append_logs: whether the first workers go on with log files that are there, as those of another master.
     """
 
-    def __init__(self, gateway: Gateway, *, append_logs: bool = False) -> None:
+    def __init__(self, gateway: Gateway, judge: ServiceJudge, *, append_logs: bool = False) -> None:
         self._gateway = gateway
+        self._judge = judge
         self._slots: list[Slot] = []
         self._append_logs = append_logs
         self._next_number = 1
@@ -134,6 +149,11 @@ class Supervisor:
         """Of all workers, by servable, version and device; a worker that is replaced comes before its successor."""
         states = [slot.state() for slot in list(self._slots)]  # at once: the supervisor's thread goes on
         return sorted(states, key=lambda state: (state.servable, state.version, state.device_id, not state.draining))
+
+    def services(self) -> dict[str, list[ReadyService]]:
+        """What each servable's workers answer: those that take requests, or will when they are started again."""
+        slots = (slot for slot in list(self._slots) if not slot.retired)
+        return _services(slot for slot in slots if slot.origin is None or slot.state().ready)
 
     # All that follows happens in the supervisor's thread.
 
@@ -301,19 +321,35 @@ class Supervisor:
             # It exits by itself; if not, this ends it.
             process.deadline = time.monotonic() + _TERMINATE_TIMEOUT
         elif process.methods is None:
-            process.methods = event.methods
+            process.error = process.error or self._judge.wrong(slot.spec.parameters.servable_name, event.services)
+            if process.error:
+                process.signal(signal.SIGKILL)
+                return
+            process.methods, slot.services = event.methods, event.services
             self._on_ready(slot, process)
 
     def _on_ready(self, slot: Slot, process: WorkerProcess) -> None:
         job = slot.job
-        if job is None or job.replaces is None:
+        if job is None:
+            self._begin_to_attach(slot, process)
+            return
+        starting = [each for each in self._slots if each.origin is job]
+        if all(each.services is not None for each in starting):
+            replaced = self._replaced_by(job)
+            stay = (each for each in self._slots if not each.retired and each not in replaced)
+            gone = itertools.chain.from_iterable(_services(replaced).values())
+            if missing := self._judge.unanswered(_services(stay), gone):
+                job.fail(missing)
+                self._end_failed_job(job)
+                return
+        if job.replaces is None:
             self._begin_to_attach(slot, process)
             return
         # None takes requests before all can: the others' deadlines, and handshake_timeout, bound the wait.
         process.deadline = None
         job.set_phase(slot.spec, "waiting for the others")
-        starting = [(each, each.process) for each in self._slots if each.origin is job]
-        ready = [(each, worker) for each, worker in starting if worker is not None and worker.methods is not None]
+        workers = [(each, each.process) for each in starting]
+        ready = [(each, worker) for each, worker in workers if worker is not None and worker.methods is not None]
         if len(ready) < len(job.specs):
             _log.info("%s is loaded and waits for the others, process %d", slot.spec, process.pid)
             return
@@ -521,3 +557,13 @@ class Supervisor:
         """Ends a worker that nothing is wrong with: the gateway, told first, does not take it for a loss."""
         self._gateway.detach_worker(process.number)
         process.signal(number)
+
+
+def _services(slots: Iterable[Slot]) -> dict[str, list[ReadyService]]:
+    """What servables answer, by their names; those of which nothing is known yet are left out."""
+    found: dict[str, list[ReadyService]] = {}
+    for slot in slots:
+        if slot.services is not None:
+            known = found.setdefault(slot.spec.parameters.servable_name, [])
+            known += (service for service in slot.services if service not in known)
+    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -11,17 +13,26 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mindserve import control, logs
 from mindserve.errors import MindserveError
+from mindserve.register.request import current, get_request_id
+from mindserve.register.servables import set_server
+
+if TYPE_CHECKING:
+    from mindserve._native import Runtime
+    from mindserve.worker.serving import Answering
 
 _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
 _END_TIMEOUT = 2.0
 _HUNG_SIGNAL = signal.SIGUSR2
+_WATCH_MASTER = "watch-master"
 
 _PACKAGE = os.path.join(os.path.dirname(logs.__file__), "")
 
@@ -56,7 +67,9 @@ def main(arguments: Sequence[str]) -> int:
         _log.error("%s%s", text, explain(error))
         _log.debug("%s", traceback.format_exc())
         _send(channel, control.Failed(text, traceback.format_exc()))
+        _end_before_threads(1)
         return 1
+    _end_before_threads(0)
     return 0
 
 
@@ -95,7 +108,7 @@ def _prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(line_buffering=True, errors="backslashreplace")
-    logs.configure_worker()
+    logs.configure_worker(get_request_id)
     logging.captureWarnings(True)
     warnings.filterwarnings("default", category=DeprecationWarning, module="servable_config")
 
@@ -137,10 +150,19 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
         threading.Thread(target=_run_function, args=(runtime, number), name=f"stage-{name}", daemon=True)
         for number, name in built.functions
     ]
+    answering = None
+    if built.handlers:
+        from mindserve.worker.serving import Answering
+
+        answering = Answering(runtime, built.handlers, parameters, native=core, on_death=_end_for_lost_thread)
+        threads += answering.threads
+    set_server(parameters.internal_address, runtime.begin_blocked, runtime.end_blocked)
     for thread in threads:
         thread.start()
-    threading.Thread(target=_watch_master, args=(channel,), name="watch-master", daemon=True).start()
-    _send(channel, control.Ready(built.methods))
+    if answering is not None:
+        answering.start_loop()
+    threading.Thread(target=_watch_master, args=(channel,), name=_WATCH_MASTER, daemon=True).start()
+    _send(channel, control.Ready(built.methods, built.services))
     try:
         runtime.serve(link_fd, parameters.handshake_timeout)
     except core.NativeError as error:
@@ -150,27 +172,56 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
         _log.info("the master has closed the link, which ends this worker")
     finally:
         runtime.stop()
-        _end_threads(threads)
+        _end_threads(threads, answering)
 
 
-def _end_threads(threads: Sequence[threading.Thread]) -> None:
-    """Waits a moment for the stage functions; one that goes on must not meet an interpreter that is being torn down."""
+def _end_threads(threads: Sequence[threading.Thread], answering: Answering | None) -> None:
+    """Waits a moment for users' code; what goes on must not meet an interpreter that is being torn down."""
+    end = time.monotonic() + _END_TIMEOUT
+    ended = answering is None or answering.stop_loop(_END_TIMEOUT)
     for thread in threads:
-        thread.join(_END_TIMEOUT)
-    if any(thread.is_alive() for thread in threads):
-        _log.warning("a stage function is still running, the process ends without it")
+        thread.join(max(0.0, end - time.monotonic()))
+    if not ended or any(thread.is_alive() for thread in threads):
+        _log.warning("a stage function or a handler is still running, the process ends without it")
         logging.shutdown()
         os._exit(1)
 
 
-def _run_function(runtime: object, number: int) -> None:
+def _end_before_threads(status: int) -> None:
+    """Ends the process here if threads that the servable has started still run.
+
+    One that comes back from the native core, as from `Model.call`, while the interpreter is being torn down would crash
+    the process. Those that are no daemons have a moment to end by themselves.
+    """
+    ours = (threading.main_thread().name, _WATCH_MASTER)
+    end = time.monotonic() + _END_TIMEOUT
+    others = [thread for thread in threading.enumerate() if thread.name not in ours]
+    for thread in others:
+        if not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+    if not any(thread.is_alive() for thread in others):
+        return
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def _run_function(runtime: Runtime, number: int) -> None:
     try:
-        runtime.run_function(number)  # type: ignore[attr-defined]
-    except BaseException:
-        # Without this thread the stage's instances would wait for ever. A fresh worker is better.
-        _log.critical("a stage function's thread has ended:\n%s", traceback.format_exc())
-        logging.shutdown()
-        os._exit(70)
+        runtime.run_function(number, current)
+    except BaseException as error:
+        # Without this thread the stage's instances would wait for ever.
+        _end_for_lost_thread("a stage function's thread", error)
+
+
+def _end_for_lost_thread(name: str, error: BaseException) -> None:
+    """Ends the process: a fresh worker is better than one that lacks a thread."""
+    _log.critical("%s has ended:\n%s", name, "".join(traceback.format_exception(error)))
+    logging.shutdown()
+    os._exit(70)
 
 
 def _watch_master(channel: socket.socket) -> None:

@@ -1,0 +1,64 @@
+#include "gateway/ray_service.h"
+
+#include <utility>
+
+#include "wire/ray_serve.h"
+
+namespace mindserve::gateway {
+namespace {
+
+// One message of no content, one answer.
+class AskedCall : public CallHandler {
+ public:
+  AskedCall(const Health& health, Call& call, std::string_view type) : health_(health), call_(call), type_(type) {}
+
+  void OnMessage(Message message) override {
+    if (Status status = wire::CheckEmptyMessage(message.bytes(), type_); !status.ok()) {
+      return call_.Finish(std::move(status));
+    }
+    if (!health_.serving()) return call_.Finish({Code::kUnavailable, "the server is shutting down"});
+    Reply reply;
+    reply.emplace_back(Answer());
+    call_.Send(std::move(reply));
+  }
+  void OnHalfClose() override { call_.Finish(Status::Ok()); }
+  void OnCancel() override {}
+
+ private:
+  virtual std::string Answer() const = 0;
+
+  const Health& health_;
+  Call& call_;
+  const std::string_view type_;  // of the message
+};
+
+class ListApplicationsCall final : public AskedCall {
+ public:
+  ListApplicationsCall(const Router& router, const Health& health, Call& call)
+      : AskedCall(health, call, "ListApplicationsRequest"), router_(router) {}
+
+ private:
+  std::string Answer() const override { return wire::WriteListApplicationsResponse(router_.Servables()); }
+
+  const Router& router_;
+};
+
+class HealthzCall final : public AskedCall {
+ public:
+  HealthzCall(const Health& health, Call& call) : AskedCall(health, call, "HealthzRequest") {}
+
+ private:
+  std::string Answer() const override { return wire::WriteHealthzResponse("success"); }
+};
+
+}  // namespace
+
+std::unique_ptr<CallHandler> ListApplicationsService::Start(Call& call) {
+  return std::make_unique<ListApplicationsCall>(router_, health_, call);
+}
+
+std::unique_ptr<CallHandler> HealthzService::Start(Call& call) {
+  return std::make_unique<HealthzCall>(health_, call);
+}
+
+}  // namespace mindserve::gateway

@@ -1,0 +1,333 @@
+// How calls come to handler threads and to the event loop.
+#include "worker/handlers.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <set>
+
+#include "worker/service_fixture.h"
+
+namespace mindserve::worker {
+namespace {
+
+using link::FrameType;
+using std::chrono::milliseconds;
+
+class HandlersTest : public ServiceFixture {
+ protected:
+  bool LoopReadable() {
+    pollfd fd{runtime_->handlers().loop_fd(), POLLIN, 0};
+    return ::poll(&fd, 1, 0) == 1;
+  }
+  // The next events, of which there are some in time.
+  std::vector<Handlers::LoopEvents> Events() {
+    std::vector<Handlers::LoopEvents> events;
+    pollfd fd{runtime_->handlers().loop_fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&fd, 1, static_cast<int>(kPatience.count())), 1);
+    runtime_->handlers().TakeLoopEvents(&events);
+    return events;
+  }
+};
+
+// A handler that blocks where nobody can know of it.
+TEST_F(HandlersTest, AnotherThreadIsWokenWhenACallHasWaited) {
+  Start();
+  std::mutex mutex;
+  std::condition_variable changed;
+  int inside = 0;
+  bool go_on = false;
+  for (int i = 0; i < 3; ++i) {
+    Run([&](const CallPointer& call) {
+      std::unique_lock lock(mutex);
+      ++inside;
+      changed.notify_all();
+      changed.wait(lock, [&] { return go_on; });
+      call->WriteLast(OutMessage("ok"));
+    });
+  }
+  for (uint64_t call = 1; call <= 3; ++call) OpenUnary(call, kUnary, "x");
+  {
+    std::unique_lock lock(mutex);
+    EXPECT_TRUE(changed.wait_for(lock, kPatience, [&] { return inside == 3; }));
+    go_on = true;
+    changed.notify_all();
+  }
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Receive().text, "ok");
+}
+
+TEST_F(HandlersTest, AnotherThreadIsWokenWhenOneWaitsForItsClient) {
+  Start();
+  std::atomic<int> begun{0};
+  for (int i = 0; i < 2; ++i) {
+    Run([&](const CallPointer& call) {
+      ++begun;
+      ReadBlocking(*call);
+      call->WriteLast(OutMessage(std::to_string(call->number())));
+    });
+  }
+  Open(1, kClientStreaming);
+  lane_->Flush();
+  ASSERT_TRUE(Eventually([&] { return begun == 1; }));
+  OpenUnary(2, kUnary, "x");
+  EXPECT_EQ(Receive().text, "2");
+  Message(1, "x", true);
+  lane_->Flush();
+  Answer answer = Receive();
+  if (answer.frame.type == FrameType::kReleaseMessage) answer = Receive();
+  EXPECT_EQ(answer.text, "1");
+}
+
+TEST_F(HandlersTest, AnAnswerIsNotKeptByTheNextCallOfItsThread) {
+  Start();
+  std::promise<void> go_on;
+  Run([&, future = go_on.get_future().share()](const CallPointer& call) {
+    if (call->number() == 3) future.wait();
+    call->WriteLast(OutMessage("ok"));
+  });
+  Open(1, kUnary);
+  Message(1, "x", true);
+  Open(2, kUnary);
+  Message(2, "x", true);
+  Open(3, kUnary);
+  Message(3, "x", true);
+  Open(4, kUnary);
+  Message(4, "x", true);
+  lane_->Flush();
+  EXPECT_EQ(Receive().frame.call, 1u);
+  EXPECT_EQ(Receive().frame.call, 2u);
+  go_on.set_value();
+  EXPECT_EQ(Receive().frame.call, 3u);
+  EXPECT_EQ(Receive().frame.call, 4u);
+}
+
+TEST_F(HandlersTest, TheLoopIsToldOfACallOnceItsMessageIsThere) {
+  Start();
+  Open(1, kLoopUnary);
+  Open(2, kLoopBothWays);
+  lane_->Flush();
+  auto events = Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].call->number(), 2u);
+  EXPECT_EQ(events[0].events, Handlers::kOpened);
+  EXPECT_FALSE(LoopReadable());
+  EXPECT_TRUE(lane_->MayHaveBegun(2));
+  EXPECT_FALSE(lane_->MayHaveBegun(1));
+  Message(1, "x", true);
+  lane_->Flush();
+  events = Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].call->number(), 1u);
+  EXPECT_EQ(ReadNow(*events[0].call), "x");
+  events[0].call->WriteLast(OutMessage("y"));
+  EXPECT_EQ(Receive().text, "y");
+}
+
+TEST_F(HandlersTest, TheLoopIsToldOfMessagesThatItHasAskedFor) {
+  Start();
+  Open(1, kLoopBothWays);
+  lane_->Flush();
+  const auto opened = Events();
+  ASSERT_EQ(opened.size(), 1u);
+  ServiceCall& call = *opened[0].call;
+  EXPECT_EQ(ReadNow(call), "<not yet>");
+  Message(1, "a", false);
+  Message(1, "b", false);
+  lane_->Flush();
+  auto events = Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].call, opened[0].call);
+  EXPECT_EQ(events[0].events, Handlers::kReadable);
+  EXPECT_EQ(ReadNow(call), "a");
+  ASSERT_TRUE(Eventually([&] { return ReadNow(call) == "b"; }));
+  lane_->SendHalfClose(1);
+  lane_->Flush();
+  ASSERT_TRUE(Eventually([&] { return ReadNow(call) == "<half-closed>"; }));
+}
+
+TEST_F(HandlersTest, TheLoopIsToldThatACallIsWritable) {
+  Start();
+  keeps_replies_ = true;
+  Open(1, kLoopBothWays);
+  lane_->Flush();
+  const auto opened = Events();
+  ASSERT_EQ(opened.size(), 1u);
+  ServiceCall& call = *opened[0].call;
+  while (call.Write(OutMessage("m")) == ServiceCall::Writing::kGoOn) {
+  }
+  for (size_t i = 0; i < ServiceCall::kMaxMessagesAhead; ++i) Receive();
+  EXPECT_FALSE(LoopReadable());
+  GiveBackKept(ServiceCall::kMaxMessagesAhead / 2);
+  const auto events = Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].events, Handlers::kWritable);
+}
+
+TEST_F(HandlersTest, TheLoopIsToldThatACallIsCancelled) {
+  Start();
+  Open(1, kLoopBothWays);
+  lane_->Flush();
+  const auto opened = Events();
+  lane_->SendCancel(1);
+  lane_->Flush();
+  const auto events = Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].events, Handlers::kCancelled);
+  EXPECT_TRUE(events[0].call->cancelled());
+}
+
+TEST_F(HandlersTest, TheLoopIsNotToldOfACallThatIsCancelledBefore) {
+  Start();
+  Open(1, kLoopBothWays);
+  lane_->SendCancel(1);
+  Open(2, kLoopBothWays);
+  lane_->Flush();
+  EXPECT_EQ(Receive().frame.call, 1u);
+  const auto events = Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].call->number(), 2u);
+  EXPECT_FALSE(lane_->MayHaveBegun(1));
+}
+
+// Handler threads on a clock that stands: each call that has begun stays in its handler until it is let go.
+class HandlerThreadsTest : public testing::Test {
+ protected:
+  ~HandlerThreadsTest() override {
+    handlers_->Stop();
+    LetGo(SIZE_MAX);
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  void AddThreads(int count) {
+    for (int i = 0; i < count; ++i) {
+      threads_.emplace_back([this] {
+        for (;;) {
+          if (handlers_->TryTake() == nullptr) {
+            if (!handlers_->Await()) return;
+            continue;
+          }
+          std::unique_lock lock(mutex_);
+          by_.push_back(std::this_thread::get_id());
+          const size_t own = by_.size();
+          changed_.notify_all();
+          changed_.wait(lock, [&] { return own <= let_go_; });
+        }
+      });
+    }
+    AwaitIdle(static_cast<size_t>(count));
+  }
+
+  // Waits until so many of the threads do nothing.
+  void AwaitIdle(size_t count) {
+    EXPECT_TRUE(Eventually([&] { return handlers_->idle_threads() == count; }));
+  }
+
+  void Push(int count) {
+    for (int i = 0; i < count; ++i) {
+      handlers_->Push(std::make_shared<ServiceCall>(handlers_, ServiceCall::Opened{}));
+    }
+  }
+
+  // The first so many calls that have begun, or will.
+  void LetGo(size_t count) {
+    const std::lock_guard lock(mutex_);
+    let_go_ = count;
+    changed_.notify_all();
+  }
+
+  // Waits until so many have begun; on how many threads those did.
+  size_t ThreadsOf(size_t begun) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(30), [&] { return by_.size() >= begun; }));
+    return std::set(by_.begin(), by_.end()).size();
+  }
+
+  FakeTime time_;
+  std::shared_ptr<Handlers> handlers_ = [this] {
+    auto handlers = std::make_shared<Handlers>(time_, [] {});
+    handlers->Add({.path = "/t.T/M"});
+    return handlers;
+  }();
+
+ private:
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  // Guarded by mutex_.
+  std::condition_variable changed_;
+  std::vector<std::thread::id> by_;  // which began them, in that order
+  size_t let_go_ = 0;
+};
+
+TEST_F(HandlerThreadsTest, OneThreadRunsAsLongAsItKeepsUp) {
+  AddThreads(4);
+  Push(1);
+  ThreadsOf(1);
+  Push(20);
+  EXPECT_EQ(handlers_->Tend(time_.Now()), time_.Now() + milliseconds(1));
+  LetGo(SIZE_MAX);
+  EXPECT_EQ(ThreadsOf(21), 1u);
+  EXPECT_EQ(handlers_->Tend(time_.Now()), kNever);
+}
+
+TEST_F(HandlerThreadsTest, AfterAMillisecondAnotherOneIsWoken) {
+  AddThreads(4);
+  Push(2);
+  ThreadsOf(1);
+  time_.Advance(milliseconds(1));
+  handlers_->Tend(time_.Now());
+  EXPECT_EQ(ThreadsOf(2), 2u);
+}
+
+TEST_F(HandlerThreadsTest, OneThatGotTheInterpreterAtOnceWakesTheNext) {
+  AddThreads(4);
+  Push(5);
+  ThreadsOf(1);
+  time_.Advance(milliseconds(1));
+  handlers_->Tend(time_.Now());
+  ThreadsOf(2);
+  // Of the second it is not known yet.
+  handlers_->Tend(time_.Now());
+  EXPECT_TRUE(handlers_->Stay(milliseconds(0)));
+  handlers_->Tend(time_.Now());
+  EXPECT_EQ(ThreadsOf(3), 3u);
+}
+
+TEST_F(HandlerThreadsTest, ThreadsThatWaitForTheInterpreterWakeNone) {
+  AddThreads(4);
+  Push(10);
+  ThreadsOf(1);
+  time_.Advance(milliseconds(1));
+  handlers_->Tend(time_.Now());
+  ThreadsOf(2);
+  EXPECT_TRUE(handlers_->Stay(milliseconds(5)));
+  time_.Advance(milliseconds(40));
+  handlers_->Tend(time_.Now());
+  LetGo(9);
+  EXPECT_EQ(ThreadsOf(10), 2u);
+}
+
+TEST_F(HandlerThreadsTest, OnlyAFewThatWaitForTheInterpreterGoOn) {
+  AddThreads(4);
+  Push(4);
+  for (size_t running = 1; running < 4; ++running) {
+    ThreadsOf(running);
+    EXPECT_TRUE(handlers_->Stay(milliseconds(5)));
+    time_.Advance(milliseconds(60));
+    handlers_->Tend(time_.Now());
+  }
+  EXPECT_EQ(ThreadsOf(4), 4u);
+  EXPECT_FALSE(handlers_->Stay(milliseconds(5)));
+  EXPECT_TRUE(handlers_->Stay(milliseconds(0)));
+}
+
+TEST_F(HandlerThreadsTest, StopLetsThreadsGo) {
+  std::thread thread([&] { EXPECT_FALSE(handlers_->Await()); });
+  handlers_->Stop();
+  thread.join();
+  EXPECT_FALSE(handlers_->Await());
+}
+
+}  // namespace
+}  // namespace mindserve::worker

@@ -1,0 +1,244 @@
+#include "worker/service_calls.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "base/log.h"
+
+namespace mindserve::worker {
+namespace {
+
+// Messages above this are copied in steps of as much, in turn with others.
+constexpr size_t kStepBytes = size_t{256} << 10;
+// Of these so many a round.
+constexpr size_t kStepsPerRound = 8;
+
+}  // namespace
+
+ServiceCalls::ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> handlers, size_t max_message_bytes)
+    : link_(link),
+      handlers_(std::move(handlers)),
+      max_message_bytes_(max_message_bytes),
+      calls_(link.lanes()),
+      starved_(link.lanes()),
+      waiting_(link.lanes()) {}
+
+ServiceCalls::~ServiceCalls() {
+  for (Table& table : calls_) {
+    for (auto& [number, record] : table) {
+      record.call->record = nullptr;
+      record.call->Cancel();
+    }
+  }
+}
+
+ServiceCalls::Record* ServiceCalls::Find(size_t lane, uint64_t call) {
+  const auto found = calls_[lane].find(call);
+  return found == calls_[lane].end() ? nullptr : &found->second;
+}
+
+void ServiceCalls::Open(size_t lane, const link::GatewayFrame& frame, int handler, TimePoint now) {
+  const Status head = wire::CheckCallHead(frame.payload);
+  if (!head.ok()) return link_.SendEnd(lane, frame.call, head, link::kReleased);
+  ServiceCall::Opened opened;
+  opened.lane = lane;
+  opened.number = frame.call;
+  opened.handler = handler;
+  opened.client = frame.client;
+  if (frame.deadline_ns != INT64_MAX) opened.deadline = TimePoint(Duration(frame.deadline_ns));
+  opened.arrived = now;
+  opened.mark = link_.MarkOf(lane, frame.call);
+  opened.head.assign(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size());
+  const auto place = calls_[lane].emplace(frame.call, Record{}).first;
+  place->second.call = std::make_shared<ServiceCall>(handlers_, std::move(opened));
+  place->second.call->record = &place->second;
+  const Status status = place->second.call->Deliver({}, (frame.flags & link::kEnds) != 0);
+  if (!status.ok()) EndWith(lane, place, status);
+}
+
+void ServiceCalls::Message(size_t lane, const link::GatewayFrame& frame) {
+  const auto found = calls_[lane].find(frame.call);
+  if (found == calls_[lane].end()) return;  // it has ended, of which the gateway did not know
+  std::optional<std::span<const std::byte>> message;
+  if ((frame.flags & link::kNoMessage) == 0) message = frame.payload;
+  const Status status = found->second.call->Deliver(message, (frame.flags & link::kEnds) != 0);
+  if (!status.ok()) EndWith(lane, found, status);
+}
+
+void ServiceCalls::Cancel(size_t lane, uint64_t call) {
+  const auto found = calls_[lane].find(call);
+  if (found != calls_[lane].end()) EndWith(lane, found, Status(Code::kCancelled, "the call was cancelled"));
+}
+
+void ServiceCalls::Credit(size_t lane, uint64_t call) {
+  Record* record = Find(lane, call);
+  if (record != nullptr && record->call->Credit()) SetWaiting(lane, *record, false);
+}
+
+void ServiceCalls::EndWith(size_t lane, Table::iterator found, const Status& status) {
+  found->second.call->Cancel();
+  link_.SendEnd(lane, found->first, status, link::kReleased);
+  Forget(lane, found);
+}
+
+void ServiceCalls::Forget(size_t lane, Table::iterator found) {
+  Record& record = found->second;
+  if (record.slab) link_.FreeReply(lane, *record.slab);
+  SetWaiting(lane, record, false);
+  record.call->record = nullptr;
+  calls_[lane].erase(found);
+}
+
+void ServiceCalls::SetWaiting(size_t lane, Record& record, bool waits) {
+  if (record.waits_for_credit == waits) return;
+  record.waits_for_credit = waits;
+  waiting_[lane] += waits ? 1 : size_t{0} - 1;
+  link_.AwaitCredit(lane, waiting_[lane] > 0);
+}
+
+// What handlers have put out since the last round. It is taken even from a call that has to wait for memory: how much
+// that can be is bounded by the call.
+void ServiceCalls::Collect() {
+  handlers_->TakePosted(&posted_, &posted_models_);
+  for (const auto& model : posted_models_) {
+    for (size_t lane = 0; lane < calls_.size(); ++lane) models_.emplace_back(lane, model);
+  }
+  for (const auto& call : posted_) {
+    auto* record = static_cast<Record*>(call->record);
+    if (record == nullptr) continue;  // it has ended
+    call->TakeOutgoing(&record->out);
+    SetWaiting(call->lane(), *record, record->out.waits_for_credit);
+  }
+}
+
+TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& starves) {
+  Collect();
+  for (size_t lane = 0; lane < starved_.size(); ++lane) {
+    auto& waiting = starved_[lane];
+    while (!waiting.empty() && !starves(lane)) {
+      const uint64_t number = waiting.front();
+      Record* record = Find(lane, number);
+      if (record != nullptr && record->starves) {
+        record->starves = false;
+        Send(lane, number, *record);
+        record = Find(lane, number);
+        if (record != nullptr && record->starves) {
+          // It went to the end, but was the oldest.
+          waiting.pop_back();
+          break;
+        }
+      }
+      waiting.pop_front();
+    }
+  }
+  for (const auto& call : posted_) {
+    auto* record = static_cast<Record*>(call->record);
+    if (record == nullptr || record->starves || record->copies) continue;
+    if (starved(call->lane()) || starves(call->lane())) {
+      record->starves = true;
+      starved_[call->lane()].push_back(call->number());
+      continue;
+    }
+    Send(call->lane(), call->number(), *record);
+  }
+  posted_.clear();
+  for (size_t steps = 0; steps < kStepsPerRound && !copying_.empty(); ++steps) {
+    const Entry entry = copying_.front();
+    copying_.pop_front();
+    Record* record = Find(entry.lane, entry.call);
+    if (record == nullptr || !record->copies) continue;
+    record->copies = false;
+    Send(entry.lane, entry.call, *record);
+  }
+  SendModels();
+  return copying_.empty() ? handlers_->Tend(now) : now;
+}
+
+// Sends what it can; the rest waits in starved_ or copying_.
+void ServiceCalls::Send(size_t lane, uint64_t number, Record& record) {
+  switch (TrySend(lane, number, record)) {
+    case Sent::kAll:
+      break;
+    case Sent::kStarved:
+      record.starves = true;
+      starved_[lane].push_back(number);
+      break;
+    case Sent::kCopying:
+      record.copies = true;
+      copying_.push_back({lane, number});
+      break;
+  }
+}
+
+ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& record) {
+  ServiceCall::Outgoing& out = record.out;
+  if (!out.end.there) {
+    for (; out.taken > 0; --out.taken) link_.SendReleaseMessage(lane, number);
+  }
+  if (out.initial != nullptr) {
+    const uint8_t flags = out.initial->compressed ? link::kCompressed : 0;
+    if (!link_.SendInitial(lane, number, out.initial->metadata, flags)) return Sent::kStarved;
+    out.initial.reset();
+  }
+  while (record.sent < out.messages.size()) {
+    if (out.messages[record.sent].bytes().size() > max_message_bytes_) {
+      EndTooLarge(record);
+      break;
+    }
+    const bool last = record.sent + 1 == out.messages.size() && out.end.there && out.end.plain;
+    const Sent sent = SendMessage(lane, number, record, last ? link::kEnds | link::kReleased : 0);
+    if (sent != Sent::kAll) return sent;
+    if (last) {
+      Forget(lane, calls_[lane].find(number));
+      return Sent::kAll;
+    }
+  }
+  out.messages.clear();
+  record.sent = 0;
+  if (!out.end.there) return Sent::kAll;
+  if (!link_.SendTrailing(lane, number, out.end.code, out.end.block, link::kReleased)) return Sent::kStarved;
+  Forget(lane, calls_[lane].find(number));
+  return Sent::kAll;
+}
+
+void ServiceCalls::EndTooLarge(Record& record) {
+  const size_t size = record.out.messages[record.sent].bytes().size();
+  record.call->Cancel();
+  record.out.end = {};
+  record.out.end.there = true;
+  record.out.end.code = Code::kResourceExhausted;
+  record.out.end.block = wire::WriteCallEnd(
+      {"the answer has a message of " + std::to_string(size) + " bytes, more than a message can have", {}});
+}
+
+// The next one; a large one is copied in steps, with others served in between.
+ServiceCalls::Sent ServiceCalls::SendMessage(size_t lane, uint64_t number, Record& record, int flags) {
+  OutMessage& message = record.out.messages[record.sent];
+  const std::span<const std::byte> bytes = message.bytes();
+  if (!record.slab) {
+    record.slab = link_.AllocateReply(lane, bytes.size());
+    record.copied = 0;
+    if (!record.slab) return Sent::kStarved;
+  }
+  const size_t count = std::min(bytes.size() - record.copied, kStepBytes);
+  if (count > 0) std::memcpy(record.slab->bytes.data() + record.copied, bytes.data() + record.copied, count);
+  record.copied += count;
+  if (record.copied < bytes.size()) return Sent::kCopying;
+  if (message.compressed()) flags |= link::kCompressed;
+  link_.SendReply(lane, number, *std::exchange(record.slab, std::nullopt), static_cast<uint8_t>(flags));
+  message = OutMessage({});
+  ++record.sent;
+  return Sent::kAll;
+}
+
+void ServiceCalls::SendModels() {
+  while (!models_.empty()) {
+    const auto& [lane, model] = models_.front();
+    if (!link_.SendModel(lane, model.first, model.second)) return;
+    models_.pop_front();
+  }
+}
+
+}  // namespace mindserve::worker

@@ -1,0 +1,86 @@
+// The runtime thread's table of calls of users' services: what the gateway says about them goes in, what their handlers
+// put out goes to the gateway. Everything here belongs to the runtime thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "link/worker_link.h"
+#include "worker/handlers.h"
+#include "worker/service_call.h"
+
+namespace mindserve::worker {
+
+class ServiceCalls {
+ public:
+  // Both outlive it. A message of more than `max_message_bytes` can't be sent.
+  ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> handlers, size_t max_message_bytes);
+  // Cancels all calls: nothing looks at the request arenas any more.
+  ~ServiceCalls();
+  ServiceCalls(const ServiceCalls&) = delete;
+  ServiceCalls& operator=(const ServiceCalls&) = delete;
+
+  // What the gateway said about a call, of which it may not know yet that it has ended.
+  void Open(size_t lane, const link::GatewayFrame& frame, int handler, TimePoint now);
+  bool Contains(size_t lane, uint64_t call) const { return calls_[lane].contains(call); }
+  void Message(size_t lane, const link::GatewayFrame& frame);
+  void Cancel(size_t lane, uint64_t call);
+  void Credit(size_t lane, uint64_t call);
+
+  // Sends what handlers have put out, at the end of a round. Lanes of which `starves` says so get nothing that needs
+  // memory: others wait for it already. When it wants to be called again (a time that has passed: at once).
+  TimePoint Poll(TimePoint now, const std::function<bool(size_t)>& starves);
+  // Whether calls of this lane wait for reply memory.
+  bool starved(size_t lane) const { return !starved_[lane].empty(); }
+
+ private:
+  struct Record {
+    std::shared_ptr<ServiceCall> call;  // shared with the executor
+    ServiceCall::Outgoing out;
+    size_t sent = 0;                 // of out's messages
+    std::optional<link::Slab> slab;  // for the next message, a large one, that is being copied
+    size_t copied = 0;
+    bool starves = false;           // in starved_
+    bool copies = false;            // in copying_
+    bool waits_for_credit = false;  // counted in waiting_
+  };
+  using Table = std::unordered_map<uint64_t, Record>;
+  enum class Sent : uint8_t { kAll, kStarved, kCopying };
+
+  void Collect();
+  void Send(size_t lane, uint64_t number, Record& record);
+  Sent TrySend(size_t lane, uint64_t number, Record& record);
+  Sent SendMessage(size_t lane, uint64_t number, Record& record, int flags);
+  static void EndTooLarge(Record& record);
+  void EndWith(size_t lane, Table::iterator found, const Status& status);
+  void Forget(size_t lane, Table::iterator found);
+  void SetWaiting(size_t lane, Record& record, bool waits);
+  void SendModels();
+  Record* Find(size_t lane, uint64_t call);
+
+  link::WorkerLink& link_;
+  const std::shared_ptr<Handlers> handlers_;  // shared as Handlers says
+  const size_t max_message_bytes_;
+  std::vector<Table> calls_;                   // by lane
+  std::vector<std::deque<uint64_t>> starved_;  // by lane: calls that wait for reply memory, oldest first
+  std::vector<size_t> waiting_;                // by lane: calls that wait for credit
+  struct Entry {
+    size_t lane;
+    uint64_t call;
+  };
+  std::deque<Entry> copying_;  // calls whose large messages are copied a step at a time, whose turn it is first
+  std::vector<std::shared_ptr<ServiceCall>> posted_;
+  Handlers::Models posted_models_;
+  std::deque<std::pair<size_t, std::pair<std::string, bool>>> models_;  // to be told, by lane
+};
+
+}  // namespace mindserve::worker

@@ -1,0 +1,241 @@
+// Calls of users' services through a runtime: what the gateway is told, frame by frame.
+#include "worker/service_calls.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "worker/service_fixture.h"
+
+namespace mindserve::worker {
+namespace {
+
+using link::FrameType;
+
+class ServiceCallsTest : public ServiceFixture {};
+
+TEST_F(ServiceCallsTest, AUnaryAnswerIsOneFrame) {
+  Start();
+  Run([](const CallPointer& call) { call->WriteLast(OutMessage(ReadNow(*call) + "!")); });
+  OpenUnary(3, kUnary, "hello");
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, FrameType::kReply);
+  EXPECT_EQ(answer.frame.call, 3u);
+  EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased);
+  EXPECT_EQ(answer.text, "hello!");
+}
+
+TEST_F(ServiceCallsTest, EmptyMessagesAreMessages) {
+  Start();
+  Run([](const CallPointer& call) {
+    EXPECT_EQ(ReadNow(*call), "");
+    call->WriteLast(OutMessage(""));
+  });
+  OpenUnary(3, kUnary, "");
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, FrameType::kReply);
+  EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased);
+  EXPECT_EQ(answer.text, "");
+}
+
+TEST_F(ServiceCallsTest, TheHandlerSeesWhatTheGatewaySaysOfTheCall) {
+  Start();
+  Run([](const CallPointer& call) {
+    const wire::CallHead head = call->head();
+    EXPECT_EQ(head.request_id, "id");
+    EXPECT_EQ(head.model_id, "m");
+    EXPECT_EQ(head.peer, "ipv4:127.0.0.1:5");
+    EXPECT_EQ(head.metadata, (wire::MetadataView{{"key", "value"}, {"key-bin", std::string_view("\0x", 2)}}));
+    EXPECT_EQ(head.auth, (wire::MetadataView{{"transport_security_type", "ssl"}}));
+    EXPECT_EQ(call->client(), 7u);
+    EXPECT_EQ(call->deadline(), TimePoint(Duration(1'000'000'000'000'000)));
+    EXPECT_EQ(call->handler(), kUnary);
+    call->WriteLast(OutMessage("ok"));
+  });
+  deadline_ns_ = 1'000'000'000'000'000;
+  Open(1, kUnary,
+       {.request_id = "id",
+        .model_id = "m",
+        .peer = "ipv4:127.0.0.1:5",
+        .metadata = {{"key", "value"}, {"key-bin", std::string_view("\0x", 2)}},
+        .auth = {{"transport_security_type", "ssl"}}});
+  Message(1, "x", true);
+  lane_->Flush();
+  EXPECT_EQ(Receive().text, "ok");
+}
+
+TEST_F(ServiceCallsTest, AnErrorEndsTheCallWithDetailsAndTrailingMetadata) {
+  Start();
+  Run([](const CallPointer& call) { call->Finish(Code::kNotFound, "no such thing", {{"k", "v"}}); });
+  OpenUnary(1, kUnary, "x");
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, FrameType::kEnd);
+  EXPECT_EQ(answer.frame.flags, link::kTrailing | link::kReleased);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kNotFound));
+  const auto end = wire::ReadCallEnd(answer.frame.payload);
+  ASSERT_TRUE(end.ok());
+  EXPECT_EQ(end->details, "no such thing");
+  EXPECT_EQ(end->trailing, (wire::MetadataView{{"k", "v"}}));
+}
+
+TEST_F(ServiceCallsTest, AnswersWaitForReplyMemory) {
+  Start(8192);
+  Run([](const CallPointer& call) {
+    call->SendInitial({{"k", std::string(300, 'v')}}, false);
+    call->Write(OutMessage(std::string(1000, 'm')));
+    call->Finish(Code::kOk, {}, {{"t", std::string(300, 'u')}});
+  });
+  constexpr uint64_t kCalls = 100;
+  for (uint64_t call = 1; call <= kCalls; ++call) OpenUnary(call, kServerStreaming, "x");
+  std::vector<int> frames(kCalls + 1);
+  for (size_t i = 0; i < 3 * kCalls; ++i) {
+    const Answer answer = Receive();
+    ASSERT_LE(answer.frame.call, kCalls);
+    const FrameType expected[] = {FrameType::kInitial, FrameType::kReply, FrameType::kEnd};
+    ASSERT_LT(frames[answer.frame.call], 3);
+    EXPECT_EQ(answer.frame.type, expected[frames[answer.frame.call]++]);
+  }
+}
+
+TEST_F(ServiceCallsTest, ACallThatWaitsForReplyMemoryIsCancelled) {
+  Start(8192);
+  keeps_replies_ = true;
+  Run([](const CallPointer& call) { call->WriteLast(OutMessage(std::string(3000, 'm'))); });
+  for (uint64_t call = 1; call <= 5; ++call) OpenUnary(call, kUnary, "x");
+  std::vector<uint64_t> answered;
+  while (Hears(std::chrono::milliseconds(100))) answered.push_back(Receive().frame.call);
+  ASSERT_GE(answered.size(), 1u);
+  ASSERT_LT(answered.size(), 5u);
+  // Of those that wait, one is cancelled; the others get the memory.
+  const uint64_t cancelled = 6 - *std::min_element(answered.begin(), answered.end());
+  lane_->SendCancel(cancelled);
+  lane_->Flush();
+  Answer answer = Receive();
+  EXPECT_EQ(answer.frame.call, cancelled);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kCancelled));
+  GiveBackKept(kept_.size());
+  keeps_replies_ = false;
+  for (size_t left = 5 - answered.size() - 1; left > 0; --left) {
+    EXPECT_EQ(Receive().frame.flags, link::kEnds | link::kReleased);
+  }
+}
+
+TEST_F(ServiceCallsTest, AMessageThatCanNeverBeSentIsAnError) {
+  Start(size_t{64} << 10);
+  Run([](const CallPointer& call) {
+    call->Write(OutMessage("small"));
+    call->WriteLast(OutMessage(std::string(40 << 10, 'm')));
+  });
+  OpenUnary(1, kServerStreaming, "x");
+  Answer answer = Receive();
+  EXPECT_EQ(answer.text, "small");
+  answer = Receive();
+  EXPECT_EQ(answer.frame.type, FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kResourceExhausted));
+  EXPECT_EQ(wire::ReadCallEnd(answer.frame.payload)->details,
+            "the answer has a message of 40960 bytes, more than a message can have");
+}
+
+TEST_F(ServiceCallsTest, AMessageThatIsBeingCopiedIsDroppedWithItsCall) {
+  constexpr size_t kLarge = size_t{24} << 20;
+  Start(size_t{64} << 20);
+  Run([](const CallPointer& call) { call->WriteLast(OutMessage(std::string(kLarge, 'm'))); });
+  for (uint64_t call = 1; call <= 20; ++call) {
+    OpenUnary(call, kUnary, "x");
+    if (call % 2 == 0) lane_->SendCancel(call);
+    lane_->Flush();
+    const Answer answer = Receive();
+    EXPECT_EQ(answer.frame.call, call);
+    // The memory of those that were dropped is there for the others, or they would wait for ever.
+    if (answer.frame.type == FrameType::kReply) {
+      EXPECT_EQ(answer.frame.payload.size(), kLarge);
+    }
+  }
+}
+
+TEST_F(ServiceCallsTest, ManyCallsOnManyThreads) {
+  Start();
+  for (int i = 0; i < 4; ++i) {
+    Run([](const CallPointer& call) {
+      std::string all;
+      for (std::string text; (text = ReadBlocking(*call)) != "<half-closed>";) {
+        if (text == "<gone>") return;
+        all += text;
+      }
+      call->WriteLast(OutMessage(all));
+    });
+  }
+  constexpr uint64_t kCalls = 500;
+  for (uint64_t call = 1; call <= kCalls; ++call) Open(call, kBothWays);
+  for (int i = 0; i < 3; ++i) {
+    for (uint64_t call = 1; call <= kCalls; ++call) Message(call, std::to_string(call * 10 + i), false);
+    lane_->Flush();
+  }
+  for (uint64_t call = 1; call <= kCalls; ++call) {
+    if (call % 5 == 0) lane_->SendCancel(call);
+    lane_->SendHalfClose(call);
+  }
+  lane_->Flush();
+  std::vector<int> ended(kCalls + 1);
+  std::vector<int> released(kCalls + 1);
+  for (size_t ends = 0; ends < kCalls;) {
+    const Answer answer = Receive();
+    ASSERT_LE(answer.frame.call, kCalls);
+    if (answer.frame.type == FrameType::kReleaseMessage) {
+      EXPECT_EQ(ended[answer.frame.call], 0);
+      EXPECT_LE(++released[answer.frame.call], 3);
+      continue;
+    }
+    ++ends;
+    EXPECT_EQ(ended[answer.frame.call]++, 0);
+    EXPECT_NE(answer.frame.flags & link::kReleased, 0);
+    if (answer.frame.type == FrameType::kEnd) {
+      EXPECT_EQ(answer.frame.call % 5, 0u);
+    } else {
+      std::string expected;
+      for (uint64_t i = 0; i < 3; ++i) expected += std::to_string(answer.frame.call * 10 + i);
+      EXPECT_EQ(answer.text, expected);
+    }
+  }
+}
+
+TEST_F(ServiceCallsTest, AModelIsToldToTheGateway) {
+  Start();
+  runtime_->handlers().SetModel("a", true);
+  Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, FrameType::kModel);
+  EXPECT_EQ(answer.frame.flags, link::kLoaded);
+  EXPECT_EQ(answer.text, "a");
+  runtime_->handlers().SetModel("a", false);
+  answer = Receive();
+  EXPECT_EQ(answer.frame.flags, 0);
+}
+
+TEST_F(ServiceCallsTest, AHeadThatDoesNotParseEndsTheCall) {
+  Start();
+  const link::Slab slab = Lay("\x0a\x7f");
+  link::Lane::Open open;
+  open.call = 1;
+  open.method = kUnary;
+  open.offset = slab.offset;
+  open.length = 2;
+  open.ends = false;
+  lane_->SendOpen(open);
+  lane_->Flush();
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, FrameType::kEnd);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kInternal));
+  EXPECT_EQ(answer.frame.flags, link::kReleased);
+}
+
+TEST_F(ServiceCallsTest, AnUnknownMethodEndsTheCall) {
+  Start();
+  Open(1, 77);
+  lane_->Flush();
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kInternal));
+  EXPECT_EQ(answer.frame.flags, link::kReleased);
+}
+
+}  // namespace
+}  // namespace mindserve::worker

@@ -1,0 +1,96 @@
+"""``mindserve infer``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mindserve.client import SSLConfig
+
+
+def infer(
+    address: Annotated[str, typer.Argument(help="host:port, [IPv6]:port or unix:path.", show_default=False)],
+    servable: Annotated[str, typer.Argument(help="The servable.", show_default=False)],
+    method: Annotated[str, typer.Argument(help="Its method.", show_default=False)],
+    instance: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=VALUE... | JSON...]",
+            help="Inputs by name, which make one instance together; or instances as JSON objects, or lists of them.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Instances from a file: JSON objects, or lists of them. - is standard input, and the default where no"
+            " instances are given.",
+        ),
+    ] = None,
+    version: Annotated[int, typer.Option(help="The servable's version; 0: the newest.", min=0, metavar="N")] = 0,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds until the call is given up. Default: never.", metavar="SECONDS")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="Goes with the call. May be repeated.", metavar="NAME=VALUE")
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="By TLS. The other TLS options imply it.")] = False,
+    tls_ca: Annotated[
+        str | None, typer.Option(help="Authorities that the server's certificate may come from.", metavar="FILE")
+    ] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="The client's own certificate.", metavar="FILE")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="The key of --tls-cert.", metavar="FILE")] = None,
+    tls_server_name: Annotated[
+        str | None, typer.Option(help="The name that the server's certificate must bear.", metavar="NAME")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one line of JSON.")] = False,
+) -> None:
+    """Send instances to a method of a servable, and print the results.
+
+    A VALUE is JSON, or else text; @FILE takes a file: a .npy file is an array, any other one bytes. In JSON, lists are
+    arrays: of int64, float64, bool or text. {"dtype": "float32", "data": [[1, 2]]} gives another type, {"dtype":
+    "bytes", "data": "aGVsbG8="} bytes in base64, and "@FILE.npy" an array from a file.
+
+    Status 1 if the call, or any instance, has failed.
+    """
+    from mindserve.cli.instances import read_instances
+    from mindserve.cli.results import as_plain, show
+    from mindserve.client import Client, SSLConfig
+
+    given = {"custom_ca": tls_ca, "certificate": tls_cert, "private_key": tls_key, "server_name": tls_server_name}
+    ssl_config: SSLConfig | None = SSLConfig(**given) if tls or any(given.values()) else None
+    instances = read_instances(instance or [], file)
+    with Client(address, servable, method, version, ssl_config) as client:
+        results: Any = client.infer(instances, timeout=timeout, metadata=_metadata(metadata or []))
+    whole_failed = isinstance(results, dict)
+    if as_json:
+        typer.echo(json.dumps(as_plain(results), ensure_ascii=False))
+    elif whole_failed:
+        typer.echo(f"Error: {results['error']}", err=True)
+    else:
+        for number, result in enumerate(results):
+            if len(results) > 1:
+                typer.echo(f"instance {number}")
+            show(result, typer.echo)
+    if whole_failed or any(_failed(result) for result in results):
+        raise typer.Exit(1)
+
+
+def _failed(result: dict[str, Any]) -> bool:
+    return result.keys() == {"error"} and isinstance(result["error"], str)
+
+
+def _metadata(given: list[str]) -> list[tuple[str, str | bytes]] | None:
+    pairs: list[tuple[str, str | bytes]] = []
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"'{name}' should be NAME=VALUE", param_hint="--metadata")
+        pairs.append((name, value.encode() if name.endswith("-bin") else value))
+    return pairs or None

@@ -1,0 +1,151 @@
+"""``mindserve run`` and ``mindserve start``: servers in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mindserve.cli.common import extend_import_path, show_error
+from mindserve.errors import MindserveError
+
+if TYPE_CHECKING:
+    from mindserve.configfile import ConfigFile
+
+_AsJson = Annotated[bool, typer.Option("--json", help="Print where it listens as one line of JSON.")]
+
+
+def run(
+    config: Annotated[
+        str, typer.Argument(help="A config file, YAML or JSON.", metavar="CONFIG.YAML", show_default=False)
+    ],
+    as_json: _AsJson = False,
+) -> None:
+    """Serve what a config file says, until SIGINT (Ctrl-C) or SIGTERM.
+
+    What can stand in the file: mindserve validate --schema. The file is read once; after a change, mindserve handover
+    starts a new server from it in the place of this one, without losing a call.
+    """
+    from mindserve import configfile
+
+    file = configfile.load(config)
+    extend_import_path(os.path.dirname(os.path.abspath(config)), ".")
+    _serve(file, as_json)
+
+
+def start(
+    servable: Annotated[
+        list[str],
+        typer.Option(
+            "--servable",
+            "-s",
+            metavar="DIR[/NAME]",
+            help="A servable's directory, or one with several servables in it, which are all served. May be repeated.",
+            show_default=False,
+        ),
+    ],
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(help="Answer on this port of 127.0.0.1; 0 takes a free one. Default: 9000.", metavar="PORT"),
+    ] = None,
+    grpc_address: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Answer here instead: 0.0.0.0:9000, [::]:9000 or unix:path. May be repeated.", metavar="ADDRESS"
+        ),
+    ] = None,
+    grpc_servicer_functions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Import path of a generated function, user_pb2_grpc.add_UserServicer_to_server, for a service of your"
+            " own. May be repeated.",
+            metavar="PATH",
+        ),
+    ] = None,
+    device_ids: Annotated[
+        str | None, typer.Option(help="Devices, each of which gets a worker: 0,1,2. Default: 0.", metavar="IDS")
+    ] = None,
+    device_type: Annotated[
+        str | None, typer.Option(help="CPU, GPU or Ascend. Default: the best that is there.", metavar="TYPE")
+    ] = None,
+    version_number: Annotated[
+        int | None, typer.Option(help="Version to serve. Default: 0, the newest.", metavar="N")
+    ] = None,
+    servable_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Any other option of a servable, for all of them: max_batch_size=8. May be repeated.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit of the server: drain_timeout=5. May be repeated.", metavar="NAME=VALUE"),
+    ] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="The server's certificate, for TLS.", metavar="FILE")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="The key of --tls-cert.", metavar="FILE")] = None,
+    tls_ca: Annotated[
+        str | None,
+        typer.Option(
+            help="Authorities that clients' certificates must come from: clients must show one.", metavar="FILE"
+        ),
+    ] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Serve the servables of one or more directories, until SIGINT (Ctrl-C) or SIGTERM.
+
+    Only on this machine, 127.0.0.1:9000, unless told otherwise. For different options for different servables:
+    mindserve run.
+    """
+    from mindserve.cli.start_options import StartOptions, as_config
+
+    options = StartOptions(
+        servables=servable,
+        grpc_port=grpc_port,
+        grpc_addresses=grpc_address or [],
+        grpc_servicer_functions=grpc_servicer_functions or [],
+        servable_options={"device_ids": device_ids, "device_type": device_type, "version_number": version_number},
+        more_servable_options=servable_option or [],
+        limits=limit or [],
+        tls={"certificate": tls_cert, "private_key": tls_key, "custom_ca": tls_ca},
+    )
+    extend_import_path(".")
+    _serve(as_config(options), as_json)
+
+
+def _serve(file: ConfigFile, as_json: bool) -> None:
+    """Starts what the file says and returns; the process then lives until the server has stopped."""
+    from mindserve import server
+    from mindserve.configfile import ConfigFileError
+    from mindserve.configfile.check import check_directories
+
+    if problems := check_directories(file):
+        raise ConfigFileError(problems)
+    settings = file.settings
+    listeners = settings.grpc.all_listeners()
+    functions = settings.grpc.grpc_servicer_functions
+    services = {"grpc_servicer_functions": list(functions)} if functions else {}
+    try:
+        server.start_servables(settings.servables)
+        bound = server.start_grpc_server(listeners, limits=settings.all_limits(), **services)  # type: ignore[arg-type]
+    except MindserveError as error:
+        # First: what stops may be asked why.
+        show_error(str(error))
+        server.stop()
+        raise typer.Exit(1) from None
+    except BaseException:
+        server.stop()
+        raise
+    if as_json:
+        names = list(dict.fromkeys(servable.servable_name for servable in settings.servables))
+        lines = [json.dumps({"pid": os.getpid(), "addresses": bound, "servables": names})]
+    else:
+        lines = [
+            f"Listening on {address}{' (TLS)' if listener.ssl_config else ''}"
+            for address, listener in zip(bound, listeners, strict=True)
+        ]
+    with contextlib.suppress(OSError):  # nobody reads it: no reason not to serve
+        print(*lines, sep="\n", flush=True)

@@ -1,0 +1,150 @@
+"""``mindserve validate``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mindserve.config import ServableStartConfig
+    from mindserve.configfile import ConfigFile, Problem
+
+
+def validate(
+    config: Annotated[
+        str | None, typer.Argument(help="A config file.", metavar="CONFIG.YAML", show_default=False)
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of config files instead.")] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that importing a servable_config.py may take.", metavar="SECONDS", min=0.001)
+    ] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one line of JSON.")] = False,
+) -> None:
+    """Check a config file, without starting anything.
+
+    Checks its keys and values, the directories and model files, the certificates, and that each servable_config.py and
+    each of grpc_servicer_functions can be imported, in processes of their own. Status 1 if something is wrong.
+    """
+    from mindserve import configfile
+
+    if schema:
+        typer.echo(json.dumps(configfile.json_schema(), indent=2, ensure_ascii=False))
+        return
+    if config is None:
+        raise typer.BadParameter("expected the name of a config file", param_hint="CONFIG.YAML")
+    try:
+        report = _examine(configfile.load(config), timeout)
+    except configfile.ConfigFileError as error:
+        report = {"problems": error.problems, "warnings": [], "servables": [], "listeners": []}
+    problems: list[Problem] = list(report["problems"])
+    if as_json:
+        shown = {**report, "problems": [problem.as_dict() for problem in problems]}
+        typer.echo(json.dumps({"valid": not problems, "file": config, **shown}))
+    else:
+        _show(config, report, problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _examine(file: ConfigFile, timeout: float) -> dict[str, Any]:
+    from mindserve.configfile.check import check_certificates, check_directories
+
+    problems, warnings = check_certificates(file)
+    missing = check_directories(file)
+    problems += missing
+    unusable = {problem.key.partition(".")[0] for problem in missing}
+    servables: list[dict[str, Any]] = []
+    for number, servable in enumerate(file.settings.servables):
+        if f"servables[{number}]" not in unusable:
+            found = _examine_servable(file, number, servable, timeout, problems)
+            servables += [found] if found else []
+    problems += _examine_services(file)
+    listeners = [
+        {"address": listener.address, "tls": listener.ssl_config is not None}
+        for listener in file.settings.grpc.all_listeners()
+    ]
+    problems.sort(key=lambda problem: problem.place.line)
+    return {"problems": problems, "warnings": warnings, "servables": servables, "listeners": listeners}
+
+
+def _examine_services(file: ConfigFile) -> list[Problem]:
+    """What is wrong with the functions for services of one's own."""
+    from pathlib import Path
+
+    from mindserve.cli.common import extend_import_path
+    from mindserve.configfile import Problem
+    from mindserve.errors import ConfigError
+    from mindserve.server.services import Described, check_functions
+
+    functions = file.settings.grpc.grpc_servicer_functions
+    if not functions:
+        return []
+    extend_import_path(os.path.dirname(os.path.abspath(file.name)), ".")
+    directories = [Path(each.servable_directory) / each.servable_name for each in file.settings.servables]
+    problems: list[Problem] = []
+    described = Described()
+    for number, path in enumerate(functions):
+        try:
+            described = described.add(check_functions([path]), directories)
+        except ConfigError as error:
+            place = file.place("grpc", "grpc_servicer_functions", number)
+            problems.append(Problem(place, str(error), f"grpc.grpc_servicer_functions[{number}]"))
+    return problems
+
+
+def _examine_servable(
+    file: ConfigFile, number: int, servable: ServableStartConfig, timeout: float, problems: list[Problem]
+) -> dict[str, Any] | None:
+    from mindserve.config import find_version, missing_version
+    from mindserve.configfile import Problem
+    from mindserve.errors import ConfigError
+    from mindserve.inspection import inspect_servable
+
+    def wrong(key: str, text: str) -> None:
+        problems.append(Problem(file.place("servables", number, key), text, f"servables[{number}].{key}"))
+
+    directory, name = servable.servable_directory, servable.servable_name
+    try:
+        declared = inspect_servable(directory, name, timeout)
+    except ConfigError as error:
+        wrong("name", str(error))
+        return None
+    version = find_version(directory, name, servable.version_number)
+    if declared.models and version is None:
+        wrong("version_number", str(missing_version(directory, name, servable.version_number)))
+    elif version is not None:
+        for model in declared.models:
+            path = os.path.join(directory, name, str(version), model)
+            if not os.path.isfile(path):
+                wrong("version_number", f"model file '{path}' not exist")
+    return {
+        "directory": directory,
+        "name": name,
+        "version": version or servable.version_number or 1,
+        "device_ids": servable.device_ids,
+        **dataclasses.asdict(declared),
+    }
+
+
+def _show(config: str, report: dict[str, Any], problems: list[Problem]) -> None:
+    for problem in problems:
+        typer.echo(str(problem), err=True)
+    for warning in report["warnings"]:
+        typer.echo(f"Warning: {warning}", err=True)
+    for servable in report["servables"]:
+        devices = ", ".join(str(device) for device in servable["device_ids"])
+        typer.echo(f"servable '{servable['name']}' version {servable['version']} on device {devices}")
+        for method in servable["methods"]:
+            typer.echo(f"  {method['name']}({', '.join(method['inputs'])}) -> {', '.join(method['outputs'])}")
+        if servable["handlers"]:
+            typer.echo(f"  gRPC handlers: {', '.join(servable['handlers'])}")
+    for listener in report["listeners"]:
+        typer.echo(f"listens on {listener['address']}{' (TLS)' if listener['tls'] else ''}")
+    if problems:
+        typer.echo(f"{config}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
+    else:
+        typer.echo(f"{config} is valid")

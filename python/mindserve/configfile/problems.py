@@ -1,0 +1,88 @@
+"""What is wrong with a config file, and where."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+
+from mindserve.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where something was given.
+
+    Attributes:
+        file: the file's name as it was given; or "--servable", the option of a command line.
+        line: from 1; 0: not in a file.
+        column: from 1, in characters; 0: not in a file.
+        source: the line's text.
+    """
+
+    file: str
+    line: int = 0
+    column: int = 0
+    source: str = dataclasses.field(default="", repr=False)
+
+    def without_source(self) -> Place:
+        """The same, where the line must not be shown."""
+        return dataclasses.replace(self, source="")
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        place: where.
+        text: what was given, what was expected.
+        key: of what, as in "servables[0].device_ids"; empty for the file as a whole.
+    """
+
+    place: Place
+    text: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.text}"
+        if not self.place.source.strip():
+            return text
+        # Tabs stay tabs, so that the mark stands under its character.
+        before = "".join("\t" if character == "\t" else " " for character in self.place.source[: self.place.column - 1])
+        return f"{text}\n  {self.place.line:>4} | {self.place.source}\n       | {before}^"
+
+    def as_dict(self) -> dict[str, str | int]:
+        """For JSON."""
+        return {
+            "file": self.place.file,
+            "line": self.place.line,
+            "column": self.place.column,
+            "key": self.key,
+            "text": self.text,
+        }
+
+
+class ConfigFileError(ConfigError):
+    """A config file that can't be used. Its text is that of all problems.
+
+    Attributes:
+        problems: at least one, in the order of the file.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda problem: (problem.place.line, problem.place.column)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def closest(given: str, known: Iterable[str]) -> str:
+    """The one of ``known`` that is most like ``given``; empty if none is like it."""
+    return next(iter(difflib.get_close_matches(given, list(known), n=1)), "")
+
+
+def did_you_mean(name: str) -> str:
+    """A question to follow a text; empty without a name."""
+    return f"; did you mean '{name}'?" if name else ""

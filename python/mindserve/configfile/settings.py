@@ -1,0 +1,92 @@
+"""What a config file says, as values: the classes that the file's keys are derived from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from mindserve import checks
+from mindserve.checks import Range
+from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_configs
+from mindserve.errors import ConfigError
+from mindserve.tls import SSLConfig
+
+DEFAULT_PORT = 9000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GrpcSettings:
+    """Where gRPC is answered, and which services of your own are.
+
+    Attributes:
+        address: "127.0.0.1:9000", "[::1]:9000" or "unix:path"; port 0 takes a free one. Default: ``port``.
+        port: on 127.0.0.1 alone, instead of ``address``. Default 9000.
+        ssl_config: certificates for TLS on ``address`` or ``port``. Default: plaintext.
+        listeners: several addresses at once, each with its own certificates, instead of the three above.
+        grpc_servicer_functions: import paths of generated functions, "user_pb2_grpc.add_UserServicer_to_server", for
+            services of your own. Default: none.
+        max_msg_mb_size: the largest request in MiB; the same as in ``limits``, and 100 if neither says.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range, or more than one way to say where.
+    """
+
+    address: str | None = None
+    port: Annotated[int | None, Range(0, 65535)] = None
+    ssl_config: SSLConfig | None = None
+    listeners: tuple[Listener, ...] = ()
+    grpc_servicer_functions: tuple[str, ...] = ()
+    max_msg_mb_size: Annotated[int | None, Range(1, 512)] = None
+
+    def __post_init__(self) -> None:
+        checks.check_fields(self)
+        given = [name for name in ("listeners", "address", "port") if getattr(self, name) not in (None, ())]
+        if len(given) > 1:
+            raise ConfigError(f"Parameter '{given[1]}' is given besides '{given[0]}': expected one of them")
+        if self.listeners and self.ssl_config is not None:
+            raise ConfigError("Parameter 'ssl_config' belongs to each of 'listeners', where there are several")
+        for path in self.grpc_servicer_functions:
+            module, _, function = path.replace(":", ".").rpartition(".")
+            if not all(name.isidentifier() for name in (*module.split("."), function)):
+                raise ConfigError(
+                    "The item of parameter 'grpc_servicer_functions' should be an import path, such as "
+                    f"'user_pb2_grpc.add_UserServicer_to_server', but actually '{path}'"
+                )
+
+    def all_listeners(self) -> tuple[Listener, ...]:
+        """Every address, by whichever of the ways it was given."""
+        if self.listeners:
+            return self.listeners
+        port = DEFAULT_PORT if self.port is None else self.port
+        return (Listener(self.address or f"127.0.0.1:{port}", self.ssl_config),)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """A server of MindServe: what it serves, where it answers, and what it admits.
+
+    Attributes:
+        servables: what to serve. A servable may come more than once, in other versions or on other devices.
+        grpc: where gRPC is answered. Default: 127.0.0.1:9000.
+        limits: what a server admits.
+
+    Raises:
+        ConfigError: no servables, or such as disagree with each other.
+    """
+
+    servables: tuple[ServableStartConfig, ...]
+    grpc: GrpcSettings = dataclasses.field(default_factory=GrpcSettings)
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.servables:
+            raise ConfigError("Parameter 'servables' should not be empty")
+        check_servable_configs(self.servables)
+        given, limit = self.grpc.max_msg_mb_size, self.limits.max_msg_mb_size
+        if given is not None and limit not in (given, Limits().max_msg_mb_size):
+            raise ConfigError(f"'max_msg_mb_size' is {limit} in 'limits', but {given} in 'grpc': expected it once")
+
+    def all_limits(self) -> Limits:
+        """What is admitted, by whichever section it was given."""
+        given = self.grpc.max_msg_mb_size
+        return self.limits if given is None else dataclasses.replace(self.limits, max_msg_mb_size=given)

@@ -1,0 +1,299 @@
+"""The shapes that values in a config file can have: each reads a node, and describes itself as JSON schema."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from mindserve.configfile.document import Listing, Node, Scalar, Table
+from mindserve.configfile.problems import Place, Problem
+
+# How much of what was given an error shows.
+_MAX_SHOWN = 60
+
+Path = tuple[str | int, ...]
+Schema = dict[str, Any]
+
+
+class Wrong(Exception):
+    """A value could not be read; why is among the reader's problems."""
+
+
+class Reader:
+    """What the reading of one file knows and finds.
+
+    Attributes:
+        directory: what relative paths in the file start from.
+        homes: by key, the sections at the root where it would be known.
+        problems: found so far.
+        places: of everything that was given, by its way from the root; of keys where there are.
+    """
+
+    def __init__(self, directory: str, homes: Mapping[str, Sequence[str]]) -> None:
+        self.directory = directory
+        self.homes = homes
+        self.problems: list[Problem] = []
+        self.places: dict[Path, Place] = {}
+        self._path: Path = ()
+        self._given: Path = ()
+
+    @contextlib.contextmanager
+    def inside(self, step: str | int, place: Place, *, given: str = "") -> Iterator[None]:
+        """Reads what stands under a key, or at a number of a list; ``given`` is another spelling of the key."""
+        before = self._path, self._given
+        self._path, self._given = (*self._path, step), (*self._given, given or step)
+        self.places[self._path] = place
+        try:
+            yield
+        finally:
+            self._path, self._given = before
+
+    def problem(self, place: Place, text: str) -> Wrong:
+        """Notes a problem with what is being read."""
+        self.problems.append(Problem(place, text, _spell(self._given)))
+        return Wrong()
+
+    def resolve(self, path: str) -> str:
+        """A path in the file as one that does not depend on the current directory."""
+        return os.path.join(self.directory, path)
+
+    @property
+    def here(self) -> str:
+        """What is being read, for texts: "servables[0].name"."""
+        return _spell(self._given)
+
+
+def _spell(path: Path) -> str:
+    """("servables", 0, "name") → "servables[0].name"."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+
+
+class Shape(Protocol):
+    """What a value should look like."""
+
+    @property
+    def secret(self) -> bool:
+        """Whether what is given must not be shown."""
+        ...
+
+    @property
+    def expected(self) -> str:
+        """In words: "a whole number"."""
+        ...
+
+    def accepts(self, node: Node) -> bool:
+        """Whether the node is of this kind, whatever is in it."""
+        ...
+
+    def read(self, node: Node, reader: Reader) -> Any:
+        """The value.
+
+        Raises:
+            Wrong: there is none.
+        """
+        ...
+
+    def schema(self, definitions: dict[str, Schema]) -> Schema:
+        """As JSON schema; what it refers to is added to ``definitions``."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """One scalar.
+
+    Attributes:
+        expected: in words.
+        types: of the value.
+        json: its schema.
+        secret: must not be shown.
+    """
+
+    expected: str
+    types: tuple[type, ...]
+    json: Mapping[str, Any]
+    secret: bool = False
+
+    def accepts(self, node: Node) -> bool:
+        return isinstance(node, Scalar) and type(node.value) in self.types
+
+    def read(self, node: Node, reader: Reader) -> Any:
+        if not isinstance(node, Scalar) or type(node.value) not in self.types:
+            raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}, but is {shown(node, self)}")
+        return node.value
+
+    def schema(self, definitions: dict[str, Schema]) -> Schema:
+        return dict(self.json)
+
+
+TEXT = Plain("text", (str,), {"type": "string"})
+BOOLEAN = Plain("true or false", (bool,), {"type": "boolean"})
+
+
+def whole_number(minimum: int | None = None, maximum: int | None = None) -> Plain:
+    """An int. The bounds are only for the schema: the classes check them."""
+    bounds = {"minimum": minimum, "maximum": maximum}
+    schema = {"type": "integer", **{name: bound for name, bound in bounds.items() if bound is not None}}
+    return Plain("a whole number", (int,), schema)
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A scalar that is turned into something else.
+
+    Attributes:
+        plain: how it is written.
+        convert: gives the value; raises ValueError with what is expected.
+        secret: must not be shown.
+    """
+
+    plain: Plain
+    convert: Callable[[Scalar, Reader], Any]
+    secret: bool = False
+
+    @property
+    def expected(self) -> str:
+        return self.plain.expected
+
+    def accepts(self, node: Node) -> bool:
+        return self.plain.accepts(node)
+
+    def read(self, node: Node, reader: Reader) -> Any:
+        if self.secret:
+            node = dataclasses.replace(node, place=node.place.without_source())
+            if not self.accepts(node):
+                raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}")
+        self.plain.read(node, reader)
+        assert isinstance(node, Scalar)
+        try:
+            return self.convert(node, reader)
+        except ValueError as error:
+            what = "" if self.secret else f", but is {shown(node)}"
+            raise reader.problem(node.place, f"'{reader.here}' should be {error}{what}") from None
+
+    def schema(self, definitions: dict[str, Schema]) -> Schema:
+        return self.plain.schema(definitions)
+
+
+@dataclasses.dataclass(frozen=True)
+class ListOf:
+    """Values of one shape, as a tuple."""
+
+    item: Shape
+
+    @property
+    def secret(self) -> bool:
+        return self.item.secret
+
+    @property
+    def expected(self) -> str:
+        return f"a list, each item {self.item.expected}"
+
+    def accepts(self, node: Node) -> bool:
+        return isinstance(node, Listing)
+
+    def read(self, node: Node, reader: Reader) -> Any:
+        if not isinstance(node, Listing):
+            raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}, but is {shown(node)}")
+        values: list[Any] = []
+        for number, item in enumerate(node.items):
+            with reader.inside(number, item.place), contextlib.suppress(Wrong):
+                values.append(self.item.read(item, reader))
+        if len(values) != len(node.items):
+            raise Wrong
+        return tuple(values)
+
+    def schema(self, definitions: dict[str, Schema]) -> Schema:
+        return {"type": "array", "items": self.item.schema(definitions)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """The first of several shapes that is of the node's kind."""
+
+    shapes: tuple[Shape, ...]
+
+    @property
+    def secret(self) -> bool:
+        return any(shape.secret for shape in self.shapes)
+
+    @property
+    def expected(self) -> str:
+        return ", or ".join(shape.expected for shape in self.shapes)
+
+    def accepts(self, node: Node) -> bool:
+        return any(shape.accepts(node) for shape in self.shapes)
+
+    def read(self, node: Node, reader: Reader) -> Any:
+        for shape in self.shapes:
+            if shape.accepts(node):
+                return shape.read(node, reader)
+        raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}, but is {shown(node)}")
+
+    def schema(self, definitions: dict[str, Schema]) -> Schema:
+        return {"anyOf": [shape.schema(definitions) for shape in self.shapes]}
+
+
+def shown(node: Node, shape: Shape | None = None) -> str:
+    """What was given, in words."""
+    if isinstance(node, Listing):
+        return f"a list of {len(node.items)}"
+    if isinstance(node, Table):
+        return "keys and values"
+    if node.value is None:
+        return "nothing"
+    text = node.text if len(node.text) <= _MAX_SHOWN else node.text[: _MAX_SHOWN - 1] + "…"
+    if isinstance(node.value, str):
+        advice = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), "")
+        return f"the text '{text}'" + (f": write {advice}" if shape is BOOLEAN and advice else "")
+    kind = "" if isinstance(node.value, bool) else "the number "
+    return f"{kind}{text}" + (": put it in quotes to make it text" if shape is TEXT else "")
+
+
+def _as_path(scalar: Scalar, reader: Reader) -> str:
+    return reader.resolve(str(scalar.value)) if scalar.value else ""
+
+
+def _as_address(scalar: Scalar, reader: Reader) -> str:
+    scheme, _, path = str(scalar.value).partition(":")
+    if scheme != "unix" or not path:
+        return str(scalar.value)
+    return f"unix:{path}" if path.startswith("/") else f"unix:{reader.resolve(path)}"
+
+
+def _as_mode(scalar: Scalar, reader: Reader) -> int:
+    if not re.fullmatch("0o[0-7]{1,3}", scalar.text):
+        raise ValueError("permissions as octal digits, such as 0o660")
+    return int(scalar.text, 8)
+
+
+def _as_bytes(scalar: Scalar, reader: Reader) -> bytes:
+    try:
+        return base64.b64decode(str(scalar.value), validate=True)
+    except ValueError:
+        raise ValueError("bytes in base64") from None
+
+
+PATH = Converted(TEXT, _as_path)
+ADDRESS = Converted(TEXT, _as_address)
+MODE = Converted(
+    Plain(
+        "permissions as octal digits, such as 0o660",
+        (int, str),
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 0o777},
+                {"type": "string", "pattern": "^0o[0-7]{1,3}$"},
+            ]
+        },
+    ),
+    _as_mode,
+)
+BYTES = Converted(
+    Plain("bytes in base64", (str,), {"type": "string", "contentEncoding": "base64"}), _as_bytes, secret=True
+)
