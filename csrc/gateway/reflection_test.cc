@@ -97,6 +97,7 @@ TEST_F(ReflectionTest, ListsAllServicesSorted) {
   const std::vector<std::string> built_in = {"grpc.health.v1.Health",
                                              "grpc.reflection.v1.ServerReflection",
                                              "grpc.reflection.v1alpha.ServerReflection",
+                                             "mindserve.StreamService",
                                              "mindspore.serving.proto.MSService",
                                              "ray.serve.PredictAPIsService",
                                              "ray.serve.RayServeAPIService"};

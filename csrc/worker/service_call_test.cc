@@ -157,10 +157,11 @@ TEST_F(ServiceCallTest, AMessageTooLateForInitialMetadata) {
   Run([](const CallPointer& call) {
     call->Write(OutMessage("m"));
     EXPECT_FALSE(call->SendInitial({}, false));
-    call->Finish(Code::kOk, {}, {});
+    call->Finish(Code::kAborted, "so", {});
   });
   OpenUnary(1, kServerStreaming, "x");
   EXPECT_EQ(Receive().text, "m");
+  EXPECT_EQ(Receive().frame.type, FrameType::kEnd);
 }
 
 TEST_F(ServiceCallTest, ACallIsCancelledBeforeItsHandlerBegins) {
