@@ -20,6 +20,7 @@ Runtime::Runtime(const TimeSource& time, RuntimeOptions options)
 Runtime::~Runtime() {
   Stop();
   releases_->Close();
+  handlers_->Clear();
 }
 
 pipeline::Engine& Runtime::engine() {

@@ -307,7 +307,7 @@ TEST_F(ServiceCallTest, AParkedCallComesAgainOnceItIsWritable) {
     if (++turns < 3) {
       Fill(*call, 10);
     } else {
-      call->Finish(Code::kOk, {}, {});
+      call->Finish(Code::kAborted, "enough", {});
     }
   });
   OpenUnary(1, kServerStreaming, "x");
