@@ -13,7 +13,7 @@ cases:
   f  small add over TLS, against the same server without
   g  the Python client, against a bare stub of grpcio
   h  a user's gRPC service in Python, against grpcio and the bare loop of its handler
-  i  streams of small messages out of Python generators
+  i  streams of small messages out of Python generators, and from a native source
   j  memory of 10,000 open streams
 
 sweeps:
@@ -47,6 +47,7 @@ from servers import Servers
 from sweeps import SWEEPS, run_sweeps
 
 DO_NOTHING = Path("build/release/benchmarks/do_nothing_server")
+STREAM_SOURCE = Path("build/release/benchmarks/stream_source")
 
 
 def main() -> None:
@@ -76,6 +77,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--docs", type=Path, metavar="DIRECTORY", help="write tables into its benchmarks.md, and plots")
     parser.add_argument("--do-nothing", type=Path, default=DO_NOTHING, help="the program (default: %(default)s)")
+    parser.add_argument("--stream-source", type=Path, default=STREAM_SOURCE, help="the program (default: %(default)s)")
     parser.add_argument("--resnet50", type=Path, metavar="FILE", help="the ONNX file of example/resnet50, for case e")
     options = parser.parse_args()
     if options.cases is None and options.sweeps is None:
@@ -105,10 +107,13 @@ def _measure(options: argparse.Namespace) -> Results:
             raise SystemExit(f"{kept} has figures of another machine ({old.machine}): measure all of them")
     _raise_file_limit()
     # The servers run in directories of their own.
-    do_nothing = options.do_nothing.resolve()
+    do_nothing, stream_source = options.do_nothing.resolve(), options.stream_source.resolve()
     resnet50 = options.resnet50.resolve() if "e" in options.cases else None
     timing = Timing(options.rounds, options.seconds)
-    with tempfile.TemporaryDirectory() as scratch, Servers(Path(scratch), do_nothing, resnet50) as servers:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Servers(Path(scratch), do_nothing, stream_source, resnet50) as servers,
+    ):
         sections = itertools.chain(
             run_cases(options.cases, servers, resnet50, timing), run_sweeps(options.sweeps, servers, timing)
         )

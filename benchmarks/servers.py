@@ -49,14 +49,16 @@ class Servers:
     Args:
         scratch: an empty directory.
         do_nothing: the do_nothing_server program.
+        stream_source: the stream_source program.
         resnet50: the ResNet-50 model, or None if it is not to be served.
     """
 
-    def __init__(self, scratch: Path, do_nothing: Path, resnet50: Path | None) -> None:
+    def __init__(self, scratch: Path, do_nothing: Path, stream_source: Path, resnet50: Path | None) -> None:
         self.scratch = scratch
         self.servables = scratch / "servables"
         make_servables(self.servables, resnet50)
         self._do_nothing = do_nothing
+        self._stream_source = stream_source
         self._certificates = make_certificates(scratch / "certificates")
         self._numbers = itertools.count()
         self._stack = ExitStack()
@@ -142,6 +144,12 @@ class Servers:
             process, (address,) = _start(self._stack, command, self._directory("grpcio-services"))
             self._grpcio_services = Running(process.pid, address)
         return self._grpcio_services
+
+    def native_stream(self, messages: int, message_bytes: int) -> Running:
+        """A server whose worker streams so many messages to each call, without Python."""
+        command = [str(self._stream_source), "0", str(messages), str(message_bytes)]
+        process, (address,) = _start(self._stack, command, self._directory("stream-source"))
+        return Running(process.pid, address)
 
     def load(self, name: str, server: Running, call: Call) -> Load:
         """A call as a load for a server, which has been seen to answer it rightly."""

@@ -24,6 +24,7 @@ from servers import Servers
 _SERVICE = "/mindserve.bench.Bench"
 _PATTERN = Pattern(4, 16)
 _MESSAGES = 2000  # of a stream
+_NATIVE_MESSAGES = 20_000
 _BARE_CALLS = 20_000
 _OPEN_STREAMS = 10_000
 _STREAMS_PER_CONNECTION = 1000
@@ -145,7 +146,7 @@ def measure_unary(servers: Servers, timing: Timing) -> Section:
 
 
 def measure_streams(servers: Servers, timing: Timing) -> Section:
-    """Small messages out of generators."""
+    """Small messages out of generators, and from a native source."""
     bench = _modules(servers)
     request = bench.Item(name="foo", num=_MESSAGES)
     replies = [bench.Item(name="foo", num=number) for number in range(_MESSAGES)]
@@ -159,6 +160,11 @@ def measure_streams(servers: Servers, timing: Timing) -> Section:
     ]
     for source in sources:
         _check(source, request, bench.Item, replies)
+    native = servers.native_stream(_NATIVE_MESSAGES, len(replies[0].SerializeToString()))
+    size = _NATIVE_MESSAGES * (PREFIX_BYTES + len(replies[0].SerializeToString()))
+    source_path = "/mindserve.bench.Source/Stream"
+    sources.append(_Source("native source", native, source_path, body, size, _NATIVE_MESSAGES))
+    for source in sources:
         source.calibrate(timing.seconds)
     for number in range(timing.rounds):
         progress(f"(i): round {number + 1} of {timing.rounds}")

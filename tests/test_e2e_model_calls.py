@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import stubs
-from answering_support import kinds as kinds
+from answering_support import generated as generated
 from conftest import wait_gone
 from e2e_support import PREAMBLE, Served, onnx_models, serving, until
 from test_e2e_reload import COMMANDS
@@ -357,7 +357,7 @@ def leaves_behind(x):
 
     for i in range(3):
         threading.Thread(target=forever, daemon=True).start()
-    threading.Thread(target=once).start()
+    threading.Thread(target=once, daemon=False).start()
     return True
 """
 )
@@ -522,10 +522,10 @@ def report(request):
 """
 
 
-def test_handlers_call(tmp_path: pathlib.Path, kinds: Any) -> None:
+def test_handlers_call(tmp_path: pathlib.Path, generated: Any) -> None:
     (tmp_path / "servables" / "handlers").mkdir(parents=True)
     stubs.generate(tmp_path / "servables" / "handlers")
-    messages, services = kinds
+    messages, services = generated
     with (
         serving(
             tmp_path,

@@ -168,9 +168,21 @@ py::tuple ToTuple(const HistogramSnapshot& histogram) {
   return py::make_tuple(histogram.count, histogram.sum, buckets);
 }
 
+const char* KindName(link::StageKind kind) {
+  switch (kind) {
+    case link::StageKind::kModel:
+      return "model";
+    case link::StageKind::kHandler:
+      return "handler";
+    case link::StageKind::kFunction:
+      break;
+  }
+  return "function";
+}
+
 py::dict ToDict(const link::StageSnapshot& stage) {
   py::dict result;
-  result["kind"] = stage.stage.kind == link::StageKind::kModel ? "model" : "function";
+  result["kind"] = KindName(stage.stage.kind);
   // Cut to what an entry holds, maybe within a character.
   result["name"] = py::reinterpret_steal<py::str>(
       PyUnicode_DecodeUTF8(stage.stage.name.data(), static_cast<Py_ssize_t>(stage.stage.name.size()), "replace"));

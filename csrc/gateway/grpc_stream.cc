@@ -95,9 +95,9 @@ void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
   ++context_.stats.begun;
   SetCounts(&context_.unserved);
-  const auto found = context_.services.find(head_.path());
+  Service* const service = context_.FindService(head_.path());
   const auto refuse = [&](const Status& status) {
-    if (found != context_.services.end()) found->second->OnRefused(*this);
+    if (service != nullptr) service->OnRefused(*this);
     Finish(status);
   };
   if (!head_.status().ok()) {
@@ -107,7 +107,7 @@ void GrpcStream::OnHeadersEnd() {
   if (connection_->internal()) [[unlikely]] {
     if (const Status status = EnterInner(); !status.ok()) return refuse(status);
   }
-  if (found == context_.services.end()) {
+  if (service == nullptr) {
     return Finish({Code::kUnimplemented, "no method '" + std::string(CutUtf8(head_.path(), 256)) + "' is served"});
   }
   if (head_.timeout()) {
@@ -116,7 +116,7 @@ void GrpcStream::OnHeadersEnd() {
     deadline_ = context_.now + context_.limits.default_deadline;
   }
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
-  service_ = found->second.get();
+  service_ = service;
   SetCounts(&service_->counts());
   if (service_->holds_messages()) window_.emplace(context_.memory.admission());
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,

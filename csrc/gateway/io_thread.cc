@@ -222,6 +222,7 @@ void IoThread::MakeUserServices(const std::vector<ServiceSpec>& services) {
                                                         .server_streaming = method.server_streaming};
     }
   }
+  context_.last_served = nullptr;
   std::erase_if(users_, [&](const auto& each) {
     const auto& [path, service] = each;
     const auto found = wanted.find(path);

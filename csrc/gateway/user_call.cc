@@ -204,31 +204,35 @@ void UserCall::Complete(Status status, Metadata trailing) {
 void UserCall::OnWorkerLost(uint32_t, const LostCall& lost) {
   if (!request_) return;
   LeaveWorker();
+  ThreadContext& context = shared_.context;
   const std::string died = Described() + ": the worker that had it died: " + lost.loss.why;
-  const size_t max_attempts = shared_.context.limits.max_attempts;
+  const auto fail = [&](const std::string& why, Metadata trailing = {}) {
+    const std::string text = died + why;
+    context.log.Warn(context.now, text);
+    Fail({Code::kUnavailable, text}, std::move(trailing));
+  };
+  const size_t max_attempts = context.limits.max_attempts;
   if (lost.begun) {
     ++deaths_;
-    if (replied_) return Fail({Code::kUnavailable, died + ". A part of the answer had been sent"});
+    if (replied_) return fail(". A part of the answer had been sent");
     if (!idempotent_ || service_.kind_.client_streaming) {
-      return Fail(
-          {Code::kUnavailable, died + ". Its handler may have begun, and " +
-                                   (idempotent_ ? "its client sends a stream" : "its method is not idempotent") +
-                                   ", so it is not sent again"});
+      const std::string why = idempotent_ ? "its client sends a stream" : "its method is not idempotent";
+      return fail(". Its handler may have begun, and " + why + ", so it is not sent again");
     }
     if (deaths_ >= max_attempts) {
-      shared_.context.stats.Refuse(Refusal::kMaxAttempts);
-      return Fail({Code::kUnavailable, died + ". " + std::to_string(deaths_) + (deaths_ == 1 ? " worker" : " workers") +
-                                           " died with it (max_attempts " + std::to_string(max_attempts) + ")"},
+      context.stats.Refuse(Refusal::kMaxAttempts);
+      return fail(". " + std::to_string(deaths_) + (deaths_ == 1 ? " worker" : " workers") +
+                      " died with it (max_attempts " + std::to_string(max_attempts) + ")",
                   TryNever());
     }
   }
   if (sends_ >= kMostSends) {
-    shared_.context.stats.Refuse(Refusal::kMaxAttempts);
-    return Fail({Code::kUnavailable, died + ". It was sent to " + std::to_string(sends_) +
-                                         " workers, and each died before its handler had begun"});
+    context.stats.Refuse(Refusal::kMaxAttempts);
+    return fail(". It was sent to " + std::to_string(sends_) + " workers, and each died before its handler had begun");
   }
   const auto target = service_.ChooseWorker(*goal_, model_);
-  if (!target.ok()) return Fail({Code::kUnavailable, died + ", and there is no other"});
+  if (!target.ok()) return fail(", and there is no other");
+  context.log.Warn(context.now, died + ". Another one gets it");
   Send(*target);
 }
 

@@ -30,7 +30,8 @@ size_t RegionSize(uint32_t entries) {
 Result<StatsWriter> StatsWriter::Create(std::span<const StageName> stages) {
   if (stages.size() > kMaxStages) {
     return Status(Code::kInvalidArgument, "a servable has " + std::to_string(stages.size()) +
-                                              " models and functions, expected at most " + std::to_string(kMaxStages));
+                                              " models, functions and handlers, expected at most " +
+                                              std::to_string(kMaxStages));
   }
   StatsWriter writer;
   auto region = Region::Create("mindserve-stats", RegionSize(static_cast<uint32_t>(stages.size())));
@@ -76,7 +77,7 @@ const StatsEntry& StatsReader::entry(size_t i) const {
 StageName StatsReader::Name(size_t i) const {
   const uint32_t size = ReadOnce(entry(i).name_size);
   const StageKind kind = ReadOnce(entry(i).kind);
-  return {.kind = kind == StageKind::kModel ? StageKind::kModel : StageKind::kFunction,
+  return {.kind = kind == StageKind::kModel || kind == StageKind::kHandler ? kind : StageKind::kFunction,
           .name = std::string(entry(i).name, std::min<size_t>(size, StatsEntry::kNameBytes))};
 }
 

@@ -24,11 +24,11 @@ namespace mindserve::link {
 // More than anybody needs; bounds what a reader can be made to look at.
 inline constexpr uint32_t kMaxStages = 4096;
 
-enum class StageKind : uint32_t { kModel = 0, kFunction = 1 };
+enum class StageKind : uint32_t { kModel = 0, kFunction = 1, kHandler = 2 };
 
 struct StageName {
   StageKind kind = StageKind::kModel;
-  std::string name;  // a model's file, "servable.function"; cut to what an entry holds
+  std::string name;  // a model's file, "servable.function", a handler's path; cut to what an entry holds
 };
 
 struct StatsEntry {

@@ -240,4 +240,16 @@ void Handlers::Stop() {
   woken_.notify_all();
 }
 
+void Handlers::Clear() {
+  std::deque<Waiting> line;
+  std::vector<LoopEvents> events;
+  std::vector<std::shared_ptr<ServiceCall>> posted;
+  {
+    const std::scoped_lock lock(line_mutex_, loop_mutex_, post_mutex_);
+    line.swap(line_);
+    events.swap(loop_events_);
+    posted.swap(posted_);
+  }
+}
+
 }  // namespace mindserve::worker

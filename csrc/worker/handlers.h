@@ -94,6 +94,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
 
   // Makes Await return false. Any thread.
   void Stop();
+  // Lets go of calls that nobody has taken, all of which are over: each of them holds this.
+  void Clear();
 
  private:
   struct Waiting {

@@ -1,5 +1,7 @@
 #include "worker/runtime.h"
 
+#include <cstddef>
+#include <span>
 #include <utility>
 
 #include "worker/releases.h"
@@ -18,6 +20,7 @@ Runtime::Runtime(const TimeSource& time, RuntimeOptions options)
 Runtime::~Runtime() {
   Stop();
   releases_->Close();
+  handlers_->Clear();
 }
 
 pipeline::Engine& Runtime::engine() {
@@ -40,12 +43,17 @@ Status Runtime::Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeo
     if (stage.timeout > Duration::zero()) watched_.push_back({.number = names.size(), .stage = stage});
     names.push_back({is_model ? link::StageKind::kModel : link::StageKind::kFunction, stage.name});
   }
+  const size_t stages = names.size();
+  for (size_t i = 0; i < handlers_->size(); ++i) {
+    names.push_back({link::StageKind::kHandler, handlers_->spec(static_cast<int>(i)).path});
+  }
   auto stats = link::StatsWriter::Create(names);
   if (!stats.ok()) return stats.status();
   stats_ = *std::move(stats);
   std::vector<StageStats*> entries;
   for (size_t i = 0; i < names.size(); ++i) entries.push_back(&stats_->stage(i));
-  engine_->CountIn(entries);
+  engine_->CountIn(std::span(entries).first(stages));
+  handler_stats_.assign(entries.begin() + static_cast<std::ptrdiff_t>(stages), entries.end());
   auto link = link::WorkerLink::Connect(socket.get(), *stats_, options_.reply_arena_bytes, handshake_timeout);
   if (!link.ok()) return link.status();
   link_ = *std::move(link);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/stage_stats.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/stats_region.h"
@@ -76,6 +77,7 @@ class Runtime {
   std::shared_ptr<net::EventLoop> loop_;  // shared with the engine's and the releases' wake functions
   // Where takers count and mark what they execute: they go after the engine, which waits for its takers.
   std::optional<link::StatsWriter> stats_;
+  std::vector<StageStats*> handler_stats_;  // in it, by handler
   std::unique_ptr<link::WorkerLink> link_;
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload

@@ -157,10 +157,11 @@ TEST_F(ServiceCallTest, AMessageTooLateForInitialMetadata) {
   Run([](const CallPointer& call) {
     call->Write(OutMessage("m"));
     EXPECT_FALSE(call->SendInitial({}, false));
-    call->Finish(Code::kOk, {}, {});
+    call->Finish(Code::kAborted, "so", {});
   });
   OpenUnary(1, kServerStreaming, "x");
   EXPECT_EQ(Receive().text, "m");
+  EXPECT_EQ(Receive().frame.type, FrameType::kEnd);
 }
 
 TEST_F(ServiceCallTest, ACallIsCancelledBeforeItsHandlerBegins) {
@@ -306,7 +307,7 @@ TEST_F(ServiceCallTest, AParkedCallComesAgainOnceItIsWritable) {
     if (++turns < 3) {
       Fill(*call, 10);
     } else {
-      call->Finish(Code::kOk, {}, {});
+      call->Finish(Code::kAborted, "enough", {});
     }
   });
   OpenUnary(1, kServerStreaming, "x");

@@ -17,10 +17,12 @@ constexpr size_t kStepsPerRound = 8;
 
 }  // namespace
 
-ServiceCalls::ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> handlers, size_t max_message_bytes)
+ServiceCalls::ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> handlers, size_t max_message_bytes,
+                           std::vector<StageStats*> stats)
     : link_(link),
       handlers_(std::move(handlers)),
       max_message_bytes_(max_message_bytes),
+      stats_(std::move(stats)),
       calls_(link.lanes()),
       starved_(link.lanes()),
       waiting_(link.lanes()) {}
@@ -79,16 +81,26 @@ void ServiceCalls::Credit(size_t lane, uint64_t call) {
 
 void ServiceCalls::EndWith(size_t lane, Table::iterator found, const Status& status) {
   found->second.call->Cancel();
+  found->second.out.end = {};
   link_.SendEnd(lane, found->first, status, link::kReleased);
   Forget(lane, found);
 }
 
 void ServiceCalls::Forget(size_t lane, Table::iterator found) {
   Record& record = found->second;
+  if (record.out.end.there) Count(*record.call, record.out.end);
   if (record.slab) link_.FreeReply(lane, *record.slab);
   SetWaiting(lane, record, false);
   record.call->record = nullptr;
   calls_[lane].erase(found);
+}
+
+void ServiceCalls::Count(const ServiceCall& call, const ServiceCall::End& end) {
+  StageStats& stats = *stats_[static_cast<size_t>(call.handler())];
+  stats.batch_sizes.Add(1);
+  stats.queue_ns.AddTime(end.waited);
+  stats.run_ns.AddTime(end.took);
+  if (end.code != Code::kOk) stats.failed.Add(1);
 }
 
 void ServiceCalls::SetWaiting(size_t lane, Record& record, bool waits) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/stage_stats.h"
 #include "link/worker_link.h"
 #include "worker/handlers.h"
 #include "worker/service_call.h"
@@ -22,8 +23,10 @@ namespace mindserve::worker {
 
 class ServiceCalls {
  public:
-  // Both outlive it. A message of more than `max_message_bytes` can't be sent.
-  ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> handlers, size_t max_message_bytes);
+  // The link outlives it. A message of more than `max_message_bytes` can't be sent. `stats` has an entry for each
+  // handler, which outlives it, too.
+  ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> handlers, size_t max_message_bytes,
+               std::vector<StageStats*> stats);
   // Cancels all calls: nothing looks at the request arenas any more.
   ~ServiceCalls();
   ServiceCalls(const ServiceCalls&) = delete;
@@ -62,6 +65,7 @@ class ServiceCalls {
   Sent SendMessage(size_t lane, uint64_t number, Record& record, int flags);
   static void EndTooLarge(Record& record);
   void EndWith(size_t lane, Table::iterator found, const Status& status);
+  void Count(const ServiceCall& call, const ServiceCall::End& end);
   void Forget(size_t lane, Table::iterator found);
   void SetWaiting(size_t lane, Record& record, bool waits);
   void SendModels();
@@ -70,6 +74,7 @@ class ServiceCalls {
   link::WorkerLink& link_;
   const std::shared_ptr<Handlers> handlers_;  // shared as Handlers says
   const size_t max_message_bytes_;
+  const std::vector<StageStats*> stats_;       // by handler
   std::vector<Table> calls_;                   // by lane
   std::vector<std::deque<uint64_t>> starved_;  // by lane: calls that wait for reply memory, oldest first
   std::vector<size_t> waiting_;                // by lane: calls that wait for credit

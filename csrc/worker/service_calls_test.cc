@@ -78,6 +78,32 @@ TEST_F(ServiceCallsTest, AnErrorEndsTheCallWithDetailsAndTrailingMetadata) {
   EXPECT_EQ(end->trailing, (wire::MetadataView{{"k", "v"}}));
 }
 
+TEST_F(ServiceCallsTest, WhatHandlersDoIsReadFromOutside) {
+  Start();
+  Run([](const CallPointer& call) {
+    if (ReadNow(*call) == "fail") return call->Finish(Code::kAborted, "as told", {});
+    call->WriteLast(OutMessage("ok"));
+  });
+  OpenUnary(1, kUnary, "x");
+  Receive();
+  OpenUnary(2, kUnary, "fail");
+  Receive();
+  Open(3, kServerStreaming);
+  lane_->SendCancel(3);
+  lane_->Flush();
+  Receive();
+  const std::vector<link::StageSnapshot> stages = stats_->Read();
+  ASSERT_EQ(stages.size(), runtime_->handlers().size());
+  const link::StageSnapshot& unary = stages[kUnary];
+  EXPECT_EQ(unary.stage.kind, link::StageKind::kHandler);
+  EXPECT_EQ(unary.stage.name, "/t.T/Unary");
+  EXPECT_EQ(unary.batch_sizes.sum, 2u);
+  EXPECT_EQ(unary.queue_ns.count, 2u);
+  EXPECT_EQ(unary.run_ns.count, 2u);
+  EXPECT_EQ(unary.failed, 1u);
+  EXPECT_EQ(stages[kServerStreaming].batch_sizes.sum, 0u);
+}
+
 TEST_F(ServiceCallsTest, AnswersWaitForReplyMemory) {
   Start(8192);
   Run([](const CallPointer& call) {
@@ -137,10 +163,10 @@ TEST_F(ServiceCallsTest, AMessageThatCanNeverBeSentIsAnError) {
 }
 
 TEST_F(ServiceCallsTest, AMessageThatIsBeingCopiedIsDroppedWithItsCall) {
-  constexpr size_t kLarge = size_t{24} << 20;
-  Start(size_t{64} << 20);
+  constexpr size_t kLarge = size_t{6} << 20;
+  Start(size_t{16} << 20);
   Run([](const CallPointer& call) { call->WriteLast(OutMessage(std::string(kLarge, 'm'))); });
-  for (uint64_t call = 1; call <= 20; ++call) {
+  for (uint64_t call = 1; call <= 10; ++call) {
     OpenUnary(call, kUnary, "x");
     if (call % 2 == 0) lane_->SendCancel(call);
     lane_->Flush();

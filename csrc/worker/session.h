@@ -35,7 +35,7 @@ class Runtime::Session final : private net::RoundHooks {
         calls_(link_->lanes()),
         heads_(link_->lanes()),
         starved_(link_->lanes()),
-        service_calls_(*link_, runtime.handlers_, runtime.options_.reply_arena_bytes / 2) {}
+        service_calls_(*link_, runtime.handlers_, runtime.options_.reply_arena_bytes / 2, runtime.handler_stats_) {}
 
   Status Run();
 

@@ -105,9 +105,12 @@ class ServableStats:
 class StageStats:
     """What a model, or a stage function with its batch size, has done in one worker, for all methods that use it.
 
+    Handlers of users' services are told of in the same way: a call that has ended, if it was not cancelled, is a batch
+    of one.
+
     Attributes:
-        kind: "model" or "function".
-        name: the model's file, or the function's name.
+        kind: "model", "function" or "handler".
+        name: the model's file, the function's name, or the path that the handler answers, "/pkg.Service/Method".
         batches: how many were run.
         instances: that were in them.
         batch_sizes: instances in a batch.
