@@ -19,9 +19,8 @@ PyObject* FindServiceCall(const worker::ServiceCall& call);
 // The call of such an object; null, with TypeError, if it is none.
 worker::ServiceCall* GetServiceCall(PyObject* object);
 
-// A message of the answer: large ones are not copied.
-worker::OutMessage ToOutMessage(PyObject* bytes, const std::shared_ptr<Graveyard>& graveyard, bool compressed);
-const std::shared_ptr<Graveyard>& GraveyardOf(PyObject* service_call);
+// A message of the answer of such an object's call: large ones are not copied.
+worker::OutMessage ToOutMessage(PyObject* bytes, PyObject* service_call, bool compressed);
 
 // mindserve._native.Cancelled; returns null.
 PyObject* RaiseCancelled();
