@@ -42,6 +42,12 @@ def errors_of(directory: pathlib.Path) -> str:
     return (directory / "server_errors.txt").read_text(errors="replace")
 
 
+def logs_of(directory: pathlib.Path) -> str:
+    """What the server and its workers have logged so far."""
+    logs = sorted((directory / "serving_logs").glob("*.log"))
+    return "\n".join([errors_of(directory), *(log.read_text(errors="replace") for log in logs)])
+
+
 def ask(example: str, *options: object) -> str:
     """What the example's client prints."""
     script = EXAMPLE / example / "serving_client.py"

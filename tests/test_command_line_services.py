@@ -99,3 +99,17 @@ def test_validate_finds_functions_that_are_not_there(
     (problem,) = json.loads(done.stdout)["problems"]
     assert (problem["line"], problem["column"]) == (5, 7)
     assert text in problem["text"]
+
+
+def test_run_says_where_a_function_is_wrong(shell: Shell, servables: Servables) -> None:
+    directory = servables.add("greeter", CONFIG)
+    compile_protos(directory, greetings=PROTO)
+    (shell.directory / "config.yaml").write_text(
+        f"servables: [{{directory: {servables.directory}, name: greeter}}]\n"
+        f"grpc:\n  port: 0\n  grpc_servicer_functions:\n    - {ADDS_GREETER}s\n"
+    )
+    done = shell.run("run", "config.yaml")
+    assert done.returncode == 1
+    assert f"Error: config.yaml:5:7: The item '{ADDS_GREETER}s'" in done.stderr
+    assert f"did you mean '{ADDS_GREETER.partition('.')[2]}'?" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -71,10 +71,20 @@ def test_each_row_for_users_of_ray_serve_names_tests_that_are_there() -> None:
     # Not those under which each table's columns are named.
     named = [row for row in rows if row != "tests" and not set(row) <= set("- ")]
     assert len(named) > 40
-    assert [row for row in named if not re.fullmatch(r"(`test_\w+\.py::test_\w+`(, )?)+", row)] == []
-    for file, test in re.findall(r"`(test_\w+\.py)::(\w+)`", text):
-        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-        assert test in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)], f"{file}::{test}"
+    assert [row for row in named if not re.fullmatch(r"(`\w+\.(py|cc)::\w+`(, |$))+", row)] == []
+    for file, test in re.findall(r"`(\w+\.\w+)::(\w+)`", text):
+        assert test in names_of_tests(file), f"docs/ray_serve.md names {file}::{test}"
+
+
+def names_of_tests(file: str) -> list[str]:
+    """The names of the tests in a file of tests/ or csrc/; none if it isn't there."""
+    found: list[str] = []
+    if file.endswith(".py") and (path := ROOT / "tests" / file).exists():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found += [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for path in (ROOT / "csrc").glob(f"*/{file}"):
+        found += re.findall(r"^TEST(?:_F|_P)?\(\w+, (\w+)\)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found
 
 
 def test_extras_of_the_readme_and_install_page() -> None:

@@ -194,6 +194,18 @@ def stream(request):
 """
 
 
+DEADLY = """
+import os
+import pets_pb2
+from mindserve.server import register
+
+
+@register.grpc_method("Say", service="pets.Dogs")
+def die(request):
+    os.kill(os.getpid(), 9)
+"""
+
+
 def test_log_lines_of_a_request_carry_its_id(pets: Pets) -> None:
     (pets.directory / "dogs" / "servable_config.py").write_text(LOGGING, encoding="utf-8")
     pets.tell("start('dogs')")
@@ -204,6 +216,16 @@ def test_log_lines_of_a_request_carry_its_id(pets: Pets) -> None:
     log = (pets.server.cwd / "serving_logs" / "log_dogs_device0_version1.log").read_text()
     mine = [line.partition(" mine")[2] for line in log.splitlines() if " mine" in line]
     assert mine == [": while it is imported", " [id-1]: plain you", " [id-2]: loop you", " [id-3]: stream you"]
+
+
+def test_the_masters_log_names_calls_whose_worker_died(pets: Pets) -> None:
+    (pets.directory / "dogs" / "servable_config.py").write_text(DEADLY, encoding="utf-8")
+    pets.tell("start('dogs')")
+    address = pets.tell(f"listen('{ADD_DOGS}')")
+    with pytest.raises(grpc.RpcError) as caught:
+        say(address, "/pets.Dogs/Say", request_id="id-1")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert f"mindserve.native: {caught.value.details()}" in until(pets.server.errors, lambda text: "id-1" in text)
 
 
 def test_reflection_tells_of_services_when_they_are_found(pets: Pets) -> None:

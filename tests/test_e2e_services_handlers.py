@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import pathlib
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -154,6 +155,9 @@ class Servicer(kinds_pb2_grpc.KindsServicer):
         if request.text == "code":
             context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             context.set_details("ä\\nnot found")
+        if request.text == "large":
+            context.set_trailing_metadata([("large", "t" * request.number)])
+            context.abort(grpc.StatusCode.NOT_FOUND, "d" * request.number)
         if request.text == "abort":
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "aborted")
         if request.text == "raise":
@@ -181,6 +185,12 @@ class Servicer(kinds_pb2_grpc.KindsServicer):
         for request in request_iterator:
             if request.text == "cancel":
                 context.cancel()
+            if request.text == "wait":
+                over = threading.Event()
+                context.add_callback(over.set)
+                state["waiting"] += 1
+                assert over.wait(120)
+                state["over"] += 1
             yield Answer(text=request.text)
 
 
@@ -462,7 +472,8 @@ def test_what_a_context_knows_and_says(with_context: Asked) -> None:
     assert known["peer"].startswith("ipv4:127.0.0.1:")
     assert known["auth"] == []
     assert known["key"] is None
-    assert 0 < known["remaining"] <= 60
+    # grpcio rounds up what it sends.
+    assert 0 < known["remaining"] <= 61
     assert known["active"]
     assert dict(call.initial_metadata())["first"] == "yes"
     trailing = dict(call.trailing_metadata())
@@ -509,6 +520,36 @@ def test_a_handler_may_cancel(with_context: Asked) -> None:
     assert error.code() == grpc.StatusCode.CANCELLED
 
 
+def test_a_callback_wakes_a_handler_whose_client_has_gone(with_context: Asked) -> None:
+    go_on = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield with_context.ask("wait")
+        go_on.wait(60)
+
+    before = with_context.state().get("over", 0)
+    waiting = with_context.state().get("waiting", 0)
+    call = with_context.stub.Both(requests(), timeout=60)
+    until(lambda: with_context.state().get("waiting", 0) > waiting)
+    assert with_context.state().get("over", 0) == before
+    call.cancel()
+    until(lambda: with_context.state().get("over", 0) > before)
+    go_on.set()
+
+
+@pytest.mark.parametrize("size", [4000, 1_000_000])
+def test_metadata_and_details_of_any_size_are_an_answer(with_context: Asked, size: int) -> None:
+    error = failed(lambda: with_context.stub.One(with_context.ask("large", size), timeout=60))
+    if size == 4000:
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+        assert error.details() == "d" * size
+        assert dict(error.trailing_metadata())["large"] == "t" * size
+    else:
+        # More than a client takes, or the gateway sends; but a status, and the connection goes on.
+        assert error.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.NOT_FOUND)
+    assert with_context.stub.One(with_context.ask(), timeout=60).text
+
+
 def test_models_are_loaded_on_demand(with_context: Asked) -> None:
     stub = with_context.pb2_grpc.TwinStub(with_context.channel)
     for model in ("999", "999", "1000", "999"):
@@ -541,6 +582,58 @@ def test_cancelling_a_coroutine(tmp_path: pathlib.Path, generated: Any) -> None:
         assert server.state().get("closed", 0) == 0
         call.cancel()
         until(lambda: server.state().get("closed", 0) == 1)
+
+
+STUCK = """
+@register.grpc_method("One", service="kinds.Kinds")
+def stuck(request):
+    if request.text == "stuck":
+        state["stuck"] += 1
+        threading.Event().wait()
+    return Answer(text=request.text)
+"""
+
+
+def test_a_handler_that_never_returns_holds_a_thread_and_nothing_else(tmp_path: pathlib.Path, generated: Any) -> None:
+    with served(tmp_path, generated, CONFIG + STUCK, ADDERS[:1], start="handler_threads=2") as server:
+        error = failed(lambda: server.stub.One(server.ask("stuck"), timeout=0.5))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert server.state()["stuck"] == 1
+        assert server.stub.One(server.ask("other"), timeout=60).text == "other"
+        # Nor does it keep the server from ending.
+        server.served.process.send(signal.SIGTERM)
+        assert server.served.process.wait() == 0
+
+
+def test_identities_of_a_client(tmp_path: pathlib.Path, generated: Any, own_files: Any) -> None:
+    config = (
+        CONFIG
+        + """
+@register.grpc_method("One", service="kinds.Kinds")
+def who(request, grpc_context):
+    auth = {key: [value.decode() for value in values] for key, values in grpc_context.auth_context().items()}
+    names = [name.decode() for name in grpc_context.peer_identities()]
+    return Answer(text=json.dumps([auth, grpc_context.peer_identity_key(), names]))
+"""
+    )
+    (tmp_path / "servables" / "kinds").mkdir(parents=True)
+    stubs.generate(tmp_path / "servables" / "kinds")
+    files = own_files
+    ssl_config = (
+        f"server.SSLConfig({str(files.server)!r}, {str(files.server_key)!r}, {str(files.ca)!r}, verify_client=True)"
+    )
+    listen = f"'localhost:0', ssl_config={ssl_config}, grpc_servicer_functions={ADDERS[:1]!r}"
+    with serving(tmp_path, "kinds", config, listen=listen) as server:
+        key, certificate, ca = (pathlib.Path(path).read_bytes() for path in (files.client_key, files.client, files.ca))
+        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        with grpc.secure_channel(server.address, credentials) as channel:
+            answer = generated[1].KindsStub(channel).One(generated[0].Ask(), timeout=60)
+    auth, key_name, names = json.loads(answer.text)
+    assert auth["transport_security_type"] == ["ssl"]
+    (pem,) = auth["x509_pem_cert"]
+    assert pem.strip() == certificate.decode().strip()
+    assert auth["x509_common_name"]
+    assert names == auth[key_name]
 
 
 def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, generated: Any) -> None:

@@ -1,19 +1,25 @@
 """example/fruit_market: the built-in service in front of servables that call each other."""
 
+import pathlib
 import struct
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
-from example_process import ask, errors_of, serving
+from example_process import ask, logs_of, serving
 
 PREDICT = "/ray.serve.PredictAPIsService/Predict"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving("fruit_market", tmp_path_factory.mktemp("fruit_market")) as at:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("fruit_market")
+
+
+@pytest.fixture(scope="module")
+def address(directory: pathlib.Path) -> Iterator[str]:
+    with serving("fruit_market", directory) as at:
         yield at
 
 
@@ -54,9 +60,8 @@ def test_the_port_is_9000_when_none_is_given() -> None:
     assert "(default: 127.0.0.1:9000)" in " ".join(ask("fruit_market", "--help").split())
 
 
-def test_the_server_says_nothing_of_errors(address: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_server_logs_no_error(address: str, directory: pathlib.Path) -> None:
     """What the client did wrong, and the server answered, is no trouble of the server's."""
-    directory = next(tmp_path_factory.getbasetemp().glob("fruit_market*"))
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary(PREDICT)(basket(PEAR=b"1"), timeout=60)
-    assert "[ERROR]" not in errors_of(directory)
+    assert "[ERROR]" not in logs_of(directory)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from e2e_support import until
-from example_process import ask, errors_of, serving
+from example_process import ask, logs_of, serving
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def test_paths_of_a_service_without_a_package(address: str) -> None:
 
 
 def test_the_handler_ends_with_the_deadline(address: str, directory: pathlib.Path) -> None:
-    before = errors_of(directory).count("PingTimeout: nobody waits any more")
+    before = logs_of(directory).count("PingTimeout: nobody waits any more")
     begin = time.monotonic()
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as error:
         channel.unary_unary("/TestService/PingTimeout")(b"", timeout=0.2)
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert time.monotonic() - begin < 30
-    until(lambda: errors_of(directory).count("PingTimeout: nobody waits any more") > before)
+    until(lambda: logs_of(directory).count("PingTimeout: nobody waits any more") > before)

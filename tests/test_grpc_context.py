@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import inspect
+import pathlib
+import re
 import threading
 from typing import Any
 
@@ -27,6 +29,7 @@ from answering_support import generated as generated
 from answering_support import handle as handle
 from answering_support import kinds as kinds
 from mindserve.server import register
+from mindserve.worker.metadata import RESERVED
 
 
 async def _settle(value: Any) -> Any:
@@ -306,13 +309,27 @@ def test_what_can_not_be_set(both: Both, wrong: Any, error: str, caplog: Any) ->
 def test_metadata_in_forms_that_grpc_takes(both: Both) -> None:
     def function(context: Any) -> Any:
         context.send_initial_metadata(grpc.aio.Metadata(("a", "b"), ("a", "c")))
-        context.set_trailing_metadata({"text": b"as bytes", "data-bin": "as text"})
+        context.set_trailing_metadata({"text": b"as bytes", "data-bin": "as text", "grpc-status-details-bin": b"\n"})
         return both.Answer()
 
     handled = both(function)
     call = handled.open("One", handled.ask())
-    assert call.ended() == (OK, "", [("text", "as bytes"), ("data-bin", b"as text")])
+    assert call.ended() == (
+        OK,
+        "",
+        [("text", "as bytes"), ("data-bin", b"as text"), ("grpc-status-details-bin", b"\n")],
+    )
     assert call.initial == ([("a", "b"), ("a", "c")], False)
+
+
+def test_the_gateway_reserves_the_same_keys() -> None:
+    root = pathlib.Path(__file__).resolve().parent.parent
+    native: set[str] = {"request_id"}
+    for file, function in (("grpc_text.cc", "bool IsMetadataKey("), ("user_metadata.cc", "bool IsReserved(")):
+        text = (root / "csrc" / "gateway" / file).read_text(encoding="utf-8")
+        body = text.partition(function)[2].partition("\n}\n")[0]
+        native |= {name for name in re.findall(r'"([a-z-]+)"', body) if not name.startswith("grpc-")}
+    assert native == RESERVED
 
 
 def test_compression(both: Both) -> None:

@@ -190,6 +190,16 @@ def check(x):
 @register.register_method(output_names="x")
 def positive(x):
     return register.add_stage(check, x, outputs_count=1)
+
+
+def down_to_zero(x):
+    for number in range(x.item(), -2, -1):
+        yield check(number)
+
+
+@register.register_method(output_names="n", streaming=True)
+def count_down(x):
+    return register.add_stage(down_to_zero, x, outputs_count=1)
 """
 
 
@@ -279,6 +289,27 @@ def test_failures(served: tuple[Shell, str]) -> None:
     done = shell.run("infer", address, "echo", "same", "x=1", "--metadata", "big")
     assert done.returncode == 2
     assert "'big' should be NAME=VALUE" in done.stderr
+
+
+def test_a_stream(served: tuple[Shell, str]) -> None:
+    shell, address = served
+    call = ("infer", address, "fragile", "count_down", "--stream")
+    done = shell.run(*call, "x=1")
+    assert done.returncode == 1
+    assert done.stdout == "item 0\nn: int64 1\nitem 1\nn: int64 0\n"
+    assert done.stderr.startswith("Error: ")
+    assert "below zero" in done.stderr
+    done = shell.run(*call, "x=1", "--json")
+    assert done.returncode == 1
+    *items, failed = map(json.loads, done.stdout.splitlines())
+    assert items == [{"n": 1}, {"n": 0}]
+    assert "below zero" in failed["error"]
+    # Of a method that doesn't stream.
+    done = shell.run("infer", address, "echo", "same", "x=5", "--stream", "--json")
+    assert (done.returncode, done.stdout) == (0, '{"x": [5]}\n')
+    done = shell.run(*call, '[{"x": 1}, {"x": 2}]')
+    assert done.returncode == 2
+    assert "one instance should be given, but actually 2" in done.stderr
 
 
 def test_options_of_a_call(served: tuple[Shell, str]) -> None:

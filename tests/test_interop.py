@@ -48,6 +48,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "metadata": {"code": 0, **METADATA},
     "metadata_of_an_error": {"code": 5, **METADATA},
     "error_details": {"code": 9, "details": "50 % off: naïve ✗\nsecond line"},
+    "details_of_ok": {"code": 0, "details": "all is well"},
     "status_details": {"code": 9, "details": "bad", "equal": True},
     "every_code": {"codes": [code.value[0] for code in grpc.StatusCode][1:]},
     "deadline": {"code": 4, "soon": True, "cancelled": True},
@@ -56,8 +57,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "unknown_service": {"code": 12},
     "concurrent": {"right": 200},
 }
-# What a library can't do.
-WITHOUT = {"grpclib": {"gzip"}}
+# What a library doesn't do, or doesn't tell.
+WITHOUT = {"grpclib": {"gzip", "details_of_ok"}, "go": {"details_of_ok"}}
 
 SERVABLE = """
 from mindserve.server import register

@@ -132,14 +132,15 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "logs": {"errors"},
     "native": {"errors"},
     "proto": set(),
-    "register": {"config"},
+    # It calls servables by way of "client", once they do.
+    "register": {"config", "client"},
     "configfile": {"config"},
     "loader": {"register"},
     "inspection": {"loader"},
     "control": {"errors"},
     "admin": {"control"},
     "engines": {"checks"},
-    "worker": {"loader", "engines", "control", "native", "logs"},
+    "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
     # It has "register" only to hand it on under the name that servables import.
     "server": {"supervisor", "register", "admin", "proto"},

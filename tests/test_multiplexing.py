@@ -172,7 +172,7 @@ def test_a_load_that_fails_fails_those_who_wait_and_is_not_kept(loads: Loads) ->
         thread.start()
     eventually(lambda: loads.loaded)
     # All of them are in line: what they wait for isn't there.
-    eventually(lambda: len(get_model._own.args[0]._models["bad"]._condition._waiters) == 3)
+    eventually(lambda: len(get_model._own.args[0]._models["bad"]._waiters) == 3)
     loads.release.set()
     for thread in threads:
         thread.join(60)
@@ -229,8 +229,11 @@ def test_who_waits_for_a_load_waits_no_longer_than_its_request(loads: Loads) -> 
     eventually(lambda: loads.loaded)
     token = current.set(Late())
     try:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match="model 'a' was not loaded before the request's deadline"):
             get_model("a")
+        # Nor does it wait for its turn any longer.
+        with pytest.raises(TimeoutError, match="model 'b' was not loaded before the request's deadline"):
+            get_model("b")
     finally:
         current.reset(token)
         loads.release.set()

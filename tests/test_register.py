@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mindserve.errors import ConfigError, UnsupportedError
+from mindserve.errors import CallError, ConfigError, UnsupportedError
 from mindserve.register.context import ModelContext
 from mindserve.register.values import METHOD_INPUT, Method, Registration, Stage, ValueRef
 from mindserve.server import register
@@ -81,9 +81,17 @@ def test_config_file_comes_later() -> None:
         model(config_file="config.ini")
 
 
-def test_model_call_comes_later() -> None:
-    with pytest.raises(UnsupportedError, match=r"Model\.call is not supported .* comes in a later version"):
-        model().call(1)
+def test_a_model_that_no_worker_has_loaded_can_not_be_called() -> None:
+    with Registration("servable").collecting():
+        declared = declare_model("a.onnx", "ONNX")
+        with pytest.raises(CallError, match=r"Model\(a\.onnx\)\.call\(\) failed: the worker does not serve yet"):
+            declared.call(1)
+    with pytest.raises(CallError, match="the model is not declared"):
+        declared.call(1)
+    with pytest.raises(CallError, match="does not have subgraph of index 1, the subgraph count of the model is 1"):
+        declared.call(1, subgraph=1)
+    with pytest.raises(ConfigError, match="Parameter 'subgraph' should be >= 0"):
+        declared.call(1, subgraph=-1)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +211,97 @@ def test_stage_functions_with_defaults_and_any_count(registration: Registration)
     assert len(registration.methods["method"].stages) == 3
 
 
-def declare(body: str, output_names: Any = "y", **names: Any) -> Callable[[], Any]:
+def generator(x1: Any, x2: Any) -> Any:
+    yield x1
+
+
+async def async_generator(x1: Any, x2: Any) -> Any:
+    yield x1
+
+
+@pytest.mark.parametrize("last", [generator, async_generator])
+def test_streaming_methods(registration: Registration, last: Callable[..., Any]) -> None:
+    @register_method(["a", "b"], streaming=True, idempotent=False)
+    def method(x1, x2):  # type: ignore[no-untyped-def]
+        x1 = add_stage(two, x1, x2, outputs_count=1)
+        first, second = add_stage(last, x1, x2, outputs_count=2)
+        return second, first
+
+    declared = registration.methods["method"]
+    assert (declared.streaming, declared.idempotent) == (True, False)
+    assert [stage.target for stage in declared.stages] == [two, last]
+    assert declared.results == (ValueRef(1, 1), ValueRef(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("return x1", "its last stage should be a generator function, it has no stage"),
+        (
+            "return add_stage(two, x1, x2, outputs_count=1)",
+            "its last stage should be a generator function, but actually function two has no 'yield'",
+        ),
+        (
+            "x1 = add_stage(generator, x1, x2, outputs_count=1)\nreturn add_stage(model, x1, outputs_count=1)",
+            "its last stage should be a generator function, but actually is model 'model.onnx'",
+        ),
+        (
+            "return add_stage(coroutine, x1, x2, outputs_count=1)",
+            "function coroutine is asynchronous, a stage should be a plain function",
+        ),
+        (
+            "x1 = add_stage(async_generator, x1, x2, outputs_count=1)\n"
+            "return add_stage(generator, x1, x2, outputs_count=1)",
+            "function async_generator is asynchronous, only the last stage of method 'method' can be",
+        ),
+        (
+            "return add_stage(generator, x1, x2, outputs_count=1), x1",
+            "Method return output size 2 not match registered 1",
+        ),
+        (
+            "add_stage(generator, x1, x2, outputs_count=1)\nreturn x1",
+            "its outputs should be those of its last stage, generator",
+        ),
+        (
+            "return add_stage(one_generator, x1, outputs_count=1, batch_size=1)",
+            "Parameter 'batch_size' should be None for the last stage of streaming method 'method'",
+        ),
+        (
+            "return add_stage(generator, x1, x2, outputs_count=1, timeout=1)",
+            "Parameter 'timeout' should be None for the last stage of streaming method 'method'",
+        ),
+    ],
+)
+def test_wrong_streaming_methods(registration: Registration, body: str, text: str) -> None:
+    def one_generator(x: Any) -> Any:
+        yield x
+
+    names = {
+        "generator": generator,
+        "async_generator": async_generator,
+        "coroutine": coroutine,
+        "one_generator": one_generator,
+    }
+    with pytest.raises(ConfigError) as error:
+        declare(body, streaming=True, model=model(), **names)()
+    assert text in str(error.value)
+    assert not registration.methods
+
+
+def test_a_method_that_does_not_stream_takes_no_asynchronous_generator(registration: Registration) -> None:
+    with pytest.raises(ConfigError, match="function async_generator is asynchronous, a stage should be a plain"):
+        declare("return add_stage(async_generator, x1, x2, outputs_count=1)", async_generator=async_generator)()
+    with pytest.raises(ConfigError, match="Parameter 'streaming' should be bool, but actually <class 'int'>"):
+        register_method("y", streaming=1)  # type: ignore[arg-type]
+
+
+def declare(body: str, output_names: Any = "y", streaming: bool = False, **names: Any) -> Callable[[], Any]:
     """Registers a method ``method(x1, x2)`` of this body."""
 
     def run() -> Any:
         scope = {"add_stage": add_stage, "two": two, "batch": batch, **names}
         exec("def method(x1, x2):\n" + textwrap.indent(textwrap.dedent(body).strip(), "    "), scope)
-        return register_method(output_names)(scope["method"])
+        return register_method(output_names, streaming=streaming)(scope["method"])
 
     return run
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import pathlib
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from mindserve.register.values import Registration
 from mindserve.server import register
 from mindserve.worker.answering import Handler
 from mindserve.worker.services import describe_services, find_handlers, imported_services
+from stubs import compile_protos
 
 pytestmark = pytest.mark.usefixtures("kinds")
 
@@ -224,6 +228,24 @@ def test_a_servicer_of_two_services(kinds: Any) -> None:
         def One(self, request, context): ...
 
     assert list(find(lambda: register.grpc_service(Mine))) == ["/kinds.Twin/One"]
+
+
+def test_a_servicer_whose_messages_are_of_other_files(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'import "elsewhere_messages.proto"; package elsewhere; service Post { rpc Send(Letter) returns (Letter); }'
+    compile_protos(tmp_path, elsewhere=text, elsewhere_messages="package elsewhere; message Letter {}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    grpc_module = importlib.import_module("elsewhere_pb2_grpc")
+    try:
+        assert "elsewhere_pb2" not in sys.modules
+        assert "elsewhere.Post" in imported_services()
+
+        class Mine(grpc_module.PostServicer):
+            def Send(self, request, context): ...
+
+        assert list(find(lambda: register.grpc_service(Mine))) == ["/elsewhere.Post/Send"]
+    finally:
+        for name in ("elsewhere_pb2_grpc", "elsewhere_pb2", "elsewhere_messages_pb2"):
+            sys.modules.pop(name, None)
 
 
 class Empty:

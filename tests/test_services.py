@@ -367,6 +367,22 @@ def test_files_of_one_name_that_differ(tmp_path: pathlib.Path) -> None:
     assert [(file.name, file.package) for file in files] == [("same.proto", "one"), ("same.proto", "two")]
 
 
+def test_modules_of_one_name(tmp_path: pathlib.Path) -> None:
+    for name in ("one", "two"):
+        message = f"package {name}; message M {{}}"
+        service = f'import "parts.proto"; package {name}; service S{name} {{ rpc Do(M) returns (M); }}'
+        compile_protos(tmp_path / name, parts=message, same=service, **{f"of_{name}": service.replace("S", "Further")})
+    paths = [f"same_pb2_grpc.add_S{name}Servicer_to_server" for name in ("one", "two")]
+    # What its module imports lies beside it, though another servable has a module of that name, too.
+    paths.append("of_two_pb2_grpc.add_FurthertwoServicer_to_server")
+    directories = [tmp_path / "one", tmp_path / "two"]
+    found = described(*paths, directories=directories)
+    assert list(found.services) == ["one.Sone", "two.Stwo", "two.Furthertwo"]
+    assert [each.service.methods[0].input_type for _, each in found.services.values()] == ["one.M", "two.M", "two.M"]
+    error = error_of(lambda: described("same_pb2_grpc.add_SthreeServicer_to_server", directories=directories))
+    assert f"has no 'add_SthreeServicer_to_server' (file '{tmp_path / 'one' / 'same_pb2_grpc.py'}')" in error
+
+
 def test_long_descriptors_are_framed() -> None:
     item = check_functions(["a.b"])[0]
     for length in (0, 1, 127, 128, 16383, 16384, 3_000_000):

@@ -13,10 +13,14 @@ namespace mindserve::bindings {
 void RegisterErrors(pybind11::module_& module);
 void RegisterLog(pybind11::module_& module);
 void RegisterGateway(pybind11::module_& module);
+void RegisterLocalMethods(pybind11::module_& module);
+void RegisterStreamMethods(pybind11::module_& module);
 void RegisterRuntime(pybind11::module_& module);
 void RegisterServiceCall(pybind11::module_& module);
 void RegisterServices(pybind11::module_& module);
+void RegisterStageRequest(pybind11::module_& module);
 
+pybind11::handle NativeErrorType();
 // Raises mindserve._native.NativeError unless `status` is OK. Holds the GIL.
 void Raise(const Status& status);
 

@@ -14,10 +14,15 @@ struct StatusException final : std::exception {
   Status status;
 };
 
+PyObject* native_error = nullptr;  // one a process, as is the module; lives as long as it
+
 }  // namespace
 
+py::handle NativeErrorType() {
+  return native_error;
+}
+
 void RegisterErrors(py::module_& module) {
-  static PyObject* native_error = nullptr;  // one a process, as is the module; lives as long as it
   native_error = PyErr_NewExceptionWithDoc(
       "mindserve._native.NativeError", "A failure in the native core: args[0] is the text, code the gRPC status name.",
       PyExc_RuntimeError, nullptr);

@@ -1,6 +1,9 @@
 #include "bindings/functions.h"
 
+#include <algorithm>
+
 #include "base/log.h"
+#include "pipeline/local_call.h"
 
 namespace py = pybind11;
 
@@ -31,12 +34,13 @@ py::object Results(const py::object& given) {
   return py::reinterpret_steal<py::object>(iterator);
 }
 
-// "ValueError: too large"
-std::string Describe(py::error_already_set& error) {
+}  // namespace
+
+std::string Describe(py::handle exception) {
   std::string reason;
   try {
-    reason = ToUtf8(py::str(error.type().attr("__name__")));
-    const std::string text = ToUtf8(py::str(error.value()));
+    reason = ToUtf8(py::str(py::type::handle_of(exception).attr("__name__")));
+    const std::string text = ToUtf8(py::str(exception));
     if (!text.empty()) reason += ": " + text;
   } catch (py::error_already_set&) {
     reason += " (whose text can't be had)";
@@ -44,7 +48,38 @@ std::string Describe(py::error_already_set& error) {
   return Shortened(std::move(reason));
 }
 
-}  // namespace
+Status FunctionFailed(std::string_view name, std::string_view reason) {
+  return {Code::kInternal, "Call Function '" + std::string(name) + "' Failed: " + std::string(reason)};
+}
+
+pipeline::FunctionResult OutputsOf(const py::object& result, size_t count, const Values& values, Keep keep) {
+  if (keep == Keep::kOurs && Py_REFCNT(result.ptr()) > 1) keep = Keep::kCopy;
+  const auto wrong = [](std::string text) { return Status(Code::kInvalidArgument, std::move(text)); };
+  std::vector<Tensor> outputs;
+  const bool several = PyTuple_Check(result.ptr()) || (count != 1 && PyList_Check(result.ptr()));
+  if (!several) {
+    if (count != 1) return wrong("the stage has " + std::to_string(count) + " outputs, the function gave one");
+    auto tensor = values.FromPython(result, keep);
+    if (!tensor.ok()) return wrong(tensor.status().message());
+    outputs.push_back(*std::move(tensor));
+    return outputs;
+  }
+  const auto items = py::reinterpret_borrow<py::sequence>(result);
+  const size_t given = items.size();
+  if (given != count) {
+    return wrong("the stage has " + std::to_string(count) + " outputs, the function gave " + std::to_string(given));
+  }
+  outputs.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    const auto at = static_cast<Py_ssize_t>(i);
+    PyObject* item =
+        PyTuple_Check(result.ptr()) ? PyTuple_GET_ITEM(result.ptr(), at) : PyList_GET_ITEM(result.ptr(), at);
+    auto tensor = values.FromPython(item, keep == Keep::kOurs && Py_REFCNT(item) > 1 ? Keep::kCopy : keep);
+    if (!tensor.ok()) return wrong("output " + std::to_string(i) + ": " + tensor.status().message());
+    outputs.push_back(*std::move(tensor));
+  }
+  return outputs;
+}
 
 // INVALID_ARGUMENT for a value that has no form in Python: text that is not UTF-8, or a shape beyond what numpy takes.
 Result<py::tuple> StageFunction::Inputs(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
@@ -53,18 +88,19 @@ Result<py::tuple> StageFunction::Inputs(const pipeline::FunctionBatch& batch, si
   py::tuple arguments(inputs.size());
   for (size_t k = 0; k < inputs.size(); ++k) {
     try {
-      arguments[k] = values.ToPython(inputs[k], copy);
+      arguments[k] = values.ToPython(inputs[k], copy ? Give::kCopy : Give::kView);
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_ValueError)) throw;  // UnicodeDecodeError is one
       return Status(Code::kInvalidArgument, "Given function '" + name_ + "' input " + std::to_string(k) + " " +
-                                                inputs[k].Describe() + " has no form in Python: " + Describe(error));
+                                                inputs[k].Describe() +
+                                                " has no form in Python: " + Describe(error.value()));
     }
   }
   return arguments;
 }
 
 Status StageFunction::Failed(const std::string& reason) const {
-  return {Code::kInternal, "Call Function '" + name_ + "' Failed: " + reason};
+  return FunctionFailed(name_, reason);
 }
 
 Status StageFunction::Failed(py::error_already_set& error) {
@@ -73,7 +109,7 @@ Status StageFunction::Failed(py::error_already_set& error) {
     last_logged_ = now;
     Log(LogLevel::kWarning, "stage function '" + name_ + "' raised:\n" + error.what());
   }
-  return Failed(Describe(error));
+  return Failed(Describe(error.value()));
 }
 
 // What `make` gives, or what it throws as the instance's own failure: whatever a user's objects do, the function's
@@ -89,49 +125,26 @@ Result<T> StageFunction::Guarded(Make make) {
   }
 }
 
-pipeline::FunctionResult StageFunction::Outputs(py::object result, size_t count, const Values& values) const {
-  std::vector<Tensor> outputs;
-  // Whether nobody else can reach `result`, and so what it alone refers to.
-  const bool ours = Py_REFCNT(result.ptr()) == 1;
-  const bool several = PyTuple_Check(result.ptr()) || (count != 1 && PyList_Check(result.ptr()));
-  if (!several) {
-    if (count != 1) {
-      return Failed("the stage has " + std::to_string(count) + " outputs, the function gave one");
-    }
-    auto tensor = values.FromPython(result, ours);
-    if (!tensor.ok()) return Failed(tensor.status().message());
-    outputs.push_back(*std::move(tensor));
-    return outputs;
-  }
-  const auto items = py::reinterpret_borrow<py::sequence>(result);
-  const size_t given = items.size();
-  if (given != count) {
-    return Failed("the stage has " + std::to_string(count) + " outputs, the function gave " + std::to_string(given));
-  }
-  outputs.reserve(count);
-  for (size_t i = 0; i < count; ++i) {
-    const auto at = static_cast<Py_ssize_t>(i);
-    PyObject* item =
-        PyTuple_Check(result.ptr()) ? PyTuple_GET_ITEM(result.ptr(), at) : PyList_GET_ITEM(result.ptr(), at);
-    auto tensor = values.FromPython(item, ours && Py_REFCNT(item) == 1);
-    if (!tensor.ok()) return Failed("output " + std::to_string(i) + ": " + tensor.status().message());
-    outputs.push_back(*std::move(tensor));
-  }
+pipeline::FunctionResult StageFunction::Outputs(const py::object& result, size_t count, const Values& values) const {
+  auto outputs = OutputsOf(result, count, values, Keep::kOurs);
+  if (!outputs.ok()) return Failed(outputs.status().message());
   return outputs;
 }
 
 pipeline::FunctionResult StageFunction::RunOne(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
-                                               bool copy_inputs) {
+                                               CurrentRequest& current, bool copy_inputs) {
   return Guarded<std::vector<Tensor>>([&] {
     const auto arguments = Inputs(batch, i, values, copy_inputs);
     if (!arguments.ok()) return pipeline::FunctionResult(arguments.status());
     const py::tuple& given = *arguments;
+    const pipeline::CallerScope scope({batch.client(i), batch.deadline(i), true});
+    current.Set(batch, i);
     return Outputs(function_(*given), batch.outputs_count(i), values);
   });
 }
 
-void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,
-                             std::vector<pipeline::FunctionResult>* results) {
+void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values& values, CurrentRequest& current,
+                             bool copy_inputs, std::vector<pipeline::FunctionResult>* results) {
   // An instance whose inputs have no Python form fails alone: the function doesn't see it.
   std::vector<size_t> passed;
   std::vector<py::object> instances;
@@ -145,7 +158,7 @@ void StageFunction::RunBatch(const pipeline::FunctionBatch& batch, const Values&
     instances.push_back(*std::move(inputs));
     passed.push_back(i);
   }
-  if (!passed.empty()) RunPart({batch, values, instances, passed, *results});
+  if (!passed.empty()) RunPart({batch, values, current, instances, passed, *results});
 }
 
 // What has a result when the function raises keeps it. The others are called again in halves, if they may be, until it
@@ -169,7 +182,12 @@ StageFunction::Ended StageFunction::Call(const Part& part) {
   Ended ended;
   const size_t count = part.places.size();
   part.batch.BeginCall();
+  // What the function calls is for all of them: for as long as the last of them has time.
+  TimePoint deadline{};
+  for (const size_t place : part.places) deadline = std::max(deadline, part.batch.deadline(place));
+  const pipeline::CallerScope scope({part.batch.client(part.places.front()), deadline, true});
   try {
+    part.current.Set(part.batch, part.places);
     py::tuple instances(count);
     for (size_t i = 0; i < count; ++i) instances[i] = part.inputs[i];
     const py::object iterator = Results(function_(std::move(instances)));
@@ -180,8 +198,8 @@ StageFunction::Ended StageFunction::Call(const Part& part) {
         break;
       }
       const size_t place = part.places[ended.done];
-      part.results[place] = Guarded<std::vector<Tensor>>(
-          [&] { return Outputs(std::move(result), part.batch.outputs_count(place), part.values); });
+      part.results[place] =
+          Guarded<std::vector<Tensor>>([&] { return Outputs(result, part.batch.outputs_count(place), part.values); });
     }
     ended.status = Failed("it gave " + std::to_string(ended.done) + " results for the " + std::to_string(count) +
                           " instances that it was given");
@@ -195,15 +213,15 @@ StageFunction::Ended StageFunction::Call(const Part& part) {
 }
 
 std::vector<pipeline::FunctionResult> StageFunction::Run(const pipeline::FunctionBatch& batch, const Values& values,
-                                                         bool copy_inputs) {
+                                                         CurrentRequest& current, bool copy_inputs) {
   std::vector<pipeline::FunctionResult> results;
   results.reserve(batch.size());
   if (batched_) {
-    RunBatch(batch, values, copy_inputs, &results);
+    RunBatch(batch, values, current, copy_inputs, &results);
   } else {
     for (size_t i = 0; i < batch.size(); ++i) {
       if (i > 0) batch.BeginCall();
-      results.push_back(RunOne(batch, i, values, copy_inputs));
+      results.push_back(RunOne(batch, i, values, current, copy_inputs));
     }
   }
   return results;

@@ -6,12 +6,25 @@
 #include <chrono>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "bindings/stage_request.h"
 #include "bindings/values.h"
 #include "pipeline/engine.h"
 
 namespace mindserve::bindings {
+
+// What a function gave for an instance, whose stage has `count` outputs: the value, or a tuple of so many; a list, too,
+// if they are several. INVALID_ARGUMENT: it is something else.
+// With kOurs `result` and all that it holds are only the caller's if nobody else refers to them.
+pipeline::FunctionResult OutputsOf(const pybind11::object& result, size_t count, const Values& values, Keep keep);
+
+// "ValueError: too large"; of a bounded length.
+std::string Describe(pybind11::handle exception);
+
+// What a client is told of a stage function that failed.
+Status FunctionFailed(std::string_view name, std::string_view reason);
 
 class StageFunction {
  public:
@@ -22,24 +35,26 @@ class StageFunction {
 
   // Runs the function on every instance of `batch`, with the GIL. Python's exceptions become the instances' errors.
   // `copy_inputs`: hand out copies instead of views, since too much of old requests is still looked at.
+  // `current` is set to the request of each instance.
   std::vector<pipeline::FunctionResult> Run(const pipeline::FunctionBatch& batch, const Values& values,
-                                            bool copy_inputs);
+                                            CurrentRequest& current, bool copy_inputs);
 
  private:
   Result<pybind11::tuple> Inputs(const pipeline::FunctionBatch& batch, size_t i, const Values& values, bool copy) const;
   pipeline::FunctionResult RunOne(const pipeline::FunctionBatch& batch, size_t i, const Values& values,
-                                  bool copy_inputs);
-  void RunBatch(const pipeline::FunctionBatch& batch, const Values& values, bool copy_inputs,
+                                  CurrentRequest& current, bool copy_inputs);
+  void RunBatch(const pipeline::FunctionBatch& batch, const Values& values, CurrentRequest& current, bool copy_inputs,
                 std::vector<pipeline::FunctionResult>* results);
   // Instances of a batch that the function is called with together.
   struct Part {
     const pipeline::FunctionBatch& batch;
     const Values& values;
+    CurrentRequest& current;
     std::span<const pybind11::object> inputs;  // a tuple each
     std::span<const size_t> places;            // of each, in the batch and its results
     std::vector<pipeline::FunctionResult>& results;
     Part From(size_t begin, size_t count) const {
-      return {batch, values, inputs.subspan(begin, count), places.subspan(begin, count), results};
+      return {batch, values, current, inputs.subspan(begin, count), places.subspan(begin, count), results};
     }
   };
   // How far a call came, and why not further.
@@ -50,7 +65,7 @@ class StageFunction {
   };
   void RunPart(const Part& part);
   Ended Call(const Part& part);
-  pipeline::FunctionResult Outputs(pybind11::object result, size_t count, const Values& values) const;
+  pipeline::FunctionResult Outputs(const pybind11::object& result, size_t count, const Values& values) const;
   template <typename T, typename Make>
   Result<T> Guarded(Make make);
   Status Failed(pybind11::error_already_set& error);

@@ -90,6 +90,7 @@ gateway::ListenerSpec ToListener(const py::dict& given) {
   spec.address = Unwrap(net::ParseAddress(given["address"].cast<std::string>(), "Serving gRPC server"));
   if (given.contains("unix_mode")) spec.options.unix_mode = given["unix_mode"].cast<int>();
   if (given.contains("tls") && !given["tls"].is_none()) spec.tls = ToTls(given["tls"].cast<py::dict>());
+  if (given.contains("internal")) spec.internal = given["internal"].cast<bool>();
   if (given.contains("inherited") && !given["inherited"].is_none()) {
     spec.inherited = ToSharedSockets(given["inherited"].cast<py::dict>());
   }

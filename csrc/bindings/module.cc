@@ -8,7 +8,10 @@ PYBIND11_MODULE(_native, module) {
   RegisterErrors(module);
   RegisterLog(module);
   RegisterGateway(module);
+  RegisterLocalMethods(module);
   RegisterServiceCall(module);
   RegisterServices(module);
+  RegisterStageRequest(module);
+  RegisterStreamMethods(module);
   RegisterRuntime(module);
 }

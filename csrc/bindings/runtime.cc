@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <ctime>
@@ -11,7 +12,9 @@
 
 #include "bindings/bindings.h"
 #include "bindings/functions.h"
+#include "bindings/local_methods.h"
 #include "bindings/services.h"
+#include "bindings/stream_methods.h"
 #include "bindings/values.h"
 #include "device/onnxruntime.h"
 
@@ -152,9 +155,24 @@ class PythonRuntime {
     return index;
   }
 
-  int AddMethod(std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
-                const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results,
-                bool idempotent) {
+  std::unique_ptr<LocalMethod> AddLocalMethod(pipeline::MethodSpec spec, std::string prefix) {
+    const int index = Unwrap(runtime_->engine().AddLocalMethod(std::move(spec)));
+    return std::make_unique<LocalMethod>(runtime_->engine(), runtime_->handlers(), values_, *graveyard_, index,
+                                         std::move(prefix));
+  }
+
+  // `stages`: what is done before; without any, null.
+  std::unique_ptr<StreamMethod> AddStreamMethod(StreamMethod::Spec spec, pipeline::MethodSpec stages) {
+    std::unique_ptr<LocalMethod> before;
+    if (!stages.stages.empty()) before = AddLocalMethod(std::move(stages), "");
+    return std::make_unique<StreamMethod>(std::move(spec), std::move(before), values_, graveyard_);
+  }
+
+  int AddMethod(pipeline::MethodSpec spec) { return Unwrap(runtime_->engine().AddMethod(std::move(spec))); }
+
+  static pipeline::MethodSpec ToMethodSpec(std::string name, std::vector<std::string> inputs,
+                                           std::vector<std::string> outputs, const std::vector<StageTuple>& stages,
+                                           const std::vector<std::pair<int, int>>& results, bool idempotent) {
     pipeline::MethodSpec spec;
     spec.name = std::move(name);
     spec.inputs = std::move(inputs);
@@ -170,10 +188,11 @@ class PythonRuntime {
       stage.tag = tag;
     }
     for (const auto& [from, at] : results) spec.results.push_back({from, at});
-    return Unwrap(runtime_->engine().AddMethod(std::move(spec)));
+    return spec;
   }
 
-  void RunFunction(int index) {
+  void RunFunction(int index, py::object variable) {
+    CurrentRequest current(std::move(variable));
     StageFunction& function = *functions_.at(static_cast<size_t>(index));
     pipeline::Engine& engine = runtime_->engine();
     std::unique_ptr<pipeline::FunctionBatch> batch;
@@ -189,7 +208,7 @@ class PythonRuntime {
       size_t outputs = 0;
       for (size_t i = 0; i < batch->size(); ++i) outputs += batch->outputs_count(i);
       graveyard_->Clear(64 + 2 * outputs);
-      results = function.Run(*batch, values_, runtime_->retained_bytes() > kRetainAtMost);
+      results = function.Run(*batch, values_, current, runtime_->retained_bytes() > kRetainAtMost);
     }
   }
 
@@ -274,9 +293,61 @@ void RegisterRuntime(py::module_& module) {
       .def("add_function", &PythonRuntime::AddFunction, py::arg("name"), py::arg("function"), py::kw_only(),
            py::arg("batched"), py::arg("max_batch_size") = 32, py::arg("max_queue_delay_us") = 0,
            py::arg("timeout") = 0.0)
-      .def("add_method", &PythonRuntime::AddMethod, py::arg("name"), py::arg("inputs"), py::arg("outputs"),
-           py::arg("stages"), py::arg("results"), py::kw_only(), py::arg("idempotent") = true)
-      .def("run_function", &PythonRuntime::RunFunction, py::arg("function"))
+      .def(
+          "add_method",
+          [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
+             const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results, bool idempotent) {
+            return self.AddMethod(PythonRuntime::ToMethodSpec(std::move(name), std::move(inputs), std::move(outputs),
+                                                              stages, results, idempotent));
+          },
+          py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"), py::arg("results"), py::kw_only(),
+          py::arg("idempotent") = true)
+      .def(
+          "add_local_method",
+          [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
+             const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& results, bool idempotent,
+             std::string prefix) {
+            return self.AddLocalMethod(PythonRuntime::ToMethodSpec(std::move(name), std::move(inputs),
+                                                                   std::move(outputs), stages, results, idempotent),
+                                       std::move(prefix));
+          },
+          py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
+          py::arg("results"), py::kw_only(), py::arg("idempotent") = true, py::arg("prefix") = "")
+      .def(
+          "add_stream_method",
+          [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
+             const std::vector<StageTuple>& stages, const std::vector<std::pair<int, int>>& arguments,
+             std::string function, size_t items, std::vector<size_t> order, std::string tag, bool idempotent) {
+            if (outputs.size() != order.size() || std::ranges::any_of(order, [&](size_t at) { return at >= items; })) {
+              throw py::value_error("order= says which of the function's outputs each output is");
+            }
+            std::vector<size_t> taken;
+            for (const auto& [from, at] : arguments) {
+              if (!stages.empty()) break;
+              if (from != pipeline::ValueRef::kMethodInput || at < 0 || static_cast<size_t>(at) >= inputs.size()) {
+                throw py::value_error("without other stages, arguments= are inputs of the method");
+              }
+              taken.push_back(static_cast<size_t>(at));
+            }
+            std::vector<std::string> places;
+            for (size_t i = 0; i < arguments.size(); ++i) places.push_back(std::to_string(i));
+            auto before =
+                PythonRuntime::ToMethodSpec(std::move(name), inputs, std::move(places), stages, arguments, idempotent);
+            return self.AddStreamMethod({.function = std::move(function),
+                                         .tag = std::move(tag),
+                                         .inputs = std::move(inputs),
+                                         .arguments = std::move(taken),
+                                         .outputs = std::move(outputs),
+                                         .items = items,
+                                         .order = std::move(order)},
+                                        std::move(before));
+          },
+          py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
+          py::arg("arguments"), py::kw_only(), py::arg("function"), py::arg("items"), py::arg("order"),
+          py::arg("tag") = "", py::arg("idempotent") = true)
+      .def("run_function", &PythonRuntime::RunFunction, py::arg("function"), py::arg("current"))
+      .def("begin_blocked", [](PythonRuntime& self) { self.handlers().BeginBlocked(); })
+      .def("end_blocked", [](PythonRuntime& self) { self.handlers().EndBlocked(); })
       .def(
           "add_handler",
           [](PythonRuntime& self, std::string path, bool idempotent, bool client_streaming, bool server_streaming,

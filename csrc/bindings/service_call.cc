@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/stage_request.h"
 
 namespace py = pybind11;
 
@@ -114,10 +115,6 @@ py::object ToStr(std::string_view text) {
   PyObject* made = PyUnicode_DecodeLatin1(text.data(), static_cast<Py_ssize_t>(text.size()), nullptr);
   if (made == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(made);
-}
-
-PyObject* Utf8ToPython(std::string_view text) {
-  return PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
 }
 
 // What a user gives as metadata: the owner of the views.
@@ -332,14 +329,20 @@ PyObject* GetClient(PyObject* self, void*) {
 }
 
 PyObject* GetDeadline(PyObject* self, void*) {
-  const TimePoint deadline = CallOf(self).deadline();
-  if (deadline == kNever) Py_RETURN_NONE;
-  return PyFloat_FromDouble(std::chrono::duration<double>(deadline.time_since_epoch()).count());
+  return DeadlineToPython(CallOf(self).deadline());
 }
 
 template <std::string_view wire::CallHead::* kField>
 PyObject* GetText(PyObject* self, void*) {
   return Guarded([&] { return Utf8ToPython(CallOf(self).head().*kField); });
+}
+
+PyObject* GetDepth(PyObject* self, void*) {
+  return Guarded([&] { return PyLong_FromUnsignedLong(CallOf(self).head().depth); });
+}
+
+PyObject* GetParent(PyObject* self, void*) {
+  return Guarded([&] { return CallersToPython(CallOf(self).tag(), CallOf(self).head().callers); });
 }
 
 PyObject* GetCancelled(PyObject* self, void*) {
@@ -403,6 +406,8 @@ PyTypeObject* MakeType() {
       PyGetSetDef{"request_id", GetText<&wire::CallHead::request_id>, nullptr, nullptr, nullptr},
       PyGetSetDef{"model_id", GetText<&wire::CallHead::model_id>, nullptr, nullptr, nullptr},
       PyGetSetDef{"peer", GetText<&wire::CallHead::peer>, nullptr, nullptr, nullptr},
+      PyGetSetDef{"depth", GetDepth, nullptr, nullptr, nullptr},
+      PyGetSetDef{"parent", GetParent, nullptr, nullptr, nullptr},
       PyGetSetDef{"cancelled", GetCancelled, nullptr, nullptr, nullptr},
       PyGetSetDef{},
   };
@@ -456,8 +461,12 @@ PyObject* FindServiceCall(const ServiceCall& call) {
   return object;
 }
 
+ServiceCall* AsServiceCall(PyObject* object) {
+  return Py_TYPE(object) == type ? &CallOf(object) : nullptr;
+}
+
 ServiceCall* GetServiceCall(PyObject* object) {
-  if (Py_TYPE(object) == type) return &CallOf(object);
+  if (ServiceCall* call = AsServiceCall(object)) return call;
   PyErr_Format(PyExc_TypeError, "a value of type '%s' was given, expected a ServiceCall", Py_TYPE(object)->tp_name);
   return nullptr;
 }

@@ -16,7 +16,9 @@ namespace mindserve::bindings {
 PyObject* NewServiceCall(std::shared_ptr<worker::ServiceCall> call, std::shared_ptr<Graveyard> graveyard);
 // The object of a call that has one which Python has not dropped: a new reference, or null.
 PyObject* FindServiceCall(const worker::ServiceCall& call);
-// The call of such an object; null, with TypeError, if it is none.
+// The call of such an object; null if it is none.
+worker::ServiceCall* AsServiceCall(PyObject* object);
+// The same, with TypeError.
 worker::ServiceCall* GetServiceCall(PyObject* object);
 
 // A message of the answer of such an object's call: large ones are not copied.

@@ -118,7 +118,7 @@ Values::Values(std::shared_ptr<Graveyard> graveyard) : graveyard_(std::move(grav
   for (const DTypeInfo& info : kDTypes) dtypes_.emplace_back(info.numpy.empty() ? "O" : std::string(info.numpy));
 }
 
-py::object Values::ToPython(const Tensor& tensor, bool copy) const {
+py::object Values::ToPython(const Tensor& tensor, Give give) const {
   if (IsText(tensor.dtype())) {
     const auto make = [&](std::string_view text) -> py::object {
       if (tensor.dtype() == DType::kString) return ToStr(text);
@@ -133,16 +133,17 @@ py::object Values::ToPython(const Tensor& tensor, bool copy) const {
     for (size_t i = 0; i < dims.size(); ++i) shape[i] = dims[i];
     const py::object array =
         asarray_(list, py::arg("dtype") = dtypes_[static_cast<size_t>(tensor.dtype())]).attr("reshape")(shape);
-    array.attr("setflags")(py::arg("write") = false);
+    if (give != Give::kOwn) array.attr("setflags")(py::arg("write") = false);
     return array;
   }
   const py::dtype& dtype = dtypes_[static_cast<size_t>(tensor.dtype())];
   const auto dims = tensor.shape().dims();
   std::vector<py::ssize_t> shape(dims.begin(), dims.end());
   CheckFits(shape, dtype);
-  if (copy) {
+  if (give != Give::kView) {
     py::array array(dtype, std::move(shape));
-    std::memcpy(array.mutable_data(), tensor.data().data(), tensor.data().size());
+    if (!tensor.data().empty()) std::memcpy(array.mutable_data(), tensor.data().data(), tensor.data().size());
+    if (give == Give::kOwn) return array;
     py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
     return array;
   }
@@ -182,7 +183,7 @@ Result<Tensor> Values::FromTextArray(const py::object& array, bool bytes) const 
   return Tensor::TextView(bytes ? DType::kBytes : DType::kString, std::move(shape), std::move(elements), owner);
 }
 
-Result<Tensor> Values::FromArray(py::object value, bool ours) const {
+Result<Tensor> Values::FromArray(py::object value, Keep keep) const {
   auto array = py::reinterpret_borrow<py::array>(value);
   py::dtype dtype = array.dtype();
   const char kind = dtype.kind();
@@ -204,7 +205,7 @@ Result<Tensor> Values::FromArray(py::object value, bool ours) const {
   if (plain) {
     const auto* data = static_cast<const std::byte*>(array.data());
     if (const TensorOwner* owner = OwnerOf(array)) return Tensor::View(*type, std::move(shape), {data, bytes}, *owner);
-    if (ours && array.owndata() && bytes >= kKeepFrom) {
+    if (bytes >= kKeepFrom && (keep == Keep::kWhileUsed || (keep == Keep::kOurs && array.owndata()))) {
       PyObject* kept = array.release().ptr();
       TensorOwner owner(kept, [graveyard = graveyard_](PyObject* object) { graveyard->Bury(object); });
       return Tensor::View(*type, std::move(shape), {data, bytes}, std::move(owner));
@@ -222,12 +223,13 @@ Result<Tensor> Values::FromArray(py::object value, bool ours) const {
   return tensor;
 }
 
-Result<Tensor> Values::FromPython(py::handle value, bool ours) const {
+Result<Tensor> Values::FromPython(py::handle value, Keep keep) const {
   PyObject* object = value.ptr();
   if (py::isinstance<py::array>(value)) {
     // Of a derived class, methods and attributes may be anything: numpy's own view of it is what counts.
     const bool derived = reinterpret_cast<PyObject*>(Py_TYPE(object)) != array_type_.ptr();
-    return FromArray(derived ? asarray_(value) : py::reinterpret_borrow<py::object>(value), ours && !derived);
+    return FromArray(derived ? asarray_(value) : py::reinterpret_borrow<py::object>(value),
+                     derived && keep == Keep::kOurs ? Keep::kCopy : keep);
   }
   if (PyUnicode_CheckExact(object)) return Tensor::Text(DType::kString, std::string(Utf8(value)));
   if (PyBytes_CheckExact(object)) {
@@ -235,7 +237,7 @@ Result<Tensor> Values::FromPython(py::handle value, bool ours) const {
   }
   if (PyBool_Check(object)) return Scalar<uint8_t>(DType::kBool, object == Py_True ? 1 : 0);
   // numpy's numbers come first: its float64 is a float as well, its str_ a str.
-  if (py::isinstance(value, generic_)) return FromArray(asarray_(value), false);
+  if (py::isinstance(value, generic_)) return FromArray(asarray_(value), Keep::kCopy);
   if (PyLong_Check(object)) {
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(object, &overflow);
@@ -254,9 +256,9 @@ Result<Tensor> Values::FromPython(py::handle value, bool ours) const {
     return Tensor::Text(DType::kBytes,
                         {PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr()))});
   }
-  if (py::hasattr(value, "__array__")) return FromArray(asarray_(value), false);
-  if (py::hasattr(value, "asnumpy")) return FromArray(asarray_(value.attr("asnumpy")()), false);
-  if (py::hasattr(value, "__dlpack__")) return FromArray(from_dlpack_(value), false);
+  if (py::hasattr(value, "__array__")) return FromArray(asarray_(value), Keep::kCopy);
+  if (py::hasattr(value, "asnumpy")) return FromArray(asarray_(value.attr("asnumpy")()), Keep::kCopy);
+  if (py::hasattr(value, "__dlpack__")) return FromArray(from_dlpack_(value), Keep::kCopy);
   return Status(Code::kInvalidArgument,
                 "a value of type '" + TypeName(value) +
                     "' was given; expected a numpy array, a number, a bool, str, bytes, or an object with __array__, "

@@ -16,6 +16,11 @@ std::string Of(std::string_view servable) {
   return " of servable '" + std::string(servable) + "'";
 }
 
+std::unique_ptr<Refused> Refuse(std::string text, Metadata trailing, Refusal by, CallStats& stats) {
+  stats.Refuse(by);
+  return std::make_unique<Refused>(Refused{{Code::kResourceExhausted, std::move(text)}, std::move(trailing)});
+}
+
 }  // namespace
 
 Metadata TryLater() {
@@ -26,33 +31,27 @@ Metadata TryNever() {
   return {{kRetryPushbackKey, "-1"}};
 }
 
-std::optional<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,
-                                  BytesTicket* ticket) {
-  if (of_servable.max_bytes() == 0) return std::nullopt;
+std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,
+                                    BytesTicket* ticket) {
+  if (of_servable.max_bytes() == 0) return nullptr;
   *ticket = BytesTicket(of_servable);
-  if (ticket->GrowTo(bytes)) return std::nullopt;
-  stats.Refuse(Refusal::kMaxEnqueuedBytes);
+  if (ticket->GrowTo(bytes)) return nullptr;
   // What is larger than the limit by itself never finds room.
-  return Refused{{Code::kResourceExhausted, "with this request of " + std::to_string(bytes) + " bytes enqueued bytes" +
-                                                Over("max_enqueued_bytes", of_servable.max_bytes()) + Of(servable)},
-                 bytes > of_servable.max_bytes() ? TryNever() : TryLater()};
+  return Refuse("with this request of " + std::to_string(bytes) + " bytes enqueued bytes" +
+                    Over("max_enqueued_bytes", of_servable.max_bytes()) + Of(servable),
+                bytes > of_servable.max_bytes() ? TryNever() : TryLater(), Refusal::kMaxEnqueuedBytes, stats);
 }
 
-std::optional<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                             CallStats& stats, Admitted* admitted) {
+std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
+                               CallStats& stats, Admitted* admitted) {
   admitted->ticket = Ticket::Take(all);
   if (!admitted->ticket) {
-    stats.Refuse(Refusal::kMaxEnqueuedRequests);
-    return Refused{
-        {Code::kResourceExhausted, "enqueued requests count" + Over("max_enqueued_requests", all.max_requests())},
-        TryLater()};
+    return Refuse("enqueued requests count" + Over("max_enqueued_requests", all.max_requests()), TryLater(),
+                  Refusal::kMaxEnqueuedRequests, stats);
   }
   if (of_servable.max_requests() > 0 && !(admitted->servable_ticket = Ticket::Take(of_servable))) {
-    stats.Refuse(Refusal::kMaxEnqueuedRequests);
-    return Refused{
-        {Code::kResourceExhausted,
-         "enqueued requests count" + Over("max_enqueued_requests", of_servable.max_requests()) + Of(servable)},
-        TryLater()};
+    return Refuse("enqueued requests count" + Over("max_enqueued_requests", of_servable.max_requests()) + Of(servable),
+                  TryLater(), Refusal::kMaxEnqueuedRequests, stats);
   }
   return AdmitBytes(of_servable, servable, bytes, stats, &admitted->servable_bytes);
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstddef>
-#include <optional>
+#include <memory>
 #include <string_view>
 
 #include "gateway/admission.h"
@@ -30,13 +30,13 @@ struct Refused {
   Metadata trailing;  // when to try again
 };
 
-// Counts a request with `bytes` of messages. Nothing: it is admitted, and counted in `admitted`.
-std::optional<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                             CallStats& stats, Admitted* admitted);
+// Counts a request with `bytes` of messages. Null: it is admitted, and counted in `admitted`.
+std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
+                               CallStats& stats, Admitted* admitted);
 
-// Counts another message of a stream for the servable, in `ticket`. Nothing: there is room for it.
-std::optional<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,
-                                  BytesTicket* ticket);
+// Counts another message of a stream for the servable, in `ticket`. Null: there is room for it.
+std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,
+                                    BytesTicket* ticket);
 
 // Trailing metadata for clients that try again by themselves: that they may, after a while, or are not to.
 Metadata TryLater();

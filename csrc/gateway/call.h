@@ -7,10 +7,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/execution.h"
 #include "base/status.h"
 #include "gateway/call_stats.h"
 #include "gateway/quarantine.h"
@@ -21,6 +23,12 @@ namespace mindserve::gateway {
 
 // Metadata as gRPC has it: keys in lower case; values of "-bin" keys already decoded from base64.
 using Metadata = std::vector<std::pair<std::string, std::string>>;
+
+// What a call by a worker of this server says of itself; of a client's call there is nothing to be said.
+struct InnerCall {
+  uint32_t depth = 0;                      // of how many calls within calls of servables it is the innermost
+  std::vector<ExecutionTag> callers = {};  // those that wait for it, by their workers' names, the innermost first
+};
 
 // Whoever lent bytes for a reply and wants them back.
 class ReplyLender {
@@ -55,7 +63,9 @@ class ReplyPart {
 
   // What is lent goes back now; the part has no bytes then.
   void GiveBack() {
-    if (auto lender = std::move(lender_)) lender->Return(lent_);
+    if (lender_ == nullptr) return;
+    const auto lender = std::move(lender_);
+    lender->Return(lent_);
   }
 
  private:
@@ -72,11 +82,13 @@ class Call {
  public:
   virtual ~Call() = default;
   virtual const Metadata& metadata() const = 0;
+  // The first value of a key of text, "" without one: costs less than the above.
+  virtual std::string_view metadata_value(std::string_view key) const = 0;
   virtual TimePoint deadline() const = 0;  // from grpc-timeout, or the server's default; kNever
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;
   virtual const net::AuthProperties& auth() = 0;  // of the peer, as grpcio's auth_context has them
-  virtual bool internal() const = 0;              // it comes from a worker of this server
+  virtual const InnerCall& inner() const = 0;
   virtual bool accepts_gzip() const = 0;
   virtual ClientTrust& trust() = 0;  // the connection's
 

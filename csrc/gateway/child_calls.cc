@@ -1,15 +1,17 @@
 #include "gateway/child_calls.h"
 
-#include <vector>
+#include <algorithm>
+#include <span>
 
 namespace mindserve::gateway {
 
-ChildCalls::Place ChildCalls::Enter(ExecutionTag parent, std::function<void()> give_up) {
+std::optional<ChildCalls::Place> ChildCalls::Enter(ExecutionTag parent, const ChildCall& child) {
   const std::lock_guard lock(mutex_);
+  const auto given_up = std::span(given_up_).first(std::min(times_given_up_, kRemembered));
+  if (std::ranges::find(given_up, parent) != given_up.end()) return std::nullopt;
   const uint64_t number = next_++;
-  children_.emplace(parent, std::pair(number, std::move(give_up)));
-  size_.store(children_.size(), std::memory_order_relaxed);
-  return {this, parent, number};
+  children_.emplace(parent, std::pair(number, child));
+  return Place(this, parent, number);
 }
 
 void ChildCalls::Place::Leave() {
@@ -20,22 +22,24 @@ void ChildCalls::Place::Leave() {
   for (auto child = begin; child != end; ++child) {
     if (child->second.first != number_) continue;
     calls->children_.erase(child);
-    break;
+    return;
   }
-  calls->size_.store(calls->children_.size(), std::memory_order_relaxed);
 }
 
-void ChildCalls::GiveUp(ExecutionTag parent) {
-  if (size() == 0) return;
-  std::vector<std::function<void()>> given_up;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto [begin, end] = children_.equal_range(parent);
-    for (auto child = begin; child != end; ++child) given_up.push_back(std::move(child->second.second));
-    children_.erase(begin, end);
-    size_.store(children_.size(), std::memory_order_relaxed);
-  }
-  for (const auto& give_up : given_up) give_up();
+std::vector<ChildCall> ChildCalls::GiveUp(ExecutionTag parent) {
+  std::vector<ChildCall> children;
+  if (!expected_.load(std::memory_order_relaxed)) return children;
+  const std::lock_guard lock(mutex_);
+  given_up_[times_given_up_++ % kRemembered] = parent;
+  const auto [begin, end] = children_.equal_range(parent);
+  for (auto child = begin; child != end; ++child) children.push_back(child->second.second);
+  children_.erase(begin, end);
+  return children;
+}
+
+size_t ChildCalls::size() const {
+  const std::lock_guard lock(mutex_);
+  return children_.size();
 }
 
 }  // namespace mindserve::gateway

@@ -1,22 +1,41 @@
-// Calls that a handler or a stage function makes of other servables. They come to the gateway like any others; when the
+// Calls that handlers and stage functions make of other servables. They come to the gateway like any others; when the
 // call that they were made for is given up, so are they.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "base/execution.h"
+#include "base/status.h"
 
 namespace mindserve::gateway {
+
+// Where a call is: names that are not used again.
+struct ChildCall {
+  size_t thread = 0;  // number of the I/O thread
+  uint64_t connection = 0;
+  int32_t stream = 0;
+  bool operator==(const ChildCall&) const = default;
+};
+
+// How a child ends whose parent was given up.
+inline Status ParentGivenUp() {
+  return {Code::kCancelled, "the call that this one was made for was given up"};
+}
 
 // Of all I/O threads. Thread-safe.
 class ChildCalls {
  public:
+  // So many parents are remembered that were given up last: a call that was made for one may come after that.
+  static constexpr size_t kRemembered = 1024;
+
   // A child's place; left when this is destroyed.
   class Place {
    public:
@@ -37,25 +56,31 @@ class ChildCalls {
     Place(ChildCalls* calls, ExecutionTag parent, uint64_t number) : calls_(calls), parent_(parent), number_(number) {}
     void Leave();
 
-    ChildCalls* calls_ = nullptr;
+    ChildCalls* calls_ = nullptr;  // which outlives it
     ExecutionTag parent_ = 0;
     uint64_t number_ = 0;
   };
 
-  // A call is made for `parent`. `give_up` is called at most once, on any thread, under no lock, and maybe still when
-  // the place has just been left: it names what it ends by numbers that are not used again.
-  Place Enter(ExecutionTag parent, std::function<void()> give_up);
+  // From now on children may come. Before the first one, for parents that are given up meanwhile.
+  void Expect() { expected_.store(true); }
 
-  // The parent was given up. Costs next to nothing where no call has children.
-  void GiveUp(ExecutionTag parent);
+  // A call is made for `parent`. Nothing if that one has been given up.
+  std::optional<Place> Enter(ExecutionTag parent, const ChildCall& child);
 
-  size_t size() const { return size_.load(std::memory_order_relaxed); }
+  // The parent was given up: its children are to be, too. A child may have just ended. Costs nothing as long as none
+  // are expected.
+  std::vector<ChildCall> GiveUp(ExecutionTag parent);
+
+  size_t size() const;
 
  private:
-  std::atomic<size_t> size_{0};
-  std::mutex mutex_;
-  uint64_t next_ = 1;  // these two are guarded by mutex_
-  std::unordered_multimap<ExecutionTag, std::pair<uint64_t, std::function<void()>>> children_;
+  std::atomic<bool> expected_{false};
+  mutable std::mutex mutex_;
+  // All guarded by mutex_.
+  uint64_t next_ = 1;
+  std::unordered_multimap<ExecutionTag, std::pair<uint64_t, ChildCall>> children_;
+  std::array<ExecutionTag, kRemembered> given_up_{};  // as a ring
+  size_t times_given_up_ = 0;
 };
 
 }  // namespace mindserve::gateway

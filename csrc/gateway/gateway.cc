@@ -60,6 +60,7 @@ struct Gateway::State {
 
   void OnAll(const std::function<void(IoThread&)>& task);
   void OnFirst(const std::function<void()>& task);
+  void Drain(bool internal, std::chrono::milliseconds grace);
   void WorkerDrained(uint64_t id);
   void Accept();
   void RemoveWorker(uint64_t id, const std::optional<WorkerLoss>& loss);
@@ -95,9 +96,10 @@ struct Gateway::State {
   struct Listening {
     std::unique_ptr<net::Listener> listener;
     std::shared_ptr<const net::TlsContext> tls;  // for new connections; null: plaintext
+    bool internal = false;
     bool accepts = false;
   };
-  std::vector<Listening> listeners;
+  std::vector<Listening> listeners;    // while it stops, those without a listener have stopped
   std::unique_ptr<WorkerWatch> watch;  // null at the end: what threads still tell of workers concerns nobody then
   size_t next_thread = 0;
 };
@@ -198,13 +200,14 @@ void Gateway::State::WorkerDrained(uint64_t id) {
 // On the first I/O thread.
 void Gateway::State::Accept() {
   for (size_t i = 0; i < listeners.size(); ++i) {
-    if (std::exchange(listeners[i].accepts, true)) continue;
+    if (listeners[i].listener == nullptr || std::exchange(listeners[i].accepts, true)) continue;
     listeners[i].listener->Start(threads.front()->loop(), [this, i](UniqueFd socket) {
       const auto tls = listeners[i].tls;
+      const bool internal = listeners[i].internal;
       IoThread& io = *threads[next_thread++ % threads.size()];
-      if (&io == threads.front().get()) return io.AddConnection(std::move(socket), tls);
+      if (&io == threads.front().get()) return io.AddConnection(std::move(socket), tls, internal);
       auto owned = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
-      io.loop().Post([&io, owned, tls] { io.AddConnection(std::move(*owned), tls); });
+      io.loop().Post([&io, owned, tls, internal] { io.AddConnection(std::move(*owned), tls, internal); });
     });
   }
 }
@@ -232,6 +235,14 @@ Result<std::unique_ptr<Gateway>> Gateway::Create(const GatewayOptions& options) 
   };
   state->shared.worker_drained = [raw](uint64_t worker) {
     raw->threads.front()->loop().Post([raw, worker] { raw->WorkerDrained(worker); });
+  };
+  state->shared.child_given_up = [raw](const ChildCall& child) {
+    // By way of the first thread, which lives as long as any.
+    raw->threads.front()->loop().Post([raw, child] {
+      if (raw->watch == nullptr) return;
+      IoThread& io = *raw->threads[child.thread];
+      io.loop().Post([&io, child] { io.GiveUp(child); });
+    });
   };
   for (int i = 0; i < count; ++i) {
     auto thread = IoThread::Create(state->shared, arena_bytes, i);
@@ -279,6 +290,9 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   if (state_->listening) {
     return Status(Code::kFailedPrecondition, "Serving Error: Serving gRPC server is already running");
   }
+  if (!std::ranges::is_partitioned(specs, [](const ListenerSpec& spec) { return !spec.internal; })) {
+    return Status(Code::kInvalidArgument, "an internal listener stands before one for clients, expected behind them");
+  }
   std::vector<State::Listening> listeners;
   std::vector<net::Address> addresses;
   for (ListenerSpec& spec : specs) {
@@ -290,7 +304,7 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
                         spec.address.ToString() + ": " + listener.status().message());
     }
     addresses.push_back((*listener)->address());
-    listeners.push_back({*std::move(listener), std::move(spec.tls)});
+    listeners.push_back({*std::move(listener), std::move(spec.tls), spec.internal});
   }
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
@@ -331,6 +345,7 @@ Result<std::vector<net::SharedSockets>> Gateway::ShareListeners() {
   Status status = Status::Ok();
   state_->OnFirst([&] {
     for (const State::Listening& each : state_->listeners) {
+      if (each.internal || each.listener == nullptr) break;
       auto sockets = each.listener->Share();
       if (!sockets.ok()) {
         status = sockets.status();
@@ -346,7 +361,8 @@ Result<std::vector<net::SharedSockets>> Gateway::ShareListeners() {
 void Gateway::DisownListeners(const std::vector<size_t>& which) {
   state_->OnFirst([&] {
     for (const size_t i : which) {
-      if (i < state_->listeners.size()) state_->listeners[i].listener->Disown();
+      if (i >= state_->listeners.size() || state_->listeners[i].listener == nullptr) continue;
+      state_->listeners[i].listener->Disown();
     }
   });
 }
@@ -438,10 +454,25 @@ void Gateway::StopListening(std::chrono::milliseconds grace) {
   std::lock_guard lock(state.listen_mutex);
   if (!state.listening) return;
   state.listening = false;
+  const TimePoint end = Clock::now() + grace;
+  state.OnFirst([&] {
+    for (State::Listening& each : state.listeners) {
+      if (!each.internal) each.listener.reset();
+    }
+  });
+  state.Drain(/*internal=*/false, grace);
+  // Of handlers none is left that has a client.
   state.OnFirst([&] { state.listeners.clear(); });
-  const auto done = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(state.threads.size()));
-  for (const auto& thread : state.threads) {
-    thread->loop().Post([&io = *thread, grace, done] { io.Drain(grace, [done] { done->count_down(); }); });
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now());
+  state.Drain(/*internal=*/true, std::max(left, std::chrono::milliseconds(0)));
+}
+
+// Lets the connections, of clients or internal ones, end for `grace`, then ends them; waits.
+void Gateway::State::Drain(bool internal, std::chrono::milliseconds grace) {
+  const auto done = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(threads.size()));
+  for (const auto& thread : threads) {
+    thread->loop().Post(
+        [&io = *thread, internal, grace, done] { io.Drain(internal, grace, [done] { done->count_down(); }); });
   }
   done->wait();
 }

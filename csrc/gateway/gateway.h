@@ -39,6 +39,9 @@ struct ListenerSpec {
   std::shared_ptr<const net::TlsContext> tls;  // null: plaintext
   // Sockets that listen there already, of another process: adopted instead of bound.
   std::optional<net::SharedSockets> inherited;
+  // For this server's own workers, by which handlers call other servables: whoever connects is trusted. Its connections
+  // count against no limit on connections, and while clients' connections drain they go on.
+  bool internal = false;
 };
 
 // What a worker serves.
@@ -91,13 +94,14 @@ class Gateway {
   Status SetServices(std::vector<ServiceSpec> services, std::string_view descriptors);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
-  // listening. Without `accept`, connections wait until Accept.
+  // listening; INVALID_ARGUMENT if an internal listener is not behind all others. Without `accept`, connections wait
+  // until Accept.
   Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits,
                                            bool accept = true);
   void Accept();
 
   // For a handover to another process, by their places in what was given to Listen: descriptors of the listeners'
-  // sockets; and leaving the files of their Unix sockets to that process.
+  // sockets, but of no internal ones; and leaving the files of their Unix sockets to that process.
   Result<std::vector<net::SharedSockets>> ShareListeners();
   void DisownListeners(const std::vector<size_t>& which);
 
@@ -131,8 +135,8 @@ class Gateway {
   // Each once; none: the descriptor is not readable any more.
   std::vector<LostWorker> TakeLostWorkers();
 
-  // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes. Workers stay attached.
-  // May be followed by Listen.
+  // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes: first of clients, then
+  // of internal listeners. Workers stay attached. May be followed by Listen.
   void StopListening(std::chrono::milliseconds grace);
 
   // All that is counted, over all I/O threads.
@@ -158,8 +162,8 @@ class Gateway {
     uint64_t errors = 0;          // that ended otherwise, or were cancelled
     uint64_t in_flight = 0;       // Predict requests held now, as max_enqueued_requests counts them
     uint64_t enqueued_bytes = 0;  // of them, as max_enqueued_bytes counts them
-    uint64_t connections = 0;     // open now
-    uint64_t accepted = 0;        // connections since the start
+    uint64_t connections = 0;     // of clients, open now
+    uint64_t accepted = 0;        // connections of clients since the start
     std::array<uint64_t, kRefusalNames.size()> refused{};
     std::vector<MethodStats> methods;
     std::vector<WorkerStats> workers;  // that are attached

@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "base/utf8.h"
-#include "gateway/depth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/http2_connection.h"
 #include "gateway/http2_session.h"
+#include "gateway/inner_call.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -33,9 +33,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
   texts->reserve(1 + trailing.size());
   fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
   if (!status.message().empty()) {
-    // What a peer takes at least, by the usual limit of 8 KiB for a header list, with room for some metadata.
-    constexpr size_t kLongest = 7 * 1024;
-    texts->push_back(PercentEncode(status.message(), kLongest));
+    texts->push_back(PercentEncode(status.message(), kMostGrpcMessage));
     fields->push_back(Field("grpc-message", texts->back()));
   }
   if (status.code() == Code::kUnimplemented) {
@@ -51,9 +49,11 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   id_ = id;
   head_.Clear();
   deadline_ = kNever;
+  inner_.depth = 0;
+  inner_.callers.clear();
   begun_ = last_data_ = context_.now;
   messages_ = message_bytes_ = 0;
-  half_closed_ = ended_ = responded_ = finished_ = deferred_ = client_streams_ = patient_ = false;
+  half_closed_ = ended_ = responded_ = finished_ = deferred_ = false;
   SetCounts(nullptr);
   bytes_in_ = bytes_out_ = 0;
   status_ = Status::Ok();
@@ -68,6 +68,7 @@ void GrpcStream::Close() {
     if (handler_) handler_->OnCancel();
   }
   handler_.reset();
+  child_ = {};
   reader_.reset();
   window_.reset();
   parts_.clear();
@@ -85,9 +86,6 @@ const net::Peer& GrpcStream::peer() const {
 const net::AuthProperties& GrpcStream::auth() {
   return connection_->auth();
 }
-bool GrpcStream::internal() const {
-  return connection_->internal();
-}
 
 ClientTrust& GrpcStream::trust() {
   return connection_->trust();
@@ -97,9 +95,9 @@ void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
   ++context_.stats.begun;
   SetCounts(&context_.unserved);
-  const auto found = context_.services.find(head_.path());
+  Service* const service = context_.FindService(head_.path());
   const auto refuse = [&](const Status& status) {
-    if (found != context_.services.end()) found->second->OnRefused(*this);
+    if (service != nullptr) service->OnRefused(*this);
     Finish(status);
   };
   if (!head_.status().ok()) {
@@ -107,9 +105,9 @@ void GrpcStream::OnHeadersEnd() {
     return refuse(head_.status());
   }
   if (connection_->internal()) [[unlikely]] {
-    if (Status status = CheckDepth(head_.metadata()); !status.ok()) return refuse(status);
+    if (const Status status = EnterInner(); !status.ok()) return refuse(status);
   }
-  if (found == context_.services.end()) {
+  if (service == nullptr) {
     return Finish({Code::kUnimplemented, "no method '" + std::string(CutUtf8(head_.path(), 256)) + "' is served"});
   }
   if (head_.timeout()) {
@@ -118,14 +116,24 @@ void GrpcStream::OnHeadersEnd() {
     deadline_ = context_.now + context_.limits.default_deadline;
   }
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
-  service_ = found->second.get();
+  service_ = service;
   SetCounts(&service_->counts());
-  client_streams_ = service_->client_streaming();
-  patient_ = service_->server_streaming();
   if (service_->holds_messages()) window_.emplace(context_.memory.admission());
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding(), service_->aligned_at());
   handler_ = service_->Start(*this);
+}
+
+Status GrpcStream::EnterInner() {
+  auto call = ReadInnerCall(head_.metadata());
+  if (!call.ok()) return call.status();
+  inner_ = *std::move(call);
+  if (inner_.callers.empty()) return Status::Ok();
+  auto place = context_.children.Enter(inner_.callers.front(),
+                                       {.thread = context_.number, .connection = connection_->number(), .stream = id_});
+  if (!place) return ParentGivenUp();
+  child_ = *std::move(place);
+  return Status::Ok();
 }
 
 void GrpcStream::OnData(std::span<const std::byte> data) {
@@ -136,7 +144,7 @@ void GrpcStream::OnData(std::span<const std::byte> data) {
 
 void GrpcStream::Decode(std::span<const std::byte>* data) {
   while (!finished_ && !data->empty()) {
-    if (messages_ > 0 && !client_streams_) {
+    if (messages_ > 0 && !service_->client_streaming()) {
       return Abort({Code::kUnimplemented, "a second message came in a call that takes one"});
     }
     if (window_ && window_->full()) return;
@@ -206,7 +214,7 @@ void GrpcStream::OnHalfClose() {
 void GrpcStream::EndMessages() {
   ended_ = true;
   if (reader_->within()) return Abort({Code::kInternal, "broken gRPC framing: the request ends within a message"});
-  if (messages_ == 0 && !client_streams_) {
+  if (messages_ == 0 && !service_->client_streaming()) {
     return Abort({Code::kInternal, "the request ends without the message that the call takes"});
   }
   handler_->OnHalfClose();
@@ -215,7 +223,8 @@ void GrpcStream::EndMessages() {
 TimePoint GrpcStream::waiting_since() const {
   if (finished_ || half_closed_) return kNever;
   // Between the messages of a stream the client may take its time; within one it may wait for us.
-  if (client_streams_ && (!reader_->within() || (window_ && window_->holds() > 0))) return kNever;
+  if (service_ != nullptr && service_->client_streaming() && (!reader_->within() || (window_ && window_->holds() > 0)))
+    return kNever;
   return last_data_;
 }
 
@@ -256,6 +265,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
   if (finished_) return;
   finished_ = true;
   context_.timers.Cancel(*this);
+  child_ = {};
   reader_.reset();
   Count(status.code());
   status_ = std::move(status);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gateway/call.h"
+#include "gateway/child_calls.h"
 #include "gateway/message_reader.h"
 #include "gateway/output.h"
 #include "gateway/request_head.h"
@@ -53,7 +54,7 @@ class GrpcStream final : public Call, public TimerNode {
   size_t pending() const { return pending_; }
   // Whether somebody waits for the client to take what is pending. A stream's reader may take its time: what is sent of
   // it is bounded.
-  bool awaits_reader() const { return pending_ > 0 && !patient_; }
+  bool awaits_reader() const { return pending_ > 0 && !service_->server_streaming(); }
   void SubmitTrailers();
   void set_deferred() { deferred_ = true; }
   // What was framed and may still be unwritten has to outlive the stream.
@@ -61,11 +62,12 @@ class GrpcStream final : public Call, public TimerNode {
 
   // Call
   const Metadata& metadata() const override { return head_.metadata(); }
+  std::string_view metadata_value(std::string_view key) const override { return head_.Value(key); }
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override;
   const net::Peer& peer() const override;
   const net::AuthProperties& auth() override;
-  bool internal() const override;
+  const InnerCall& inner() const override { return inner_; }
   bool accepts_gzip() const override { return head_.accepts_gzip(); }
   ClientTrust& trust() override;
   void CountAs(MethodCounts& counts) override { SetCounts(&counts); }
@@ -89,6 +91,8 @@ class GrpcStream final : public Call, public TimerNode {
   void AbortReading(const MessageReader::Error& error);
   void EndMessages();
   void AddPrefix(size_t size, bool compressed);
+  // Of a worker's call: takes in what it says of itself. An error: it is refused.
+  Status EnterInner();
 
   void SubmitHttpError(int status);
   void SubmitTrailersOnly();
@@ -105,13 +109,13 @@ class GrpcStream final : public Call, public TimerNode {
   Service* service_ = nullptr;
   std::unique_ptr<CallHandler> handler_;
   TimePoint deadline_ = kNever;
+  InnerCall inner_;
+  ChildCalls::Place child_;  // of a worker's call, until it is finished
   TimePoint begun_;
   TimePoint last_data_;
   size_t messages_ = 0;
   std::optional<StreamWindow> window_;  // of a service that holds messages
   size_t message_bytes_ = 0;            // of the message that is coming; only with window_
-  bool client_streams_ = false;         // these two as the service says
-  bool patient_ = false;                // it answers with a stream
   bool half_closed_ = false;
   bool ended_ = false;      // the handler knows that, or is about to
   bool responded_ = false;  // the response's HEADERS are queued

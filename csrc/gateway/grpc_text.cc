@@ -49,14 +49,19 @@ std::optional<std::chrono::nanoseconds> ParseTimeout(std::string_view text) {
 
 std::string PercentEncode(std::string_view text, size_t max) {
   const auto plain = [](char c) { return c >= 0x20 && c <= 0x7e && c != '%'; };
+  constexpr size_t kEscaped = 3;
+  const size_t most = max - std::min(max, 2 * (kEscaped - 1));  // the ends may take more
   size_t size = 0;
   size_t taken = 0;
-  while (taken < text.size() && (size += plain(text[taken]) ? 1 : 3) <= max) ++taken;
+  while (taken < text.size() && (size += plain(text[taken]) ? 1 : kEscaped) <= most) ++taken;
   if (taken < text.size()) text = CutUtf8(text, taken);
   std::string out;
   out.reserve(std::min(size, max));
-  for (char c : text) {
-    if (plain(c)) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    // HTTP allows no space at the ends of a value, and nghttp2 drops one that has.
+    const bool at_end = c == ' ' && (i == 0 || i + 1 == text.size());
+    if (plain(c) && !at_end) {
       out += c;
     } else {
       out += '%';

@@ -14,8 +14,12 @@ namespace mindserve::gateway {
 // A grpc-timeout: one to eight digits and one of H M S m u n. Nothing if it is anything else.
 std::optional<std::chrono::nanoseconds> ParseTimeout(std::string_view text);
 
-// As grpc-message wants it: bytes outside 0x20..0x7e, and '%', as %XX. As much of `text`, which is UTF-8, as comes to
-// `max` bytes.
+// The longest grpc-message. Peers take 8 KiB of header fields at least, by the usual limit: there is room for some
+// more.
+inline constexpr size_t kMostGrpcMessage = 7 * 1024;
+
+// As grpc-message wants it: bytes outside 0x20..0x7e, '%', and spaces at the ends as %XX. As much of `text`, which is
+// UTF-8, as comes to `max` bytes.
 std::string PercentEncode(std::string_view text, size_t max);
 
 // Standard alphabet, padded or not. Nothing if it is no base64.

@@ -36,6 +36,20 @@ TEST(PercentTest, PrintableAsciiStaysAndTheRestIsEncoded) {
   EXPECT_EQ(PercentEncode("a\nb\tc\x7f", 100), "a%0Ab%09c%7F");
   EXPECT_EQ(PercentEncode("h\xc3\xa9", 100), "h%C3%A9");
   EXPECT_EQ(PercentEncode(std::string(1, '\0'), 100), "%00");
+  EXPECT_EQ(PercentEncode(" a b ", 100), "%20a b%20");
+  EXPECT_EQ(PercentEncode(" ", 100), "%20");
+}
+
+TEST(PercentTest, WhatIsTooLongIsCutWithinTheSizeThatIsSent) {
+  for (const std::string_view character : {"a", "%", " ", "\xc3\xa9", "\xe2\x82\xac"}) {
+    std::string text;
+    while (text.size() < 1000) text += character;
+    for (size_t max = 0; max < 50; ++max) {
+      const std::string encoded = PercentEncode(text, max);
+      EXPECT_LE(encoded.size(), max);
+      EXPECT_GE(encoded.size() + 13, max);
+    }
+  }
 }
 
 TEST(Base64Test, GoesThereAndBackWithAndWithoutPadding) {

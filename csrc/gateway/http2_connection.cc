@@ -92,10 +92,12 @@ struct Http2Connection::Callbacks {
     }
   }
 
-  static int OnData(nghttp2_session* session, uint8_t flags, int32_t id, const uint8_t* data, size_t size, void*) {
+  static int OnData(nghttp2_session* session, uint8_t flags, int32_t id, const uint8_t* data, size_t size, void* user) {
     GrpcStream* stream = Stream(session, id);
     // The connection's window is given back whatever becomes of the stream: one that is slow must not stop others.
-    nghttp2_session_consume_connection(session, size);
+    constexpr size_t kWorthIt = kConnectionWindow / 64;
+    size_t& consumed = Self(user).consumed_;
+    if ((consumed += size) >= kWorthIt) nghttp2_session_consume_connection(session, std::exchange(consumed, 0));
     const bool withheld = stream != nullptr && stream->withholds();
     if (!withheld && (flags & NGHTTP2_FLAG_END_STREAM) == 0) nghttp2_session_consume_stream(session, id, size);
     if (stream != nullptr) stream->OnData(Bytes(data, size));
@@ -200,6 +202,11 @@ Http2Connection::~Http2Connection() {
 void Http2Connection::Start() {
   Arm();
   transport_->Start([this](const Status& status) { OnStarted(status); });
+}
+
+void Http2Connection::Abort(int32_t stream, const Status& status) {
+  if (closed_) return;
+  if (GrpcStream* call = Callbacks::Stream(session_.get(), stream)) call->Abort(status);
 }
 
 void Http2Connection::OnStarted(const Status& status) {
@@ -430,7 +437,7 @@ TimePoint Http2Connection::NextCheck() const {
   TimePoint at = established_ ? (pinged_ == kNever ? last_read_ + context_.keepalive.time : ping_due())
                               : accepted_ + limits.header_timeout;
   if (header_since_ != kNever) at = std::min(at, header_since_ + limits.header_timeout);
-  if (streams_.empty()) {
+  if (streams_.empty() && !internal_) {
     if (limits.idle_connection_timeout.count() > 0) at = std::min(at, last_active_ + limits.idle_connection_timeout);
   }
   // Both kinds of stalling: a body that doesn't come, replies that are not taken. The reader of a stream of replies may
@@ -474,7 +481,7 @@ void Http2Connection::OnTimer() {
     context_.stats.Refuse(Refusal::kHeaderTimeout);
     return Fail("its header did not come within " + text("header_timeout", limits.header_timeout));
   }
-  if (streams_.empty() && limits.idle_connection_timeout.count() > 0 &&
+  if (streams_.empty() && !internal_ && limits.idle_connection_timeout.count() > 0 &&
       over(last_active_, limits.idle_connection_timeout)) {
     context_.stats.Refuse(Refusal::kIdleConnectionTimeout);
     nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);

@@ -36,6 +36,8 @@ class Http2Connection final : private TimerNode {
   void Drain();
   // Ends the calls that are left with `status`, and closes, with as much said to the client as the socket takes now.
   void End(const Status& status);
+  // Ends one of its calls, if it is not over.
+  void Abort(int32_t stream, const Status& status);
 
   uint64_t number() const { return number_; }
   const net::Peer& peer() const { return transport_->peer(); }
@@ -93,6 +95,7 @@ class Http2Connection final : private TimerNode {
   TimePoint last_written_;           // the socket took something, or there was nothing for it
   TimePoint header_since_ = kNever;  // a block of header fields is coming since then
   size_t header_bytes_ = 0;          // that came meanwhile
+  size_t consumed_ = 0;              // of bodies, since the connection's window was last given back
   bool started_ = false;             // the transport's handshake is done
   bool established_ = false;         // the client's preface and SETTINGS came
   bool dirty_ = false;

@@ -9,6 +9,7 @@
 #include "gateway/predict_service.h"
 #include "gateway/ray_service.h"
 #include "gateway/reflection_service.h"
+#include "gateway/stream_service.h"
 #include "gateway/user_service.h"
 
 namespace mindserve::gateway {
@@ -23,9 +24,12 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
     : shared_(shared),
       port_(std::move(port)),
       memory_(port_->arena(), shared.admission),
-      context_(loop_, memory_),
+      context_(static_cast<size_t>(number), loop_, memory_, shared.children),
       calls_([this](uint64_t worker, const Status& why) { shared_.worker_fault(worker, why); },
-             [this](uint64_t worker) { shared_.worker_drained(worker); }),
+             [this](uint64_t worker) { shared_.worker_drained(worker); },
+             [this](ExecutionTag call) {
+               for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
+             }),
       router_(context_.stats),
       health_(router_) {
   context_.now = Clock::now();
@@ -46,6 +50,7 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
     context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
   }
   user_calls_ = std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, calls_});
+  context_.services[kPredictStreamPath] = std::make_unique<StreamService>(*user_calls_, *predict_);
   MakeUserServices({});
   thread_ = std::thread([this, number] {
     pthread_setname_np(pthread_self(), ("ms-io-" + std::to_string(number)).c_str());
@@ -134,41 +139,62 @@ void IoThread::Serve(const Limits& limits) {
   context_.limits = limits;
   drained_ = nullptr;
   grace_->Cancel();
+  takes_internal_ = true;
   health_.SetServing(true);
 }
 
-void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls) {
-  if (!health_.serving()) return;
+void IoThread::AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls, bool internal) {
+  if (internal ? !takes_internal_ : !health_.serving()) return;
   auto transport = net::NewTransport(loop_, std::move(socket), std::move(tls));
-  const std::string peer = transport->peer().address;
-  auto place = shared_.peers.Enter(peer, context_.limits.max_connections, context_.limits.max_connections_per_peer);
-  if (!place) {
-    context_.stats.Refuse(Refusal::kMaxConnections);
-    context_.log.Warn(context_.now, "connection of " + peer + " refused: max_connections " +
-                                        std::to_string(context_.limits.max_connections) +
-                                        " or max_connections_per_peer " +
-                                        std::to_string(context_.limits.max_connections_per_peer) + " is reached");
-    return;
+  std::optional<PeerCount::Place> place;
+  if (!internal) {
+    const std::string peer = transport->peer().address;
+    place = shared_.peers.Enter(peer, context_.limits.max_connections, context_.limits.max_connections_per_peer);
+    if (!place) {
+      context_.stats.Refuse(Refusal::kMaxConnections);
+      context_.log.Warn(context_.now, "connection of " + peer + " refused: max_connections " +
+                                          std::to_string(context_.limits.max_connections) +
+                                          " or max_connections_per_peer " +
+                                          std::to_string(context_.limits.max_connections_per_peer) + " is reached");
+      return;
+    }
+    ++context_.stats.accepted;
+  } else {
+    shared_.children.Expect();
   }
   connections_.push_back(
-      {std::make_unique<Http2Connection>(context_, std::move(transport), /*internal=*/false), *std::move(place)});
-  ++context_.stats.accepted;
+      {std::make_unique<Http2Connection>(context_, std::move(transport), internal), std::move(place)});
   connections_.back().connection->Start();
 }
 
-void IoThread::Drain(std::chrono::milliseconds grace, std::function<void()> done) {
+void IoThread::Drain(bool internal, std::chrono::milliseconds grace, std::function<void()> done) {
   drained_ = std::move(done);
-  health_.SetServing(false);
-  for (const Connected& each : connections_) each.connection->Drain();
-  grace_->Start(Clock::now() + grace, [this] {
+  drains_internal_ = internal;
+  if (internal) {
+    takes_internal_ = false;
+  } else {
+    health_.SetServing(false);
+  }
+  const auto each = [this, internal](const auto& task) {
+    for (const Connected& connected : connections_) {
+      if (connected.connection->internal() == internal) task(*connected.connection);
+    }
+  };
+  each([](Http2Connection& connection) { connection.Drain(); });
+  grace_->Start(Clock::now() + grace, [each] {
     const Status status(Code::kUnavailable, "the server is shutting down");
-    for (const Connected& each : connections_) each.connection->End(status);
+    each([&](Http2Connection& connection) { connection.End(status); });
   });
   CheckDrained();
 }
 
+size_t IoThread::Connections(bool internal) const {
+  return static_cast<size_t>(std::ranges::count_if(
+      connections_, [&](const Connected& each) { return each.connection->internal() == internal; }));
+}
+
 void IoThread::CheckDrained() {
-  if (!drained_ || !connections_.empty()) return;
+  if (!drained_ || Connections(drains_internal_) > 0) return;
   grace_->Cancel();
   std::exchange(drained_, nullptr)();
 }
@@ -196,6 +222,7 @@ void IoThread::MakeUserServices(const std::vector<ServiceSpec>& services) {
                                                         .server_streaming = method.server_streaming};
     }
   }
+  context_.last_served = nullptr;
   std::erase_if(users_, [&](const auto& each) {
     const auto& [path, service] = each;
     const auto found = wanted.find(path);
@@ -241,6 +268,12 @@ void IoThread::RemoveWorker(uint64_t id, const WorkerLoss& loss) {
   router_.RemoveWorker(worker);
   calls_.Remove(worker, loss);
   health_.Changed();
+}
+
+void IoThread::GiveUp(const ChildCall& child) {
+  const auto found = std::ranges::find(connections_, child.connection,
+                                       [](const Connected& each) { return each.connection->number(); });
+  if (found != connections_.end()) found->connection->Abort(child.stream, ParentGivenUp());
 }
 
 void IoThread::RemoveVersion(const std::string& servable, uint64_t version) {

@@ -6,11 +6,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "gateway/child_calls.h"
 #include "gateway/health_service.h"
 #include "gateway/http2_connection.h"
 #include "gateway/peer_count.h"
@@ -34,6 +36,9 @@ struct Shared {
   std::function<void(uint64_t worker, const Status& why)> worker_fault;
   // A worker that drains holds nothing of a thread's any more: told once by each.
   std::function<void(uint64_t worker)> worker_drained;
+  ChildCalls children;
+  // A call whose parent was given up: its thread is to give it up, too.
+  std::function<void(const ChildCall& child)> child_given_up;
 };
 
 class PredictService;
@@ -54,9 +59,10 @@ class IoThread final : private net::RoundHooks {
 
   // On this thread only, by Post:
   void Serve(const Limits& limits);  // from now on connections come
-  void AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls);
-  // Lets the connections end for `grace`, then ends them; `done` is called when there are none.
-  void Drain(std::chrono::milliseconds grace, std::function<void()> done);
+  void AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls, bool internal);
+  // Takes no more connections of the kind, clients' or internal ones, lets those that there are end for `grace`, then
+  // ends them; `done` is called when there are none.
+  void Drain(bool internal, std::chrono::milliseconds grace, std::function<void()> done);
 
   void DeclareServable(const std::string& name);
   void RemoveServable(const std::string& name);
@@ -66,9 +72,11 @@ class IoThread final : private net::RoundHooks {
   void DrainWorker(uint64_t id);
   void RemoveVersion(const std::string& servable, uint64_t version);
   void RemoveWorker(uint64_t id, const WorkerLoss& loss);
+  // No-op for one that is over.
+  void GiveUp(const ChildCall& child);
 
   const CallStats& stats() const { return context_.stats; }  // its `replies` on any thread
-  size_t connections() const { return connections_.size(); }
+  size_t connections() const { return Connections(/*internal=*/false); }
   const std::vector<std::shared_ptr<WorkerEnd>>& workers() const { return workers_; }
 
  private:
@@ -82,6 +90,7 @@ class IoThread final : private net::RoundHooks {
   void AwaitBell();
   void SetTimer();
   void FlushConnections();
+  size_t Connections(bool internal) const;
   void CheckDrained();
   void TearDown();
   std::shared_ptr<WorkerEnd> FindWorker(uint64_t id) const;
@@ -104,10 +113,12 @@ class IoThread final : private net::RoundHooks {
   std::unique_ptr<net::Timer> timer_;
   TimePoint timer_at_ = kNever;
   std::unique_ptr<net::Timer> grace_;
-  std::function<void()> drained_;
+  std::function<void()> drained_;  // while connections end
+  bool drains_internal_ = false;   // which
+  bool takes_internal_ = false;    // connections of workers
   struct Connected {
     std::unique_ptr<Http2Connection> connection;
-    PeerCount::Place place;
+    std::optional<PeerCount::Place> place;  // of a client's
   };
   std::vector<Connected> connections_;
   std::vector<std::shared_ptr<WorkerEnd>> workers_;

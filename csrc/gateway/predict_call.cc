@@ -1,10 +1,12 @@
 #include "gateway/predict_call.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/utf8.h"
 #include "gateway/grpc_text.h"
+#include "wire/call_head.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -24,9 +26,10 @@ std::shared_ptr<VersionState> VersionOf(const std::shared_ptr<WorkerEnd>& worker
 }
 
 // How the client itself names the call, to find it in its own logs.
-std::string RequestId(const Metadata& metadata) {
-  const auto found = std::ranges::find(metadata, "x-request-id", &Metadata::value_type::first);
-  return found == metadata.end() ? "" : " (x-request-id " + std::string(CutUtf8(found->second, 128)) + ")";
+std::string RequestId(const Call& call, const std::string& id) {
+  if (!id.empty()) return " (request_id " + id + ")";
+  const std::string_view given = call.metadata_value("x-request-id");
+  return given.empty() ? "" : " (x-request-id " + std::string(CutUtf8(given, 128)) + ")";
 }
 
 }  // namespace
@@ -55,6 +58,12 @@ void PredictCall::OnHalfClose() {
     case Router::Outcome::kNoServable:
       return AnswerError(wire::ErrorCode::kServableUnavailable, Described() + ", servable is not available");
     case Router::Outcome::kNoMethod:
+      if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &targets);
+          stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
+        return AnswerError(wire::ErrorCode::kInvalidInput,
+                           Described() + ", the method answers with a stream: ask it by infer_stream, or " +
+                               std::string(kPredictStreamPath).substr(1));
+      }
       return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", method is not available");
     case Router::Outcome::kNoWorker:
     case Router::Outcome::kNoOther:
@@ -105,15 +114,31 @@ void PredictCall::OnHalfClose() {
 }
 
 bool PredictCall::Admit() {
-  Admitted admitted;
-  if (auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
-                                    message_->bytes().size(), service_.context_.stats, &admitted)) {
+  request_ = std::make_shared<Request>(*std::move(message_));
+  message_.reset();
+  const auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
+                                      request_->message.bytes().size(), service_.context_.stats, &request_->admitted);
+  if (refused) {
     Fail(std::move(refused->status), std::move(refused->trailing));
     return false;
   }
-  request_ = std::make_shared<Request>(Request{*std::move(message_), std::move(admitted)});
-  message_.reset();
-  return true;
+  if (call_.inner().depth == 0 && request_id_.empty()) [[likely]]
+    return true;
+  Status status = AddHead();
+  if (status.ok()) return true;
+  service_.context_.stats.Refuse(Refusal::kMaxEnqueuedBytes);
+  Fail(std::move(status), TryLater());
+  return false;
+}
+
+Status PredictCall::AddHead() {
+  const std::string head =
+      wire::WriteCallHead({.request_id = request_id_, .depth = call_.inner().depth, .callers = call_.inner().callers});
+  auto place = service_.context_.memory.Allocate(head.size());
+  if (!place.ok()) return place.status();
+  std::memcpy(place->bytes().data(), head.data(), head.size());
+  request_->head = *std::move(place);
+  return Status::Ok();
 }
 
 bool PredictCall::Dispatch(uint32_t tag) {
@@ -247,7 +272,7 @@ void PredictCall::SetAside(const Part& part, const LostCall& lost) {
                            std::to_string(context.limits.max_attempts) + ")" +
                            (part.alone ? ", the last one while executing nothing else" : "") +
                            "; of the last one is known: " + lost.loss.why;
-  const std::string text = Described() + " of client " + call_.peer().address + RequestId(call_.metadata()) + died;
+  const std::string text = Described() + " of client " + call_.peer().address + RequestId(call_, request_id_) + died;
   context.log.Warn(context.now, text);
   if (part.alone) {
     Quarantine& quarantine = version_state_->quarantine;

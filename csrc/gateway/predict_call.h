@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "gateway/predict_service.h"
@@ -21,7 +22,9 @@ inline constexpr size_t kMostWaiting = 1000;
 
 class PredictCall final : public CallHandler, private WorkerCallListener, private TimerNode {
  public:
-  PredictCall(PredictService& service, Call& call) : service_(service), call_(call) {}
+  // `request_id`: the client's; empty: it gave none.
+  PredictCall(PredictService& service, Call& call, std::string request_id)
+      : service_(service), call_(call), request_id_(std::move(request_id)) {}
   ~PredictCall() override { GiveUp(); }
 
   void OnMessage(Message message) override { message_ = std::move(message); }
@@ -53,6 +56,8 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   // Counts the request against the limits. False: there is no room, which is answered.
   bool Admit();
+  // What the worker is to know of the call besides its message goes before it. RESOURCE_EXHAUSTED: there is no room.
+  Status AddHead();
   // Sends a part to a worker where it may go, or lets it wait for one. False: there is none.
   bool Dispatch(uint32_t tag);
   void Send(uint32_t tag, const Router::Target& target);
@@ -74,6 +79,7 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   PredictService& service_;
   Call& call_;
+  const std::string request_id_;
   MethodCounts* counts_ = &service_.counts();    // as what the call is counted; until it is finished
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered

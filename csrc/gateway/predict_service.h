@@ -5,6 +5,7 @@
 #include <chrono>
 #include <list>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "gateway/call.h"
@@ -31,6 +32,7 @@ class PredictService final : public Service {
         most_suspense_(most_suspense) {}
 
   std::unique_ptr<CallHandler> Start(Call& call) override;
+  void OnRefused(Call& call) override;
   AlignedAt aligned_at() const override { return wire::FirstLargeData; }
 
   // The router knows another worker: what waits for one goes to it.
@@ -38,6 +40,9 @@ class PredictService final : public Service {
 
  private:
   friend class PredictCall;
+  // A request id that the client gives goes to the worker, and back with whatever ends the call; none is made.
+  static Status Identify(Call& call, std::string* id);
+
   ThreadContext& context_;
   Admission& admission_;
   Router& router_;

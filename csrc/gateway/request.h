@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -48,16 +49,20 @@ class HeldMessages {
 // is answered, or given up and no worker is at it. Its bytes stay as long as a worker has not released them, which may
 // be long after: a function may keep its inputs.
 struct Request {
+  explicit Request(Message&& its_message) : message(std::move(its_message)) {}
+
   Message message;  // of a user's call the head, and the client's messages are these:
+  HeldMessages stream;
   Admitted admitted;
-  HeldMessages stream = {};
-  bool half_closed = false;  // of a user's call: the client sends no more than these
-  size_t working = 0;        // calls on workers that are neither ended nor released
-  bool given_up = false;     // the handler waits for no answer any more
+  std::optional<Message> head;  // of a Predict call of which the worker is to know more
+  bool half_closed = false;     // of a user's call: the client sends no more than these
+  size_t working = 0;           // calls on workers that are neither ended nor released
+  bool given_up = false;        // the handler waits for no answer any more
 
   void StopCounting() {
     admitted.Release();
     message.StopCounting();
+    if (head) head->StopCounting();
     for (HeldMessages::Held& held : stream) {
       held.message.StopCounting();
       held.servable_bytes = BytesTicket();

@@ -94,4 +94,13 @@ const Metadata& RequestHead::metadata() const {
   return metadata_;
 }
 
+std::string_view RequestHead::Value(std::string_view key) const {
+  const std::string_view text = text_;
+  for (const Field& field : fields_) {
+    if (text.substr(field.name, field.name_size) != key) continue;
+    return text.substr(field.name + field.name_size, field.value_size);
+  }
+  return {};
+}
+
 }  // namespace mindserve::gateway

@@ -32,6 +32,8 @@ class RequestHead {
   std::optional<std::chrono::nanoseconds> timeout() const { return timeout_; }
   // Made when first asked for.
   const Metadata& metadata() const;
+  // The first value of a key of text, "" without one. Needs nothing to be made.
+  std::string_view Value(std::string_view key) const;
 
  private:
   struct Field {

@@ -14,6 +14,11 @@ bool IsRequestId(std::string_view text) {
   return !text.empty() && text.size() <= kLongest && IsMetadataText(text);
 }
 
+Status NoRequestId(std::string_view given) {
+  return {Code::kInvalidArgument, "metadata 'request_id' has " + std::to_string(given.size()) +
+                                      " characters, expected 1 to 128 of printable ASCII"};
+}
+
 std::string RequestIds::Next() {
   if (used_ == random_.size()) {
     for (size_t got = 0; got < random_.size();) {

@@ -7,10 +7,14 @@
 #include <string>
 #include <string_view>
 
+#include "base/status.h"
+
 namespace mindserve::gateway {
 
 // What a client may give: 1 to 128 printable ASCII characters.
 bool IsRequestId(std::string_view text);
+// INVALID_ARGUMENT for another.
+Status NoRequestId(std::string_view given);
 
 // Makes random UUIDs (RFC 9562, version 4). Belongs to one thread.
 class RequestIds {

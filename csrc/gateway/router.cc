@@ -29,8 +29,11 @@ void Router::SetMethods(Version& version, const WorkerSpec& spec) {
   ++revision_;
   version.methods.clear();
   for (const auto& [name, idempotent] : spec.methods) {
-    const MethodKey key = IsPath(name) ? MethodKey{name, spec.servable, spec.version, std::string(RpcOf(name))}
-                                       : MethodKey{kPredictPath, spec.servable, spec.version, name};
+    MethodKey key{kPredictPath, spec.servable, spec.version, name};
+    if (IsPath(name)) {
+      key.method = RpcOf(name);
+      key.path = name == StreamPath(key.method) ? kPredictStreamPath : name;
+    }
     version.methods.push_back({name, &stats_.Of(key)});
   }
 }

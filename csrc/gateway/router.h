@@ -16,8 +16,14 @@ namespace mindserve::gateway {
 
 inline constexpr const char* kPredictPath = "/mindspore.serving.proto.MSService/Predict";
 
-// Among a worker's methods those of users' services have paths for names: "/pkg.Service/Method". Predict has no method
-// of such a name.
+inline constexpr const char* kPredictStreamPath = "/mindserve.StreamService/PredictStream";
+
+// What a method that streams is called among a worker's methods.
+inline std::string StreamPath(std::string_view method) {
+  return std::string(kPredictStreamPath).append("/").append(method);
+}
+// Among a worker's methods those of users' services have paths for names, too: "/pkg.Service/Method". Predict has no
+// method of such a name.
 inline bool IsPath(std::string_view method) {
   return method.starts_with('/');
 }

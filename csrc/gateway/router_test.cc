@@ -1,5 +1,6 @@
 #include "gateway/router.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace mindserve::gateway {
@@ -94,6 +95,34 @@ TEST_F(RouterTest, CountsOfVersionsThatAreServedNoMoreAreBounded) {
   }
   EXPECT_EQ(counts(3).ended[0], 3u);
   EXPECT_EQ(stats_.methods.size(), CallStats::kMostRemoved + 2);
+}
+
+TEST_F(RouterTest, CountsOfUsersServicesAreBoundedLikewise) {
+  constexpr const char* kPath = "/pkg.Service/Method";
+  constexpr uint64_t kLast = CallStats::kMostRemoved + 1;
+  for (uint64_t version = 1; version <= kLast; ++version) {
+    Add(version, version, {{"m"}, {kPath}});
+    stats_.Of({kPath, "s", version, "Method"}).ended[0] = version;
+    router_.RemoveVersion("s", version);
+  }
+  EXPECT_EQ(stats_.methods.size(), 2 * kLast);
+  EXPECT_FALSE(stats_.methods.contains({kPath, "s", 1, "Method"}));
+  EXPECT_EQ(stats_.Of({kPath, "s", 0, "Method"}).ended[0], 1u);
+  EXPECT_EQ(stats_.Of({kPath, "s", 2, "Method"}).ended[0], 2u);
+}
+
+TEST_F(RouterTest, ServicesAreAnsweredByThoseWhoseVersionsHaveAMethodOfThem) {
+  EXPECT_TRUE(router_.Answering("pkg.Service").empty());
+  const auto revision = router_.revision();
+  const auto worker = Add(1, 1, {{"pkg.Service"}, {"/pkg.Service/A"}, {"/pkg.Service/B"}});
+  EXPECT_NE(router_.revision(), revision);
+  EXPECT_THAT(router_.Answering("pkg.Service"), testing::ElementsAre("s"));
+  EXPECT_TRUE(router_.Answering("pkg").empty());
+  EXPECT_TRUE(router_.Answering("Service").empty());
+  router_.RemoveWorker(worker);  // it may come back
+  EXPECT_THAT(router_.Answering("pkg.Service"), testing::ElementsAre("s"));
+  router_.RemoveVersion("s", 1);
+  EXPECT_TRUE(router_.Answering("pkg.Service").empty());
 }
 
 TEST_F(RouterTest, TheMethodsAreThoseOfTheNewestWorkerThatIsThere) {

@@ -105,7 +105,8 @@ struct TestClient::Callbacks {
     return 0;
   }
 
-  static int OnData(nghttp2_session*, uint8_t, int32_t id, const uint8_t* data, size_t size, void* user) {
+  static int OnData(nghttp2_session* session, uint8_t, int32_t id, const uint8_t* data, size_t size, void* user) {
+    if (Self(user).reads_slowly_) nghttp2_session_consume_connection(session, size);
     Self(user).response(id).body.append(reinterpret_cast<const char*>(data), size);
     return 0;
   }
@@ -150,7 +151,8 @@ struct TestClient::Callbacks {
 TestClient::TestClient(const net::Address& address, uint32_t stream_window)
     : TestClient(ConnectTo(address), stream_window) {}
 
-TestClient::TestClient(UniqueFd socket, uint32_t stream_window) : socket_(std::move(socket)) {
+TestClient::TestClient(UniqueFd socket, uint32_t stream_window, bool reads_slowly)
+    : socket_(std::move(socket)), reads_slowly_(reads_slowly) {
   nghttp2_session_callbacks* callbacks = nullptr;
   nghttp2_session_callbacks_new(&callbacks);
   callbacks_.reset(callbacks);
@@ -159,7 +161,11 @@ TestClient::TestClient(UniqueFd socket, uint32_t stream_window) : socket_(std::m
   nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, Callbacks::OnFrame);
   nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, Callbacks::OnClose);
   nghttp2_session* session = nullptr;
-  nghttp2_session_client_new(&session, callbacks, this);
+  nghttp2_option* option = nullptr;
+  nghttp2_option_new(&option);
+  nghttp2_option_set_no_auto_window_update(option, reads_slowly ? 1 : 0);
+  nghttp2_session_client_new2(&session, callbacks, this, option);
+  nghttp2_option_del(option);
   session_.reset(session);
   const nghttp2_settings_entry entries[] = {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, stream_window}};
   nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, entries, 1);
@@ -207,6 +213,10 @@ void TestClient::Reset(int32_t stream) {
 
 void TestClient::Ping() {
   nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, nullptr);
+}
+
+void TestClient::Consume(int32_t stream, size_t bytes) {
+  nghttp2_session_consume_stream(session_.get(), stream, bytes);
 }
 
 void TestClient::Flush() {

@@ -40,8 +40,9 @@ class TestClient {
   };
 
   explicit TestClient(const net::Address& address, uint32_t stream_window = 1 << 20);
-  // As above, over a socket that is connected already.
-  explicit TestClient(UniqueFd socket, uint32_t stream_window = 1 << 20);
+  // As above, over a socket that is connected already. One that `reads_slowly` takes what fills its streams' windows,
+  // and more only by Consume.
+  explicit TestClient(UniqueFd socket, uint32_t stream_window = 1 << 20, bool reads_slowly = false);
   ~TestClient();
 
   // Begins a call; nothing is sent before the next Wait or Flush. With `ends`, `body` is all there is.
@@ -51,6 +52,11 @@ class TestClient {
   void Send(int32_t stream, std::string_view body, bool ends);
   void Reset(int32_t stream);
   void Ping();
+  void Consume(int32_t stream, size_t bytes);
+  // How much may be sent on it now.
+  int32_t window(int32_t stream) { return nghttp2_session_get_stream_remote_window_size(session_.get(), stream); }
+  // Whether there is more to be sent on it.
+  bool waits(int32_t stream) { return streams_[stream].sent < streams_[stream].out.size(); }
 
   // Sends and receives until `done` says so, or the connection ends: false then, and after 20 s, when the test fails.
   bool RunUntil(const std::function<bool()>& done);
@@ -82,6 +88,7 @@ class TestClient {
   UniqueFd socket_;
   Http2Owned<nghttp2_session_callbacks> callbacks_;
   Http2Owned<nghttp2_session> session_;
+  const bool reads_slowly_;
   std::map<int32_t, Stream> streams_;
   std::map<int32_t, uint32_t> settings_;
   bool ended_ = false;

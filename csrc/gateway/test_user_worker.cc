@@ -99,6 +99,7 @@ void TestUserWorker::Receive(size_t lane, const link::GatewayFrame& frame) {
                       .peer = std::string(head->peer),
                       .metadata = Copy(head->metadata),
                       .auth = Copy(head->auth),
+                      .depth = head->depth,
                       .messages = {},
                       .half_closed = false,
                       .cancelled = false,

@@ -32,6 +32,7 @@ class TestUserWorker {
     int64_t deadline_ns = 0;
     std::string request_id, model_id, peer;
     Pairs metadata, auth;
+    uint32_t depth = 0;
     std::vector<std::string> messages;
     bool half_closed = false;
     bool cancelled = false;

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstring>
 
+#include "wire/call_head.h"
 #include "wire/predict.h"
 
 namespace mindserve::gateway {
@@ -126,6 +127,13 @@ void TestWorker::Take(size_t lane, const link::GatewayFrame& frame) {
       MarkExecuted();
       --held_count_;
     }
+    return;
+  }
+  if (frame.type == link::FrameType::kHead) {
+    const auto head = wire::ReadCallHead(frame.payload);
+    ASSERT_TRUE(head.ok()) << head.status().ToString();
+    const std::lock_guard lock(mutex_);
+    heads_.emplace_back(head->request_id, head->depth);
     return;
   }
   if (frame.type != link::FrameType::kMessage) return;

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/unique_fd.h"
@@ -56,6 +57,11 @@ class TestWorker {
     return order_;
   }
   int64_t last_deadline_ns() const { return last_deadline_ns_; }
+  // What it was told of calls besides their requests: request id and depth.
+  std::vector<std::pair<std::string, uint32_t>> heads() const {
+    const std::lock_guard lock(mutex_);
+    return heads_;
+  }
   bool faulty() const { return faulty_; }
   bool ended() const { return ended_; }
 
@@ -85,7 +91,9 @@ class TestWorker {
   std::unique_ptr<link::WorkerLink> link_;
   std::vector<Held> held_;
   mutable std::mutex mutex_;
-  std::vector<float> order_;  // guarded by mutex_
+  // These two are guarded by mutex_.
+  std::vector<float> order_;
+  std::vector<std::pair<std::string, uint32_t>> heads_;
   std::thread thread_;
 };
 

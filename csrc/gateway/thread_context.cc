@@ -4,8 +4,9 @@
 
 namespace mindserve::gateway {
 
-ThreadContext::ThreadContext(net::EventLoop& its_loop, RequestMemory& its_memory)
-    : loop(its_loop), memory(its_memory) {}
+ThreadContext::ThreadContext(size_t its_number, net::EventLoop& its_loop, RequestMemory& its_memory,
+                             ChildCalls& all_children)
+    : number(its_number), loop(its_loop), memory(its_memory), children(all_children) {}
 ThreadContext::~ThreadContext() = default;
 
 }  // namespace mindserve::gateway

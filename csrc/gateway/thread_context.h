@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "gateway/call_stats.h"
+#include "gateway/child_calls.h"
 #include "gateway/http2_session.h"
 #include "gateway/keepalive.h"
 #include "gateway/limits.h"
@@ -48,15 +50,29 @@ class LimitedLog {
 };
 
 struct ThreadContext {
-  ThreadContext(net::EventLoop& its_loop, RequestMemory& its_memory);
+  ThreadContext(size_t its_number, net::EventLoop& its_loop, RequestMemory& its_memory, ChildCalls& all_children);
   ~ThreadContext();
 
+  // The service of a path; null: none.
+  Service* FindService(std::string_view path) {
+    // What is called is mostly what was called before: to compare costs a tenth of looking it up.
+    if (last_served == nullptr || last_served->first != path) {
+      const auto found = services.find(path);
+      if (found == services.end()) return nullptr;
+      last_served = &*found;
+    }
+    return last_served->second.get();
+  }
+
+  const size_t number;  // among the gateway's I/O threads
   net::EventLoop& loop;
   RequestMemory& memory;
+  ChildCalls& children;  // of all threads
   Limits limits;
   KeepAlive keepalive;
   std::shared_ptr<const Http2Settings> http2;  // shared by the thread and the connections made while it was in force
   ServiceTable services;
+  const ServiceTable::value_type* last_served = nullptr;  // of them; forgotten before any of them goes
   TimerHeap timers;
   CallStats stats;
   MethodCounts& unserved = stats.Of({});  // calls of what no service is there for

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <utility>
 
-#include "gateway/depth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
+#include "gateway/inner_call.h"
 #include "gateway/user_metadata.h"
 #include "wire/call_head.h"
 
@@ -29,10 +29,13 @@ void UserCall::Begin() {
 }
 
 Status UserCall::WriteHead(std::string* bytes) {
-  wire::CallHead head{
-      .request_id = request_id_, .model_id = model_, .peer = call_.peer().address, .metadata = {}, .auth = {}};
+  wire::CallHead head{.request_id = request_id_,
+                      .model_id = model_,
+                      .peer = call_.peer().address,
+                      .depth = call_.inner().depth,
+                      .callers = call_.inner().callers};
   for (const auto& [key, value] : call_.metadata()) {
-    if (key == kDepthKey && !call_.internal()) continue;
+    if (IsInnerCallKey(key)) continue;
     if (!IsBinaryKey(key) && !IsMetadataText(value)) {
       return {Code::kInvalidArgument, "metadata '" + key + "' has a value that is not printable ASCII"};
     }
@@ -48,28 +51,28 @@ bool UserCall::Open() {
     Fail(std::move(status), std::move(trailing));
     return false;
   };
-  auto servable = service_.ChooseServable(call_.metadata());
-  if (!servable.ok()) return refuse(servable.status());
-  servable_ = *std::move(servable);
-  const auto target = service_.ChooseWorker(servable_, model_);
+  if (!goal_) {
+    auto servable = service_.ChooseServable(call_.metadata());
+    if (!servable.ok()) return refuse(servable.status());
+    goal_.emplace(*std::move(servable), service_.path_);
+  }
+  const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return refuse(target.status());
   call_.CountAs(*target->counts);
   std::string head;
   if (Status status = WriteHead(&head); !status.ok()) return refuse(std::move(status));
-  Admitted admitted;
-  const size_t size = message_ ? message_->bytes().size() : 0;
   CallStats& stats = shared_.context.stats;
-  if (auto refused =
-          Admit(shared_.admission, *target->worker->version()->admission, servable_, size, stats, &admitted)) {
-    return refuse(std::move(refused->status), std::move(refused->trailing));
-  }
   auto place = shared_.context.memory.Allocate(head.size());
   if (!place.ok()) {
     stats.Refuse(Refusal::kMaxEnqueuedBytes);
     return refuse(place.status(), TryLater());
   }
   std::memcpy(place->bytes().data(), head.data(), head.size());
-  request_ = std::make_shared<Request>(Request{*std::move(place), std::move(admitted)});
+  request_ = std::make_shared<Request>(*std::move(place));
+  const size_t size = message_ ? message_->bytes().size() : 0;
+  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats,
+                             &request_->admitted);
+  if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
     request_->half_closed = true;
@@ -101,7 +104,7 @@ void UserCall::OnMessage(Message message) {
   }
   if (!request_) return;
   BytesTicket bytes;
-  if (auto refused = AdmitBytes(*worker_->version()->admission, servable_, message.bytes().size(),
+  if (auto refused = AdmitBytes(*worker_->version()->admission, goal_->servable, message.bytes().size(),
                                 shared_.context.stats, &bytes)) {
     return Fail(std::move(refused->status), std::move(refused->trailing));
   }
@@ -179,9 +182,13 @@ void UserCall::OnWorkerTrailing(Code code, std::span<const std::byte> bytes) {
   if (!request_) return;
   const auto end = wire::ReadCallEnd(bytes);
   if (!end.ok()) return Complete(BrokenLink(end.status().message()));
-  // A status that is OK may have details too; gRPC's clients show them to nobody.
-  Status status = code == Code::kOk ? Status::Ok() : Status(code, std::string(end->details));
-  Complete(std::move(status), ForClient(end->trailing, request_id_, shared_.context));
+  Metadata trailing = ForClient(end->trailing, request_id_, shared_.context);
+  if (code != Code::kOk) return Complete(Status(code, std::string(end->details)), std::move(trailing));
+  if (!end->details.empty()) {
+    // Of OK too, as other servers do; some clients show it.
+    trailing.emplace_back("grpc-message", PercentEncode(end->details, kMostGrpcMessage));
+  }
+  Complete(Status::Ok(), std::move(trailing));
 }
 
 void UserCall::Complete(Status status, Metadata trailing) {
@@ -197,31 +204,35 @@ void UserCall::Complete(Status status, Metadata trailing) {
 void UserCall::OnWorkerLost(uint32_t, const LostCall& lost) {
   if (!request_) return;
   LeaveWorker();
+  ThreadContext& context = shared_.context;
   const std::string died = Described() + ": the worker that had it died: " + lost.loss.why;
-  const size_t max_attempts = shared_.context.limits.max_attempts;
+  const auto fail = [&](const std::string& why, Metadata trailing = {}) {
+    const std::string text = died + why;
+    context.log.Warn(context.now, text);
+    Fail({Code::kUnavailable, text}, std::move(trailing));
+  };
+  const size_t max_attempts = context.limits.max_attempts;
   if (lost.begun) {
     ++deaths_;
-    if (replied_) return Fail({Code::kUnavailable, died + ". A part of the answer had been sent"});
+    if (replied_) return fail(". A part of the answer had been sent");
     if (!idempotent_ || service_.kind_.client_streaming) {
-      return Fail(
-          {Code::kUnavailable, died + ". Its handler may have begun, and " +
-                                   (idempotent_ ? "its client sends a stream" : "its method is not idempotent") +
-                                   ", so it is not sent again"});
+      const std::string why = idempotent_ ? "its client sends a stream" : "its method is not idempotent";
+      return fail(". Its handler may have begun, and " + why + ", so it is not sent again");
     }
     if (deaths_ >= max_attempts) {
-      shared_.context.stats.Refuse(Refusal::kMaxAttempts);
-      return Fail({Code::kUnavailable, died + ". " + std::to_string(deaths_) + (deaths_ == 1 ? " worker" : " workers") +
-                                           " died with it (max_attempts " + std::to_string(max_attempts) + ")"},
+      context.stats.Refuse(Refusal::kMaxAttempts);
+      return fail(". " + std::to_string(deaths_) + (deaths_ == 1 ? " worker" : " workers") +
+                      " died with it (max_attempts " + std::to_string(max_attempts) + ")",
                   TryNever());
     }
   }
   if (sends_ >= kMostSends) {
-    shared_.context.stats.Refuse(Refusal::kMaxAttempts);
-    return Fail({Code::kUnavailable, died + ". It was sent to " + std::to_string(sends_) +
-                                         " workers, and each died before its handler had begun"});
+    context.stats.Refuse(Refusal::kMaxAttempts);
+    return fail(". It was sent to " + std::to_string(sends_) + " workers, and each died before its handler had begun");
   }
-  const auto target = service_.ChooseWorker(servable_, model_);
-  if (!target.ok()) return Fail({Code::kUnavailable, died + ", and there is no other"});
+  const auto target = service_.ChooseWorker(*goal_, model_);
+  if (!target.ok()) return fail(", and there is no other");
+  context.log.Warn(context.now, died + ". Another one gets it");
   Send(*target);
 }
 

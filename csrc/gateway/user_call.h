@@ -16,8 +16,12 @@ namespace mindserve::gateway {
 
 class UserCall final : public CallHandler, private WorkerCallListener {
  public:
-  UserCall(UserService& service, Call& call, std::string request_id)
-      : service_(service), shared_(service.shared_), call_(call), request_id_(std::move(request_id)) {
+  UserCall(UserService& service, Call& call, std::string request_id, std::optional<UserService::Goal> goal)
+      : service_(service),
+        shared_(service.shared_),
+        call_(call),
+        request_id_(std::move(request_id)),
+        goal_(std::move(goal)) {
     ++service_.calls_;
   }
   ~UserCall() override {
@@ -59,11 +63,11 @@ class UserCall final : public CallHandler, private WorkerCallListener {
   Call& call_;
   const std::string request_id_;
   std::string model_;
-  std::string servable_;               // that answers
-  std::optional<Message> message_;     // of a client that sends one, until the call is opened
-  std::shared_ptr<Request> request_;   // from then on until the call is answered
-  std::shared_ptr<WorkerEnd> worker_;  // that has it
-  uint64_t number_ = 0;                // there
+  std::optional<UserService::Goal> goal_;  // from when it is opened, at the latest
+  std::optional<Message> message_;         // of a client that sends one, until the call is opened
+  std::shared_ptr<Request> request_;       // from then on until the call is answered
+  std::shared_ptr<WorkerEnd> worker_;      // that has it
+  uint64_t number_ = 0;                    // there
   bool idempotent_ = false;
   bool encodes_ = false;  // the client was told that messages may be compressed
   bool replied_ = false;  // something was sent to the client

@@ -9,10 +9,13 @@
 namespace mindserve::gateway {
 namespace {
 
-// Of HTTP/2 itself, and what it forbids.
+// Of gRPC and HTTP/2 themselves, and what the latter forbids.
 bool IsReserved(std::string_view key) {
+  if (key == kStatusDetailsKey) return false;
   constexpr std::array<std::string_view, 6> kOfConnections = {"connection", "keep-alive",        "proxy-connection",
                                                               "upgrade",    "transfer-encoding", "status"};
+  // What libraries for richer statuses put their messages into.
+  if (key == "grpc-status-details-bin") return false;
   return !IsMetadataKey(key) || key == kRequestIdKey || std::ranges::find(kOfConnections, key) != kOfConnections.end();
 }
 

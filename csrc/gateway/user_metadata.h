@@ -16,6 +16,9 @@ inline constexpr std::string_view kRequestIdKey = "request_id";
 inline constexpr std::string_view kApplicationKey = "application";
 inline constexpr std::string_view kModelIdKey = "multiplexed_model_id";
 
+// The only one of gRPC's own keys that handlers may send: a status in its richer form, a google.rpc.Status.
+inline constexpr std::string_view kStatusDetailsKey = "grpc-status-details-bin";
+
 // The first value; "" without one.
 std::string_view ValueOf(const Metadata& metadata, std::string_view key);
 

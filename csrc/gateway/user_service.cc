@@ -17,10 +17,10 @@ std::string Names(const std::vector<std::string>& servables) {
 
 }  // namespace
 
-std::unique_ptr<CallHandler> UserService::Start(Call& call) {
+std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
   std::string id;
   Status status = Identify(call, &id);
-  auto handler = std::make_unique<UserCall>(*this, call, std::move(id));
+  auto handler = std::make_unique<UserCall>(*this, call, std::move(id), std::move(goal));
   if (status.ok()) {
     handler->Begin();
   } else {
@@ -41,9 +41,7 @@ Status UserService::Identify(Call& call, std::string* id) {
   *id = valid ? given->second : shared_.ids.Next();
   call.SetTrailing({{std::string(kRequestIdKey), *id}});
   if (given == metadata.end() || valid) return Status::Ok();
-  return {Code::kInvalidArgument, "metadata '" + std::string(kRequestIdKey) + "' has " +
-                                      std::to_string(given->second.size()) +
-                                      " characters, expected 1 to 128 of printable ASCII"};
+  return NoRequestId(given->second);
 }
 
 const std::vector<std::string>& UserService::Answering() {
@@ -72,10 +70,10 @@ Result<std::string> UserService::ChooseServable(const Metadata& metadata) {
                 "no servable that answers " + Described() + " is running: it is starting, or was stopped");
 }
 
-Result<Router::Target> UserService::ChooseWorker(std::string_view servable, std::string_view model) {
-  const std::string name = "'" + std::string(CutUtf8(servable, 256)) + "'";
+Result<Router::Target> UserService::ChooseWorker(const Goal& goal, std::string_view model) {
+  const std::string name = "'" + std::string(CutUtf8(goal.servable, 256)) + "'";
   std::vector<Router::Target>& targets = shared_.targets;
-  switch (shared_.router.Find(servable, path_, 0, SIZE_MAX, &targets)) {
+  switch (shared_.router.Find(goal.servable, goal.method, goal.version, SIZE_MAX, &targets)) {
     case Router::Outcome::kNoServable:
       return Status(
           Code::kNotFound,
@@ -83,8 +81,9 @@ Result<Router::Target> UserService::ChooseWorker(std::string_view servable, std:
               (Answering().empty() ? ""
                                    : " that answers " + Described() + ", of which there is " + Names(Answering())));
     case Router::Outcome::kNoMethod:
-      return Status(Code::kUnimplemented,
-                    "servable " + name + (path_ == kDriverPath ? " has no driver" : " has no method '" + path_ + "'"));
+      return Status(
+          Code::kUnimplemented,
+          "servable " + name + (path_ == kDriverPath ? " has no driver" : " has no method '" + goal.method + "'"));
     case Router::Outcome::kNoWorker:
     case Router::Outcome::kNoOther:
       return Status(Code::kUnavailable,

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,6 +33,12 @@ struct UserCalls {
 
 class UserService final : public Service {
  public:
+  // Who is to answer a call.
+  struct Goal {
+    std::string servable;
+    std::string method;    // a path
+    uint64_t version = 0;  // 0: the newest
+  };
   struct Kind {
     bool client_streaming = false;
     bool server_streaming = false;
@@ -44,7 +51,9 @@ class UserService final : public Service {
   bool client_streaming() const override { return kind_.client_streaming; }
   bool server_streaming() const override { return kind_.server_streaming; }
   bool holds_messages() const override { return kind_.client_streaming; }
-  std::unique_ptr<CallHandler> Start(Call& call) override;
+  std::unique_ptr<CallHandler> Start(Call& call) override { return StartAt(call, std::nullopt); }
+  // Nothing: whom metadata names.
+  std::unique_ptr<CallHandler> StartAt(Call& call, std::optional<Goal> goal);
   void OnRefused(Call& call) override;
 
   Kind kind() const { return kind_; }
@@ -56,7 +65,7 @@ class UserService final : public Service {
   // Who answers: the servable that metadata names, or else the only one that can.
   Result<std::string> ChooseServable(const Metadata& metadata);
   // And there the worker.
-  Result<Router::Target> ChooseWorker(std::string_view servable, std::string_view model);
+  Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model);
   // Among workers of one version, the least loaded first: the best for the model.
   static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
   const std::vector<std::string>& Answering();

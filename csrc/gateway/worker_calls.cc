@@ -99,6 +99,9 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
                            uint32_t tag) {
   const uint32_t place = AddEntry(worker, payload.instances, request, listener, tag);
   const uint64_t call = NumberOf(entries_[place], place);
+  if (request->head) [[unlikely]] {
+    worker->lane().SendHead(call, request->head->offset(), request->head->bytes().size());
+  }
   worker->lane().SendOpen({.call = call,
                            .method = method,
                            .instances = payload.instances,
@@ -156,7 +159,9 @@ void WorkerCalls::Cancel(uint64_t call) {
   Entry* entry = Find(call);
   if (entry == nullptr || entry->ended) return;
   entry->listener = nullptr;
-  entry->worker->lane().SendCancel(call);  // it is busy: it holds the call
+  link::Lane& lane = entry->worker->lane();
+  lane.SendCancel(call);  // the worker is busy: it holds the call
+  on_given_up_(lane.TagOf(call));
 }
 
 void WorkerCalls::Drop(Entry& entry, uint32_t place) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/execution.h"
 #include "base/status.h"
 #include "gateway/call.h"
 #include "gateway/gateway.h"
@@ -101,8 +102,10 @@ class WorkerCalls {
   // each at most once of a worker, and at no time when that worker may not be removed.
   using FaultHandler = std::function<void(uint64_t worker, const Status& why)>;
   using DrainedHandler = std::function<void(uint64_t worker)>;
-  WorkerCalls(FaultHandler on_fault, DrainedHandler on_drained)
-      : on_fault_(std::move(on_fault)), on_drained_(std::move(on_drained)) {}
+  // Told of each call that is given up while a worker may be at it, by the worker's name for it.
+  using GivenUpHandler = std::function<void(ExecutionTag call)>;
+  WorkerCalls(FaultHandler on_fault, DrainedHandler on_drained, GivenUpHandler on_given_up)
+      : on_fault_(std::move(on_fault)), on_drained_(std::move(on_drained)), on_given_up_(std::move(on_given_up)) {}
 
   void Add(std::shared_ptr<WorkerEnd> worker);
   // The worker gets no new requests. No-op for one that drains already.
@@ -147,7 +150,7 @@ class WorkerCalls {
 
  private:
   struct Entry {
-    uint32_t generation = 0;
+    uint32_t generation = 1;  // no call has the number 0
     uint32_t tag = 0;
     uint32_t instances = 0;
     bool live = false;
@@ -180,6 +183,7 @@ class WorkerCalls {
 
   FaultHandler on_fault_;
   DrainedHandler on_drained_;
+  GivenUpHandler on_given_up_;
   std::vector<std::shared_ptr<WorkerEnd>> workers_;
   std::vector<WorkerEnd*> busy_;  // those that hold calls, or have something to be flushed: a round looks at no others
   std::vector<Entry> entries_;

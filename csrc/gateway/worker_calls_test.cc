@@ -60,7 +60,7 @@ class WorkerCallsTest : public testing::Test {
   link::GatewayFrame Open(uint32_t tag) {
     auto message = memory_.Allocate(8);
     EXPECT_TRUE(message.ok());
-    auto request = std::make_shared<Request>(Request{*std::move(message), {}});
+    auto request = std::make_shared<Request>(*std::move(message));
     calls_.Open(worker_, 0, {.offset = 0, .length = 8, .instances = 1}, request, {}, listener_, tag);
     calls_.Flush();
     link::GatewayFrame frame;
@@ -82,7 +82,9 @@ class WorkerCallsTest : public testing::Test {
   std::unique_ptr<link::WorkerLink> link_;
   std::optional<link::StatsReader> reader_;
   std::vector<std::string> faults_;
-  WorkerCalls calls_{[this](uint64_t, const Status& why) { faults_.push_back(why.message()); }, [](uint64_t) {}};
+  std::vector<ExecutionTag> given_up_;
+  WorkerCalls calls_{[this](uint64_t, const Status& why) { faults_.push_back(why.message()); }, [](uint64_t) {},
+                     [this](ExecutionTag call) { given_up_.push_back(call); }};
   std::shared_ptr<WorkerEnd> worker_;
   Listener listener_;
 };

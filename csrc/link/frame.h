@@ -23,6 +23,7 @@ enum class FrameType : uint8_t {
   kCancel = 2,        // nobody waits for this call any more; it is still to be ended by the worker
   kReleaseReply = 3,  // the reply bytes at offset have been sent and may be used again
                       // (offset 0: there were none); kCredit: they were a message of `call`
+  kHead = 4,          // a call head (wire/call_head.h) of the Predict call that the next frame opens
   // Worker to gateway.
   kReply = 16,           // a message of a call's answer; kEnds: the last one, status OK
   kEnd = 17,             // the call ends with status `code`; the payload is its text, or with kTrailing a call end

@@ -56,6 +56,16 @@ void Lane::SendOpen(const Open& open) {
   wake_ = true;
 }
 
+void Lane::SendHead(uint64_t call, uint64_t offset, uint64_t length) {
+  Frame frame{};
+  frame.type = FrameType::kHead;
+  frame.call = call;
+  frame.offset = offset;
+  frame.length = length;
+  frame.deadline_ns = INT64_MAX;
+  Send(frame);
+}
+
 void Lane::SendMessage(uint64_t call, uint64_t offset, uint64_t length, bool ends) {
   Frame frame{};
   frame.type = FrameType::kMessage;

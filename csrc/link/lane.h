@@ -79,6 +79,8 @@ class Lane {
     bool alone = false;  // see kAlone
   };
   void SendOpen(const Open& open);
+  // Right before SendOpen: what there is to be known of a Predict call. Lies in the arena as its payload does.
+  void SendHead(uint64_t call, uint64_t offset, uint64_t length);
   void SendMessage(uint64_t call, uint64_t offset, uint64_t length, bool ends);
   // After the last message, if that one didn't say that it ends.
   void SendHalfClose(uint64_t call);

@@ -106,8 +106,7 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
       if (fine && !credit) continue;
       frame.offset = 0;
     }
-    const bool known =
-        frame.type == FrameType::kMessage || frame.type == FrameType::kCancel || frame.type == FrameType::kReleaseReply;
+    const bool known = frame.type >= FrameType::kMessage && frame.type <= FrameType::kHead;
     const bool inside = frame.length == 0 || (frame.offset >= kRequestArenaBegin && frame.offset <= lane.port.size() &&
                                               frame.length <= lane.port.size() - frame.offset);
     if (!fine || !known || !inside) {

@@ -233,6 +233,7 @@ void Pump::MaybeFinish() {
 void Pump::Finish() {
   if (std::exchange(finished_, true)) return;
   pumped_.peer = transport_->peer();
+  pumped_.auth = transport_->auth();
   transport_->Shutdown();
   transport_.reset();
   result_.set_value(std::move(pumped_));
@@ -299,6 +300,16 @@ Identity IssueAuthority(const Identity& authority, const std::string& name) {
 
 Identity Issue(const Identity& authority, const std::string& name, Validity validity) {
   return IssueUntil(authority, name, validity == Validity::kExpired ? -kDay : 365 * kDay);
+}
+
+Identity IssueWithNames(const Identity& authority, const std::string& name, const std::string& alternatives) {
+  const SslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
+  const SslPtr<X509> certificate = NewCertificate(key.get(), name);
+  X509_set_version(certificate.get(), X509_VERSION_3);
+  X509_EXTENSION* names = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, alternatives.c_str());
+  Check(names != nullptr && X509_add_ext(certificate.get(), names, -1) == 1, "subjectAltName");
+  X509_EXTENSION_free(names);
+  return Sign(certificate.get(), key.get(), authority);
 }
 
 Identity IssueFor(const Identity& authority, const std::string& name, std::chrono::seconds lifetime) {

@@ -86,6 +86,7 @@ std::string Pattern(size_t size);
 struct Pumped {
   Status handshake;
   Peer peer;
+  AuthProperties auth;
   std::string received;
   std::string error;  // of a read or write
   bool end_of_file = false;
@@ -138,6 +139,8 @@ Identity MakeAuthority(const std::string& name, CertificateVersion version = Cer
 Identity IssueAuthority(const Identity& authority, const std::string& name);
 // X.509 v1 with the name in CN only, as `openssl x509 -req` without extensions makes it.
 Identity Issue(const Identity& authority, const std::string& name, Validity validity = Validity::kNow);
+// Of version 3, with alternative names in OpenSSL's form: "DNS:a.example,IP:127.0.0.1".
+Identity IssueWithNames(const Identity& authority, const std::string& name, const std::string& alternatives);
 // As Issue, with `lifetime` from now on.
 Identity IssueFor(const Identity& authority, const std::string& name, std::chrono::seconds lifetime);
 // The authority's certificate anew, with `lifetime` from now on.

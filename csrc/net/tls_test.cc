@@ -25,11 +25,14 @@ namespace {
 
 using ::testing::AnyOf;
 using testing::CertificateVersion;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::Identity;
 using testing::Issue;
+using testing::IssueWithNames;
 using testing::LoopThread;
 using testing::MakeAuthority;
+using ::testing::Pair;
 using testing::Pattern;
 using testing::Pumped;
 using testing::ReadAll;
@@ -115,6 +118,25 @@ TEST_F(TlsTest, MutualTellsTheClientsName) {
     EXPECT_EQ(pumped.peer.subject, "client");
     EXPECT_EQ(heard, "hello");
   }
+}
+
+TEST_F(TlsTest, AClientsCertificateIsToldAsGrpcDoes) {
+  TlsClientOptions options = Identified();
+  options.identity =
+      IssueWithNames(*authority_, "client", "DNS:a.example,IP:127.0.0.1,IP:::1,URI:spiffe://x/y,email:a@b.c");
+  const Pumped pumped = Meet(Mutual(), options);
+  EXPECT_TRUE(pumped.handshake.ok()) << pumped.handshake.ToString();
+  EXPECT_THAT(
+      pumped.auth,
+      ElementsAre(Pair("transport_security_type", "ssl"), Pair("x509_common_name", "client"),
+                  Pair("x509_subject_alternative_name", "a.example"),
+                  Pair("x509_subject_alternative_name", "127.0.0.1"), Pair("x509_subject_alternative_name", "::1"),
+                  Pair("x509_subject_alternative_name", "spiffe://x/y"), Pair("x509_subject_alternative_name", "a@b.c"),
+                  Pair("x509_pem_cert", options.identity.certificate)));
+  EXPECT_THAT(Meet(OneWay(), Trusting()).auth, ElementsAre(Pair("transport_security_type", "ssl")));
+  auto [ours, theirs] = TcpPair();
+  EventLoop loop;
+  EXPECT_TRUE(NewTransport(loop, std::move(theirs), nullptr)->auth().empty());
 }
 
 TEST_F(TlsTest, NamesThatNoLogLineCouldShowAreNone) {

@@ -6,6 +6,7 @@
 // thread of its own: a handoff costs more than a small model.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -64,16 +65,26 @@ class ResultSink {
 struct Instance;
 class LocalCall;
 
+// What stage functions that call other servables, and log lines, tell of a request.
+struct RequestOrigin {
+  std::string request_id = {};
+  uint32_t depth = 0;                      // of how many calls within calls of servables it is the innermost
+  std::vector<ExecutionTag> callers = {};  // the calls that wait for it, the innermost first
+  ExecutionTag call = 0;                   // of a local call: what it is made for; 0: nothing that is known
+};
+
 // What is the same for all instances of a request.
 struct RequestContext {
-  uint64_t client = 0;            // whose turn it takes in the queues: the connection
-  TimePoint deadline = kNever;    // expired instances are dropped before they cost
-  ResultSink* sink = nullptr;     // lives until each of its instances is done
-  ExecutionMark mark;             // by which stages note that they execute it; valid as long as what they count in
-  bool alone = false;             // nothing else is executed while its instances are, one after the other
-  bool passes_pauses = false;     // what is paused waits for it: it is executed all the same
-  bool cancelled = false;         // set by the runtime thread through Engine::Cancel
-  Instance* instances = nullptr;  // the engine's: those not done yet
+  uint64_t client = 0;          // whose turn it takes in the queues: the connection
+  TimePoint deadline = kNever;  // expired instances are dropped before they cost
+  ResultSink* sink = nullptr;   // lives until each of its instances is done
+  ExecutionMark mark;           // by which stages note that they execute it; valid as long as what they count in
+  bool alone = false;           // nothing else is executed while its instances are, one after the other
+  bool passes_pauses = false;   // what is paused waits for it: it is executed all the same
+  // Nobody waits for it: set by the runtime thread through Engine::Cancel. Others may look.
+  std::atomic<bool> cancelled{false};
+  std::shared_ptr<const RequestOrigin> origin;  // null: nothing is known; shared with whoever speaks of the request
+  Instance* instances = nullptr;                // the engine's: those not done yet
 };
 
 class Engine {
@@ -166,6 +177,11 @@ class FunctionBatch {
   std::span<const Tensor> inputs(size_t i) const;
   // How many outputs the stage that instance `i` is in must give.
   size_t outputs_count(size_t i) const;
+  // Whose instance `i` is, and until when it is worth running.
+  uint64_t client(size_t i) const;
+  TimePoint deadline(size_t i) const;
+  // Of what request it is. Whoever keeps a share may still read it when the request is over, but not its sink.
+  const std::shared_ptr<RequestContext>& request(size_t i) const;
   // Whether the function may be called again for any of its instances.
   bool repeatable() const;
   // The function is called, maybe again: what it may take counts from here.

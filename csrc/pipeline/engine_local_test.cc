@@ -74,7 +74,7 @@ class EngineLocalTest : public EngineFixture {
     return rows;
   }
 
-  static constexpr LocalCaller kStage{.in_stage = true};
+  static inline const LocalCaller kStage{.in_stage = true};
 
   std::shared_ptr<TestModel> model_;
   size_t warm_ = 0;

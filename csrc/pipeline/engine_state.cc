@@ -104,6 +104,11 @@ void Engine::State::EnterStage(Instance& instance) {
     instance.queue = &model.stage->queue();
     pushed = &model.pushed;
   } else {
+    if (instance.request->origin != nullptr && WaitsForItself(*instance.request, *functions[target])) [[unlikely]] {
+      return Done(instance, {Code::kFailedPrecondition,
+                             NameOf(stage) + " waits for this call, which would wait for it: a stage's function can't "
+                                             "call what needs that function itself"});
+    }
     instance.queue = &functions[target]->queue;
     pushed = &functions[target]->pushed;
   }
@@ -116,6 +121,15 @@ void Engine::State::EnterStage(Instance& instance) {
   ++instance.queue->inside;
   *pushed = true;
   may_expire = std::min(may_expire, instance.deadline);
+}
+
+bool Engine::State::WaitsForItself(const RequestContext& request, const FunctionStage& function) {
+  const std::vector<ExecutionTag>& callers = request.origin->callers;
+  if (callers.empty()) return false;
+  const auto executing = function.stats->execution.Read();
+  return executing && std::ranges::any_of(callers, [&](ExecutionTag caller) {
+           return caller != 0 && std::ranges::find(*executing, caller) != executing->end();
+         });
 }
 
 void Engine::State::FinishMethod(Instance& instance) {
@@ -169,7 +183,9 @@ void Engine::State::Deliver() {
   while (next != nullptr) {
     Instance& instance = *next;
     next = std::exchange(instance.next_done, nullptr);
-    const std::shared_ptr<RequestContext> request = std::move(instance.request);
+    // A taker that has it may look at the request.
+    const std::shared_ptr<RequestContext> request =
+        instance.queue == nullptr ? std::move(instance.request) : instance.request;
     in_flight.fetch_sub(1, std::memory_order_relaxed);
     if (request->sink != nullptr) {
       try {

@@ -81,6 +81,8 @@ struct Engine::State {
   void Begin(Instance& instance, int method, std::span<Tensor> inputs);
   void Advance(Instance& instance);
   void EnterStage(Instance& instance);
+  // Whether the function is executing a request that waits for this one, which would wait for ever then.
+  static bool WaitsForItself(const RequestContext& request, const FunctionStage& function);
   void FinishMethod(Instance& instance);
   void Accept(Instance& instance);
   void Done(Instance& instance, Status status);

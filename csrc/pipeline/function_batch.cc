@@ -32,6 +32,18 @@ size_t FunctionBatch::outputs_count(size_t i) const {
   return static_cast<const Instance*>(state_->run->items[i])->outputs_wanted;
 }
 
+uint64_t FunctionBatch::client(size_t i) const {
+  return state_->run->items[i]->client;
+}
+
+TimePoint FunctionBatch::deadline(size_t i) const {
+  return state_->run->items[i]->deadline;
+}
+
+const std::shared_ptr<RequestContext>& FunctionBatch::request(size_t i) const {
+  return static_cast<const Instance*>(state_->run->items[i])->request;
+}
+
 bool FunctionBatch::repeatable() const {
   return std::ranges::all_of(state_->run->items,
                              [](const batching::Item* item) { return static_cast<const Instance*>(item)->repeatable; });

@@ -16,7 +16,7 @@
 namespace mindserve::pipeline {
 
 // Belongs to the runtime thread. While it is with a taker (a function or model thread), the taker has what it is as an
-// Item and what the stage wants, and the runtime thread leaves those alone.
+// Item, what the stage wants and whose it is, and the runtime thread leaves those alone.
 struct Instance : batching::Item {
   size_t outputs_wanted = 0;  // of the stage it is in
   bool repeatable = true;     // as its method is idempotent

@@ -25,7 +25,7 @@ CallerScope::~CallerScope() {
 }
 
 const LocalCaller& CallerScope::current() {
-  static constexpr LocalCaller kNobody;
+  static const LocalCaller kNobody;
   return current_caller == nullptr ? kNobody : *current_caller;
 }
 
@@ -78,6 +78,7 @@ LocalCall::LocalCall(Terms terms, std::vector<Tensor> inputs)
   context_.client = terms_.caller.client;
   context_.deadline = terms_.caller.deadline;
   context_.passes_pauses = terms_.caller.in_stage;
+  context_.origin = terms_.caller.origin;
   context_.sink = this;
 }
 

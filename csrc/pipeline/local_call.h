@@ -24,6 +24,8 @@ struct LocalCaller {
   TimePoint deadline = kNever;  // of what the caller is doing
   // The caller is a stage's function: what waits for its stage waits for this call, too.
   bool in_stage = false;
+  // What is known of what the caller is doing; null: nothing. Shared with the call.
+  std::shared_ptr<const RequestOrigin> origin = nullptr;
 };
 
 // Sets what the running thread's calls are made for, as long as it lives.
@@ -81,6 +83,7 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall>, private 
     size_t outputs = 1;    // that the method has
     LocalCaller caller = {};
     std::shared_ptr<DoneCalls> done = nullptr;  // who is told; null: nobody, somebody waits
+    uint64_t tag = 0;                           // for who is told
   };
   // `inputs`: those of the first instance, then those of the second, and so on. Throws std::bad_alloc.
   LocalCall(Terms terms, std::vector<Tensor> inputs);
@@ -89,7 +92,7 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall>, private 
   LocalCall& operator=(const LocalCall&) = delete;
 
   size_t instances() const { return terms_.instances; }
-  TimePoint deadline() const { return terms_.caller.deadline; }
+  uint64_t tag() const { return terms_.tag; }
 
   // Whether it is done within `limit`; any thread.
   bool WaitFor(Duration limit);

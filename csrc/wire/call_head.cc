@@ -14,6 +14,10 @@ namespace call_head = field::call_head;
 namespace call_end = field::call_end;
 namespace initial = field::initial_metadata;
 
+constexpr uint32_t TextField(uint32_t number) {
+  return protozero::tag_and_type(number, protozero::pbf_wire_type::length_delimited);
+}
+
 std::string_view ToView(const protozero::data_view& view) {
   return {view.data(), view.size()};
 }
@@ -36,10 +40,10 @@ std::pair<std::string_view, std::string_view> ReadEntry(protozero::pbf_reader& r
   std::string_view value;
   while (each.next()) {
     switch (each.tag_and_type()) {
-      case protozero::tag_and_type(entry::kKey, protozero::pbf_wire_type::length_delimited):
+      case TextField(entry::kKey):
         key = ToView(each.get_view());
         break;
-      case protozero::tag_and_type(entry::kValue, protozero::pbf_wire_type::length_delimited):
+      case TextField(entry::kValue):
         value = ToView(each.get_view());
         break;
       default:
@@ -53,13 +57,13 @@ void ReadEntry(protozero::pbf_reader& reader, MetadataView* metadata) {
   metadata->push_back(ReadEntry(reader));
 }
 
-// Calls `take` for each length-delimited field; true if it took it.
+// Calls `take` for each field; true if it took it.
 template <typename Take>
 Status ReadFields(const char* what, std::span<const std::byte> bytes, Take take) {
   protozero::pbf_reader reader(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   try {
     while (reader.next()) {
-      if (reader.wire_type() != protozero::pbf_wire_type::length_delimited || !take(reader)) reader.skip();
+      if (!take(reader)) reader.skip();
     }
   } catch (const protozero::exception& error) {
     return {Code::kInternal, std::string("the link's ") + what + " doesn't parse: " + Explain(error)};
@@ -77,27 +81,35 @@ std::string WriteCallHead(const CallHead& head) {
   Add(writer, call_head::kPeer, head.peer);
   Add(writer, call_head::kMetadata, head.metadata);
   Add(writer, call_head::kAuth, head.auth);
+  if (head.depth != 0) writer.add_uint32(call_head::kDepth, head.depth);
+  writer.add_packed_fixed64(call_head::kCallers, head.callers.begin(), head.callers.end());
   return bytes;
 }
 
 Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
   CallHead head;
   const Status status = ReadFields("call head", bytes, [&](protozero::pbf_reader& reader) {
-    switch (reader.tag()) {
-      case call_head::kRequestId:
+    switch (reader.tag_and_type()) {
+      case TextField(call_head::kRequestId):
         head.request_id = ToView(reader.get_view());
         return true;
-      case call_head::kModelId:
+      case TextField(call_head::kModelId):
         head.model_id = ToView(reader.get_view());
         return true;
-      case call_head::kPeer:
+      case TextField(call_head::kPeer):
         head.peer = ToView(reader.get_view());
         return true;
-      case call_head::kMetadata:
+      case TextField(call_head::kMetadata):
         ReadEntry(reader, &head.metadata);
         return true;
-      case call_head::kAuth:
+      case TextField(call_head::kAuth):
         ReadEntry(reader, &head.auth);
+        return true;
+      case protozero::tag_and_type(call_head::kDepth, protozero::pbf_wire_type::varint):
+        head.depth = reader.get_uint32();
+        return true;
+      case TextField(call_head::kCallers):
+        for (const uint64_t caller : reader.get_packed_fixed64()) head.callers.push_back(caller);
         return true;
       default:
         return false;
@@ -126,11 +138,11 @@ std::string WriteCallEnd(const CallEnd& end) {
 Result<CallEnd> ReadCallEnd(std::span<const std::byte> bytes) {
   CallEnd end;
   const Status status = ReadFields("call end", bytes, [&](protozero::pbf_reader& reader) {
-    switch (reader.tag()) {
-      case call_end::kDetails:
+    switch (reader.tag_and_type()) {
+      case TextField(call_end::kDetails):
         end.details = ToView(reader.get_view());
         return true;
-      case call_end::kTrailing:
+      case TextField(call_end::kTrailing):
         ReadEntry(reader, &end.trailing);
         return true;
       default:
@@ -151,7 +163,7 @@ std::string WriteMetadata(const MetadataView& metadata) {
 Result<MetadataView> ReadMetadata(std::span<const std::byte> bytes) {
   MetadataView metadata;
   const Status status = ReadFields("initial metadata", bytes, [&](protozero::pbf_reader& reader) {
-    if (reader.tag() != initial::kMetadata) return false;
+    if (reader.tag_and_type() != TextField(initial::kMetadata)) return false;
     ReadEntry(reader, &metadata);
     return true;
   });

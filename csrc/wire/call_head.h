@@ -1,5 +1,6 @@
-// What the gateway and a worker tell each other about a call of a user's service besides its messages. Protobuf, with
-// the field numbers of fields.h; internal, like the link (docs/wire_format.md).
+// What the gateway and a worker tell each other about a call besides its messages: of a user's service, and of Predict
+// where there is anything to tell. Protobuf, with the field numbers of fields.h; internal, like the link
+// (docs/wire_format.md).
 #pragma once
 
 #include <cstddef>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/execution.h"
 #include "base/status.h"
 
 namespace mindserve::wire {
@@ -18,11 +20,13 @@ using MetadataView = std::vector<std::pair<std::string_view, std::string_view>>;
 
 // Gateway to worker: opens the call.
 struct CallHead {
-  std::string_view request_id;
-  std::string_view model_id;  // of multiplexed_model_id; empty: none
-  std::string_view peer;      // as grpcio writes it: "ipv4:127.0.0.1:50321", "unix:"
-  MetadataView metadata;      // the client's
-  MetadataView auth;          // grpcio's auth_context: properties, a key maybe several times; empty for plaintext
+  std::string_view request_id = {};
+  std::string_view model_id = {};  // of multiplexed_model_id; empty: none
+  std::string_view peer = {};      // as grpcio writes it: "ipv4:127.0.0.1:50321", "unix:"
+  MetadataView metadata = {};      // the client's
+  MetadataView auth = {};          // grpcio's auth_context: properties, a key maybe several times; empty for plaintext
+  uint32_t depth = 0;              // of how many calls within calls of servables it is the innermost
+  std::vector<ExecutionTag> callers = {};  // the calls that wait for it, the innermost first
 };
 std::string WriteCallHead(const CallHead& head);
 Result<CallHead> ReadCallHead(std::span<const std::byte> bytes);

@@ -14,7 +14,9 @@ CallHead Sample() {
           .model_id = "999",
           .peer = "ipv4:127.0.0.1:5",
           .metadata = {{"a", "1"}, {"b-bin", std::string_view("\0x", 2)}, {"a", "2"}, {"empty", ""}},
-          .auth = {{"transport_security_type", "ssl"}}};
+          .auth = {{"transport_security_type", "ssl"}},
+          .depth = 3,
+          .callers = {7, uint64_t{1} << 63}};
 }
 
 TEST(CallHead, ComesBackAsItWasWritten) {
@@ -26,6 +28,8 @@ TEST(CallHead, ComesBackAsItWasWritten) {
   EXPECT_EQ(head->peer, "ipv4:127.0.0.1:5");
   EXPECT_EQ(head->metadata, Sample().metadata);
   EXPECT_EQ(head->auth, Sample().auth);
+  EXPECT_EQ(head->depth, 3u);
+  EXPECT_EQ(head->callers, Sample().callers);
 }
 
 TEST(CallHead, OfNothingIsEmpty) {
@@ -34,6 +38,7 @@ TEST(CallHead, OfNothingIsEmpty) {
   ASSERT_TRUE(head.ok());
   EXPECT_TRUE(head->request_id.empty());
   EXPECT_TRUE(head->metadata.empty());
+  EXPECT_EQ(head->depth, 0u);
 }
 
 TEST(CallHead, TruncatedAnywhereIsAnErrorOrShorter) {

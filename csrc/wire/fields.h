@@ -55,6 +55,8 @@ inline constexpr uint32_t kModelId = 2;
 inline constexpr uint32_t kPeer = 3;
 inline constexpr uint32_t kMetadata = 4;
 inline constexpr uint32_t kAuth = 5;
+inline constexpr uint32_t kDepth = 6;
+inline constexpr uint32_t kCallers = 7;
 }  // namespace call_head
 
 namespace call_end {

@@ -147,6 +147,23 @@ Result<Tensor> ReadTensor(std::string_view message, const TensorOwner& owner) {
 
 }  // namespace
 
+ErrorCode ErrorCodeOf(Code code) {
+  switch (code) {
+    case Code::kOk:
+      return ErrorCode::kSuccess;
+    case Code::kInvalidArgument:
+    case Code::kOutOfRange:
+    case Code::kDataLoss:
+      return ErrorCode::kInvalidInput;
+    case Code::kUnavailable:
+      return ErrorCode::kWorkerUnavailable;
+    case Code::kResourceExhausted:
+      return ErrorCode::kSystemError;
+    default:
+      return ErrorCode::kFailed;
+  }
+}
+
 Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route) {
   route->servable = {};
   route->method = {};

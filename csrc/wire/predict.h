@@ -28,6 +28,9 @@ inline constexpr size_t kErrorCodes = 6;
 inline constexpr std::string_view kErrorCodeNames[kErrorCodes] = {
     "SUCCESS", "FAILED", "INVALID_INPUT", "SYSTEM_ERROR", "WORKER_UNAVAILABLE", "SERVABLE_UNAVAILABLE"};
 
+// What a failure of an instance, or of all, is called in a reply.
+ErrorCode ErrorCodeOf(Code code);
+
 // Where bytes lie in a message.
 struct Extent {
   size_t offset = 0;

@@ -67,6 +67,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   int handler() const { return opened_.handler; }
   const HandlerSpec& spec() const { return handlers_->spec(opened_.handler); }
   uint64_t client() const { return opened_.client; }
+  // How the gateway knows the call.
+  ExecutionTag tag() const { return opened_.mark.tag; }
   TimePoint deadline() const { return opened_.deadline; }
   // Views into the call.
   wire::CallHead head() const;

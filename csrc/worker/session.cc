@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "wire/call_head.h"
 
 namespace mindserve::worker {
 
@@ -17,22 +18,6 @@ constexpr Duration kBeat = std::chrono::milliseconds(500);
 // Of a lane's requests so many instances are read before others have their turn.
 constexpr size_t kRoundInstances = 1024;
 
-wire::ErrorCode ToErrorCode(Code code) {
-  switch (code) {
-    case Code::kOk:
-      return wire::ErrorCode::kSuccess;
-    case Code::kInvalidArgument:
-    case Code::kOutOfRange:
-      return wire::ErrorCode::kInvalidInput;
-    case Code::kUnavailable:
-      return wire::ErrorCode::kWorkerUnavailable;
-    case Code::kResourceExhausted:
-      return wire::ErrorCode::kSystemError;
-    default:
-      return wire::ErrorCode::kFailed;
-  }
-}
-
 }  // namespace
 
 void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std::span<Tensor> outputs) {
@@ -42,7 +27,7 @@ void Runtime::Session::Request::InstanceDone(uint32_t index, Status status, std:
       reply.outputs.assign(std::make_move_iterator(outputs.begin()), std::make_move_iterator(outputs.end()));
     } else {
       if (status.code() == Code::kDeadlineExceeded) ++late;
-      reply.code = ToErrorCode(status.code());
+      reply.code = wire::ErrorCodeOf(status.code());
       reply.error = status.message();
     }
   } catch (const std::bad_alloc&) {
@@ -65,8 +50,18 @@ void Runtime::Session::Handle(size_t lane, const link::GatewayFrame& frame) {
     }
     return;
   }
+  if (frame.type == link::FrameType::kHead) return TakeHead(lane, frame);
   if ((frame.flags & link::kOpens) == 0) return service_calls_.Message(lane, frame);
   if (!OpenService(lane, frame)) Open(lane, frame);
+}
+
+void Runtime::Session::TakeHead(size_t lane, const link::GatewayFrame& frame) {
+  auto head = wire::ReadCallHead(frame.payload);
+  if (!head.ok()) return Log(LogLevel::kError, head.status().message());  // the call can do without
+  heads_[lane] = {
+      frame.call,
+      std::make_shared<const pipeline::RequestOrigin>(pipeline::RequestOrigin{
+          .request_id = std::string(head->request_id), .depth = head->depth, .callers = std::move(head->callers)})};
 }
 
 bool Runtime::Session::OpenService(size_t lane, const link::GatewayFrame& frame) {
@@ -79,6 +74,8 @@ bool Runtime::Session::OpenService(size_t lane, const link::GatewayFrame& frame)
 
 void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   constexpr uint8_t kUnary = link::kOpens | link::kEnds;
+  Head& head = heads_[lane];
+  auto origin = head.call == frame.call ? std::move(head.origin) : nullptr;
   const bool known = frame.method < engine_.methods();
   if ((frame.flags & kUnary) != kUnary || !known || calls_[lane].contains(frame.call)) {
     Log(LogLevel::kError, "the gateway sent a call that this worker does not know how to take: method " +
@@ -98,6 +95,7 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   if (frame.deadline_ns != INT64_MAX) request.context->deadline = TimePoint(Duration(frame.deadline_ns));
   request.context->sink = &request;
   request.context->mark = link_->MarkOf(lane, frame.call);
+  request.context->origin = std::move(origin);
   request.context->alone = (frame.flags & link::kAlone) != 0;
   calls_[lane].emplace(frame.call, std::move(owned));
   if (frame.instances > SlicedReply::kInstances) return OpenSliced(request, frame);

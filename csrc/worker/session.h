@@ -33,6 +33,7 @@ class Runtime::Session final : private net::RoundHooks {
         hang_up_(runtime.loop_->NewWatch(socket_.get())),
         timer_(runtime.loop_->NewTimer()),
         calls_(link_->lanes()),
+        heads_(link_->lanes()),
         starved_(link_->lanes()),
         service_calls_(*link_, runtime.handlers_, runtime.options_.reply_arena_bytes / 2, runtime.handler_stats_) {}
 
@@ -80,6 +81,8 @@ class Runtime::Session final : private net::RoundHooks {
   // Of a handler; false if it is no handler's.
   bool OpenService(size_t lane, const link::GatewayFrame& frame);
   void Open(size_t lane, const link::GatewayFrame& frame);
+  // Keeps what is told of the call that comes next.
+  void TakeHead(size_t lane, const link::GatewayFrame& frame);
   Status Read(const Request& request, const link::GatewayFrame& frame);
   void Answer(Request& request);
   bool TryReply(Request& request);
@@ -131,6 +134,12 @@ class Runtime::Session final : private net::RoundHooks {
   bool more_ = false;  // the engine has work that waits for nothing
   Status status_;
   std::vector<std::unordered_map<uint64_t, std::unique_ptr<Request>>> calls_;  // by lane
+  // By lane: what was told of a call that is not opened yet.
+  struct Head {
+    uint64_t call = 0;
+    std::shared_ptr<const pipeline::RequestOrigin> origin;  // null: nothing was; shared with the request's context
+  };
+  std::vector<Head> heads_;
   std::vector<std::deque<uint64_t>> starved_;  // by lane: answered calls that wait for reply memory, oldest first
   std::deque<Releases::Entry> sliced_;         // large requests of which a step is to be done, whose turn it is first
   std::vector<Releases::Entry> releases_;

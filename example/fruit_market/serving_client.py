@@ -4,8 +4,8 @@ import argparse
 import struct
 
 import grpc
-import ray_serve_pb2
-import ray_serve_pb2_grpc
+
+from mindserve.proto.ray_serve import PredictAPIsServiceStub, PredictRequest
 
 
 def main():
@@ -15,9 +15,9 @@ def main():
     args = parser.parse_args()
 
     with grpc.insecure_channel(args.address) as channel:
-        stub = ray_serve_pb2_grpc.PredictAPIsServiceStub(channel)
+        stub = PredictAPIsServiceStub(channel)
         basket = {fruit: amount.encode() for fruit, _, amount in (order.partition("=") for order in args.fruit)}
-        response = stub.Predict(ray_serve_pb2.PredictRequest(input=basket))
+        response = stub.Predict(PredictRequest(input=basket))
     (price,) = struct.unpack("f", response.prediction)
     print(price)
 

@@ -2,14 +2,10 @@
 
 import argparse
 import pathlib
-import sys
 
 from mindserve import server
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from generate_stubs import generate  # noqa: E402
 
 
 def start():
@@ -17,8 +13,6 @@ def start():
     parser.add_argument("--address", default="127.0.0.1:9000", help="host:port or unix:path (default: %(default)s)")
     args = parser.parse_args()
 
-    # For the client: what this server answers is built in.
-    generate(HERE.parent.parent / "protos" / "ray_serve.proto", [HERE])
     names = ("driver", "fruit_market", "orange_stand", "apple_stand")
     server.start_servables([server.ServableStartConfig(str(HERE), name) for name in names])
     (address,) = server.start_grpc_server(address=args.address)

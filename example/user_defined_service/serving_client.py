@@ -5,10 +5,10 @@ import pathlib
 
 import grpc
 from image_server import serving_images
-from ray_serve_pb2 import HealthzRequest, ListApplicationsRequest
-from ray_serve_pb2_grpc import RayServeAPIServiceStub
 from user_defined_protos_pb2 import ImageData, UserDefinedMessage, UserDefinedMessage2
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
+
+from mindserve.proto.ray_serve import HealthzRequest, ListApplicationsRequest, RayServeAPIServiceStub
 
 
 def call(channel, args):

@@ -34,7 +34,6 @@ def start():
 
     # The modules of the protos are for this process and the client, and for the servables that use them.
     generate(HERE / "user_defined_protos.proto", [HERE, *(HERE / name for name in APPLICATIONS)])
-    generate(HERE.parent.parent / "protos" / "ray_serve.proto", [HERE])
     if "app2" in applications:
         prepare_model.prepare()
     servables = [name for application in applications for name in APPLICATIONS[application][0]]

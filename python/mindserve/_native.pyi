@@ -54,7 +54,8 @@ class Gateway:
         Args:
             listeners: each {"address": str, "unix_mode": int, "tls": None | {"certificate": bytes,
                 "private_key": bytes, "client_ca": bytes, "client_crl": bytes, "verify_client": bool}} with PEM texts;
-                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one.
+                and "inherited": None or what `share_listeners` gave in another process, with descriptors of this one;
+                "internal": True for one that is this server's workers', which has to stand behind all others.
             limits: by the names of csrc/gateway/limits.h; times in milliseconds. Absent ones take their defaults.
 
         Returns:
@@ -64,7 +65,10 @@ class Gateway:
         """Exchange what new connections to a listener, by its place in ``listen``'s, get; ``tls`` as there."""
     def accept(self) -> None: ...
     def share_listeners(self) -> list[dict[str, Any]]:
-        """Of each listener: {"fds": new descriptors of its sockets, "file": None or a Unix socket's (device, inode)}.
+        """Of each listener but internal ones: descriptors of its sockets, and its file.
+
+        Returns:
+            {"fds": new descriptors, "file": None or a Unix socket's (device, inode)} each.
 
         The descriptors are the caller's.
         """
@@ -186,8 +190,59 @@ class Runtime:
             results: where the outputs come from, in the same form.
             idempotent: its functions may be called again for an instance.
         """
-    def run_function(self, function: int) -> None:
-        """The body of the thread that runs this stage function: returns after `stop`."""
+    def add_local_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        results: Sequence[tuple[int, int]],
+        *,
+        idempotent: bool = True,
+        prefix: str = "",
+    ) -> LocalMethod:
+        """A method that only this process calls; arguments as of `add_method`, after whose last call it comes.
+
+        ``prefix`` begins the texts of all errors.
+        """
+    def add_stream_method(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]],
+        arguments: Sequence[tuple[int, int]],
+        *,
+        function: str,
+        items: int,
+        order: Sequence[int],
+        tag: str = "",
+        idempotent: bool = True,
+    ) -> StreamMethod:
+        """A method whose last stage is a generator, which the caller runs. After the last call of `add_method`.
+
+        Args:
+            name: its name.
+            inputs: names of its inputs.
+            outputs: names of its outputs.
+            stages: the others, as for `add_method`.
+            arguments: what the generator takes, in the form of a stage's inputs.
+            function: its name, for messages.
+            items: how many outputs an item of it has.
+            order: which of these each of the method's outputs is.
+            tag: put before the errors of the generator.
+            idempotent: functions may be called again for an instance.
+        """
+    def run_function(self, function: int, current: ContextVar[Any]) -> None:
+        """The body of the thread that runs this stage function: returns after `stop`.
+
+        Args:
+            function: its number.
+            current: has a `StageRequest` as its value while the function runs.
+        """
+    def begin_blocked(self) -> None:
+        """A handler thread waits from now on, so that another one may run. On other threads nothing."""
+    def end_blocked(self) -> None: ...
     def add_handler(
         self,
         path: str,
@@ -257,6 +312,8 @@ class ServiceCall:
         request_id: as the gateway took it from the client, or made it.
         model_id: of the multiplexed model that the client asks for; "": of none.
         peer: as grpcio writes it, "ipv4:127.0.0.1:50321".
+        depth: of how many calls within calls of servables it is the innermost; 0: a client's own.
+        parent: what the gateway calls it, and those that wait for it, for calls that are made for it.
         cancelled: nobody waits for the answer any more.
         state: the handler's own; None at first.
     """
@@ -273,6 +330,10 @@ class ServiceCall:
     def model_id(self) -> str: ...
     @property
     def peer(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
     @property
     def cancelled(self) -> bool: ...
     state: Any
@@ -312,6 +373,34 @@ class ServiceCall:
             ValueError: there is no such status; or a text of the metadata is not ASCII.
         """
 
+class StageRequest:
+    """The request that a stage function works for. Made by the runtime; it stays that of its request.
+
+    Of a function that is called for instances of several requests together only ``client``, the first one's, and
+    ``depth``, the greatest, are known.
+
+    Attributes:
+        request_id: the client's, or ""; none is made.
+        model_id: "".
+        deadline: on `time.monotonic`; None: there is none.
+        client, depth, parent, cancelled: as of `ServiceCall`.
+    """
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def client(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def parent(self) -> str: ...
+    @property
+    def cancelled(self) -> bool: ...
+
 def run_generator(call: ServiceCall, iterator: Iterator[Any], response_class: type) -> bool:
     """Write what ``iterator`` gives, until it gives no more (True), or the call holds back (False: park the call).
 
@@ -320,3 +409,68 @@ def run_generator(call: ServiceCall, iterator: Iterator[Any], response_class: ty
         ResultError: it gave something that is no ``response_class``.
         Exception: what the iterator raises.
     """
+
+class LocalMethod:
+    """A method that any thread calls. See csrc/bindings/local_methods.h.
+
+    ``arguments`` are one instance's inputs; or one list or tuple of instances, each a list or tuple of its inputs.
+    ``deadline`` is on `time.monotonic`, by default there is none; ``client``: whose turn it is in the queues, 0: the
+    worker's own. Both count where no stage function calls, whose own count else.
+    """
+
+    def call(self, arguments: tuple[Any, ...], deadline: float = ..., client: int = 0) -> Any:
+        """Wait for the result.
+
+        Returns:
+            One instance's output, a tuple if the method has several; or a list with a tuple of outputs for each.
+
+        Raises:
+            NativeError: what was wrong, in one instance the first that failed.
+        """
+    def start(
+        self, arguments: tuple[Any, ...], done: DoneCalls, tag: int, deadline: float = ..., client: int = 0
+    ) -> PendingCall:
+        """The same without waiting: ``done`` gives ``tag`` once the result is there."""
+
+class StreamMethod:
+    """What comes before a generator, and the messages that its items become. See csrc/bindings/stream_methods.h.
+
+    Deadline and client as of `LocalMethod`; ``call``: the `ServiceCall` that it is for, of which stage functions know.
+    """
+
+    @property
+    def has_stages(self) -> bool:
+        """There are stages before the generator; else `call` doesn't wait."""
+    def call(self, request: bytes, deadline: float = ..., client: int = 0, call: Any = None) -> tuple[Any, ...]:
+        """The generator's arguments for a PredictRequest of one instance.
+
+        Raises:
+            NativeError: what is wrong with the instance, or a stage that failed.
+        """
+    def start(
+        self, request: bytes, done: DoneCalls, tag: int, deadline: float = ..., client: int = 0, call: Any = None
+    ) -> PendingCall:
+        """The same without waiting, where there are stages."""
+    def encode(self, item: Any) -> bytes:
+        """A PredictReply with what the generator gave.
+
+        Raises:
+            NativeError: that is no item.
+        """
+    def failed(self, error: BaseException) -> bytes:
+        """A PredictReply that says what the generator, or one of these, has raised."""
+
+class PendingCall:
+    def result(self) -> Any:
+        """What `LocalMethod.call` returns or raises; only once it is done."""
+    def cancel(self) -> None:
+        """Take back what has not begun, of a call that is not done."""
+
+class DoneCalls:
+    """The calls that are done, for an event loop."""
+
+    def __init__(self) -> None: ...
+    def fd(self) -> int:
+        """A descriptor that is readable while `take` would give any. This object's; not to be closed."""
+    def take(self) -> list[int]:
+        """Their tags."""

@@ -23,10 +23,13 @@ class UnsupportedError(MindserveError):
 
 
 class CallError(MindserveError):
-    """A call of another servable, or of a model, from a handler or a stage function has failed.
+    """A call from a handler or a stage function has failed: of another servable, or of a model by `Model.call`.
 
     Attributes:
-        code: the gRPC status code's name, as "UNAVAILABLE"; "" where what was called answered with an error of its own.
+        code: the gRPC status code's name; "" where a servable answered with an error of its own. Of a model:
+            "INVALID_ARGUMENT", the inputs don't fit; "DEADLINE_EXCEEDED", the caller's deadline has passed, or passes
+            before it could be done; "INTERNAL", the model failed; "RESOURCE_EXHAUSTED", no memory; "UNAVAILABLE", the
+            worker is stopping; "FAILED_PRECONDITION", it does not serve yet, or the device has failed.
     """
 
     def __init__(self, text: str, code: str = "") -> None:

@@ -29,7 +29,8 @@ class Interop(interop_pb2_grpc.InteropServicer):
             self._cancelled[request.key].set()
             raise
         if request.code:
-            await context.abort(CODES[request.code], request.details, context.trailing_metadata())
+            await context.abort(CODES[request.code], request.details)
+        context.set_details(request.details)
         return interop_pb2.EchoReply(text=request.text, payload=request.payload)
 
     async def Range(self, request, context):

@@ -1,12 +1,10 @@
 """The servable "apple_stand": an apple costs 3.0."""
 
-import numpy as np
-
 from mindserve.server import register
 
 
 def multiply(amount):
-    return np.float32(amount * 3.0)
+    return amount * 3.0
 
 
 @register.register_method(output_names=["price"])

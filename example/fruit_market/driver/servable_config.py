@@ -19,4 +19,4 @@ async def buy(input, grpc_context):
         answers = await asyncio.gather(*(market.call_async(fruit=fruit, amount=amount) for fruit, amount in basket))
     except (ValueError, CallError) as error:
         grpc_context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-    return struct.pack("f", sum(answer["price"] for answer in answers))
+    return struct.pack("f", sum(answer["price"].item() for answer in answers))

@@ -1,12 +1,10 @@
 """The servable "orange_stand": an orange costs 2.0."""
 
-import numpy as np
-
 from mindserve.server import register
 
 
 def multiply(amount):
-    return np.float32(amount * 2.0)
+    return amount * 2.0
 
 
 @register.register_method(output_names=["price"])

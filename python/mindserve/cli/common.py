@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mindserve.configfile import ConfigFile, Problem
 
 Pid = Annotated[int | None, typer.Argument(help="The server's process. Default: the only server of this user.", min=1)]
 
@@ -23,3 +27,25 @@ def show_error(text: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("Error:", style="bold red", end=" ")
     console.print(text, markup=False)
+
+
+def examine_services(file: ConfigFile) -> list[Problem]:
+    """What is wrong with the functions for services of one's own: each is imported, in a process of its own."""
+    from mindserve.configfile import Problem
+    from mindserve.errors import ConfigError
+    from mindserve.server.services import Described, check_functions
+
+    functions = file.settings.grpc.grpc_servicer_functions
+    if not functions:
+        return []
+    extend_import_path(os.path.dirname(os.path.abspath(file.name)), ".")
+    directories = [Path(each.servable_directory) / each.servable_name for each in file.settings.servables]
+    problems: list[Problem] = []
+    described = Described()
+    for number, path in enumerate(functions):
+        try:
+            described = described.add(check_functions([path]), directories)
+        except ConfigError as error:
+            place = file.place("grpc", "grpc_servicer_functions", number)
+            problems.append(Problem(place, str(error), f"grpc.grpc_servicer_functions[{number}]"))
+    return problems

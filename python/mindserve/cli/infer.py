@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +41,10 @@ def infer(
     metadata: Annotated[
         list[str] | None, typer.Option(help="Goes with the call. May be repeated.", metavar="NAME=VALUE")
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="For methods that stream: prints each item as it comes. One instance only."),
+    ] = False,
     tls: Annotated[bool, typer.Option("--tls", help="By TLS. The other TLS options imply it.")] = False,
     tls_ca: Annotated[
         str | None, typer.Option(help="Authorities that the server's certificate may come from.", metavar="FILE")
@@ -60,14 +65,27 @@ def infer(
     Status 1 if the call, or any instance, has failed.
     """
     from mindserve.cli.instances import read_instances
-    from mindserve.cli.results import as_plain, show
     from mindserve.client import Client, SSLConfig
 
     given = {"custom_ca": tls_ca, "certificate": tls_cert, "private_key": tls_key, "server_name": tls_server_name}
     ssl_config: SSLConfig | None = SSLConfig(**given) if tls or any(given.values()) else None
     instances = read_instances(instance or [], file)
+    if stream and len(instances) != 1:
+        raise typer.BadParameter(f"one instance should be given, but actually {len(instances)}", param_hint="--stream")
+    pairs = _metadata(metadata or [])
     with Client(address, servable, method, version, ssl_config) as client:
-        results: Any = client.infer(instances, timeout=timeout, metadata=_metadata(metadata or []))
+        if stream:
+            well = _print_stream(client.infer_stream(instances[0], timeout=timeout, metadata=pairs), as_json)
+        else:
+            well = _print_results(client.infer(instances, timeout=timeout, metadata=pairs), as_json)
+    if not well:
+        raise typer.Exit(1)
+
+
+def _print_results(results: Any, as_json: bool) -> bool:
+    """Whether nothing has failed."""
+    from mindserve.cli.results import as_plain, show
+
     whole_failed = isinstance(results, dict)
     if as_json:
         typer.echo(json.dumps(as_plain(results), ensure_ascii=False))
@@ -78,8 +96,24 @@ def infer(
             if len(results) > 1:
                 typer.echo(f"instance {number}")
             show(result, typer.echo)
-    if whole_failed or any(_failed(result) for result in results):
-        raise typer.Exit(1)
+    return not whole_failed and not any(_failed(result) for result in results)
+
+
+def _print_stream(items: Iterable[dict[str, Any]], as_json: bool) -> bool:
+    """Whether nothing has failed. An item that has is the last."""
+    from mindserve.cli.results import as_plain, show
+
+    well = True
+    for number, item in enumerate(items):
+        well = well and not _failed(item)
+        if as_json:
+            typer.echo(json.dumps(as_plain(item), ensure_ascii=False))
+        elif _failed(item):
+            typer.echo(f"Error: {item['error']}", err=True)
+        else:
+            typer.echo(f"item {number}")
+            show(item, typer.echo)
+    return well
 
 
 def _failed(result: dict[str, Any]) -> bool:

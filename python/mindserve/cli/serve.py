@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mindserve.cli.common import extend_import_path, show_error
-from mindserve.errors import MindserveError
+from mindserve.cli.common import examine_services, extend_import_path, show_error
+from mindserve.errors import ConfigError, MindserveError
 
 if TYPE_CHECKING:
     from mindserve.configfile import ConfigFile
@@ -132,8 +132,9 @@ def _serve(file: ConfigFile, as_json: bool) -> None:
         server.start_servables(settings.servables)
         bound = server.start_grpc_server(listeners, limits=settings.all_limits(), **services)  # type: ignore[arg-type]
     except MindserveError as error:
-        # First: what stops may be asked why.
-        show_error(str(error))
+        # First: what stops may be asked why. Where in the file is looked for only now, since that takes a while.
+        problems = examine_services(file) if isinstance(error, ConfigError) else []
+        show_error("\n".join(map(str, problems)) or str(error))
         server.stop()
         raise typer.Exit(1) from None
     except BaseException:

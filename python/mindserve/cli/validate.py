@@ -51,6 +51,7 @@ def validate(
 
 
 def _examine(file: ConfigFile, timeout: float) -> dict[str, Any]:
+    from mindserve.cli.common import examine_services
     from mindserve.configfile.check import check_certificates, check_directories
 
     problems, warnings = check_certificates(file)
@@ -62,38 +63,13 @@ def _examine(file: ConfigFile, timeout: float) -> dict[str, Any]:
         if f"servables[{number}]" not in unusable:
             found = _examine_servable(file, number, servable, timeout, problems)
             servables += [found] if found else []
-    problems += _examine_services(file)
+    problems += examine_services(file)
     listeners = [
         {"address": listener.address, "tls": listener.ssl_config is not None}
         for listener in file.settings.grpc.all_listeners()
     ]
     problems.sort(key=lambda problem: problem.place.line)
     return {"problems": problems, "warnings": warnings, "servables": servables, "listeners": listeners}
-
-
-def _examine_services(file: ConfigFile) -> list[Problem]:
-    """What is wrong with the functions for services of one's own."""
-    from pathlib import Path
-
-    from mindserve.cli.common import extend_import_path
-    from mindserve.configfile import Problem
-    from mindserve.errors import ConfigError
-    from mindserve.server.services import Described, check_functions
-
-    functions = file.settings.grpc.grpc_servicer_functions
-    if not functions:
-        return []
-    extend_import_path(os.path.dirname(os.path.abspath(file.name)), ".")
-    directories = [Path(each.servable_directory) / each.servable_name for each in file.settings.servables]
-    problems: list[Problem] = []
-    described = Described()
-    for number, path in enumerate(functions):
-        try:
-            described = described.add(check_functions([path]), directories)
-        except ConfigError as error:
-            place = file.place("grpc", "grpc_servicer_functions", number)
-            problems.append(Problem(place, str(error), f"grpc.grpc_servicer_functions[{number}]"))
-    return problems
 
 
 def _examine_servable(

@@ -5,8 +5,8 @@
 ...     client.infer([{"x1": x1, "x2": x2}])
 """
 
-from mindserve.client.aio import AsyncClient
-from mindserve.client.client import Client, PendingResults
+from mindserve.client.aio import AsyncClient, AsyncResultStream
+from mindserve.client.client import Client, PendingResults, ResultStream
 from mindserve.client.ssl_config import SSLConfig
 
-__all__ = ["AsyncClient", "Client", "PendingResults", "SSLConfig"]
+__all__ = ["AsyncClient", "AsyncResultStream", "Client", "PendingResults", "ResultStream", "SSLConfig"]

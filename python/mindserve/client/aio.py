@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from mindserve.client.decoding import Results, decode_reply
-from mindserve.client.encoding import Instances, as_instances, encode_request
+from mindserve.client.decoding import Result, Results, decode_item, decode_reply
+from mindserve.client.encoding import Instance, Instances, as_instance, as_instances, encode_request
 from mindserve.client.endpoint import Endpoint, Metadata, as_metadata, check_timeout, grpc_error
 from mindserve.client.ssl_config import SSLConfig
 from mindserve.errors import MindserveError
-from mindserve.proto import PREDICT
+from mindserve.proto import PREDICT, PREDICT_STREAM
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,9 +49,9 @@ class AsyncClient:
         instances = as_instances(instances)
         request = encode_request(self._endpoint.spec, instances)
         timeout, pairs = check_timeout(timeout), as_metadata(metadata)
-        predict = self._connect()
+        self._connect()
         try:
-            reply = await predict(request, timeout=timeout, metadata=pairs)
+            reply = await self._predict(request, timeout=timeout, metadata=pairs)
         except grpc.RpcError as error:
             return grpc_error(error.code(), error.details())
         except asyncio.CancelledError:
@@ -60,13 +61,26 @@ class AsyncClient:
             raise
         return decode_reply(reply, len(instances))
 
+    def infer_stream(
+        self, instance: Instance, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> AsyncResultStream:
+        """Send an instance to a method that streams; see `mindserve.client.Client.infer_stream`.
+
+        Called while the loop runs; ``async for result in client.infer_stream(instance)``. Cancelling the task that
+        waits for a result cancels the call.
+        """
+        request = encode_request(self._endpoint.spec, [as_instance(instance)])
+        timeout, pairs = check_timeout(timeout), as_metadata(metadata)
+        self._connect()
+        return AsyncResultStream(self._predict_stream(request, timeout=timeout, metadata=pairs), lambda: self._closed)
+
     async def close(self) -> None:
         """End the connection; calls that are still under way end with an error. May be called again."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close(None)
 
-    def _connect(self) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    def _connect(self) -> None:
         if self._closed:
             raise MindserveError(f"The client of {self._endpoint.address} is closed")
         loop = asyncio.get_running_loop()
@@ -78,11 +92,11 @@ class AsyncClient:
                 self._channel = grpc.aio.secure_channel(address, self._credentials, options)
             self._loop = loop
             self._predict = self._channel.unary_unary(PREDICT, bytes, bytes)
+            self._predict_stream = self._channel.unary_stream(PREDICT_STREAM, bytes, bytes)
         elif loop is not self._loop:
             raise MindserveError(
                 f"The client of {self._endpoint.address} belongs to another event loop: make one client for each loop"
             )
-        return self._predict
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,7 +107,48 @@ class AsyncClient:
         await self.close()
 
 
-def _is_being_cancelled(task: asyncio.Task[Any] | None) -> bool:
-    # Python 3.10 cannot tell: there, closing the client counts as cancelling its callers.
+class AsyncResultStream:
+    """The results of a call that `AsyncClient.infer_stream` has begun, as an asynchronous iterator."""
+
+    def __init__(self, call: grpc.aio.UnaryStreamCall[bytes, bytes], client_closed: Callable[[], bool]) -> None:
+        self._call = call
+        self._client_closed = client_closed
+        self._given_up = False
+        self._over = False
+
+    def __aiter__(self) -> AsyncResultStream:
+        return self
+
+    async def __anext__(self) -> Result:
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            data = await self._call.read()
+        except grpc.RpcError as error:
+            self._over = True
+            return grpc_error(error.code(), error.details())
+        except asyncio.CancelledError:
+            self._over = True
+            if not _is_being_cancelled(asyncio.current_task(), self._given_up):
+                if self._given_up:
+                    return grpc_error(grpc.StatusCode.CANCELLED, "The call was cancelled by the client")
+                if self._client_closed():
+                    return grpc_error(grpc.StatusCode.CANCELLED, "The client was closed")
+            raise
+        if not isinstance(data, bytes):
+            # gRPC's mark of the end.
+            self._over = True
+            raise StopAsyncIteration
+        item, self._over = decode_item(data)
+        return item
+
+    def cancel(self) -> None:
+        """Give the call up, if it is still under way; the server stops working on it."""
+        self._given_up = True
+        self._call.cancel()
+
+
+def _is_being_cancelled(task: asyncio.Task[Any] | None, given_up: bool = False) -> bool:
+    # Python 3.10 cannot tell: there, closing the client counts as cancelling its callers, giving up a call does not.
     cancelling = getattr(task, "cancelling", None)
-    return cancelling is None or bool(cancelling())
+    return not given_up if cancelling is None else bool(cancelling())

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from mindserve.client.decoding import Results, decode_reply
-from mindserve.client.encoding import Instances, as_instances, encode_request
+from mindserve.client.decoding import Result, Results, decode_item, decode_reply
+from mindserve.client.encoding import Instance, Instances, as_instance, as_instances, encode_request
 from mindserve.client.endpoint import Endpoint, Metadata, as_metadata, check_timeout, grpc_error
 from mindserve.client.ssl_config import SSLConfig
 from mindserve.errors import MindserveError
-from mindserve.proto import PREDICT
+from mindserve.proto import PREDICT, PREDICT_STREAM
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,6 +56,7 @@ class Client:
         else:
             self._channel = grpc.secure_channel(address, credentials, options)
         self._predict = self._channel.unary_unary(PREDICT, bytes, bytes)
+        self._predict_stream = self._channel.unary_stream(PREDICT_STREAM, bytes, bytes)
         self._closed = False
 
     def infer(self, instances: Instances, timeout: float | None = None, metadata: Metadata | None = None) -> Results:
@@ -100,6 +101,36 @@ class Client:
             self._check_open()
             raise
         return PendingResults(future, len(instances))
+
+    def infer_stream(
+        self, instance: Instance, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> ResultStream:
+        """Send an instance to a method that streams, and get each result as soon as it is there.
+
+        ``for result in client.infer_stream({"prompt": "…"}): …``. A method that does not stream gives its one result.
+
+        Args:
+            instance: one instance; see `Client`.
+            timeout: seconds until the call ends, with what has come by then; None: never. The server gets to know it.
+            metadata: as for `infer`.
+
+        Returns:
+            An iterator of results, each a dict like one of `infer`. What fails, and be it the connection, is told by a
+            last item ``{"error": text}``, as `infer` tells it. The request is sent at once. Who stops early should
+            `ResultStream.cancel`, which also happens when nobody holds the iterator any more; the server then closes
+            the method's generator.
+
+        Raises:
+            MindserveError: a value that cannot be sent, a wrong argument, or a closed client.
+        """
+        request = encode_request(self._endpoint.spec, [as_instance(instance)])
+        timeout, pairs = check_timeout(timeout), as_metadata(metadata)
+        self._check_open()
+        try:
+            return ResultStream(self._predict_stream(request, timeout=timeout, metadata=pairs))
+        except ValueError:
+            self._check_open()
+            raise
 
     def close(self) -> None:
         """End the connection; calls that are still under way end with an error. May be called again."""
@@ -150,3 +181,32 @@ class PendingResults:
     def cancel(self) -> None:
         """Give the call up, if it is still under way; the server stops working on it."""
         self._future.cancel()
+
+
+class ResultStream:
+    """The results of a call that `Client.infer_stream` has begun, as an iterator. One thread at a time."""
+
+    def __init__(self, call: grpc.CallIterator[bytes]) -> None:
+        self._call = call
+        self._messages = iter(call)
+        self._over = False
+
+    def __iter__(self) -> ResultStream:
+        return self
+
+    def __next__(self) -> Result:
+        if self._over:
+            raise StopIteration
+        try:
+            item, self._over = decode_item(next(self._messages))
+        except StopIteration:
+            self._over = True
+            raise
+        except grpc.RpcError as error:
+            self._over = True
+            return grpc_error(error.code(), error.details())
+        return item
+
+    def cancel(self) -> None:
+        """Give the call up, if it is still under way; the server stops working on it. Any thread."""
+        self._call.cancel()  # type: ignore[no-untyped-call]

@@ -14,7 +14,8 @@ import numpy as np
 
 from mindserve.client.dtypes import MS_BYTES, MS_STRING, NUMERIC
 
-Results = list[dict[str, Any]] | dict[str, Any]
+Result = dict[str, Any]
+Results = list[Result] | Result
 
 # Tags of the fields, as protobuf reads them: number << 3 | wire type (0: varint, 2: counted bytes).
 _REPLY_INSTANCE = 3 << 3 | 2
@@ -53,6 +54,16 @@ def decode_reply(data: bytes, count: int) -> Results:
         return _reply(data, count)
     except (_Broken, IndexError):
         return _error(f"The reply of {len(data)} bytes is not a PredictReply message")
+
+
+def decode_item(data: bytes) -> tuple[Result, bool]:
+    """The result that a message of a stream has.
+
+    Returns:
+        The result, or ``{"error": text}``; and whether that is the last one, since the whole failed.
+    """
+    results = decode_reply(data, 1)
+    return (results[0], False) if isinstance(results, list) else (results, True)
 
 
 class _Broken(Exception):

@@ -18,7 +18,8 @@ import numpy as np
 from mindserve.client.dtypes import MS_BYTES, MS_STRING, NAMES, NUMERIC
 from mindserve.errors import MindserveError
 
-Instances = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Instance = Mapping[str, Any]
+Instances = Instance | Sequence[Instance]
 
 # What protobuf takes at most, in every language.
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -61,6 +62,13 @@ def as_instances(instances: Instances) -> Sequence[Mapping[str, Any]]:
     if isinstance(instances, Mapping):
         return (instances,)
     raise MindserveError(f"Parameter 'instances' should be dict or tuple/list of dict, but actually {type(instances)}")
+
+
+def as_instance(instance: Instance) -> Instance:
+    """What is one instance."""
+    if isinstance(instance, Mapping):
+        return instance
+    raise MindserveError(f"Parameter 'instance' should be dict, but actually {type(instance)}")
 
 
 def encode_request(spec: bytes, instances: Sequence[Mapping[str, Any]]) -> bytes:

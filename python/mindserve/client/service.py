@@ -1,34 +1,49 @@
-"""Calls of a method of a gRPC service whose generated module this process has imported; for calls between servables."""
+"""Calls by a method's path, of whatever service; for calls between servables."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from mindserve.errors import ConfigError
+from mindserve.proto import PREDICT, PREDICT_STREAM
 
-if TYPE_CHECKING:
-    import grpc.aio
+Pairs = Sequence[tuple[str, str | bytes]]
 
 _OPTIONS = (
+    # The server decides how large messages may be.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
 
 
-@dataclass(frozen=True)
-class ServiceMethod:
-    """A method as its service's descriptor has it.
+class FailedCall(Exception):
+    """A call ended with a status that is not OK.
+
+    Attributes:
+        code: its name, as "UNAVAILABLE".
+        details: its text.
+    """
+
+    def __init__(self, error: Any) -> None:
+        self.code: str = error.code().name
+        self.details: str = error.details() or ""
+        super().__init__(f"{self.code}, {self.details}")
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteMethod:
+    """A method of a gRPC service.
 
     Attributes:
         path: "/pkg.Service/Method".
         client_streaming: the caller sends a stream of messages.
         server_streaming: the answer is one.
-        serialize: bytes of a request.
+        serialize: bytes of a request; `ConfigError` for what is none.
         parse: the message of an answer's bytes.
     """
 
@@ -39,7 +54,7 @@ class ServiceMethod:
     parse: Callable[[bytes], Any]
 
     @classmethod
-    def find(cls, name: str) -> ServiceMethod:
+    def find(cls, name: str) -> RemoteMethod:
         """The method named "pkg.Service/Method", from the generated modules that were imported.
 
         Raises:
@@ -57,71 +72,141 @@ class ServiceMethod:
         method = service.methods_by_name.get(method_name)
         if method is None:
             raise ConfigError(
-                f"Service '{service_name}' has no method '{method_name}', only {', '.join(service.methods_by_name)}"
+                f"Service '{service_name}' has no method '{method_name}', it has {', '.join(service.methods_by_name)}"
             )
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
 
         def serialize(message: Any) -> bytes:
             if not isinstance(message, request):
-                raise ConfigError(f"'{name}' takes {method.input_type.full_name}, but actually {type(message)}")
+                raise ConfigError(
+                    f"Method '{service_name}/{method_name}' takes {method.input_type.full_name}, but actually "
+                    f"{type(message)} was given"
+                )
             return bytes(message.SerializeToString())
 
         return cls(
             f"/{service_name}/{method_name}",
-            method.client_streaming,
-            method.server_streaming,
+            bool(method.client_streaming),
+            bool(method.server_streaming),
             serialize,
             response.FromString,
         )
 
-    def _callable(self, channel: grpc.Channel | grpc.aio.Channel) -> Any:
+    def callable_of(self, channel: Any) -> Any:
+        """The method, of a channel of grpc or grpc.aio. Its requests are bytes."""
         kinds = {True: "stream", False: "unary"}
         make = getattr(channel, f"{kinds[self.client_streaming]}_{kinds[self.server_streaming]}")
-        return make(self.path, self.serialize, self.parse)
+        return make(self.path, None, self.parse)
 
 
-class ServiceCaller:
-    """Calls one method, from any thread.
+# With bytes: whoever calls knows what they mean.
+PREDICT_METHOD = RemoteMethod(PREDICT, False, False, bytes, bytes)
+PREDICT_STREAM_METHOD = RemoteMethod(PREDICT_STREAM, False, True, bytes, bytes)
+
+
+class Calls:
+    """Calls methods of the server at an address, from any thread.
 
     Args:
-        address: of the server.
-        method: what is called.
+        address: of the server, without TLS.
     """
 
-    def __init__(self, address: str, method: ServiceMethod) -> None:
-        self._call = method._callable(grpc.insecure_channel(address, _OPTIONS))
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address, _OPTIONS)
 
-    def call(self, request: Any, timeout: float | None, metadata: Any) -> Any:
-        """The one message of the answer. Raises `grpc.RpcError`."""
-        return self._call(request, timeout=timeout, metadata=metadata)
+    def call(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Any:
+        """The one message of the answer; ``request`` is a message, or an iterable of them.
 
-    def stream(self, request: Any, timeout: float | None, metadata: Any) -> Iterator[Any]:
-        """Each message of the answer; closed early, the call is cancelled. Raises `grpc.RpcError`."""
-        call = self._call(request, timeout=timeout, metadata=metadata)
+        Raises:
+            FailedCall: it ended otherwise.
+            ConfigError: the request is not the method's.
+        """
+        requests = _serialized(method, request)
         try:
-            yield from call
-        finally:
-            call.cancel()
+            return method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise FailedCall(error) from None
+
+    def stream(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Stream:
+        """Begins a call whose answer is a stream. Raises `ConfigError`."""
+        requests = _serialized(method, request)
+        return Stream(method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata))
 
 
-class AsyncServiceCaller:
-    """The same for asyncio; belongs to the loop that runs when it is made."""
+class Stream(Iterator[Any]):
+    """The messages of an answer as they come; `FailedCall` where it fails. Dropped or closed early, it is cancelled."""
 
-    def __init__(self, address: str, method: ServiceMethod) -> None:
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            raise FailedCall(error) from None
+
+    def close(self) -> None:
+        self._call.cancel()
+
+    def __del__(self) -> None:
+        self._call.cancel()
+
+
+class AsyncCalls:
+    """`Calls` for asyncio; belongs to the loop that runs when it is made."""
+
+    def __init__(self, address: str) -> None:
         import grpc.aio
 
-        self._call = method._callable(grpc.aio.insecure_channel(address, _OPTIONS))
+        self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
 
-    async def call(self, request: Any, timeout: float | None, metadata: Any) -> Any:
-        """See `ServiceCaller.call`. Cancelling the task cancels the call."""
-        return await self._call(request, timeout=timeout, metadata=metadata)
-
-    async def stream(self, request: Any, timeout: float | None, metadata: Any) -> AsyncIterator[Any]:
-        """See `ServiceCaller.stream`."""
-        call = self._call(request, timeout=timeout, metadata=metadata)
+    async def call(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Any:
+        """See `Calls.call`; ``request`` may be an async iterable, too. Cancelling the task cancels the call."""
+        requests = _serialized(method, request)
         try:
-            async for message in call:
-                yield message
-        finally:
-            call.cancel()
+            return await method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise FailedCall(error) from None
+
+    def stream(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> AsyncStream:
+        """See `Calls.stream`."""
+        requests = _serialized(method, request)
+        return AsyncStream(method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata))
+
+
+class AsyncStream(AsyncIterator[Any]):
+    """`Stream` for asyncio."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._messages: Any = None
+
+    async def __anext__(self) -> Any:
+        if self._messages is None:
+            self._messages = aiter(self._call)
+        try:
+            return await anext(self._messages)
+        except grpc.RpcError as error:
+            raise FailedCall(error) from None
+
+    async def aclose(self) -> None:
+        self._call.cancel()
+
+    def __del__(self) -> None:
+        self._call.cancel()
+
+
+def _serialized(method: RemoteMethod, request: Any) -> Any:
+    if not method.client_streaming:
+        return method.serialize(request)
+    if isinstance(request, AsyncIterable):
+        return _serialized_later(method, request)
+    if isinstance(request, Iterable):
+        return map(method.serialize, request)
+    raise ConfigError(f"Method '{method.path[1:]}' takes an iterable of messages, but actually {type(request)}")
+
+
+async def _serialized_later(method: RemoteMethod, requests: AsyncIterable[Any]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield method.serialize(request)

@@ -5,3 +5,4 @@ Importing this needs neither protobuf nor grpc.
 
 PACKAGE = "mindspore.serving.proto"
 PREDICT = f"/{PACKAGE}.MSService/Predict"
+PREDICT_STREAM = "/mindserve.StreamService/PredictStream"

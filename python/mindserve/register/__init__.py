@@ -32,6 +32,7 @@ from mindserve.register.method import add_stage, register_method
 from mindserve.register.model import declare_model
 from mindserve.register.multiplexing import multiplexed
 from mindserve.register.request import get_multiplexed_model_id, get_request_id
+from mindserve.register.servables import get_servable
 from mindserve.register.services import driver, grpc_method, grpc_service
 from mindserve.register.values import Model
 
@@ -54,6 +55,7 @@ __all__ = [
     "driver",
     "get_multiplexed_model_id",
     "get_request_id",
+    "get_servable",
     "grpc_method",
     "grpc_service",
     "multiplexed",

@@ -26,8 +26,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Recording:
     """The stages of the method whose function is being run."""
 
-    def __init__(self, function: Callable[..., Any], registration: Registration) -> None:
+    def __init__(self, function: Callable[..., Any], registration: Registration, streaming: bool = False) -> None:
         self.function = function
+        self.streaming = streaming
         self.name = function_name(function)
         self.registration = registration
         self.stages: list[Stage] = []
@@ -62,7 +63,9 @@ class _TensorDef:
         self.ref = ref
 
 
-def register_method(output_names: Any, *, idempotent: bool = True) -> Callable[[_Function], _Function]:
+def register_method(
+    output_names: Any, *, idempotent: bool = True, streaming: bool = False
+) -> Callable[[_Function], _Function]:
     """Declares the decorated function as a method of the servable.
 
     The function runs once, when it is declared, with placeholders for its inputs. What it does with them through
@@ -73,6 +76,10 @@ def register_method(output_names: Any, *, idempotent: bool = True) -> Callable[[
         idempotent: True, the default: a request that was executed in part or in whole may be executed again, so that
             the death of a worker goes unnoticed where another one can answer. False: once any stage may have begun
             with a request, the death of its worker is answered UNAVAILABLE, and it is never executed twice.
+        streaming: True: the last stage is a generator function of one instance, or an asynchronous one; each item that
+            it yields is a result, which `mindserve.client.Client.infer_stream` gives at once. The outputs are that
+            stage's. It runs like a handler: on one of ``handler_threads``, or on the event loop; it is held back while
+            its client has not taken what it yielded, and closed when nobody waits for it any more. Default False.
 
     Returns:
         A decorator that gives the function back.
@@ -82,10 +89,11 @@ def register_method(output_names: Any, *, idempotent: bool = True) -> Callable[[
     """
     outputs = checks.check_str_or_list("output_names", output_names)
     checks.check_bool("idempotent", idempotent)
+    checks.check_bool("streaming", streaming)
 
     def decorate(function: _Function) -> _Function:
         registration = current_registration() or Registration("")
-        recording = Recording(function, registration)
+        recording = Recording(function, registration, streaming)
         name = recording.name
         inputs = _input_names(name, function)
         placeholders = [_TensorDef(recording, ValueRef(METHOD_INPUT, index)) for index in range(len(inputs))]
@@ -98,7 +106,11 @@ def register_method(output_names: Any, *, idempotent: bool = True) -> Callable[[
             raise ConfigError(
                 f"Method return output size {len(results)} not match registered {len(outputs)}, method '{name}'"
             )
-        registration.add_method(Method(name, tuple(inputs), outputs, tuple(recording.stages), results, idempotent))
+        if streaming:
+            _check_streaming(recording, results)
+        registration.add_method(
+            Method(name, tuple(inputs), outputs, tuple(recording.stages), results, idempotent, streaming)
+        )
         return function
 
     return decorate
@@ -144,7 +156,7 @@ def add_stage(
     if isinstance(stage, Model):
         batch_size = None
     elif callable(stage):
-        check_function(stage, len(inputs), batched=batch_size is not None)
+        check_function(stage, len(inputs), batched=batch_size is not None, streaming=recording.streaming)
     else:
         raise ConfigError(
             f"Parameter 'stage' should be function or Model returned by declare_model, but actually {type(stage)}"
@@ -176,10 +188,13 @@ def current_recording(caller: str) -> Recording:
     return recording
 
 
-def check_function(function: Callable[..., Any], inputs_count: int, *, batched: bool) -> None:
-    """Whether a stage function takes what it will be given: its inputs, or for ``batched`` the instances."""
+def check_function(function: Callable[..., Any], inputs_count: int, *, batched: bool, streaming: bool = False) -> None:
+    """Whether a stage function takes what it will be given: its inputs, or for ``batched`` the instances.
+
+    Of a ``streaming`` method one may be an asynchronous generator function.
+    """
     name = function_name(function)
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if inspect.iscoroutinefunction(function) or (inspect.isasyncgenfunction(function) and not streaming):
         raise ConfigError(f"function {name} is asynchronous, a stage should be a plain function")
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -203,6 +218,37 @@ def check_function(function: Callable[..., Any], inputs_count: int, *, batched: 
     raise ConfigError(
         f"function {name} input args count {len(positional)} not match the count {inputs_count} registered in method"
     )
+
+
+def _check_streaming(recording: Recording, results: tuple[ValueRef, ...]) -> None:
+    """Whether the last stage of a method is a generator that can be its answer, and no other one is."""
+    name = recording.name
+    if not recording.stages:
+        raise ConfigError(
+            f"Method '{name}' is streaming, its last stage should be a generator function, it has no stage"
+        )
+    *before, last = recording.stages
+    for stage in before:
+        if inspect.isasyncgenfunction(stage.target):
+            raise ConfigError(
+                f"function {function_name(stage.target)} is asynchronous, only the last stage of method '{name}' can be"
+            )
+    if isinstance(last.target, Model):
+        raise ConfigError(
+            f"Method '{name}' is streaming, its last stage should be a generator function, but actually is model "
+            f"'{last.target.file}'"
+        )
+    function = function_name(last.target)
+    if not (inspect.isgeneratorfunction(last.target) or inspect.isasyncgenfunction(last.target)):
+        raise ConfigError(
+            f"Method '{name}' is streaming, its last stage should be a generator function, but actually function "
+            f"{function} has no 'yield'"
+        )
+    for parameter, value in (("batch_size", last.batch_size), ("timeout", last.timeout)):
+        if value is not None:
+            raise ConfigError(f"Parameter '{parameter}' should be None for the last stage of streaming method '{name}'")
+    if any(result.stage != len(before) for result in results):
+        raise ConfigError(f"Method '{name}' is streaming, its outputs should be those of its last stage, {function}")
 
 
 def _input_names(name: str, function: Callable[..., Any]) -> list[str]:

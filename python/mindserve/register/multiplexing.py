@@ -173,10 +173,12 @@ class _Cache:
 def _get(cache: _Cache, load: Callable[[str], Any], model_id: str) -> Any:
     while True:
         claim, future, dropped = cache.claim(model_id)
-        if claim is _Claim.THERE:
-            return future.result(_seconds_left())
-        if claim is _Claim.FULL:
+        if claim is not _Claim.LOAD:
             concurrent.futures.wait([future], _seconds_left())
+            if not future.done():
+                raise TimeoutError(f"model '{model_id}' was not loaded before the request's deadline")
+            if claim is _Claim.THERE:
+                return future.result()
             continue
         try:
             dropped.clear()

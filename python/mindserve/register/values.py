@@ -6,9 +6,10 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mindserve.errors import ConfigError, later
+from mindserve import checks
+from mindserve.errors import CallError, ConfigError
 from mindserve.register.context import Context
 
 if TYPE_CHECKING:
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
 METHOD_INPUT = -1
 
 
+class ModelCaller(Protocol):
+    """What runs a model's calls, in a worker."""
+
+    def call(self, arguments: tuple[Any, ...]) -> Any: ...
+    async def call_async(self, arguments: tuple[Any, ...]) -> Any: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A model that a servable declares; made by `declare_model`, used as a stage by `add_stage`.
+    """A model that a servable declares; made by `declare_model`.
+
+    Used as a stage by `add_stage`, and by `call` and `call_async` from whatever Python code runs in the worker.
 
     Attributes:
         file: its file's path inside the version directory.
@@ -33,13 +43,61 @@ class Model:
     without_batch_dim_inputs: tuple[int, ...] = ()
     context: Context | None = None
 
+    # Set once: by the worker that has loaded it.
+    _caller: list[ModelCaller] = dataclasses.field(default_factory=list, init=False, repr=False)
+
     def call(self, *args: Any, subgraph: int = 0) -> Any:
-        """Runs the model from a Python stage. Not yet supported: use `add_stage` with the model.
+        """Runs the model, in one batch with what others want of it at that moment.
+
+        Any thread of a worker may call, once the worker serves: a stage function's, a handler's, one that the servable
+        has started. It waits for the result, and lets other threads run meanwhile. In a stage function, and in a
+        handler, the deadline of the request counts: what it leaves no time for is not run.
+
+        Args:
+            args: the inputs of one instance; or one list or tuple of instances, each a list or tuple of its inputs. An
+                input is what a stage function may return: anything with ``__array__``, ``__dlpack__`` or ``asnumpy()``,
+                a number, bool, str or bytes. Only its type and its size in bytes must be the model's.
+            subgraph: 0: models have only one.
+
+        Returns:
+            Of one instance its output, or a tuple of them if the model has several. Of many a list with a tuple of
+            outputs for each, also where there is only one. Outputs are arrays that belong to the caller; str or bytes
+            for text of one element.
 
         Raises:
-            UnsupportedError: always.
+            CallError: the call failed. If any instance of many fails, all do: the text says which is the first.
         """
-        raise later("Model.call")
+        return self._ready(subgraph).call(args)
+
+    async def call_async(self, *args: Any, subgraph: int = 0) -> Any:
+        """Like `call`, for coroutines: takes no thread while it waits. Any asyncio loop.
+
+        Cancelling the task that awaits it takes back what has not begun.
+        """
+        return await self._ready(subgraph).call_async(args)
+
+    def bind(self, caller: ModelCaller) -> None:
+        """Says who runs its calls; for the worker."""
+        self._caller[:] = [caller]
+
+    def _ready(self, subgraph: int) -> ModelCaller:
+        checks.check_int("subgraph", subgraph, 0)
+        if subgraph != 0:
+            raise CallError(
+                f"Model({self.file}).call() failed: The model does not have subgraph of index {subgraph}, the subgraph "
+                "count of the model is 1",
+                "INVALID_ARGUMENT",
+            )
+        if self._caller:
+            return self._caller[0]
+        registration = current_registration()
+        if registration is not None and self in registration.models:
+            raise CallError(f"Model({self.file}).call() failed: the worker does not serve yet", "FAILED_PRECONDITION")
+        raise CallError(
+            f"Model({self.file}).call() failed: the model is not declared in this process: models are declared by "
+            "declare_model in servable_config.py, and run in its workers",
+            "FAILED_PRECONDITION",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +141,7 @@ class Method:
         stages: in the order in which they run.
         results: where its outputs come from.
         idempotent: to execute a request again does no harm.
+        streaming: the last stage's function is a generator of outputs; all results are of that stage.
     """
 
     name: str
@@ -91,6 +150,7 @@ class Method:
     stages: tuple[Stage, ...]
     results: tuple[ValueRef, ...]
     idempotent: bool = True
+    streaming: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Modules of several servables may have files, or messages, of one name, which do not fit into one process. Run as
 ``python -m mindserve.server.describe``; reads a line of JSON, {"path": of modules, "module": name, "functions": names},
-and writes one: {"results": of each function, [a description, …] or {"error": text, "missing": bool}}, where ``missing``
-tells that the module, or one that it imports, was not found.
+and writes one: {"results": of each function, [a description, …] or {"error": text, "missing": bool, "lacking": file}},
+where ``missing`` tells that the module, or one that it imports, was not found, and ``lacking`` is the module's file if
+it has nothing of the function's name.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def answer_all(name: str, functions: Iterable[str]) -> list[Any]:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        result = {"error": _describe_failure(name, error), "missing": isinstance(error, ImportError)}
+        result = {"error": _describe_failure(name, error), "missing": isinstance(error, ImportError), "lacking": ""}
         return [result for _ in functions]
     return [_answer(module, function) for function in functions]
 
@@ -52,7 +53,8 @@ def _answer(module: ModuleType, name: str) -> Any:
     try:
         return [each.to_json() for each in describe(_find(module, name))]
     except NotServicerError as error:
-        return {"error": str(error), "missing": False}
+        lacking = "" if hasattr(module, name) else getattr(module, "__file__", None) or ""
+        return {"error": str(error), "missing": False, "lacking": lacking}
 
 
 def _find(module: ModuleType, name: str) -> Any:

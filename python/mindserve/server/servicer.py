@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mindserve.control import ReadyRpc, ReadyService
+from mindserve.proto.generated import import_beside
 
 # What an item of `grpc_servicer_functions` has to be.
 EXPECTED = "a generated add_…Servicer_to_server function, or the import path of one"
@@ -81,6 +82,7 @@ def describe(function: Callable[..., Any]) -> list[Description]:
         function(_noting_servicer(attributes), server)
     except (Exception, SystemExit) as error:
         raise NotServicerError(f"calling it with a servicer and a server fails: {_text(error)}") from error
+    import_beside(str(getattr(function, "__module__", "")))
     found = dict(server.registered)
     for handler in server.generic:
         name, methods = _methods_of(handler, attributes)
@@ -140,7 +142,8 @@ def _describe(name: str, handlers: Mapping[str, Any]) -> Description:
         service = pool.FindServiceByName(name)
     except KeyError as error:
         raise NotServicerError(
-            f"service '{name}' that it adds is in no proto file that was imported with its messages"
+            f"service '{name}' that it adds is in no proto file that was imported with its messages: the generated "
+            "'…_pb2' module should lie beside the '…_pb2_grpc' module"
         ) from error
     methods = []
     for method, handler in handlers.items():

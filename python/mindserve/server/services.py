@@ -31,6 +31,7 @@ BUILT_IN = frozenset(
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
+        "mindserve.StreamService",
         "mindspore.serving.proto.MSService",
         "ray.serve.PredictAPIsService",
         "ray.serve.RayServeAPIService",
@@ -249,6 +250,11 @@ class _Outcome:
     descriptions: tuple[Description, ...] = ()
     error: str = ""
     missing: bool = False
+    lacking: str = ""  # the file of a module that has nothing of the function's name
+
+    def may_be_in(self, directory: Path, module: str) -> bool:
+        """Whether it may be in another module of that name, which the directory holds."""
+        return bool(self.lacking) and _holds(directory, module) and not Path(self.lacking).is_relative_to(directory)
 
 
 def _parse(text: str) -> ImportPath:
@@ -272,16 +278,43 @@ def _describe_given(item: Given) -> tuple[Description, ...]:
 
 
 def _describe_paths(items: Sequence[ImportPath], directories: Sequence[Path]) -> dict[ImportPath, _Outcome]:
+    found = _describe_in(items, sys.path, directories)
+    # Servables may have modules of one name for services of their own: what the first of them lacks, another may have.
+    for directory in directories:
+        left = [item for item, outcome in found.items() if outcome.may_be_in(directory, item.module)]
+        again = _describe_in(left, [str(directory), *sys.path])
+        found.update({item: outcome for item, outcome in again.items() if outcome.descriptions})
+    return found
+
+
+def _describe_in(
+    items: Sequence[ImportPath], path: Sequence[str], directories: Sequence[Path] = ()
+) -> dict[ImportPath, _Outcome]:
+    """What each leads to, looked for in ``path`` and then in ``directories``."""
     by_module: dict[str, list[ImportPath]] = {}
     for item in items:
         by_module.setdefault(item.module, []).append(item)
-    path = [*sys.path, *map(str, directories)]
     found: dict[ImportPath, _Outcome] = {}
     with concurrent.futures.ThreadPoolExecutor(_PROCESSES) as pool:
-        outcomes = pool.map(lambda module: _ask(path, module, [each.function for each in by_module[module]]), by_module)
+        outcomes = pool.map(
+            lambda module: _ask(
+                [*path, *_nearest_first(directories, module)], module, [each.function for each in by_module[module]]
+            ),
+            by_module,
+        )
         for members, results in zip(by_module.values(), outcomes, strict=True):
             found.update(zip(members, results, strict=True))
     return found
+
+
+def _nearest_first(directories: Sequence[Path], module: str) -> list[str]:
+    """Those that have the module before the others, so that what it imports comes from where it lies itself."""
+    return [str(directory) for directory in sorted(directories, key=lambda each: not _holds(each, module))]
+
+
+def _holds(directory: Path, module: str) -> bool:
+    top = module.partition(".")[0]
+    return (directory / top).is_dir() or (directory / f"{top}.py").is_file()
 
 
 def _ask(path: Sequence[str], module: str, functions: Sequence[str]) -> list[_Outcome]:
@@ -315,8 +348,8 @@ def _decode(result: Any) -> _Outcome:
     match result:
         case list(descriptions):
             return _Outcome(descriptions=tuple(map(Description.from_json, descriptions)))
-        case {"error": str(error), "missing": bool(missing)}:
-            return _Outcome(error=error, missing=missing)
+        case {"error": str(error), "missing": bool(missing), "lacking": str(lacking)}:
+            return _Outcome(error=error, missing=missing, lacking=lacking)
     raise ValueError(f"no result of a description: {result!r}")
 
 

@@ -16,6 +16,7 @@ from mindserve.worker.status import (
     UNIMPLEMENTED,
     StatusError,
     describe_error,
+    end_of,
     trace_of,
 )
 
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from mindserve._native import ServiceCall
     from mindserve.worker.grpc_context import GrpcContext
 
+# Characters of a value in an error's text, and bits of a number.
 _MAX_SHOWN = 200
+# Of a stack trace in the log: a user's exception may hold as much text as it likes.
+_MAX_LOGGED_BYTES = 64 * 1024
 _DECLARE_ASYNC = "; a function that returns {} should be declared with 'async def'"
 
 _log = logs.get_logger("worker")
@@ -101,12 +105,8 @@ class Handler:
             hint = _DECLARE_ASYNC.format("an async iterator")
         elif inspect.isgenerator(given):
             given.close()
-        shown = repr(given)
-        if len(shown) > _MAX_SHOWN:
-            shown = shown[:_MAX_SHOWN] + "…"
         return StatusError(
-            INTERNAL,
-            f"method {self.path}: handler {self.label} {verb} {type(given)} ({shown}), expected {expected}{hint}",
+            INTERNAL, f"method {self.path}: handler {self.label} {verb} {_shown(given)}, expected {expected}{hint}"
         )
 
     def not_serialized(self, error: BaseException) -> StatusError:
@@ -116,6 +116,15 @@ class Handler:
             text += f": {error.__cause__}"
         hint = _DECLARE_ASYNC.format("a coroutine") if "'coroutine'" in text else ""
         return StatusError(INTERNAL, text + hint)
+
+
+def _shown(value: Any) -> str:
+    """A value's type, and itself where that is short whatever it is."""
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() < _MAX_SHOWN):
+        return f"{type(value)} ({value!r})"
+    if isinstance(value, str):
+        return f"{type(value)} ({value[:_MAX_SHOWN]!r}{'…' if len(value) > _MAX_SHOWN else ''})"
+    return str(type(value))
 
 
 class Native(Protocol):
@@ -196,7 +205,8 @@ class Ends:
             code, details = CANCELLED, f"handler {handler.label} was cancelled"
         else:
             trace = trace_of(error)
-            _log.error("handler %s of method %s raised:\n%s", handler.label, handler.path, trace)
+            logged = end_of(trace, _MAX_LOGGED_BYTES)
+            _log.error("handler %s of method %s raised:\n%s", handler.label, handler.path, logged)
             code, details = INTERNAL, describe_error(error, trace, send_traceback=self._send_tracebacks)
         if context is None:
             call.finish(code, details)

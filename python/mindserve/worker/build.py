@@ -14,11 +14,14 @@ from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
 from mindserve.register.values import Method, Model, Registration, Stage, ValueRef
+from mindserve.worker.model_calls import bind_models, lazy_loops
 from mindserve.worker.multiplexing import announce_models
+from mindserve.worker.streaming import stream_handler
 
 if TYPE_CHECKING:
     from mindserve._native import Runtime
     from mindserve.worker.answering import Handler
+    from mindserve.worker.async_calls import Loops
 
 # Of CANN's options, those that there are for ONNX models; the others belong to the formats of MindIR.
 _CANN_OPTIONS = ("precision_mode", "op_select_impl_mode")
@@ -60,23 +63,28 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     timeouts = _timeouts(registration)
     models = _load_models(runtime, registration, parameters, timeouts, report)
     builder = _MethodBuilder(runtime, registration, parameters, models, timeouts)
-    for method in registration.methods.values():
+    plain = [method for method in registration.methods.values() if not method.streaming]
+    for method in plain:
         builder.add(method)
+    loops = lazy_loops()
+    bind_models(runtime, models, loops)
     for model, number in models.items():
         report(f"warming up {model.file}")
         _warm_up(runtime, model, number, parameters)
-    methods = [ReadyMethod(method.name, method.idempotent) for method in registration.methods.values()]
-    handlers: dict[int, Handler] = {}
+    found = [builder.stream_handler(method, loops) for method in registration.methods.values() if method.streaming]
     services: tuple[ReadyService, ...] = ()
     if registration.has_grpc_handlers:
         # Only now: it imports protobuf.
         from mindserve.worker.services import describe_services, find_handlers
 
-        found = find_handlers(registration, report)
-        services = describe_services(found)
-        handlers = {_add_handler(runtime, handler): handler for handler in found}
-        methods += [ReadyMethod(handler.path, handler.idempotent) for handler in found]
+        answering = find_handlers(registration, report)
+        services = describe_services(answering)
+        found += answering
+    if found:
         announce_models(registration.multiplexed, runtime.set_model)
+    methods = [ReadyMethod(method.name, method.idempotent) for method in plain]
+    methods += [ReadyMethod(handler.path, handler.idempotent) for handler in found]
+    handlers = {_add_handler(runtime, handler): handler for handler in found}
     return BuiltRuntime(tuple(methods), tuple(builder.functions), services, handlers)
 
 
@@ -207,6 +215,14 @@ class _MethodBuilder:
             _pairs(method.results),
             idempotent=method.idempotent,
         )
+
+    def stream_handler(self, method: Method, loops: Callable[[], Loops]) -> Handler:
+        """What answers a method that streams; comes after all `add`."""
+        *before, last = method.stages
+        stages = [self._stage(method, stage) for stage in before]
+        assert not isinstance(last.target, Model)
+        label = self._registration.function_label(last.target)
+        return stream_handler(self._runtime, method, stages, label, loops)
 
     def _stage(self, method: Method, stage: Stage) -> tuple[str, int, Sequence[tuple[int, int]], int, str]:
         if isinstance(stage.target, Model):

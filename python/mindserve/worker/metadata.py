@@ -7,12 +7,14 @@ from typing import Any
 
 from mindserve.worker.status import Metadata
 
+# What libraries for richer statuses put their messages into.
+_STATUS_DETAILS = "grpc-status-details-bin"
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _TEXT = re.compile(r"[\x20-\x7e]*")
 # Beside whatever begins with "grpc-": what gRPC, HTTP/2 or the gateway says by itself.
-_RESERVED = frozenset((
-    *("connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "request_id", "te"),
-    *("trailer", "transfer-encoding", "upgrade", "user-agent"),
+RESERVED = frozenset((
+    *("accept-encoding", "connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection"),
+    *("request_id", "status", "te", "transfer-encoding", "upgrade"),
 ))  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def _check_pair(what: str, key: object, value: object) -> str | bytes:
         raise ValueError(
             f"The {what} has key {key!r}: a key consists of digits, small letters of ASCII, '_', '-' and '.'"
         )
-    if key in _RESERVED or key.startswith("grpc-"):
+    if key in RESERVED or (key.startswith("grpc-") and key != _STATUS_DETAILS):
         raise ValueError(f"The {what} has key '{key}', which is reserved")
     if key.endswith("-bin"):
         return value.encode() if isinstance(value, str) else value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -19,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from mindserve import control, logs
 from mindserve.errors import MindserveError
-from mindserve.register.request import get_request_id
+from mindserve.register.request import current, get_request_id
+from mindserve.register.servables import set_server
 
 if TYPE_CHECKING:
     from mindserve._native import Runtime
@@ -29,6 +32,7 @@ _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
 _END_TIMEOUT = 2.0
 _HUNG_SIGNAL = signal.SIGUSR2
+_WATCH_MASTER = "watch-master"
 
 _PACKAGE = os.path.join(os.path.dirname(logs.__file__), "")
 
@@ -63,7 +67,9 @@ def main(arguments: Sequence[str]) -> int:
         _log.error("%s%s", text, explain(error))
         _log.debug("%s", traceback.format_exc())
         _send(channel, control.Failed(text, traceback.format_exc()))
+        _end_before_threads(1)
         return 1
+    _end_before_threads(0)
     return 0
 
 
@@ -150,11 +156,12 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
 
         answering = Answering(runtime, built.handlers, parameters, native=core, on_death=_end_for_lost_thread)
         threads += answering.threads
+    set_server(parameters.internal_address, runtime.begin_blocked, runtime.end_blocked)
     for thread in threads:
         thread.start()
     if answering is not None:
         answering.start_loop()
-    threading.Thread(target=_watch_master, args=(channel,), name="watch-master", daemon=True).start()
+    threading.Thread(target=_watch_master, args=(channel,), name=_WATCH_MASTER, daemon=True).start()
     _send(channel, control.Ready(built.methods, built.services))
     try:
         runtime.serve(link_fd, parameters.handshake_timeout)
@@ -180,9 +187,31 @@ def _end_threads(threads: Sequence[threading.Thread], answering: Answering | Non
         os._exit(1)
 
 
+def _end_before_threads(status: int) -> None:
+    """Ends the process here if threads that the servable has started still run.
+
+    One that comes back from the native core, as from `Model.call`, while the interpreter is being torn down would crash
+    the process. Those that are no daemons have a moment to end by themselves.
+    """
+    ours = (threading.main_thread().name, _WATCH_MASTER)
+    end = time.monotonic() + _END_TIMEOUT
+    others = [thread for thread in threading.enumerate() if thread.name not in ours]
+    for thread in others:
+        if not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+    if not any(thread.is_alive() for thread in others):
+        return
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 def _run_function(runtime: Runtime, number: int) -> None:
     try:
-        runtime.run_function(number)
+        runtime.run_function(number, current)
     except BaseException as error:
         # Without this thread the stage's instances would wait for ever.
         _end_for_lost_thread("a stage function's thread", error)

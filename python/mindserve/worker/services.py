@@ -14,9 +14,11 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, Service
 
 from mindserve.control import ReadyRpc, ReadyService
 from mindserve.errors import ConfigError, StartError
+from mindserve.proto.generated import import_beside
+from mindserve.proto.ray_serve import PredictRequest, PredictResponse
 from mindserve.register.values import GrpcDriver, GrpcFunction, GrpcService, Registration, function_name
 from mindserve.worker.answering import Handler
-from mindserve.worker.driver import PATH, PredictRequest, PredictResponse, adapt_driver
+from mindserve.worker.driver import PATH, adapt_driver
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -66,6 +68,8 @@ def describe_services(handlers: Iterable[Handler]) -> tuple[ReadyService, ...]:
 
 def imported_services() -> dict[str, ServiceDescriptor]:
     """The services of all generated modules that this process has imported, by their full names."""
+    for name in list(sys.modules):
+        import_beside(name)
     services: dict[str, ServiceDescriptor] = {}
     for module in list(sys.modules.values()):
         file = getattr(module, "DESCRIPTOR", None)

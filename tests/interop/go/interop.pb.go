@@ -29,7 +29,7 @@ type EchoRequest struct {
 	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
 	// Seconds before the answer.
 	Wait float64 `protobuf:"fixed64,3,opt,name=wait,proto3" json:"wait,omitempty"`
-	// The call fails with this status code, unless it is 0, and these details.
+	// The call ends with this status code, and these details.
 	Code    int32  `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`
 	Details string `protobuf:"bytes,5,opt,name=details,proto3" json:"details,omitempty"`
 	// Under this name Cancelled asks for the call.
