@@ -21,7 +21,7 @@ using worker::OutMessage;
 using worker::ServiceCall;
 
 // Below this, copying a message is cheaper than keeping it.
-constexpr size_t kKeepFrom = 16 * 1024;
+constexpr size_t kKeepFrom = 64 * 1024;
 
 struct Object {
   PyObject_HEAD;
@@ -50,6 +50,8 @@ auto Guarded(Make make) -> decltype(make()) {
     return make();
   } catch (py::error_already_set& error) {
     error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
   } catch (const std::exception& error) {
@@ -211,7 +213,7 @@ PyObject* Write(PyObject* self, PyObject* const* arguments, Py_ssize_t positiona
   if (failed) return nullptr;
   return Guarded([&]() -> PyObject* {
     ServiceCall& call = CallOf(self);
-    switch (call.Write(ToOutMessage(values[0], ToObject(self)->graveyard, compressed))) {
+    switch (call.Write(ToOutMessage(values[0], self, compressed))) {
       case ServiceCall::Writing::kGoOn:
         Py_RETURN_TRUE;
       case ServiceCall::Writing::kGone:
@@ -236,7 +238,7 @@ PyObject* WriteLast(PyObject* self, PyObject* message) {
     return nullptr;
   }
   return Guarded([&]() -> PyObject* {
-    CallOf(self).WriteLast(ToOutMessage(message, ToObject(self)->graveyard, false));
+    CallOf(self).WriteLast(ToOutMessage(message, self, false));
     Py_RETURN_NONE;
   });
 }
@@ -469,16 +471,17 @@ ServiceCall* GetServiceCall(PyObject* object) {
   return nullptr;
 }
 
-const std::shared_ptr<Graveyard>& GraveyardOf(PyObject* service_call) {
-  return ToObject(service_call)->graveyard;
-}
-
-OutMessage ToOutMessage(PyObject* bytes, const std::shared_ptr<Graveyard>& graveyard, bool compressed) {
+OutMessage ToOutMessage(PyObject* bytes, PyObject* service_call, bool compressed) {
   const std::string_view text(PyBytes_AS_STRING(bytes), static_cast<size_t>(PyBytes_GET_SIZE(bytes)));
   if (text.size() < kKeepFrom) return OutMessage(std::string(text), compressed);
+  const Object& object = *ToObject(service_call);
   Py_INCREF(bytes);
-  std::shared_ptr<const void> owner(
-      bytes, [graveyard](const PyObject* object) { graveyard->Bury(const_cast<PyObject*>(object)); });
+  std::shared_ptr<const void> owner(bytes, [graveyard = object.graveyard, handlers = object.call->handlers(),
+                                            loop = object.call->spec().on_loop](const PyObject* message) {
+    graveyard->Bury(const_cast<PyObject*>(message));
+    // Without a call that comes, nobody would let go of it.
+    handlers->Nudge(loop);
+  });
   return {std::as_bytes(std::span(text)), std::move(owner), compressed};
 }
 

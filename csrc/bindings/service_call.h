@@ -21,9 +21,8 @@ worker::ServiceCall* AsServiceCall(PyObject* object);
 // The same, with TypeError.
 worker::ServiceCall* GetServiceCall(PyObject* object);
 
-// A message of the answer: large ones are not copied.
-worker::OutMessage ToOutMessage(PyObject* bytes, const std::shared_ptr<Graveyard>& graveyard, bool compressed);
-const std::shared_ptr<Graveyard>& GraveyardOf(PyObject* service_call);
+// A message of the answer of such an object's call: large ones are not copied.
+worker::OutMessage ToOutMessage(PyObject* bytes, PyObject* service_call, bool compressed);
 
 // mindserve._native.Cancelled; returns null.
 PyObject* RaiseCancelled();

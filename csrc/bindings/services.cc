@@ -103,7 +103,6 @@ py::bool_ RunGenerator(const py::object& object, const py::object& iterator, con
   if (PyIter_Check(iterator.ptr()) == 0) {
     throw py::type_error("a value of type '" + TypeName(iterator) + "' was given, expected an iterator");
   }
-  const std::shared_ptr<Graveyard>& graveyard = GraveyardOf(object.ptr());
   auto next = Py_TYPE(iterator.ptr())->tp_iternext;
   while (!call->over()) {
     const py::object given = Steal(next(iterator.ptr()));
@@ -115,7 +114,7 @@ py::bool_ RunGenerator(const py::object& object, const py::object& iterator, con
     }
     const py::object bytes = Serialize(given.ptr(), response_class.ptr());
     if (!bytes) throw py::error_already_set();
-    switch (call->Write(ToOutMessage(bytes.ptr(), graveyard, false))) {
+    switch (call->Write(ToOutMessage(bytes.ptr(), object.ptr(), false))) {
       case ServiceCall::Writing::kGoOn:
         break;
       case ServiceCall::Writing::kHoldBack:
@@ -207,7 +206,7 @@ void ServiceHandlers::Answer(ServiceCall& call, PyObject* object, const Unary& u
     stage = "result";
     result = Serialize(result.ptr(), unary.response_class.ptr());
   }
-  if (result) return call.WriteLast(ToOutMessage(result.ptr(), graveyard_, false));
+  if (result) return call.WriteLast(ToOutMessage(result.ptr(), object, false));
   const py::object error = TakeException();
   const py::object name = Steal(PyUnicode_FromString(stage));
   PyObject* arguments[] = {object, error.ptr(), name.ptr()};

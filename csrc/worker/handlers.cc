@@ -178,6 +178,15 @@ void Handlers::Notify(std::shared_ptr<ServiceCall> call, uint8_t events) {
   if (loop_events_.size() == 1) ::eventfd_write(loop_bell_.get(), 1);
 }
 
+void Handlers::Nudge(bool loop) {
+  if (loop) {
+    ::eventfd_write(loop_bell_.get(), 1);
+  } else {
+    const std::lock_guard lock(line_mutex_);
+    if (running_ == 0) WakeOne(time_.Now());
+  }
+}
+
 void Handlers::Post(std::shared_ptr<ServiceCall> call) {
   {
     const std::lock_guard lock(post_mutex_);

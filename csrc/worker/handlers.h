@@ -74,6 +74,10 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // Swaps what there is into `events`, which is cleared before; an entry for each call.
   void TakeLoopEvents(std::vector<LoopEvents>* events);
 
+  // Has a handler thread look around, or the event loop's: a thread returns from Await, take events without there being
+  // any. For what only they can do, like letting go of Python's objects.
+  void Nudge(bool loop);
+
   // Tells the gateway that this worker holds a multiplexed model, or does no more.
   void SetModel(std::string model_id, bool loaded);
 

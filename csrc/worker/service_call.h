@@ -63,6 +63,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   ServiceCall(const ServiceCall&) = delete;
   ServiceCall& operator=(const ServiceCall&) = delete;
 
+  const std::shared_ptr<Handlers>& handlers() const { return handlers_; }
   int handler() const { return opened_.handler; }
   const HandlerSpec& spec() const { return handlers_->spec(opened_.handler); }
   uint64_t client() const { return opened_.client; }
