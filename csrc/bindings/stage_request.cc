@@ -19,8 +19,9 @@ namespace {
 using pipeline::RequestContext;
 
 struct Object {
-  PyObject_HEAD;
-  std::shared_ptr<const RequestContext> request;  // null: of several; shared with its instances
+  PyObject_HEAD  // ends with its own semicolon
+      std::shared_ptr<const RequestContext>
+          request;  // null: of several; shared with its instances
   uint32_t depth;
   uint64_t client;
 };
