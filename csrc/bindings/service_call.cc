@@ -24,9 +24,8 @@ using worker::ServiceCall;
 constexpr size_t kKeepFrom = 64 * 1024;
 
 struct Object {
-  PyObject_HEAD  // ends with its own semicolon
-      std::shared_ptr<ServiceCall>
-          call;                          // shared as it says
+  PyObject ob_base;                      // as PyObject_HEAD has it
+  std::shared_ptr<ServiceCall> call;     // shared as it says
   std::shared_ptr<Graveyard> graveyard;  // shared with messages that are kept
   PyObject* state;
   PyObject* weak_references;

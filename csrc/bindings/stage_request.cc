@@ -19,9 +19,8 @@ namespace {
 using pipeline::RequestContext;
 
 struct Object {
-  PyObject_HEAD  // ends with its own semicolon
-      std::shared_ptr<const RequestContext>
-          request;  // null: of several; shared with its instances
+  PyObject ob_base;                               // as PyObject_HEAD has it
+  std::shared_ptr<const RequestContext> request;  // null: of several; shared with its instances
   uint32_t depth;
   uint64_t client;
 };
