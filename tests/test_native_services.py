@@ -283,7 +283,7 @@ def test_the_loop_is_told_what_happens_to_a_call(serve: Callable[..., Served]) -
     assert {("k", "v"), ("k-bin", b"\xff")} <= set(call.metadata())
     assert call.auth() == {}
     assert call.peer.startswith("unix:")
-    assert call.deadline - time.monotonic() < PATIENCE
+    assert 0 < call.deadline - time.monotonic() < PATIENCE + 5  # grpcio rounds it up
     assert not call.cancelled
     answer.cancel()
     ((same, bits),) = served.next_events()
