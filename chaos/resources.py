@@ -11,6 +11,10 @@ from pathlib import Path
 
 from chaos.served import MARK, Worker
 
+# What changes in names while nothing does: numbers, such as process ids, what the kernel adds, and the random part of
+# the internal socket's directory.
+_UNSTEADY = re.compile(r"(?<=/internal-)[0-9a-f]+|:?\[\d+\]$| \(deleted\)$|\d+")
+
 
 @dataclass(frozen=True)
 class Process:
@@ -65,7 +69,7 @@ def take_snapshot(master: int, workers: list[Worker], *directories: Path) -> Sna
     processes = [_process(master, "master")]
     processes += [_process(pid, roles.get(pid, "unknown")) for pid in sorted(children(master))]
     found = [str(path) for directory in directories for path in directory.rglob("*") if not path.is_dir()]
-    return Snapshot(tuple(processes), tuple(sorted(re.sub(r"\d+", "", path) for path in found)))
+    return Snapshot(tuple(processes), tuple(sorted(_UNSTEADY.sub("", path) for path in found)))
 
 
 def children(pid: int) -> set[int]:
@@ -107,5 +111,5 @@ def _descriptors(directory: Path) -> Mapping[str, int]:
             target = str(link.readlink())
             # "socket:[123]", "anon_inode:[eventfd]", "/memfd:requests (deleted)", or a path, such as that of a log, in
             # which there is the version.
-            kinds[re.sub(r":?\[\d+\]$| \(deleted\)$|\d+", "", target)] += 1
+            kinds[_UNSTEADY.sub("", target)] += 1
     return dict(kinds)
