@@ -69,7 +69,6 @@ TEST_F(InternalTest, ItsConnectionsAreNotCounted) {
   Limits limits;
   limits.max_connections = 1;
   limits.max_concurrent_streams = 1;
-  limits.idle_connection_timeout = milliseconds(1);
   ListenBoth(limits);
   const auto worker = Start(1);
   worker->Echo();
@@ -90,6 +89,19 @@ TEST_F(InternalTest, ItsConnectionsAreNotCounted) {
     one.Send(call, "", true);
     IsOk(one.Wait(call), {""});
   }
+}
+
+TEST_F(InternalTest, ItsConnectionsMayBeIdle) {
+  Limits limits;
+  limits.idle_connection_timeout = milliseconds(20);
+  ListenBoth(limits);
+  const auto worker = Start(1);
+  worker->Echo();
+  TestClient inside(internal_);
+  IsOk(inside.Call(kUnary, "x"), {"x"});
+  TestClient client(address_);
+  client.RunUntil([&] { return client.ended(); });
+  IsOk(inside.Call(kUnary, "x"), {"x"});
 }
 
 TEST_F(InternalTest, DepthIsBelievedOnlyThere) {
