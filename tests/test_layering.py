@@ -142,8 +142,10 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "engines": {"checks"},
     "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
+    # HTTP with JSON: it is given what it needs of the server.
+    "rest": {"config", "control", "native", "logs", "proto"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin", "proto"},
+    "server": {"supervisor", "register", "admin", "proto", "rest"},
     "client": {"config", "proto"},
     "cli": {"server", "client", "configfile", "inspection", "certs", "admin", ""},
     "main": {"cli"},
@@ -153,8 +155,12 @@ PYTHON_BELOW: dict[str, set[str]] = {
 PYTHON_OUTSIDE = {
     # proto: only for the types of its stubs.
     "grpc": {"client", "proto"},
-    "google": {"proto", "client", "worker"},
+    "google": {"proto", "client", "worker", "rest"},
     "cryptography": {"tls", "certs"},
+    "starlette": {"rest"},
+    "uvicorn": {"rest"},
+    "uvloop": {"rest"},
+    "httptools": {"rest"},
     "typer": {"cli"},
     "yaml": {"configfile"},
     "rich": {"cli", "supervisor", "server"},

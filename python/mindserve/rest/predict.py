@@ -1,0 +1,112 @@
+"""``POST /model/N[/version/V]:method``: Predict with JSON, as MindSpore Serving has it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mindserve import native
+from mindserve.rest.http import INLINE_BYTES, BodyTooLarge, Exchange, HttpError
+from mindserve.rest.metadata import error_of, make_call
+
+PREFIX = "/model"
+_PATH = "/mindspore.serving.proto.MSService/Predict"
+_MAX_VERSION = 2**63 - 1
+_EXPECTED = "expected /model/{servable}[/version/{version}]:{method}"
+
+# What MindSpore Serving says with status 200, beside the fields of JSON: its clients look for the text, not the status.
+_TEXTS = (
+    "please check url, version number range failed",
+    "please check url, the keyword:[model] must contain",
+    "please check url, the keyword:[service method] must contain.",
+    "http message is bigger than ",
+    "http message only support POST right now",
+    "Illegal JSON format",
+    "json array, elements type is not equal",
+    "json array, shape is empty",
+    "json array, string or bytes type only support one item",
+    "json array, data should be number, bool, string or bytes",
+    "invalid json array: json size is ",
+    "json object, key is 'shape', array value should be unsigned integer",
+    "json object, key is 'shape', invalid shape value",
+    "'b64' should be specified only one time",
+    "is illegal b64 encode string",
+    "Parser request failed, size is not matched",
+    "json object, specified type:'",
+    "json object, only support scalar when data type is string or bytes, please check 'type' or 'shape'",
+    "key 'instances' expects to exist once, but actually ",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """What a path names; version 0: the newest."""
+
+    servable: str
+    method: str
+    version: int
+
+
+def parse_path(path: str) -> Route:
+    """The servable, method and version that a path names.
+
+    Raises:
+        HttpError: it is no such path.
+    """
+    if path != PREFIX and not path.startswith(PREFIX + "/"):
+        raise known_error(f"please check url, the keyword:[model] must contain; {_EXPECTED}")
+    target, _, method = path[len(PREFIX) + 1 :].rpartition(":")
+    if not method or "/" in method:
+        raise known_error(f"please check url, the keyword:[service method] must contain. {_EXPECTED}")
+    servable, slash, rest = target.partition("/")
+    if not servable:
+        raise known_error(f"please check url, the keyword:[model] must contain a servable's name; {_EXPECTED}")
+    if not slash:
+        return Route(servable, method, 0)
+    keyword, _, digits = rest.partition("/")
+    if keyword != "version":
+        raise HttpError(404, f"please check url, '{rest[:80]}' is not known; {_EXPECTED}", "NOT_FOUND")
+    version = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else 0
+    if not 1 <= version <= _MAX_VERSION:
+        raise known_error(
+            f"please check url, version number range failed: expected 1 to {_MAX_VERSION}, but actually '{digits[:80]}'"
+        )
+    return Route(servable, method, version)
+
+
+def known_error(text: str) -> HttpError:
+    """The error for a text: status 200 for one that MindSpore Serving has."""
+    return HttpError(200 if any(known in text for known in _TEXTS) else 400, text, "INVALID_ARGUMENT")
+
+
+async def predict(exchange: Exchange) -> None:
+    """Answers a request for a servable's method.
+
+    Raises:
+        HttpError: what is wrong with it.
+        ClientGone: nobody waits for the answer.
+    """
+    if exchange.method != "POST":
+        raise known_error(f"http message only support POST right now, but actually {exchange.method}")
+    route = parse_path(exchange.path)
+    try:
+        body = await exchange.body()
+    except BodyTooLarge as error:
+        raise known_error(error.text) from None
+    core = native.load()
+    context = exchange.context
+    try:
+        message = await context.run(
+            len(body) > INLINE_BYTES,
+            core.predict_request_from_json,
+            body,
+            route.servable,
+            route.method,
+            route.version,
+        )
+    except core.NativeError as error:
+        raise known_error(str(error)) from None
+    ended = await context.calls.unary(make_call(exchange, _PATH, [message]))
+    if ended.code:
+        raise error_of(ended)
+    reply = await context.run(len(ended.message) > INLINE_BYTES, core.predict_reply_to_json, ended.message)
+    await exchange.answer(200, reply)
