@@ -86,7 +86,8 @@ class Connection(HttpToolsProtocol):
         self._limits = shared.limits
         self._phase = _IDLE
         self._header_bytes = 0  # of the message that is being read
-        self._raw_bytes = 0  # of chunks that were nothing but headers, which the parser holds
+        self._raw_bytes = 0  # of chunks that were nothing but its headers
+        self._begun = 0  # messages, in the chunk that is being parsed
         self._refusal: tuple[int, str] | None = None
         self._discarding = False
         self._last_data = 0.0
@@ -129,6 +130,7 @@ class Connection(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         before = self._phase
+        self._begun = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -141,7 +143,8 @@ class Connection(HttpToolsProtocol):
         if self._phase == _IDLE:
             self._stop_timer()
         elif self._phase == _HEADERS:
-            if before == _HEADERS:
+            # A chunk that is all of this message's headers, which the parser holds as long as one has no end.
+            if self._begun == (before == _IDLE):
                 self._raw_bytes += len(data)
                 if self._raw_bytes > self._limits.max_metadata_bytes:
                     self._refuse(*self._headers_too_large())
@@ -169,6 +172,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._phase = _HEADERS
+        self._begun += 1
         self._header_bytes = self._raw_bytes = 0
         self._shared.set_date()
         super().on_message_begin()

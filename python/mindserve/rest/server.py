@@ -122,10 +122,11 @@ class RestServer:
         if self._closed:
             return
         self._closed = True
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._shared is not None:
             self._call(self._drain)
             self._call(self._close_idle)
             self._none_left.wait(_FLUSH_TIMEOUT)
+        if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         for each in self._sockets:
