@@ -169,12 +169,11 @@ class DirectCalls:
     def take(self) -> list[DirectEvent]:
         """What has happened since: events of all calls, of each in its order.
 
-        Of a call's messages it gives at most 16, or as many as make a MiB, before `consumed`. The others are held in the
-        native core, which holds back the worker that sends them. Calls whose answers are short need no `consumed`: a
-        call's end is behind its last message.
+        Of a call's messages it gives at most 16, or as many as make a MiB, before `consumed`. The others are held
+        natively, which holds back the worker that sends them. An answer of one message needs no `consumed`.
         """
     def consumed(self, call: int, count: int) -> None:
-        """So many of the oldest messages that `take` gave of the call have been passed on. No-op for one that is over."""
+        """So many of the messages that `take` gave of the call have been passed on. No-op once its end was given."""
     def cancel(self, call: int) -> None:
         """Give a call up. It ends CANCELLED, unless it has ended; what was not taken of it is dropped."""
 
