@@ -26,6 +26,7 @@ from mindserve.rest.tls import auth_properties
 _LINGER = 2.0
 # Where in a message the parser is.
 _IDLE, _HEADERS, _BODY = range(3)
+_OF_BODIES = (b"content-length", b"transfer-encoding")
 
 _log = logs.get_logger("rest")
 
@@ -188,6 +189,10 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and any(name in _OF_BODIES for name, _ in self.headers):
+            # The parser takes what follows for another protocol.
+            self._refusal = 400, "a request with 'Upgrade' and a body: expected HTTP/1.1 without it (curl: --http1.1)"
+            raise _Refused
         self._phase = _BODY
         self._stop_timer()
         super().on_headers_complete()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
 from mindserve.control import ReadyService
 from mindserve.rest.calls import Calls
 from mindserve.rest.http import HttpError
+from mindserve.rest.pool import Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,17 +103,17 @@ class Context:
         backend: the rest of the server.
         max_body: bytes of a body.
         memory: counts those of all bodies.
-        executor: threads for what takes long.
+        pool: threads for what takes long.
     """
 
     calls: Calls
     backend: Backend
     max_body: int
     memory: Memory
-    executor: Executor
+    pool: Pool
 
     async def run(self, long: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls the function, in another thread if that takes ``long``."""
         if not long:
             return function(*args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: function(*args, **kwargs))
+        return await self.pool.call(lambda: function(*args, **kwargs))

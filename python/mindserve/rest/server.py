@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import concurrent.futures
 import contextlib
 import errno
 import os
@@ -23,6 +22,7 @@ from mindserve.rest.app import App
 from mindserve.rest.calls import Calls
 from mindserve.rest.connection import Connection, Shared
 from mindserve.rest.context import Backend, Context, Memory
+from mindserve.rest.pool import Pool
 from mindserve.rest.tls import make_context
 from mindserve.tls import ServerTls
 
@@ -72,7 +72,7 @@ class RestServer:
             self._sockets, self.bound = bind(address)
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._run, name="mindserve-rest", daemon=True)
-        self._executor = concurrent.futures.ThreadPoolExecutor(_THREADS, "mindserve-rest-json")
+        self._pool = Pool(_THREADS)
         self._shared: Shared | None = None
         self._calls: Calls | None = None
         self._peers: collections.Counter[str] = collections.Counter()
@@ -131,7 +131,7 @@ class RestServer:
             self._thread.join()
         for each in self._sockets:
             each.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
         if not self._loop.is_closed():
             self._loop.close()
 
@@ -168,7 +168,7 @@ class RestServer:
         self._calls = Calls(gateway)
         memory = Memory(self._limits.max_enqueued_bytes or _default_memory())
         max_body = self._limits.max_msg_mb_size << 20
-        app = App(Context(self._calls, self._backend, max_body, memory, self._executor))
+        app = App(Context(self._calls, self._backend, max_body, memory, self._pool))
         config = Config(
             app,
             http=Connection,

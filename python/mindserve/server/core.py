@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 # Seconds that a successor has besides those for its workers: for its start script.
 _SCRIPT_TIMEOUT = 60.0
+_MOST_MSG_MB = 512
 # Seconds that HTTP clients have to send one more request by connections that a successor can't take over: its answer
 # tells them to connect anew, while one that crosses the connection's end would be lost.
 _IDLE_AFTER_HANDOVER = 2.0
@@ -365,7 +366,8 @@ class Server:
                 raise StartError("Serving Error: RESTful server is already running")
             rest = Restful(listener, limits, self._backend(), self._predecessor)
             try:
-                self._open_gateway([], limits)
+                # A message may be larger than the JSON that it is made of, whose size the REST server bounds.
+                self._open_gateway([], dataclasses.replace(limits, max_msg_mb_size=_MOST_MSG_MB))
                 rest.start(self._gateway, self._watch, accept=self._predecessor is None)
             except BaseException:
                 rest.close()
