@@ -214,7 +214,16 @@ def test_the_client_never_sees_the_native_module() -> None:
 
 @pytest.mark.parametrize("module", ["mindserve.server", "mindserve.client", "mindserve.worker", "mindserve.cli"])
 def test_what_is_slow_to_import_waits_until_it_is_used(module: str) -> None:
-    slow = ["cryptography", "onnxruntime", "rich.progress", "google.protobuf", "grpc", "mindserve._native"]
+    slow = [
+        "cryptography",
+        "onnxruntime",
+        "rich.progress",
+        "google.protobuf",
+        "grpc",
+        "starlette",
+        "uvicorn",
+        "mindserve._native",
+    ]
     if module == "mindserve.client":
         slow.remove("grpc")
         slow.remove("google.protobuf")

@@ -201,7 +201,7 @@ class Calls:
 
     def _start(self, call: Call, receiver: _Unary | Stream) -> int:
         caller = call.caller
-        number = self._native.start(
+        number: int = self._native.start(
             call.path, call.metadata, call.messages, call.timeout, caller.peer, caller.auth, caller.client
         )
         self._open[number] = receiver

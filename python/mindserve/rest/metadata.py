@@ -45,7 +45,6 @@ CODES: tuple[tuple[str, int], ...] = (
     ("UNAUTHENTICATED", 401),
 )
 _UNKNOWN = 2
-_RESOURCE_EXHAUSTED = 8
 _UNAVAILABLE = 14
 _UNAUTHENTICATED = 16
 
@@ -125,12 +124,10 @@ def error_of(ended: Ended) -> HttpError:
     name, status = CODES[code]
     headers: list[tuple[bytes, bytes]] = list(headers_of(ended))
     pushback = ended.trailer(_PUSHBACK)
-    if code == _RESOURCE_EXHAUSTED and not pushback:
-        status = 413  # waiting does not help: it is the request that is too large
-    elif code in (_RESOURCE_EXHAUSTED, _UNAVAILABLE):
+    if pushback.isdecimal() or code == _UNAVAILABLE:
         seconds = math.ceil(int(pushback) / 1000) if pushback.isdecimal() else 1
         headers.append((b"retry-after", b"%d" % max(1, seconds)))
-    elif code == _UNAUTHENTICATED:
+    if code == _UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     return HttpError(status, ended.details or name, name, headers)
 

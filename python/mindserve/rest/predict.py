@@ -107,6 +107,9 @@ async def predict(exchange: Exchange) -> None:
         raise known_error(str(error)) from None
     ended = await context.calls.unary(make_call(exchange, _PATH, [message]))
     if ended.code:
-        raise error_of(ended)
+        error = error_of(ended)
+        if error.status == 429 and not any(name == b"retry-after" for name, _ in error.headers):
+            error.status = 413  # waiting does not help: it is this request that is too large
+        raise error
     reply = await context.run(len(ended.message) > INLINE_BYTES, core.predict_reply_to_json, ended.message)
     await exchange.answer(200, reply)

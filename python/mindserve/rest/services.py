@@ -48,17 +48,19 @@ class Rpc:
 
     def _encode(self, text: bytes, where: str) -> bytes:
         message = self._input()
+        expected: str = message.DESCRIPTOR.full_name
         try:
             value = json.loads(
                 text.decode("utf-8-sig") or "{}", object_pairs_hook=_without_duplicates, parse_constant=_no_constant
             )
+            if not isinstance(value, dict) and not expected.startswith("google.protobuf."):
+                raise ValueError("expected an object, {…}")
             json_format.ParseDict(value, message, descriptor_pool=self._pool, max_recursion_depth=_MAX_DEPTH)
             return message.SerializeToString()
         except RecursionError:
             reason = f"expected at most {_MAX_DEPTH} levels, one inside the other"
         except (ValueError, TypeError, json_format.Error) as error:  # UnicodeDecodeError is a ValueError
             reason = str(error)
-        expected = message.DESCRIPTOR.full_name
         raise HttpError(400, f"{where}the body is no {expected} in JSON: {reason[:1000]}", "INVALID_ARGUMENT")
 
     def decode(self, messages: Iterable[bytes]) -> list[bytes]:
