@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import ssl
 import subprocess
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,7 +106,8 @@ def test_versions_of_tls(rest: Rest, made: Files, version: str, works: bool) -> 
     context = ssl.create_default_context(cafile=made.ca)
     context.load_cert_chain(made.client, made.client_key)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning) if not works else _nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of old versions
         context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
     with rest.connect() as connection:
         try:
@@ -115,11 +117,6 @@ def test_versions_of_tls(rest: Rest, made: Files, version: str, works: bool) -> 
                 assert works
         except ssl.SSLError:
             assert not works
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *exception: object) -> None: ...
 
 
 def test_curl(rest: Rest, made: Files) -> None:

@@ -68,6 +68,9 @@ def _examine(file: ConfigFile, timeout: float) -> dict[str, Any]:
         {"address": listener.address, "tls": listener.ssl_config is not None}
         for listener in file.settings.grpc.all_listeners()
     ]
+    if file.settings.rest is not None:
+        rest = file.settings.rest.listener()
+        listeners.append({"address": f"http://{rest.address}", "tls": rest.ssl_config is not None})
     problems.sort(key=lambda problem: problem.place.line)
     return {"problems": problems, "warnings": warnings, "servables": servables, "listeners": listeners}
 

@@ -8,7 +8,7 @@ from mindserve import config
 from mindserve.configfile.load import ConfigFile
 from mindserve.configfile.problems import Problem
 from mindserve.errors import ConfigError
-from mindserve.tls import load_server_tls
+from mindserve.tls import SSLConfig, load_server_tls
 
 
 def check_directories(file: ConfigFile) -> list[Problem]:
@@ -28,14 +28,21 @@ def check_certificates(file: ConfigFile) -> tuple[list[Problem], list[str]]:
     """What is wrong with the listeners' certificates, and what may go wrong with them."""
     problems: list[Problem] = []
     warnings: list[str] = []
-    for number, listener in enumerate(file.settings.grpc.all_listeners()):
-        if listener.ssl_config is None:
-            continue
-        several = file.settings.grpc.listeners
-        path = ("grpc", "listeners", number, "ssl_config") if several else ("grpc", "ssl_config")
+
+    def check(ssl_config: SSLConfig | None, key: str, *path: str | int) -> None:
+        if ssl_config is None:
+            return
         try:
-            warnings += load_server_tls(listener.ssl_config).warnings
+            warnings.extend(load_server_tls(ssl_config).warnings)
         except ConfigError as error:
-            key = f"grpc.listeners[{number}].ssl_config" if several else "grpc.ssl_config"
             problems.append(Problem(file.place(*path), str(error), key))
+
+    for number, listener in enumerate(file.settings.grpc.all_listeners()):
+        if file.settings.grpc.listeners:
+            key = f"grpc.listeners[{number}].ssl_config"
+            check(listener.ssl_config, key, "grpc", "listeners", number, "ssl_config")
+        else:
+            check(listener.ssl_config, "grpc.ssl_config", "grpc", "ssl_config")
+    if file.settings.rest is not None:
+        check(file.settings.rest.ssl_config, "rest.ssl_config", "rest", "ssl_config")
     return problems, warnings

@@ -107,9 +107,9 @@ async def predict(exchange: Exchange) -> None:
         raise known_error(str(error)) from None
     ended = await context.calls.unary(make_call(exchange, _PATH, [message]))
     if ended.code:
-        error = error_of(ended)
-        if error.status == 429 and not any(name == b"retry-after" for name, _ in error.headers):
-            error.status = 413  # waiting does not help: it is this request that is too large
-        raise error
+        failed = error_of(ended)
+        if failed.status == 429 and not any(name == b"retry-after" for name, _ in failed.headers):
+            failed.status = 413  # waiting does not help: it is this request that is too large
+        raise failed
     reply = await context.run(len(ended.message) > INLINE_BYTES, core.predict_reply_to_json, ended.message)
     await exchange.answer(200, reply)
