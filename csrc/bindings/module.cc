@@ -9,6 +9,7 @@ PYBIND11_MODULE(_native, module) {
   RegisterLog(module);
   RegisterGateway(module);
   RegisterDirect(module);
+  RegisterJson(module);
   RegisterLocalMethods(module);
   RegisterServiceCall(module);
   RegisterServices(module);

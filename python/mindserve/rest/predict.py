@@ -12,29 +12,8 @@ PREFIX = "/model"
 _PATH = "/mindspore.serving.proto.MSService/Predict"
 _MAX_VERSION = 2**63 - 1
 _EXPECTED = "expected /model/{servable}[/version/{version}]:{method}"
-
-# What MindSpore Serving says with status 200, beside the fields of JSON: its clients look for the text, not the status.
-_TEXTS = (
-    "please check url, version number range failed",
-    "please check url, the keyword:[model] must contain",
-    "please check url, the keyword:[service method] must contain.",
-    "http message is bigger than ",
-    "http message only support POST right now",
-    "Illegal JSON format",
-    "json array, elements type is not equal",
-    "json array, shape is empty",
-    "json array, string or bytes type only support one item",
-    "json array, data should be number, bool, string or bytes",
-    "invalid json array: json size is ",
-    "json object, key is 'shape', array value should be unsigned integer",
-    "json object, key is 'shape', invalid shape value",
-    "'b64' should be specified only one time",
-    "is illegal b64 encode string",
-    "Parser request failed, size is not matched",
-    "json object, specified type:'",
-    "json object, only support scalar when data type is string or bytes, please check 'type' or 'shape'",
-    "key 'instances' expects to exist once, but actually ",
-)
+# What the conversion of a body finds wrong, by the codes of its errors: MindSpore Serving has a text for the first.
+_WRONG = {"INVALID_ARGUMENT": 200, "OUT_OF_RANGE": 400, "RESOURCE_EXHAUSTED": 503}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +53,8 @@ def parse_path(path: str) -> Route:
 
 
 def known_error(text: str) -> HttpError:
-    """The error for a text: status 200 for one that MindSpore Serving has."""
-    return HttpError(200 if any(known in text for known in _TEXTS) else 400, text, "INVALID_ARGUMENT")
+    """The error with a text of MindSpore Serving's, whose clients look for the text, not for the status."""
+    return HttpError(200, text, "INVALID_ARGUMENT")
 
 
 async def predict(exchange: Exchange) -> None:
@@ -104,7 +83,7 @@ async def predict(exchange: Exchange) -> None:
             route.version,
         )
     except core.NativeError as error:
-        raise known_error(str(error)) from None
+        raise HttpError(_WRONG.get(error.code, 500), str(error), error.code) from None
     ended = await context.calls.unary(make_call(exchange, _PATH, [message]))
     if ended.code:
         failed = error_of(ended)
