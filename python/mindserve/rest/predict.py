@@ -33,8 +33,8 @@ def parse_path(path: str) -> Route:
     """
     if path != PREFIX and not path.startswith(PREFIX + "/"):
         raise known_error(f"please check url, the keyword:[model] must contain; {_EXPECTED}")
-    target, _, method = path[len(PREFIX) + 1 :].rpartition(":")
-    if not method or "/" in method:
+    target, colon, method = path[len(PREFIX) + 1 :].rpartition(":")
+    if not colon or not method or "/" in method:
         raise known_error(f"please check url, the keyword:[service method] must contain. {_EXPECTED}")
     servable, slash, rest = target.partition("/")
     if not servable:
