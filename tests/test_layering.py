@@ -136,6 +136,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     # It calls servables by way of "client", once they do.
     "register": {"config", "client"},
     "configfile": {"config"},
+    # Clients, their keys and tokens; the keys file is read as config files are.
+    "auth": {"configfile", "native", "logs"},
     "loader": {"register"},
     "inspection": {"loader"},
     "control": {"errors"},
@@ -144,11 +146,11 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
     # HTTP with JSON: it is given what it needs of the server.
-    "rest": {"config", "control", "native", "logs", "proto"},
+    "rest": {"auth", "config", "control", "native", "logs", "proto"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin", "proto", "rest"},
+    "server": {"supervisor", "register", "admin", "proto", "rest", "auth"},
     "client": {"config", "proto"},
-    "cli": {"server", "client", "configfile", "inspection", "certs", "admin", ""},
+    "cli": {"server", "client", "configfile", "inspection", "certs", "admin", "auth", ""},
     "main": {"cli"},
 }
 
@@ -163,7 +165,8 @@ PYTHON_OUTSIDE = {
     "uvloop": {"rest"},
     "httptools": {"rest"},
     "typer": {"cli"},
-    "yaml": {"configfile"},
+    "yaml": {"configfile", "auth"},
+    "jwt": {"auth"},
     "rich": {"cli", "supervisor", "server"},
 }
 

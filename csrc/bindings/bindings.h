@@ -21,6 +21,7 @@ void RegisterRuntime(pybind11::module_& module);
 void RegisterServiceCall(pybind11::module_& module);
 void RegisterServices(pybind11::module_& module);
 void RegisterStageRequest(pybind11::module_& module);
+void RegisterTokens(pybind11::module_& module);
 
 pybind11::handle NativeErrorType();
 // Raises mindserve._native.NativeError unless `status` is OK. Holds the GIL.

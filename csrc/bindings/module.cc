@@ -15,5 +15,6 @@ PYBIND11_MODULE(_native, module) {
   RegisterServices(module);
   RegisterStageRequest(module);
   RegisterStreamMethods(module);
+  RegisterTokens(module);
   RegisterRuntime(module);
 }

@@ -21,6 +21,8 @@
 
 namespace mindserve::gateway {
 
+class ClientIdentity;
+
 // Metadata as gRPC has it: keys in lower case; values of "-bin" keys already decoded from base64.
 using Metadata = std::vector<std::pair<std::string, std::string>>;
 
@@ -90,6 +92,8 @@ class Call {
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;
   virtual const net::AuthProperties& auth() = 0;  // of the peer, as grpcio's auth_context has them
+  // Who makes it, as long as it is under way; null: nobody is asked, or it comes from one of our own workers.
+  virtual const ClientIdentity* identity() const = 0;
   virtual const InnerCall& inner() const = 0;
   virtual bool accepts_gzip() const = 0;
   virtual ClientTrust& trust() = 0;  // the connection's
@@ -139,6 +143,8 @@ class Service {
   virtual bool client_streaming() const { return false; }
   // Whether its answer is a stream, whose reader may take its time.
   virtual bool server_streaming() const { return false; }
+  // Whether it answers everybody, whoever else is asked for a token.
+  virtual bool open_to_all() const { return false; }
   // Whether its handlers say when they have taken a message (Call::MessageTaken). Their clients are held back
   // meanwhile.
   virtual bool holds_messages() const { return false; }

@@ -34,12 +34,27 @@ enum class Refusal : uint8_t {
   kIdleConnectionTimeout,
   kMaxAttempts,
   kQuarantine,  // no limit: quarantine.h
+  kRate,        // these of a client: auth.h
+  kMaxInFlight,
+  kTokenQueue,
 };
-inline constexpr std::array<std::string_view, 13> kRefusalNames = {
-    "max_msg_mb_size", "max_instances_per_request", "max_enqueued_requests",   "max_enqueued_bytes",
-    "max_connections", "max_concurrent_streams",    "max_metadata_bytes",      "max_resets_per_second",
-    "header_timeout",  "body_idle_timeout",         "idle_connection_timeout", "max_attempts",
+inline constexpr std::array<std::string_view, 16> kRefusalNames = {
+    "max_msg_mb_size",
+    "max_instances_per_request",
+    "max_enqueued_requests",
+    "max_enqueued_bytes",
+    "max_connections",
+    "max_concurrent_streams",
+    "max_metadata_bytes",
+    "max_resets_per_second",
+    "header_timeout",
+    "body_idle_timeout",
+    "idle_connection_timeout",
+    "max_attempts",
     "quarantine",
+    "rate",
+    "max_in_flight",
+    "token_queue",
 };
 
 // Calls of one method that are over.

@@ -65,8 +65,18 @@ void DirectCall::Begin(DirectThread& thread) {
     deadline_ = context_->now + context_->limits.default_deadline;
   }
   if (deadline_ != kNever) context_->timers.Set(*this, deadline_);
-  handler_ = service_->Start(*this);
+  if (context_->tokens != nullptr && !service_->open_to_all()) {
+    LetIn(*context_, *service_);
+    if (finished_) return;
+  } else {
+    handler_ = service_->Start(*this);
+  }
   Deliver();
+}
+
+void DirectCall::DropCredentials() {
+  std::erase_if(request_.metadata,
+                [](const auto& each) { return each.first == "authorization" || each.first == "oauth_token"; });
 }
 
 Status DirectCall::Check(const Service* service) {
@@ -164,6 +174,7 @@ void DirectCall::Finish(Status status, Metadata trailing) {
   if (finished_) return;
   finished_ = true;
   context_->timers.Cancel(*this);
+  Leave();
   counter_.End(context_->stats, status.code(), context_->now);
   DirectEvent end = Event(DirectEvent::Kind::kEnd);
   end.status = std::move(status);

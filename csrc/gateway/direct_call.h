@@ -15,6 +15,7 @@
 #include "gateway/call.h"
 #include "gateway/call_counter.h"
 #include "gateway/direct_events.h"
+#include "gateway/guarded_call.h"
 #include "gateway/thread_context.h"
 #include "gateway/timer_heap.h"
 #include "net/transport.h"
@@ -48,7 +49,7 @@ struct DirectClient {
 class DirectThread;
 
 // Made by any thread, then an I/O thread's. Whichever is the last to hold it: if it has not ended, it ends so.
-class DirectCall final : public Call, public TimerNode {
+class DirectCall final : public GuardedCall, public TimerNode {
  public:
   DirectCall(DirectRequest request, uint64_t number, size_t thread_number, std::shared_ptr<DirectEvents> events)
       : request_(std::move(request)), number_(number), thread_number_(thread_number), events_(std::move(events)) {}
@@ -84,6 +85,8 @@ class DirectCall final : public Call, public TimerNode {
   void OnTimer() override;
 
  private:
+  // GuardedCall
+  void DropCredentials() override;
   // What is wrong with it before anybody is asked.
   Status Check(const Service* service);
   Status CheckMetadata() const;
@@ -99,7 +102,6 @@ class DirectCall final : public Call, public TimerNode {
   ThreadContext* context_ = nullptr;
   std::shared_ptr<DirectClient> client_;  // shared as it says itself
   Service* service_ = nullptr;
-  std::unique_ptr<CallHandler> handler_;
   TimePoint deadline_ = kNever;
   const InnerCall inner_;
   CallCounter counter_;
@@ -108,7 +110,6 @@ class DirectCall final : public Call, public TimerNode {
   size_t waiting_bytes_ = 0;
   bool half_closed_ = false;
   bool responded_ = false;
-  bool finished_ = false;
   Metadata trailing_;
 };
 

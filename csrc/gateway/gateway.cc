@@ -309,8 +309,8 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
                         spec.address.ToString() + ": " + listener.status().message());
     }
     addresses.push_back((*listener)->address());
-    listeners.push_back(std::make_unique<State::Listening>(
-        State::Listening{*std::move(listener), std::move(spec.tls), spec.internal}));
+    listeners.push_back(
+        std::make_unique<State::Listening>(State::Listening{*std::move(listener), std::move(spec.tls), spec.internal}));
   }
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
@@ -455,6 +455,28 @@ void Gateway::RemoveVersion(const std::string& servable, uint64_t version) {
   state_->OnAll([&](IoThread& io) { io.RemoveVersion(servable, version); });
   std::lock_guard lock(state_->workers_mutex);
   state_->versions.erase({servable, version});
+}
+
+std::vector<TokenQueue::Question> Gateway::TakeTokens(size_t most) {
+  return state_->shared.tokens.Take(most);
+}
+
+void Gateway::CloseTokens() {
+  state_->shared.tokens.Close();
+}
+
+void Gateway::RequireTokens() {
+  state_->OnAll([](IoThread& io) { io.RequireTokens(); });
+}
+
+void Gateway::AnswerToken(const TokenQueue::Question& question, TokenCache::Verdict verdict) {
+  IoThread& io = *state_->threads[question.thread];
+  io.loop().Post(
+      [&io, question, verdict = std::move(verdict)] { io.OnVerdict(question.text, question.generation, verdict); });
+}
+
+void Gateway::ForgetTokens() {
+  state_->OnAll([](IoThread& io) { io.ForgetTokens(); });
 }
 
 void Gateway::StopListening(std::chrono::milliseconds grace) {

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "gateway/auth.h"
 #include "gateway/call_stats.h"
 #include "gateway/direct_calls.h"
 #include "gateway/keepalive.h"
@@ -96,8 +97,8 @@ class Gateway {
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
   // listening; but while only internal ones listen, or none at all, for calls from inside the process, it may be called
-  // again with others, whose limits hold then. INVALID_ARGUMENT if an internal listener is not behind all others. Without
-  // `accept`, connections wait until Accept.
+  // again with others, whose limits hold then. INVALID_ARGUMENT if an internal listener is not behind all others.
+  // Without `accept`, connections wait until Accept.
   Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits,
                                            bool accept = true);
   void Accept();
@@ -136,6 +137,17 @@ class Gateway {
   int lost_workers_fd() const;
   // Each once; none: the descriptor is not readable any more.
   std::vector<LostWorker> TakeLostWorkers();
+
+  // From now on, for good, clients are asked who they are, those of calls from inside the process too: all calls but
+  // health checks, and those of our own workers. Before Listen.
+  void RequireTokens();
+  // Waits for tokens and certificates that are not known; takes at most so many. None: CloseTokens was called.
+  std::vector<TokenQueue::Question> TakeTokens(size_t most);
+  void AnswerToken(const TokenQueue::Question& question, TokenCache::Verdict verdict);
+  // The keys are others now: what was known of tokens holds no more when it returns.
+  void ForgetTokens();
+  // Nobody looks at tokens any more.
+  void CloseTokens();
 
   // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes: first of clients, then
   // of internal listeners. Workers stay attached. May be followed by Listen.

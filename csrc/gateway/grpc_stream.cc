@@ -67,6 +67,7 @@ void GrpcStream::Close() {
     if (handler_) handler_->OnCancel();
   }
   handler_.reset();
+  Leave();
   child_ = {};
   reader_.reset();
   window_.reset();
@@ -120,7 +121,15 @@ void GrpcStream::OnHeadersEnd() {
   if (service_->holds_messages()) window_.emplace(context_.memory.admission());
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding(), service_->aligned_at());
+  if (context_.tokens != nullptr && !connection_->internal() && !service_->open_to_all()) [[unlikely]] {
+    return LetIn(context_, *service_);
+  }
   handler_ = service_->Start(*this);
+}
+
+void GrpcStream::DropCredentials() {
+  head_.Drop("authorization");
+  head_.Drop("oauth_token");
 }
 
 Status GrpcStream::EnterInner() {
@@ -265,6 +274,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
   finished_ = true;
   context_.timers.Cancel(*this);
   child_ = {};
+  Leave();
   reader_.reset();
   counter_.End(context_.stats, status.code(), context_.now);
   status_ = std::move(status);

@@ -13,6 +13,7 @@
 #include "gateway/call.h"
 #include "gateway/call_counter.h"
 #include "gateway/child_calls.h"
+#include "gateway/guarded_call.h"
 #include "gateway/message_reader.h"
 #include "gateway/output.h"
 #include "gateway/request_head.h"
@@ -23,7 +24,7 @@
 namespace mindserve::gateway {
 
 // Owned by its connection. Streams are used again: Open makes an old one new.
-class GrpcStream final : public Call, public TimerNode {
+class GrpcStream final : public GuardedCall, public TimerNode {
  public:
   explicit GrpcStream(ThreadContext& context) : context_(context) {}
   ~GrpcStream() { context_.timers.Cancel(*this); }
@@ -95,6 +96,9 @@ class GrpcStream final : public Call, public TimerNode {
   // Of a worker's call: takes in what it says of itself. An error: it is refused.
   Status EnterInner();
 
+  // GuardedCall
+  void DropCredentials() override;
+
   void SubmitHttpError(int status);
   void SubmitTrailersOnly();
   void SubmitResponse();
@@ -106,7 +110,6 @@ class GrpcStream final : public Call, public TimerNode {
   RequestHead head_;
   std::optional<MessageReader> reader_;
   Service* service_ = nullptr;
-  std::unique_ptr<CallHandler> handler_;
   TimePoint deadline_ = kNever;
   InnerCall inner_;
   ChildCalls::Place child_;  // of a worker's call, until it is finished
@@ -117,8 +120,7 @@ class GrpcStream final : public Call, public TimerNode {
   bool half_closed_ = false;
   bool ended_ = false;      // the handler knows that, or is about to
   bool responded_ = false;  // the response's HEADERS are queued
-  bool finished_ = false;
-  bool deferred_ = false;  // nghttp2 waits for more of the response
+  bool deferred_ = false;   // nghttp2 waits for more of the response
   CallCounter counter_;
   Status status_;
   Metadata trailing_;

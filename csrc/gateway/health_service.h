@@ -47,6 +47,7 @@ class Health {
 class HealthCheckService final : public Service {
  public:
   HealthCheckService(MethodCounts& counts, const Health& health) : Service(counts), health_(health) {}
+  bool open_to_all() const override { return true; }
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:
@@ -56,6 +57,7 @@ class HealthCheckService final : public Service {
 class HealthWatchService final : public Service {
  public:
   HealthWatchService(MethodCounts& counts, Health& health) : Service(counts), health_(health) {}
+  bool open_to_all() const override { return true; }
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:

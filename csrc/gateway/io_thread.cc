@@ -205,6 +205,21 @@ void IoThread::CheckDrained() {
   std::exchange(drained_, nullptr)();
 }
 
+void IoThread::RequireTokens() {
+  if (tokens_ != nullptr) return;
+  tokens_ = std::make_unique<TokenCache>(shared_.tokens, context_.number);
+  context_.tokens = tokens_.get();
+}
+
+void IoThread::OnVerdict(const std::string& text, uint64_t generation, const TokenCache::Verdict& verdict) {
+  context_.now = Clock::now();
+  tokens_->OnVerdict(text, generation, verdict);
+}
+
+void IoThread::ForgetTokens() {
+  if (tokens_ != nullptr) tokens_->Forget();
+}
+
 void IoThread::DeclareServable(const std::string& name) {
   router_.Declare(name);
   health_.Changed();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "gateway/auth.h"
 #include "gateway/child_calls.h"
 #include "gateway/direct_thread.h"
 #include "gateway/health_service.h"
@@ -38,6 +39,7 @@ struct Shared {
   // A worker that drains holds nothing of a thread's any more: told once by each.
   std::function<void(uint64_t worker)> worker_drained;
   ChildCalls children;
+  TokenQueue tokens;
   // A call whose parent was given up: its thread is to give it up, too.
   std::function<void(const ChildCall& child)> child_given_up;
 };
@@ -65,6 +67,11 @@ class IoThread final : private net::RoundHooks {
   // Takes no more connections of the kind, clients' or internal ones, lets those that there are end for `grace`, then
   // ends them; `done` is called when there are none. With clients' the same for calls from inside the process.
   void Drain(bool internal, std::chrono::milliseconds grace, std::function<void()> done);
+
+  // From now on clients are asked who they are.
+  void RequireTokens();
+  void OnVerdict(const std::string& text, uint64_t generation, const TokenCache::Verdict& verdict);
+  void ForgetTokens();
 
   void DeclareServable(const std::string& name);
   void RemoveServable(const std::string& name);
@@ -102,6 +109,7 @@ class IoThread final : private net::RoundHooks {
   std::unique_ptr<link::GatewayPort> port_;
   RequestMemory memory_;
   ThreadContext context_;
+  std::unique_ptr<TokenCache> tokens_;  // null: nobody is asked
   WorkerCalls calls_;
   Router router_;
   PredictService* predict_ = nullptr;  // of the context's services

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "gateway/auth.h"
 #include "gateway/grpc_text.h"
 #include "wire/call_head.h"
 
@@ -46,6 +47,9 @@ void PredictCall::OnHalfClose() {
   method_ = route.method;
   version_ = route.version;
   spec_ = route.spec;
+  if (const ClientIdentity* identity = call_.identity(); identity != nullptr) [[unlikely]] {
+    if (status = identity->Check(servable_); !status.ok()) return Fail(std::move(status));
+  }
   if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
 
   const size_t workers = service_.router_.Workers(servable_, version_);

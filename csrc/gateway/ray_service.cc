@@ -1,7 +1,9 @@
 #include "gateway/ray_service.h"
 
 #include <utility>
+#include <vector>
 
+#include "gateway/auth.h"
 #include "wire/ray_serve.h"
 
 namespace mindserve::gateway {
@@ -35,12 +37,19 @@ class AskedCall : public CallHandler {
 class ListApplicationsCall final : public AskedCall {
  public:
   ListApplicationsCall(const Router& router, const Health& health, Call& call)
-      : AskedCall(health, call, "ListApplicationsRequest"), router_(router) {}
+      : AskedCall(health, call, "ListApplicationsRequest"), router_(router), call_(call) {}
 
  private:
-  std::string Answer() const override { return wire::WriteListApplicationsResponse(router_.Servables()); }
+  std::string Answer() const override {
+    auto servables = router_.Servables();
+    if (const ClientIdentity* identity = call_.identity(); identity != nullptr) {
+      std::erase_if(servables, [&](const auto& name) { return !identity->MayCall(name); });
+    }
+    return wire::WriteListApplicationsResponse(servables);
+  }
 
   const Router& router_;
+  const Call& call_;
 };
 
 class HealthzCall final : public AskedCall {

@@ -27,6 +27,7 @@ class ListApplicationsService final : public Service {
 class HealthzService final : public Service {
  public:
   HealthzService(MethodCounts& counts, const Health& health) : Service(counts), health_(health) {}
+  bool open_to_all() const override { return true; }
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:

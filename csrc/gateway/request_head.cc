@@ -98,6 +98,13 @@ const Metadata& RequestHead::metadata() const {
   return metadata_;
 }
 
+void RequestHead::Drop(std::string_view key) {
+  std::erase_if(fields_, [&](const Field& field) {
+    return field.name_size == key.size() && std::string_view(text_).substr(field.name, field.name_size) == key;
+  });
+  if (made_) std::erase_if(metadata_, [&](const auto& each) { return each.first == key; });
+}
+
 std::string_view RequestHead::Value(std::string_view key) const {
   const std::string_view text = text_;
   for (const Field& field : fields_) {

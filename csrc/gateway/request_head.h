@@ -37,6 +37,8 @@ class RequestHead {
   const Metadata& metadata() const;
   // The first value of a key of text, "" without one. Needs nothing to be made.
   std::string_view Value(std::string_view key) const;
+  // Leaves a key out from now on.
+  void Drop(std::string_view key);
 
  private:
   struct Field {

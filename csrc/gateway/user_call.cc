@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "gateway/auth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
 #include "gateway/inner_call.h"
@@ -55,6 +56,9 @@ bool UserCall::Open() {
     auto servable = service_.ChooseServable(call_.metadata());
     if (!servable.ok()) return refuse(servable.status());
     goal_.emplace(*std::move(servable), service_.path_);
+  }
+  if (const ClientIdentity* identity = call_.identity(); identity != nullptr) {
+    if (Status status = identity->Check(goal_->servable); !status.ok()) return refuse(std::move(status));
   }
   const auto target = service_.ChooseWorker(*goal_, model_);
   if (!target.ok()) return refuse(target.status());

@@ -1,6 +1,6 @@
 """The native core. Everything here releases the GIL while it works or waits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Literal
 
@@ -126,6 +126,53 @@ class Gateway:
         """Calls that ended OK."""
     def stats(self) -> dict[str, Any]:
         """All that is counted; mindserve/server/statistics.py gives it its public form."""
+
+class ClientIdentity:
+    """A client, and what it may. See csrc/gateway/auth.h.
+
+    Args:
+        name: of the client.
+        servables: those that it may call; None: all.
+        rate: calls a second; 0: no limit.
+        burst: calls at once; only with a rate.
+        max_in_flight: calls at a time; 0: no limit.
+        before: the same client under other terms, whose counts go on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        servables: Collection[str] | None = None,
+        rate: float = 0.0,
+        burst: float = 1.0,
+        max_in_flight: int = 0,
+        before: ClientIdentity | None = None,
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    def may_call(self, servable: str) -> bool: ...
+
+def require_tokens(gateway: Gateway) -> None:
+    """Ask clients who they are from now on, for good; before `Gateway.listen`."""
+
+def take_tokens(gateway: Gateway, most: int) -> list[tuple[int, int, bytes]]:
+    """Wait for tokens that are not known, and take at most so many; none: `close_tokens` was called.
+
+    Returns:
+        Questions for `answer_token`; the last part of each is a token, or the names in a client's certificate, each
+        behind a line break.
+    """
+
+def answer_token(
+    gateway: Gateway, question: tuple[int, int, bytes], identity: ClientIdentity | None, refusal: str, seconds: float
+) -> None:
+    """Say whose a token is; None: it is refused, with this text. It holds for so many seconds."""
+
+def forget_tokens(gateway: Gateway) -> None:
+    """Ask about all tokens anew: the keys have changed."""
+
+def close_tokens(gateway: Gateway) -> None:
+    """Take no more tokens; who waits in `take_tokens` gets none."""
 
 # What a call of `DirectCalls` is told, with the call's number first. In this order: maybe one "initial", any number of
 # "message", one "end" with a gRPC status code, its text, and the trailing metadata. Values of keys in "-bin" are bytes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ DEFAULT_HEARTBEAT_TIMEOUT = 10.0
 DEFAULT_HANDLER_THREADS = 32
 MAX_PARALLEL_WORKERS = 64
 MAX_HANDLER_THREADS = 1024
+MAX_TOKEN_LIFETIME = 30 * 24 * 3600
 
 _Count = Annotated[int, Range(1, 2**31 - 1)]
 _CountOrNone = Annotated[int, Range(0, 2**31 - 1)]
@@ -103,6 +105,80 @@ class Listener:
     def __post_init__(self) -> None:
         checks.check_str("address", self.address)
         checks.check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuthConfig:
+    """That clients have to show who they are, by tokens or certificates.
+
+    Attributes:
+        keys: the keys file, which ``mindserve keys`` manages: clients, and what each may. Only the server's user may
+            write it, and others not read it. Relative paths count from the current directory. The key that tokens are
+            signed with lies beside it, and is made when there is none.
+        token_lifetime: seconds that tokens of ``/token`` hold, 1 to 2,592,000 (30 days). Default 3600.
+        jwks: a file with public keys of an outside issuer (JWKS), whose tokens are accepted too. Default None.
+        issuer: what these have for ``iss``; with ``jwks`` only, and then needed.
+        audience: what these have to have for ``aud``; with ``jwks`` only. Default None: they must have none.
+        allow_insecure: whether tokens may come over plain TCP beyond loopback, where others could read them: right
+            where something in front of the server speaks TLS. Default False.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range.
+    """
+
+    keys: str
+    token_lifetime: Annotated[float, Seconds()] = 3600.0
+    jwks: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    allow_insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if not checks.check_str("keys", self.keys):
+            raise ConfigError("Parameter 'keys' should be the path of a file, but is empty")
+        checked = checks.check_fields(self)
+        if not 1 <= checked["token_lifetime"] <= MAX_TOKEN_LIFETIME:
+            raise ConfigError(
+                f"Parameter 'token_lifetime' should be 1 to {MAX_TOKEN_LIFETIME} seconds, "
+                f"but actually {self.token_lifetime}"
+            )
+        for name in ("jwks", "issuer", "audience"):
+            value = getattr(self, name)
+            if value is not None and not checks.check_str(name, value):
+                raise ConfigError(f"Parameter '{name}' should not be empty")
+        if (self.jwks is None) != (self.issuer is None):
+            raise ConfigError("Parameters 'jwks' and 'issuer' belong together: expected both or none")
+        if self.audience is not None and self.jwks is None:
+            raise ConfigError("Parameter 'audience' is given without 'jwks'")
+        checks.check_bool("allow_insecure", self.allow_insecure)
+        # The files are fixed now: a later chdir must not change what is loaded.
+        object.__setattr__(self, "keys", os.path.abspath(self.keys))
+        object.__setattr__(self, "jwks", None if self.jwks is None else os.path.abspath(self.jwks))
+        object.__setattr__(self, "token_lifetime", checked["token_lifetime"])
+
+    def check_listener(self, listener: Listener) -> None:
+        """Whether tokens may come by it.
+
+        Raises:
+            ConfigError: others could read them on the way.
+        """
+        if self.allow_insecure or listener.ssl_config is not None or listener.address.startswith("unix:"):
+            return
+        if not _is_loopback(listener.address.rpartition(":")[0]):
+            raise ConfigError(
+                f"Parameter 'auth': on {listener.address} tokens would come over plain TCP from other machines, and "
+                "could be read on the way: give 'ssl_config', or AuthConfig(allow_insecure=True) where something in "
+                "front of the server speaks TLS"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

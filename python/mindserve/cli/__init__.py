@@ -15,6 +15,7 @@ from mindserve.cli.certs import certs
 from mindserve.cli.common import show_error
 from mindserve.cli.control import handover, reload
 from mindserve.cli.infer import infer
+from mindserve.cli.keys import keys
 from mindserve.cli.serve import run, start
 from mindserve.cli.status import status
 from mindserve.cli.validate import validate
@@ -62,3 +63,4 @@ for _panel, _commands in (
 ):
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.add_typer(keys, rich_help_panel="Use")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Match, Route
 
 from mindserve import logs
-from mindserve.rest import status
+from mindserve.rest import status, token
 from mindserve.rest.context import Context
+from mindserve.rest.guard import Guard
 from mindserve.rest.http import ClientGone, Exchange, HttpError, Receive, Scope, Send
 from mindserve.rest.predict import PREFIX, known_error, predict
 from mindserve.rest.services import Rpc, ServiceRoutes, call_rpc
@@ -27,7 +28,8 @@ class App:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._services = ServiceRoutes(context.backend.services)
-        self._routes: Sequence[Route] = status.routes(context)
+        self._routes: Sequence[Route] = [*status.routes(context), *token.routes(context)]
+        self._guard = None if context.authority is None else Guard(context.authority)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Never raises: what goes wrong is answered, or nobody waits for it."""
@@ -55,6 +57,9 @@ class App:
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         path = exchange.path
+        if self._guard is not None:
+            self._guard.check(exchange)
+            scope["mindserve.identity"] = exchange.identity
         if path.startswith(PREFIX) and path[len(PREFIX) : len(PREFIX) + 1] in ("", "/"):
             await predict(exchange)
         elif (rpc := self._find_rpc(exchange, path)) is not None:

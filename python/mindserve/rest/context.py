@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
+from mindserve.auth.authority import Authority
 from mindserve.control import ReadyService
 from mindserve.rest.calls import Calls
 from mindserve.rest.http import HttpError
@@ -61,11 +62,13 @@ class Backend:
         ready: whether the server takes requests: it has begun, does not stop, and has a servable that is ready.
         services: of the users; the same object as long as nothing changes.
         versions: of all servables, by name and version.
+        authority: who may call; None: everybody.
     """
 
     ready: Callable[[], bool]
     services: Callable[[], Sequence[ServedService]]
     versions: Callable[[], Sequence[ServedVersion]]
+    authority: Authority | None = None
 
 
 class Memory:
@@ -104,6 +107,7 @@ class Context:
         max_body: bytes of a body.
         memory: counts those of all bodies.
         pool: threads for what takes long.
+        authority: who may call; None: everybody.
     """
 
     calls: Calls
@@ -111,6 +115,7 @@ class Context:
     max_body: int
     memory: Memory
     pool: Pool
+    authority: Authority | None = None
 
     async def run(self, long: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls the function, in another thread if that takes ``long``."""

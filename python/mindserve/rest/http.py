@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
     from mindserve.rest.calls import Caller
     from mindserve.rest.connection import Connection
     from mindserve.rest.context import Context
@@ -75,6 +76,7 @@ class Exchange:
         request_id: the client's, or one that was made for it; the answer carries it.
         rpc_errors: errors are objects, as for RPCs, and not an ``error_msg``.
         started: whether the answer has begun.
+        identity: who sends it; None: nobody is asked.
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class Exchange:
         "_send",
         "context",
         "headers",
+        "identity",
         "request_id",
         "rpc_errors",
         "started",
@@ -97,6 +100,7 @@ class Exchange:
         self._reserved = 0
         self.started = False
         self.rpc_errors = False
+        self.identity: ClientIdentity | None = None
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers[name] = value if name not in headers else b"%s, %s" % (headers[name], value)
@@ -110,6 +114,10 @@ class Exchange:
     @property
     def path(self) -> str:
         return str(self._scope["path"])
+
+    @property
+    def query(self) -> bytes:
+        return bytes(self._scope["query_string"])
 
     @property
     def caller(self) -> Caller:

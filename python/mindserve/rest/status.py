@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,9 +12,17 @@ from starlette.routing import Route
 
 from mindserve.rest.context import Context, ServedVersion
 
+if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
+
 
 def routes(context: Context) -> list[Route]:
     """The routes of this module."""
+
+    def _shown_to(request: Request) -> list[ServedVersion]:
+        """What a client may know of: where clients have identities, the servables that it may call."""
+        identity: ClientIdentity | None = request.scope.get("mindserve.identity")
+        return [each for each in context.backend.versions() if identity is None or identity.may_call(each.servable)]
 
     async def live(request: Request) -> Response:
         return _json(200, {"status": "live"})
@@ -25,13 +33,14 @@ def routes(context: Context) -> list[Route]:
         return _json(503, {"status": "not ready"}, {"retry-after": "1"})
 
     async def servables(request: Request) -> Response:
-        return _json(200, {"servables": describe(context.backend.versions())})
+        return _json(200, {"servables": describe(_shown_to(request))})
 
     async def servable(request: Request) -> Response:
         name: str = request.path_params["name"]
-        versions = [each for each in context.backend.versions() if each.servable == name]
+        shown = _shown_to(request)
+        versions = [each for each in shown if each.servable == name]
         if not versions:
-            known = ", ".join(f"'{each['name']}'" for each in describe(context.backend.versions())) or "none"
+            known = ", ".join(f"'{each['name']}'" for each in describe(shown)) or "none"
             return _json(404, {"error_msg": f"there is no servable '{name[:80]}'; there are: {known}"})
         return _json(200, describe(versions)[0])
 

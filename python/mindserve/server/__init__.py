@@ -9,7 +9,7 @@ server goes on until SIGINT, SIGTERM or `stop`::
     server.start_grpc_server("127.0.0.1:5500")
 """
 
-from mindserve.config import Limits, Listener, ServableStartConfig
+from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.server import master, register
 from mindserve.server.start import (
     handover,
@@ -23,6 +23,7 @@ from mindserve.server.start import (
 from mindserve.tls import SSLConfig
 
 __all__ = [
+    "AuthConfig",
     "Limits",
     "Listener",
     "SSLConfig",

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindserve import checks, logs, native
-from mindserve.config import Limits, Listener, ServableStartConfig
+from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
 from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
 from mindserve.server.admin import AdminSocket
+from mindserve.server.authentication import Authentication
 from mindserve.server.certificates import Certificates
 from mindserve.server.handover import Predecessor, SharedListener, Successor
 from mindserve.server.internal import InternalSocket
@@ -94,6 +95,7 @@ class Server:
             self._supervisor, self._watch, lambda: self._drain_timeout, lambda: self._internal.address
         )
         self._certificates: Certificates | None = None  # there while it listens
+        self._auth: Authentication | None = None  # None: nobody is asked for a token
         self._declared: dict[str, tuple[int, int]] = {}  # servables, and their limits
         self._stopping = False
         self._stopped = threading.Event()
@@ -125,22 +127,24 @@ class Server:
             raise
         self._check_ready()
 
-    def start_grpc_server(self, listeners: Sequence[Listener], limits: Limits, functions: Sequence[Item]) -> list[str]:
+    def start_grpc_server(
+        self, listeners: Sequence[Listener], limits: Limits, functions: Sequence[Item], auth: AuthConfig | None
+    ) -> list[str]:
         """See `mindserve.server.start_grpc_server`."""
         self._signals.install()
         try:
-            bound = self._start_grpc_server(listeners, limits, functions)
+            bound = self._start_grpc_server(listeners, limits, functions, auth)
         except BaseException as error:
             self._stop_if_idle(error)
             raise
         self._check_ready()
         return bound
 
-    def start_restful_server(self, listener: Listener, limits: Limits) -> str:
+    def start_restful_server(self, listener: Listener, limits: Limits, auth: AuthConfig | None) -> str:
         """See `mindserve.server.start_restful_server`."""
         self._signals.install()
         try:
-            bound = self._start_restful_server(listener, limits)
+            bound = self._start_restful_server(listener, limits, auth)
         except BaseException as error:
             self._stop_if_idle(error)
             raise
@@ -334,7 +338,9 @@ class Server:
                     self._gateway.remove_servable(name)
         raise StartError(job.error)
 
-    def _start_grpc_server(self, listeners: Sequence[Listener], limits: Limits, functions: Sequence[Item]) -> list[str]:
+    def _start_grpc_server(
+        self, listeners: Sequence[Listener], limits: Limits, functions: Sequence[Item], auth: AuthConfig | None
+    ) -> list[str]:
         with self._lock:
             self._check_not_listening()
             directories = list(self._directories)
@@ -344,6 +350,7 @@ class Server:
             self._set_services(described)
             try:
                 self._check_services()
+                self._require(auth, listeners, "start_grpc_server")
                 bound = self._listen(listeners, limits)
             except BaseException:
                 self._set_services(Described())
@@ -358,12 +365,13 @@ class Server:
         if self._listening:
             raise StartError("Serving Error: Serving gRPC server is already running")
 
-    def _start_restful_server(self, listener: Listener, limits: Limits) -> str:
+    def _start_restful_server(self, listener: Listener, limits: Limits, auth: AuthConfig | None) -> str:
         with self._lock:
             if self._stopping:
                 raise StartError("Serving Error: RESTful server start failed, the server is being stopped")
             if self._rest is not None:
                 raise StartError("Serving Error: RESTful server is already running")
+            self._require(auth, [listener], "start_restful_server")
             rest = Restful(listener, limits, self._backend(), self._predecessor)
             try:
                 # A message may be larger than the JSON that it is made of, whose size the REST server bounds.
@@ -378,6 +386,24 @@ class Server:
         _log.info("Serving RESTful server start success, listening on %s", rest.url)
         return rest.address
 
+    def _require(self, auth: AuthConfig | None, listeners: Sequence[Listener], function: str) -> None:
+        """Takes in what clients have to show, or sees that it is what was said before."""
+        if auth is not None:
+            for listener in listeners:
+                auth.check_listener(listener)
+        given = None if self._auth is None else self._auth.config
+        if auth == given:
+            return
+        if self._listening or self._rest is not None or given is not None:
+            other = "start_restful_server" if function == "start_grpc_server" else "start_grpc_server"
+            raise ConfigError(
+                f"Parameter 'auth' of {function} is different from that of {other}: expected the same for both"
+            )
+        assert auth is not None
+        authentication = Authentication(auth)
+        authentication.begin(self._gateway, self._watch)
+        self._auth = authentication
+
     def _backend(self) -> Backend:
         from mindserve.server.inventory import make_backend
 
@@ -385,6 +411,7 @@ class Server:
             self._supervisor,
             self._services,
             lambda: self._ready and not self._stopping and bool(self._ready_servables()),
+            None if self._auth is None else self._auth.authority,
         )
 
     def _all_certificates(self) -> list[Certificates]:
@@ -536,6 +563,8 @@ class Server:
             if self._rest is not None:
                 self._rest.close()
             self._wait_for_handover()
+            if self._auth is not None:
+                self._auth.close()
             self._supervisor.stop()
             self._supervisor.join()
             self._internal.remove()

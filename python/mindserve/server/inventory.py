@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mindserve.auth.authority import Authority
 from mindserve.rest.context import Backend, ServedMethod, ServedService, ServedVersion
 from mindserve.server.services import Described, Services
 from mindserve.supervisor import Supervisor
 
 
-def make_backend(supervisor: Supervisor, services: Services, ready: Callable[[], bool]) -> Backend:
+def make_backend(
+    supervisor: Supervisor, services: Services, ready: Callable[[], bool], authority: Authority | None = None
+) -> Backend:
     """What a REST server asks of the parts of a server.
 
     Args:
         supervisor: knows the workers.
         services: of the users.
         ready: whether requests are taken.
+        authority: who may call; None: everybody.
     """
-    return Backend(ready, _Shown(services).get, lambda: list_versions(supervisor))
+    return Backend(ready, _Shown(services).get, lambda: list_versions(supervisor), authority)
 
 
 class _Shown:

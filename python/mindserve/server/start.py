@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mindserve import checks, logs
-from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_configs
+from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig, check_servable_configs
 from mindserve.errors import ConfigError, StartError, later
 from mindserve.server.core import Server
 from mindserve.server.handover import Predecessor, from_environment
@@ -66,6 +66,7 @@ def start_grpc_server(
     *,
     limits: Limits | None = None,
     grpc_servicer_functions: Sequence[str | Callable[..., None]] | None = None,
+    auth: AuthConfig | None = None,
 ) -> list[str]:
     """Starts to answer gRPC.
 
@@ -82,12 +83,15 @@ def start_grpc_server(
             or its import path, "user_pb2_grpc.add_XServicer_to_server" or "package.module:function". Modules of import
             paths are looked for in ``sys.path`` and in the servables' directories, and imported by a process of their
             own; what isn't found before any servable is started is looked for again then. Default None: none.
+        auth: clients have to show who they are, by tokens or certificates; of `start_restful_server` the same. Default
+            None: nobody is asked.
 
     Returns:
         The addresses, with the ports that were taken.
 
     Raises:
-        ConfigError: a wrong parameter, an illegal address, or certificates that don't work; an item of
+        ConfigError: a wrong parameter, an illegal address, or certificates or keys that don't work; ``auth`` on plain
+            TCP beyond loopback, or another than `start_restful_server` was given; an item of
             ``grpc_servicer_functions`` that can't be imported, is no such function, or is for a service that another
             one is for.
         StartError: the server is running already, or an address can't be bound; or the servables that run answer a
@@ -96,7 +100,7 @@ def start_grpc_server(
     listeners = _listeners(address, ssl_config)
     effective = _effective_limits(limits, max_msg_mb_size)
     functions = check_functions(grpc_servicer_functions)
-    return _current.get().start_grpc_server(listeners, effective, functions)
+    return _current.get().start_grpc_server(listeners, effective, functions, _check_auth(auth))
 
 
 def reload(servable_name: str | None = None) -> None:
@@ -130,6 +134,7 @@ def start_restful_server(
     ssl_config: SSLConfig | None = None,
     *,
     limits: Limits | None = None,
+    auth: AuthConfig | None = None,
 ) -> str:
     """Starts to answer HTTP with JSON.
 
@@ -143,18 +148,20 @@ def start_restful_server(
         ssl_config: certificates for HTTPS. Default None: plain HTTP.
         limits: of connections, headers, bodies and their times, for this server; without `start_grpc_server` also what
             is admitted over all. Default None: the defaults of `Limits`.
+        auth: as that of `start_grpc_server`; with it ``/token`` gives tokens. Default None: nobody is asked.
 
     Returns:
         The address, with the port that was taken.
 
     Raises:
-        ConfigError: a wrong parameter, an illegal address or that of a Unix socket, or certificates that don't work.
+        ConfigError: a wrong parameter, an illegal address or that of a Unix socket, or certificates or keys that don't
+            work; ``auth`` on plain TCP beyond loopback, or another than `start_grpc_server` was given.
         StartError: the server is running already, or the address can't be bound.
     """
     checks.check_str("address", address)
     _check_ssl_config(ssl_config)
     effective = _effective_limits(limits, max_msg_mb_size)
-    return _current.get().start_restful_server(Listener(address, ssl_config), effective)
+    return _current.get().start_restful_server(Listener(address, ssl_config), effective, _check_auth(auth))
 
 
 def handover(*, timeout: float | None = None) -> int:
@@ -301,6 +308,12 @@ def _effective_limits(limits: Any, max_msg_mb_size: Any) -> Limits:
             f"{effective.max_msg_mb_size}"
         )
     return dataclasses.replace(effective, max_msg_mb_size=max_msg_mb_size)
+
+
+def _check_auth(auth: Any) -> AuthConfig | None:
+    if auth is not None and not isinstance(auth, AuthConfig):
+        raise ConfigError(f"Parameter 'auth' should be AuthConfig, but actually {type(auth)}")
+    return auth
 
 
 def _check_ssl_config(ssl_config: Any) -> None:

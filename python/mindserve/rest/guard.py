@@ -1,0 +1,117 @@
+"""Who sends a request: asked before its body is read."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+from mindserve.auth.authority import Authority, Verdict
+from mindserve.auth.tokens import MAX_TOKEN_BYTES
+from mindserve.rest.http import Exchange, HttpError
+
+# Verdicts that are remembered, of good tokens and of bad ones each.
+_MOST = 1_000
+_OPEN = ("/healthz", "/token")
+
+
+class Guard:
+    """For the event loop; `forget` from any thread.
+
+    Args:
+        authority: verifies tokens.
+        now: the time in seconds. Default ``time.monotonic``.
+    """
+
+    def __init__(self, authority: Authority, now: Callable[[], float] = time.monotonic) -> None:
+        self._authority = authority
+        self._now = now
+        self._lock = threading.Lock()
+        self._generation = 0  # guarded by the lock, as what follows; the last used at the end
+        self._good: collections.OrderedDict[bytes, tuple[Verdict, float]] = collections.OrderedDict()
+        self._bad: collections.OrderedDict[bytes, tuple[Verdict, float]] = collections.OrderedDict()
+        authority.on_change(self.forget)
+
+    def forget(self) -> None:
+        """The keys are others now."""
+        with self._lock:
+            self._generation += 1
+            self._good.clear()
+            self._bad.clear()
+
+    def check(self, exchange: Exchange) -> None:
+        """Lets a request in, with its client's identity, or not. The gateway counts it against the client's limits.
+
+        Raises:
+            HttpError: 401.
+        """
+        path = exchange.path
+        if path in _OPEN or path.startswith("/healthz/"):
+            return
+        text = self._credentials(exchange)
+        verdict = self._look(text)
+        if verdict.identity is None:
+            raise _refused(verdict.refusal, 'Bearer error="invalid_token"')
+        exchange.identity = verdict.identity
+
+    def _credentials(self, exchange: Exchange) -> bytes:
+        """The token, or the names of a certificate. A token of the query is put where the gateway looks for it."""
+        headers = exchange.headers
+        if token := headers.get(b"oauth_token", b""):
+            return self._checked(token)
+        authorization = headers.get(b"authorization", b"")
+        if authorization:
+            scheme, _, token = authorization.partition(b" ")
+            if scheme.lower() != b"bearer":
+                shown = f"the scheme '{scheme.decode('latin-1')}'" if token and len(scheme) <= 16 else "no scheme"
+                raise _refused(f"header 'authorization' has {shown}, expected 'Bearer' and a token")
+            return self._checked(token.strip())
+        if exchange.query:
+            given = parse_qs(exchange.query.decode("latin-1"), max_num_fields=100).get("oauth_token", [])
+            if given:
+                token = given[0].encode("latin-1", "replace")
+                headers[b"oauth_token"] = token
+                return self._checked(token)
+        names = [
+            value
+            for kind in ("x509_common_name", "x509_subject_alternative_name")
+            for value in exchange.caller.auth.get(kind, ())
+            if value and b"\n" not in value
+        ]
+        if not names:
+            raise _refused(
+                "the request carries no token: expected header 'authorization' with 'Bearer' and a token, or "
+                "'oauth_token'; POST /token gives one"
+            )
+        return b"".join(b"\n" + name for name in names)
+
+    def _checked(self, token: bytes) -> bytes:
+        if len(token) > MAX_TOKEN_BYTES:
+            raise _refused(f"the token has {len(token)} bytes, expected at most {MAX_TOKEN_BYTES}")
+        if b"\n" in token:
+            raise _refused("the token is no JWT")
+        return token
+
+    def _look(self, text: bytes) -> Verdict:
+        now = self._now()
+        with self._lock:
+            generation = self._generation
+            for kept in (self._good, self._bad):
+                if (found := kept.get(text)) is not None and now < found[1]:
+                    kept.move_to_end(text)
+                    return found[0]
+        verdict = self._authority.check(text)
+        with self._lock:
+            if generation == self._generation:
+                kept = self._bad if verdict.identity is None else self._good
+                kept[text] = verdict, now + verdict.seconds
+                kept.move_to_end(text)
+                if len(kept) > _MOST:
+                    kept.popitem(last=False)
+        return verdict
+
+
+def _refused(text: str, challenge: str = "Bearer") -> HttpError:
+    return HttpError(401, text, "UNAUTHENTICATED", [(b"www-authenticate", challenge.encode("ascii"))])
