@@ -1,6 +1,6 @@
 """The native core. Everything here releases the GIL while it works or waits."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Literal
 
@@ -142,7 +142,7 @@ class ClientIdentity:
     def __init__(
         self,
         name: str,
-        servables: Collection[str] | None = None,
+        servables: set[str] | None = None,
         rate: float = 0.0,
         burst: float = 1.0,
         max_in_flight: int = 0,

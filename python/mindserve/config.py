@@ -107,7 +107,7 @@ class Listener:
         checks.check_fields(self)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class AuthConfig:
     """That clients have to show who they are, by tokens or certificates.
 
@@ -127,6 +127,7 @@ class AuthConfig:
     """
 
     keys: str
+    _: dataclasses.KW_ONLY
     token_lifetime: Annotated[float, Seconds()] = 3600.0
     jwks: str | None = None
     issuer: str | None = None
@@ -134,8 +135,7 @@ class AuthConfig:
     allow_insecure: bool = False
 
     def __post_init__(self) -> None:
-        if not checks.check_str("keys", self.keys):
-            raise ConfigError("Parameter 'keys' should be the path of a file, but is empty")
+        checks.check_str("keys", self.keys)
         checked = checks.check_fields(self)
         if not 1 <= checked["token_lifetime"] <= MAX_TOKEN_LIFETIME:
             raise ConfigError(
@@ -143,9 +143,8 @@ class AuthConfig:
                 f"but actually {self.token_lifetime}"
             )
         for name in ("jwks", "issuer", "audience"):
-            value = getattr(self, name)
-            if value is not None and not checks.check_str(name, value):
-                raise ConfigError(f"Parameter '{name}' should not be empty")
+            if (value := getattr(self, name)) is not None:
+                checks.check_str(name, value)
         if (self.jwks is None) != (self.issuer is None):
             raise ConfigError("Parameters 'jwks' and 'issuer' belong together: expected both or none")
         if self.audience is not None and self.jwks is None:

@@ -186,7 +186,8 @@ def _identities(keys: Keys, before: _State | None) -> dict[str, ClientIdentity]:
         if old is not None and before is not None and _terms(before.keys.clients[key]) == _terms(client):
             found[key] = old
             continue
-        found[key] = make(key, client.servables, client.rate, client.effective_burst, client.max_in_flight, before=old)
+        servables = None if client.servables is None else set(client.servables)
+        found[key] = make(key, servables, client.rate, client.effective_burst, client.max_in_flight, before=old)
     return found
 
 
