@@ -16,6 +16,7 @@ from pathlib import Path
 from calls import add
 from models import make_copies, make_servables
 from processes import process_tree
+from tokens import make_token
 
 HERE = Path(__file__).resolve().parent
 PREDICT = "/mindspore.serving.proto.MSService/Predict"
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument(
         "--idle", type=int, default=0, metavar="N", help="start N servables beside, which nobody calls; master only"
     )
+    parser.add_argument("--token", action="store_true", help="each call shows a token, which the server asks for")
+    parser.add_argument("--header", action="store_true", help="as --token, of a server that does not ask")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
@@ -46,6 +49,9 @@ def main() -> None:
         command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--trace-children={traced}"]
         command += [f"--callgrind-out-file={scratch}/out.%p", sys.executable, str(HERE / "server.py")]
         command += [str(scratch / "servables"), "127.0.0.1:0", *names]
+        token, keys = make_token(scratch) if options.token or options.header else ("", "")
+        if options.token:
+            command += ["--keys", keys]
         with (scratch / "log").open("w") as log:
             server = subprocess.Popen(
                 command, cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -54,7 +60,9 @@ def main() -> None:
             assert server.stdout is not None
             address = server.stdout.readline().split()[-1]
             load = ["h2load", f"-c{options.connections}", f"-m{options.streams}", f"-d{body}", "-w20", "-W26"]
-            load += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{PREDICT}"]
+            load += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+            load += ["-H", f"authorization: Bearer {token}"] if token else []
+            load.append(f"http://{address}{PREDICT}")
             pids = process_tree(server.pid)[: 1 if options.idle else 2]
             _run([*load, "-n500"])
             _switch("on", pids)
