@@ -30,7 +30,7 @@ from chaos.models import make_servables
 from chaos.report import Report, Table, make_tables
 from chaos.resources import Snapshot, marked_processes, take_snapshot
 from chaos.served import Served, until
-from chaos.server import MAX_ENQUEUED_BYTES
+from chaos.server import HANDLER_THREADS, MAX_ENQUEUED_BYTES
 from mindserve.server import Limits, ServableStartConfig
 
 # Seconds of load before the first snapshot: everything that is made only once is made in it.
@@ -126,7 +126,7 @@ class Run:
         after = self._quiet_snapshot(served, clients)
         self._offences += accounting.compare(before, after, TOLERANCE)
         ledgers = [*clients.ledgers(), self._own_ledger()]
-        self._offences += accounting.check_counts(ledgers, served.stats())
+        self._offences += accounting.check_counts(ledgers, self._notes(served), served.stats())
 
         clients.start(self._each)
         for _ in range(_HANDOVERS):
@@ -157,7 +157,15 @@ class Run:
 
         if not until(quiet, _QUIET):
             self._offences.append(f"the server is not quiet {_QUIET:.0f} s after its last client is gone")
-        return take_snapshot(served.pid, served.workers(), *served.runtime)
+        workers = served.workers()
+        alive = [worker.pid for worker in workers if worker.pid is not None]
+
+        def unended() -> list[str]:
+            return accounting.check_streams(self._notes(served), alive)
+
+        until(lambda: not unended(), _QUIET)
+        self._offences += unended()
+        return take_snapshot(served.pid, workers, *served.runtime)
 
     def _end(self, served: Served) -> None:
         status = served.end()
@@ -180,7 +188,11 @@ class Run:
         marks = [int(line) for line in served.marks.read_text().split()]
         self._offences += [f"{fault.kind} ({fault.servable}): {fault.failed}" for fault in faults.all if fault.failed]
         self._offences += [*late, *account.offences, *accounting.check_executions(ledgers, marks)]
-        return make_tables(ledgers, account, faults.all, recoveries, before, after)
+        self._offences += accounting.check_begun(ledgers, faults.all, HANDLER_THREADS)
+        return make_tables(ledgers, account, faults.all, recoveries, marks, before, after)
+
+    def _notes(self, served: Served) -> list[str]:
+        return served.notes.read_text(encoding="ascii").splitlines()
 
     def _own_ledger(self) -> Ledger:
         return read_ledger(self._scratch / "faults.ledger", killed=False)

@@ -14,14 +14,18 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
 from chaos.calls import deadly
 from chaos.certificates import Certificates, server_serial
 from chaos.clients import Clients
 from chaos.events import Excuses, Fault
 from chaos.ledger import Ended, LedgerWriter, Sent
 from chaos.models import SERVABLES, config_template
+from chaos.outcomes import failed, wrong
 from chaos.served import Served, until
 from chaos.server import DEVICES, HEARTBEAT_TIMEOUT
+from chaos.work import DIE, WorkCall, messages
 from mindserve.client import Client
 
 # Seconds for whatever must come back, or be noticed: far more than it takes, so that a slow machine is no failure.
@@ -31,6 +35,8 @@ _UNTAKEN = 3.0
 # Those whose workers are harmed from outside. With the other, a request that happened to be executed alone would take
 # the blame, as it must while a servable has to do with requests that kill.
 _HARMLESS = tuple(name for name in SERVABLES if name != "risky")
+# Most of what is lost with a worker is of a user's service: streams, and calls that have begun.
+_LOSING = (*_HARMLESS, "work", "work", "front")
 # Requests of the faults' own client.
 _FIRST_NUMBER = 1
 
@@ -127,12 +133,13 @@ class Faults:
 
     def _worker_kinds(self) -> list[_Kind]:
         return [
-            _Kind("kill a worker", self._kill_worker, _HARMLESS, "unrepeatable"),
-            _Kind("stop a worker", self._stop_worker, _HARMLESS, "unrepeatable"),
+            _Kind("kill a worker", self._kill_worker, _LOSING, "begun"),
+            _Kind("stop a worker", self._stop_worker, _LOSING, "unrepeatable"),
             _Kind("slow a worker", self._slow_worker, _HARMLESS),
             _Kind("kill all workers", self._kill_all_workers, _HARMLESS, "everything"),
             _Kind("deadly request", self._deadly_request, ("risky",)),
             _Kind("hung stage", self._hung_stage, ("risky",)),
+            _Kind("deadly call", self._deadly_call, (DIE.servable,), "begun"),
             _Kind("new version", self._new_version, SERVABLES),
             _Kind("changed configuration", self._changed_configuration, SERVABLES),
             _Kind("reload()", self._reload, ("",)),
@@ -229,6 +236,25 @@ class Faults:
         if not until(lambda: not workers <= self._pids(call.servable) and self._all_ready(), _PATIENCE):
             raise FaultError(f"not all workers are back after {_PATIENCE:.0f} s")
         return f"{len(workers - self._pids(call.servable))} workers lost"
+
+    def _deadly_call(self, servable: str, workers: frozenset[int]) -> str:
+        """Of a user's service, by a handler that must not be called twice: it costs one worker."""
+        call = WorkCall(self._number, DIE)
+        self._number += 1
+        self._ledger.sent(Sent(call.number, time.monotonic(), "TCP", servable, DIE.name, "deadly call", 1, None))
+        with grpc.insecure_channel(self._served.addresses["TCP"]) as channel:
+            die = channel.unary_unary(DIE.path, messages().Ask.SerializeToString, messages().Answer.FromString)
+            try:
+                die(call.ask(0))
+                ended = wrong("an answer")
+            except grpc.RpcError as error:
+                ended = failed(error)
+        self._ledger.ended(call.number, ended)
+        if not until(lambda: not workers <= self._pids(servable) and self._all_ready(), _PATIENCE):
+            raise FaultError(f"no worker is lost and replaced after {_PATIENCE:.0f} s")
+        if (lost := len(workers - self._pids(servable))) != 1:
+            raise FaultError(f"it has cost {lost} workers")
+        return "1 worker lost"
 
     def _pids(self, servable: str) -> frozenset[int]:
         return frozenset(worker.pid for worker in self._served.workers(servable) if worker.pid is not None)
