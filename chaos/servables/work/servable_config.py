@@ -46,7 +46,7 @@ def Echo(request):
 @register.grpc_method(idempotent=True)
 async def EchoAsync(request):
     """On the event loop."""
-    await asyncio.sleep(0.002)
+    await asyncio.sleep(0.02)
     return turned(request)
 
 
@@ -54,7 +54,7 @@ async def EchoAsync(request):
 def Note(request):
     """On a thread, never twice."""
     mark(request)
-    time.sleep(0.003)
+    time.sleep(0.005)
     return turned(request)
 
 
@@ -62,7 +62,7 @@ def Note(request):
 async def NoteAsync(request):
     """On the event loop, never twice."""
     mark(request)
-    await asyncio.sleep(0.003)
+    await asyncio.sleep(0.02)
     return turned(request)
 
 
@@ -94,6 +94,7 @@ async def Talk(requests):
             if first:
                 mark(request)
             first = False
+            await asyncio.sleep(0.005)
             yield turned(request, request.place)
 
 
@@ -117,7 +118,7 @@ async def InnerCount(request):
     with noted(b"InnerCount", request.number):
         for place in range(request.count):
             yield turned(request, place)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)
 
 
 async def places(number, count):
@@ -125,7 +126,7 @@ async def places(number, count):
     with noted(b"tell", number.item()):
         for place in range(count.item()):
             yield number, place
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.005)
 
 
 @register.register_method(output_names=["number", "place"], streaming=True)
