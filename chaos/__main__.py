@@ -33,8 +33,9 @@ from chaos.served import Served, until
 from chaos.server import HANDLER_THREADS, MAX_ENQUEUED_BYTES
 from mindserve.server import Limits, ServableStartConfig
 
-# Seconds of load before the first snapshot: everything that is made only once is made in it.
+# Seconds of load before the first snapshot, and requests, if that takes longer: what is made only once is made in it.
 _WARM_UP = 8.0
+_WARM_UP_REQUESTS = 3000
 _HANDOVERS = 2
 # Seconds of load before and after each.
 _BETWEEN_HANDOVERS = 2.0
@@ -81,6 +82,7 @@ class Run:
         self._only = only
         self._progress = progress
         self._offences: list[str] = []
+        self._load = os.getloadavg()[0]
 
     def run(self) -> Report:
         """All of it."""
@@ -109,6 +111,7 @@ class Run:
         self._progress.say(f"the server is ready: process {served.pid}, {len(served.workers())} workers")
         clients.start(self._each)
         time.sleep(_WARM_UP)
+        until(lambda: served.stats()["requests"] >= _WARM_UP_REQUESTS, _QUIET)
         before = self._quiet_snapshot(served, clients)
         self._progress.say("warmed up")
 
@@ -204,7 +207,7 @@ class Run:
         made = (
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, Linux {platform.release()}, Python"
             f" {platform.python_version()}: {self._seconds / 60:.3g} minutes of faults and {_HANDOVERS} handovers,"
-            f" seed {self._seed}, {3 * self._each} client processes at a time."
+            f" seed {self._seed}, {3 * self._each} client processes at a time; load average before it {self._load:.1f}."
         )
         return Report(made, tables, self._offences)
 

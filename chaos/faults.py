@@ -22,7 +22,7 @@ from chaos.clients import Clients
 from chaos.events import Excuses, Fault
 from chaos.ledger import Ended, LedgerWriter, Sent
 from chaos.models import SERVABLES, config_template
-from chaos.outcomes import failed, wrong
+from chaos.outcomes import failed, told, wrong
 from chaos.served import Served, until
 from chaos.server import DEVICES, HEARTBEAT_TIMEOUT
 from chaos.work import DIE, WorkCall, messages
@@ -222,39 +222,50 @@ class Faults:
 
     def _end_workers(self, method: str, workers: frozenset[int]) -> str:
         """By a request that is to be set aside after it has cost two."""
-        call = deadly(self._number, method)
-        self._number += 1
-        now = time.monotonic()
-        self._ledger.sent(Sent(call.number, now, "TCP", call.servable, call.method, "deadly request", 1, None))
-        with Client(self._served.addresses["TCP"], call.servable, call.method) as client:
-            result = client.infer(list(call.instances))
-        text = str(result)
-        refused = "(14, 'unavailable')" in text
-        ended = Ended(time.monotonic(), "status" if refused else "wrong", "UNAVAILABLE" if refused else "OK", text)
-        self._ledger.ended(call.number, ended)
+
+        def ask(number: int) -> Ended:
+            call = deadly(number, method)
+            with Client(self._served.addresses["TCP"], call.servable, call.method) as client:
+                result = client.infer(list(call.instances))
+            return told(result["error"]) or wrong(str(result)) if isinstance(result, dict) else wrong(str(result))
+
+        self._send_deadly("risky", method, ask)
         # At least one is gone, and that is seen a little later than its request is answered.
-        if not until(lambda: not workers <= self._pids(call.servable) and self._all_ready(), _PATIENCE):
+        if not until(lambda: not workers <= self._pids("risky") and self._all_ready(), _PATIENCE):
             raise FaultError(f"not all workers are back after {_PATIENCE:.0f} s")
-        return f"{len(workers - self._pids(call.servable))} workers lost"
+        return f"{len(workers - self._pids('risky'))} workers lost"
 
     def _deadly_call(self, servable: str, workers: frozenset[int]) -> str:
         """Of a user's service, by a handler that must not be called twice: it costs one worker."""
-        call = WorkCall(self._number, DIE)
-        self._number += 1
-        self._ledger.sent(Sent(call.number, time.monotonic(), "TCP", servable, DIE.name, "deadly call", 1, None))
-        with grpc.insecure_channel(self._served.addresses["TCP"]) as channel:
-            die = channel.unary_unary(DIE.path, messages().Ask.SerializeToString, messages().Answer.FromString)
-            try:
-                die(call.ask(0))
-                ended = wrong("an answer")
-            except grpc.RpcError as error:
-                ended = failed(error)
-        self._ledger.ended(call.number, ended)
+
+        def ask(number: int) -> Ended:
+            with grpc.insecure_channel(self._served.addresses["TCP"]) as channel:
+                die = channel.unary_unary(DIE.path, messages().Ask.SerializeToString, messages().Answer.FromString)
+                try:
+                    return wrong(str(die(WorkCall(number, DIE).ask(0))))
+                except grpc.RpcError as error:
+                    return failed(error)
+
+        self._send_deadly(servable, DIE.name, ask)
         if not until(lambda: not workers <= self._pids(servable) and self._all_ready(), _PATIENCE):
             raise FaultError(f"no worker is lost and replaced after {_PATIENCE:.0f} s")
         if (lost := len(workers - self._pids(servable))) != 1:
             raise FaultError(f"it has cost {lost} workers")
         return "1 worker lost"
+
+    def _send_deadly(self, servable: str, method: str, ask: Callable[[int], Ended]) -> None:
+        """Until it isn't refused, as any request may be while the load is at a limit."""
+
+        def executed() -> bool:
+            number = self._number
+            self._number += 1
+            self._ledger.sent(Sent(number, time.monotonic(), "TCP", servable, method, "deadly request", 1, None))
+            ended = ask(number)
+            self._ledger.ended(number, ended)
+            return ended.code != "RESOURCE_EXHAUSTED"
+
+        if not until(executed, _PATIENCE):
+            raise FaultError(f"the request is refused for {_PATIENCE:.0f} s")
 
     def _pids(self, servable: str) -> frozenset[int]:
         return frozenset(worker.pid for worker in self._served.workers(servable) if worker.pid is not None)
