@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mindserve.configfile import ConfigFile, Problem
+    from mindserve.configfile import Draft, Problem
 
 Pid = Annotated[int | None, typer.Argument(help="The server's process. Default: the only server of this user.", min=1)]
 
@@ -29,23 +29,23 @@ def show_error(text: str) -> None:
     console.print(text, markup=False)
 
 
-def examine_services(file: ConfigFile) -> list[Problem]:
+def examine_services(draft: Draft) -> list[Problem]:
     """What is wrong with the functions for services of one's own: each is imported, in a process of its own."""
     from mindserve.configfile import Problem
     from mindserve.errors import ConfigError
     from mindserve.server.services import Described, check_functions
 
-    functions = file.settings.grpc.grpc_servicer_functions
+    functions = draft.servicer_functions()
     if not functions:
         return []
-    extend_import_path(os.path.dirname(os.path.abspath(file.name)), ".")
-    directories = [Path(each.servable_directory) / each.servable_name for each in file.settings.servables]
+    extend_import_path(os.path.dirname(os.path.abspath(draft.name)), ".")
+    directories = [Path(each.servable_directory) / each.servable_name for each in draft.servables().values()]
     problems: list[Problem] = []
     described = Described()
     for number, path in enumerate(functions):
         try:
             described = described.add(check_functions([path]), directories)
         except ConfigError as error:
-            place = file.place("grpc", "grpc_servicer_functions", number)
+            place = draft.place("grpc", "grpc_servicer_functions", number)
             problems.append(Problem(place, str(error), f"grpc.grpc_servicer_functions[{number}]"))
     return problems
