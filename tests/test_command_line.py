@@ -19,6 +19,9 @@ from command_line import Shell
 from conftest import ADD_SERVABLE, BLOCKING_SERVABLE, ECHO_SERVABLE, PACKAGE, Servables, is_alive, wait_gone
 from e2e_support import until
 from mindserve.client import Client, SSLConfig
+from stubs import compile_protos
+
+PROTO = "message Text { string text = 1; } service Service { rpc Echo(Text) returns (Text); }"
 
 PAGE = PACKAGE.parent / "docs" / "command_line.md"
 
@@ -448,24 +451,28 @@ def test_services_are_passed_on(monkeypatch: pytest.MonkeyPatch, servables: Serv
 
     from mindserve import server
     from mindserve.cli import app
+    from mindserve.server.services import check_functions
 
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(server, "start_servables", lambda configs: None)
     monkeypatch.setattr(server, "start_grpc_server", lambda address, **options: calls.append(options) or ["a:1"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     servables.add("echo", ECHO_SERVABLE)
+    compile_protos(tmp_path, **{name: PROTO.replace("Service", name.upper()) for name in ("a", "b")})
+    paths = ["a_pb2_grpc.add_AServicer_to_server", "b_pb2_grpc:add_BServicer_to_server"]
     config = tmp_path / "config.yaml"
     config.write_text(
         f"servables: [{{directory: {servables.directory}, name: echo}}]\n"
-        "grpc_options: {port: 9000, grpc_servicer_functions: [a_pb2_grpc.add_A, b_pb2_grpc.add_B]}\n"
+        f"grpc_options: {{port: 9000, grpc_servicer_functions: {json.dumps(paths)}}}\n"
     )
     runner = CliRunner()
     assert runner.invoke(app, ["run", str(config)]).output == "Listening on a:1\n"
-    assert calls.pop()["grpc_servicer_functions"] == ["a_pb2_grpc.add_A", "b_pb2_grpc.add_B"]
+    # What they lead to has been found by now.
+    assert [str(item) for item in check_functions(calls.pop()["grpc_servicer_functions"])] == [*map(repr, paths)]
     # Where generated modules may lie, after everything that is installed.
     assert str(tmp_path) in sys.path[1:]
-    functions = ("--grpc-servicer-functions", "a_pb2_grpc.add_A", "--grpc-servicer-functions", "b_pb2_grpc.add_B")
+    functions = [argument for path in paths for argument in ("--grpc-servicer-functions", path)]
     assert runner.invoke(app, ["start", "-s", str(servables.directory), *functions]).exit_code == 0
-    assert calls.pop()["grpc_servicer_functions"] == ["a_pb2_grpc.add_A", "b_pb2_grpc.add_B"]
+    assert [str(item) for item in check_functions(calls.pop()["grpc_servicer_functions"])] == [*map(repr, paths)]
     assert runner.invoke(app, ["start", "-s", str(servables.directory)]).exit_code == 0
     assert "grpc_servicer_functions" not in calls.pop()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mindserve.cli.common import examine_services, extend_import_path, show_error
-from mindserve.errors import ConfigError, MindserveError
+from mindserve.cli.common import extend_import_path, follow_functions, show_error
+from mindserve.errors import MindserveError
 
 if TYPE_CHECKING:
     from mindserve.configfile import Draft
@@ -121,19 +121,19 @@ def _serve(draft: Draft, as_json: bool) -> None:
     from mindserve import server
     from mindserve.configfile.check import check_certificates, check_directories
 
-    # Their warnings come with the start.
+    # All that can be found before anything is started. Warnings come with the start.
+    missing = check_directories(draft)
     wrong_certificates, _ = check_certificates(draft)
-    settings = draft.finish([*check_directories(draft), *wrong_certificates]).settings
+    functions, wrong_functions = follow_functions(draft, missing)
+    settings = draft.finish([*missing, *wrong_certificates, *wrong_functions]).settings
     listeners = settings.grpc.all_listeners()
-    functions = settings.grpc.grpc_servicer_functions
-    services = {"grpc_servicer_functions": list(functions)} if functions else {}
+    services = {"grpc_servicer_functions": functions} if functions else {}
     try:
         server.start_servables(settings.servables)
         bound = server.start_grpc_server(listeners, limits=settings.all_limits(), **services)  # type: ignore[arg-type]
     except MindserveError as error:
-        # First: what stops may be asked why. Where in the file is looked for only now, since that takes a while.
-        problems = examine_services(draft) if isinstance(error, ConfigError) else []
-        show_error("\n".join(map(str, problems)) or str(error))
+        # First: what stops may be asked why.
+        show_error(str(error))
         server.stop()
         raise typer.Exit(1) from None
     except BaseException:

@@ -22,12 +22,21 @@ def validate(
     timeout: Annotated[
         float, typer.Option(help="Seconds that importing a servable_config.py may take.", metavar="SECONDS", min=0.001)
     ] = 60.0,
+    imports: Annotated[
+        bool,
+        typer.Option(
+            "--imports/--no-imports",
+            help="Whether to import servable_config.py and grpc_servicer_functions, which runs their code. Without it, "
+            "methods and model files are not known.",
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one line of JSON.")] = False,
 ) -> None:
     """Check a config file, without starting anything.
 
     Checks its keys and values, the directories and model files, the certificates, and that each servable_config.py and
-    each of grpc_servicer_functions can be imported, in processes of their own. Status 1 if something is wrong.
+    each of grpc_servicer_functions can be imported, in processes of their own: --no-imports leaves that out. Status 1
+    if something is wrong.
     """
     from mindserve import configfile
 
@@ -36,7 +45,7 @@ def validate(
         return
     if config is None:
         raise typer.BadParameter("expected the name of a config file", param_hint="CONFIG.YAML")
-    report = _examine(configfile.draft(config), timeout)
+    report = _examine(configfile.draft(config), timeout, imports=imports)
     problems: list[Problem] = report["problems"]
     if as_json:
         shown = {**report, "problems": [problem.as_dict() for problem in problems]}
@@ -47,8 +56,8 @@ def validate(
         raise typer.Exit(1)
 
 
-def _examine(draft: Draft, timeout: float) -> dict[str, Any]:
-    from mindserve.cli.common import examine_services
+def _examine(draft: Draft, timeout: float, *, imports: bool) -> dict[str, Any]:
+    from mindserve.cli.common import follow_functions
     from mindserve.configfile import in_order
     from mindserve.configfile.check import check_certificates, check_directories
 
@@ -57,11 +66,12 @@ def _examine(draft: Draft, timeout: float) -> dict[str, Any]:
     problems = [*draft.problems, *wrong_certificates, *missing]
     unusable = {problem.key.partition(".")[0] for problem in missing}
     servables: list[dict[str, Any]] = []
-    for number, servable in draft.servables().items():
+    for number, servable in draft.servables().items() if imports else ():
         if f"servables[{number}]" not in unusable:
             found = _examine_servable(draft, number, servable, timeout, problems)
             servables += [found] if found else []
-    problems += examine_services(draft)
+    if imports:
+        problems += follow_functions(draft, missing)[1]
     listeners = [] if draft.settings is None else draft.settings.grpc.all_listeners()
     return {
         "problems": in_order(problems),

@@ -13,7 +13,7 @@ from mindserve.configfile import derive
 from mindserve.configfile.agreement import disagreements
 from mindserve.configfile.document import MAX_BYTES, Node, parse_leniently
 from mindserve.configfile.problems import ConfigFileError, Place, Problem
-from mindserve.configfile.settings import GrpcSettings, ServerSettings
+from mindserve.configfile.settings import ServerSettings
 from mindserve.configfile.shapes import Made, Path, Reader, Wrong
 from mindserve.tls import SSLConfig
 
@@ -61,13 +61,14 @@ class Draft:
             if isinstance(made.value, SSLConfig) and not made.doubtful
         }
 
-    def servicer_functions(self) -> Sequence[str]:
-        """The import paths of `GrpcSettings`; none if one of them is wrong."""
-        made = self.made.get(("grpc",))
-        if made is None or "grpc_servicer_functions" in made.doubtful:
-            return ()
-        assert isinstance(made.value, GrpcSettings)
-        return made.value.grpc_servicer_functions
+    def servicer_functions(self) -> Mapping[int, str]:
+        """By their numbers the import paths of ``grpc_servicer_functions`` that are such, each once."""
+        place = ("grpc", "grpc_servicer_functions")
+        found: dict[int, str] = {}
+        for path, made in self.made.items():
+            if path[:2] == place and isinstance(number := path[-1], int) and made.value not in found.values():
+                found[number] = made.value
+        return found
 
     def finish(self, found: Sequence[Problem] = ()) -> ConfigFile:
         """What the file says.

@@ -30,7 +30,7 @@ class Wrong(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """An object that was made of keys and values.
+    """An object that was made of keys and values, or an import path.
 
     Attributes:
         value: it.
@@ -357,6 +357,7 @@ def _as_import_path(scalar: Scalar, reader: Reader) -> str:
     text = str(scalar.value)
     if not is_import_path(text):
         raise ValueError("an import path, such as 'user_pb2_grpc.add_UserServicer_to_server'")
+    reader.note_made(Made(text))
     return text
 
 
