@@ -8,17 +8,11 @@ from typing import Any
 
 import grpc
 
+from mindserve.client.endpoint import channel_options
 from mindserve.errors import ConfigError
 from mindserve.proto import PREDICT, PREDICT_STREAM
 
 Pairs = Sequence[tuple[str, str | bytes]]
-
-_OPTIONS = (
-    # The server decides how large messages may be.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-)
 
 
 class FailedCall(Exception):
@@ -113,7 +107,7 @@ class Calls:
     """
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address, _OPTIONS)
+        self._channel = grpc.insecure_channel(address, channel_options(address))
 
     def call(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Any:
         """The one message of the answer; ``request`` is a message, or an iterable of them.
@@ -159,7 +153,7 @@ class AsyncCalls:
     def __init__(self, address: str) -> None:
         import grpc.aio
 
-        self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        self._channel = grpc.aio.insecure_channel(address, channel_options(address))
 
     async def call(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Any:
         """See `Calls.call`; ``request`` may be an async iterable, too. Cancelling the task cancels the call."""
