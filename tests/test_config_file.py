@@ -232,6 +232,13 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
             ONE + "grpc: {listeners: [{address: 'unix:s', mode: 660}]}",
             (2, 46, "'grpc.listeners[0].mode' should be permissions as octal digits, such as 0o660, but is the number 660"),
         ),
+        *(
+            (
+                ONE + f"grpc: {{address: '{address}'}}",
+                (2, 17, f"'grpc.address' should be 'host:port', *, with a port up to 65535, but is the text '{address}'"),
+            )
+            for address in ("localhost", "localhost:http", "a:70000", "unix:", "http://a:1", "::1:80", "unix-abstract:x")
+        ),
         # Values that the classes refuse.
         (ONE + "limits:\n  max_msg_mb_size: 1000", (3, 20, "'max_msg_mb_size' should be in range [1,512], but actually 1000")),
         (

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from mindserve.configfile.document import Listing, Node, Scalar, Table
 from mindserve.configfile.problems import Place, Problem
 
+# What the server takes as an address besides a Unix socket's path; it looks closer at it itself.
+_TCP = re.compile(r"(?:\[[0-9a-f:.]+(?:%[\w.-]+)?\]|[\w.-]+):(?P<port>\d{1,9})", re.ASCII | re.IGNORECASE)
+_MAX_PORT = 65535
 # How much of what was given an error shows.
 _MAX_SHOWN = 60
 
@@ -260,10 +263,14 @@ def _as_path(scalar: Scalar, reader: Reader) -> str:
 
 
 def _as_address(scalar: Scalar, reader: Reader) -> str:
-    scheme, _, path = str(scalar.value).partition(":")
-    if scheme != "unix" or not path:
-        return str(scalar.value)
-    return f"unix:{path}" if path.startswith("/") else f"unix:{reader.resolve(path)}"
+    text = str(scalar.value)
+    scheme, _, path = text.partition(":")
+    if scheme == "unix" and path:
+        return text if path.startswith("/") else f"unix:{reader.resolve(path)}"
+    tcp = _TCP.fullmatch(text)
+    if tcp is None or int(tcp["port"]) > _MAX_PORT:
+        raise ValueError(f"'host:port', '[IPv6]:port' or 'unix:path', with a port up to {_MAX_PORT}")
+    return text
 
 
 def _as_mode(scalar: Scalar, reader: Reader) -> int:
