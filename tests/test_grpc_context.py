@@ -398,6 +398,34 @@ def test_cancel_ends_the_call(both: Both) -> None:
     assert seen == [True, False, False, False]
 
 
+@pytest.mark.parametrize("waits_for", ["the client", "the reader"])
+def test_cancel_wakes_a_coroutine_that_waits(handle: Handle, kinds: Any, waits_for: str) -> None:
+    contexts: list[Any] = []
+    ended = threading.Event()
+
+    def declare() -> None:
+        @register.grpc_method
+        async def Both(requests, grpc_context):
+            try:
+                yield kinds[0].Answer()
+                contexts.append(grpc_context)
+                if waits_for == "the client":
+                    async for _ in requests:
+                        pass
+                while True:
+                    yield kinds[0].Answer()
+            finally:
+                ended.set()
+
+    handled = handle(declare)
+    call = handled.open("Both", ends=False, room=3)
+    eventually(lambda: contexts and (call._wants or call.refused))
+    assert contexts[0].cancel()
+    assert call.ended() == (CANCELLED, "cancelled by the server", [])
+    assert ended.wait(60)
+    eventually(lambda: call.state is None)
+
+
 def test_callbacks_come_at_the_end(both: Both, caplog: Any) -> None:
     called: list[Any] = []
 
