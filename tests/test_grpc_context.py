@@ -395,6 +395,7 @@ def test_cancel_ends_the_call(both: Both) -> None:
 
     handled = both(function)
     assert handled.one("One", handled.ask()) == (None, (CANCELLED, "cancelled by the server", []))
+    eventually(lambda: len(seen) == 4)  # the handler goes on meanwhile
     assert seen == [True, False, False, False]
 
 
