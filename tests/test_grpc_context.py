@@ -29,6 +29,7 @@ from answering_support import generated as generated
 from answering_support import handle as handle
 from answering_support import kinds as kinds
 from mindserve.server import register
+from mindserve.worker.grpc_context import GrpcContext
 from mindserve.worker.metadata import RESERVED
 
 
@@ -397,6 +398,32 @@ def test_cancel_ends_the_call(both: Both) -> None:
     assert handled.one("One", handled.ask()) == (None, (CANCELLED, "cancelled by the server", []))
     eventually(lambda: len(seen) == 4)  # the handler goes on meanwhile
     assert seen == [True, False, False, False]
+
+
+def test_a_call_that_ends_while_a_callback_is_added_is_not_watched() -> None:
+    class Call:
+        cancelled = False
+
+        def finish(self, *end: Any) -> None:
+            pass
+
+    class Watch:
+        def __init__(self) -> None:
+            self.watched: set[Any] = set()
+
+        def add(self, call: Any, context: Any) -> None:
+            context.end(OK, "")  # by another thread, just before
+            self.watched.add(call)
+
+        def remove(self, call: Any) -> None:
+            self.watched.discard(call)
+
+    called: list[str] = []
+    call, watch = Call(), Watch()
+    context = GrpcContext(call, None, watch)  # type: ignore[arg-type]
+    assert context.add_callback(lambda: called.append("over"))
+    assert called == ["over"]
+    assert not watch.watched
 
 
 @pytest.mark.parametrize("waits_for", ["the client", "the reader"])
