@@ -232,6 +232,13 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
             ONE + "grpc: {listeners: [{address: 'unix:s', mode: 660}]}",
             (2, 46, "'grpc.listeners[0].mode' should be permissions as octal digits, such as 0o660, but is the number 660"),
         ),
+        *(
+            (
+                ONE + f"grpc: {{address: '{address}'}}",
+                (2, 17, f"'grpc.address' should be 'host:port', *, with a port up to 65535, but is the text '{address}'"),
+            )
+            for address in ("localhost", "localhost:http", "a:70000", "unix:", "http://a:1", "::1:80", "unix-abstract:x")
+        ),
         # Values that the classes refuse.
         (ONE + "limits:\n  max_msg_mb_size: 1000", (3, 20, "'limits.max_msg_mb_size' should be in range [1,512], but is *")),
         (
@@ -376,7 +383,7 @@ def test_one_problem_hides_no_other(problems: Any) -> None:
         (16, 5, "the key 'name' is missing in 'servables[4]': expected text"),
         (18, 9, "'grpc.port' should be in range [0,65535], but is the number 70000"),
         (18, 9, "'port' is given besides 'listeners': expected one of them"),
-        (19, 12, "'grpc.address' should be an address, such as 127.0.0.1:9000, [::1]:9000 or unix:PATH, but is"),
+        (19, 12, "'grpc.address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is"),
         (19, 12, "'address' is given besides 'listeners': expected one of them"),
         (20, 38, "'grpc.listeners[0].mode' should be permissions as octal digits"),
         (20, 54, "'grpc.listeners[1].address' should be an address whose port is in range [0,65535], but is"),

@@ -37,10 +37,8 @@ py::object TakeException() {
   return Steal(value);
 }
 
-// Raises ResultError; what is raised already becomes its cause.
-void RaiseResultError(PyObject* text) {
-  py::object cause;
-  if (PyErr_Occurred() != nullptr) cause = TakeException();
+// Raises ResultError with `text`, which it takes; null: with what kept it from being made.
+void RaiseResultError(PyObject* text, py::object cause = {}) {
   const py::object error = Steal(text == nullptr ? nullptr : PyObject_CallOneArg(result_error, text));
   Py_XDECREF(text);
   if (!error) return;
@@ -75,8 +73,11 @@ py::object Serialize(PyObject* given, PyObject* response_class) {
   }
   py::object bytes = Steal(PyObject_CallMethodNoArgs(given, serialize_to_string));
   if (bytes && PyBytes_Check(bytes.ptr())) return bytes;
+  // Before anything else is asked of the interpreter, which would lose it.
+  py::object cause = bytes ? py::object() : TakeException();
   RaiseResultError(PyUnicode_FromFormat("the handler gave a message of type '%U' that can't be serialized",
-                                        NameOfType(response_class).ptr()));
+                                        NameOfType(response_class).ptr()),
+                   std::move(cause));
   return {};
 }
 

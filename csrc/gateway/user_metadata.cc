@@ -49,7 +49,9 @@ Metadata ForClient(const wire::MetadataView& given, std::string_view request_id,
     for (char& c : key) {
       if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     }
-    std::string_view value = given_value;
+    // The worker may still write where it lies: what is checked is what is sent.
+    const std::string copied(given_value);
+    std::string_view value = copied;
     const char* why = nullptr;
     if (IsReserved(key)) {
       why = "is reserved";

@@ -17,6 +17,8 @@ from mindserve.configfile.problems import Place, Problem, Problems
 from mindserve.configfile.settings import MAX_PORT, is_import_path
 from mindserve.errors import ConfigError
 
+# What the server takes as an address besides a Unix socket's path; it looks closer at it itself.
+_TCP = re.compile(r"(?:\[[0-9a-f:.]+(?:%[\w.-]+)?\]|[\w.-]+):(?P<port>\d{1,9})", re.ASCII | re.IGNORECASE)
 # How much of what was given an error shows.
 _MAX_SHOWN = 60
 
@@ -337,12 +339,9 @@ def _as_address(scalar: Scalar, reader: Reader) -> str:
     scheme, _, path = text.partition(":")
     if scheme == "unix" and path:
         return f"unix:{path}" if path.startswith("/") else f"unix:{reader.resolve(path)}"
-    # Whoever binds it knows more of addresses: this only finds what none of them can be.
-    host, _, port = text.rpartition(":")
-    if not host or not re.fullmatch("-?[0-9]+", port, re.ASCII):
-        raise ValueError("an address, such as 127.0.0.1:9000, [::1]:9000 or unix:PATH")
-    if len(port) > 6 or int(port) > MAX_PORT:
-        raise ValueError(f"an address whose port is in range [0,{MAX_PORT}]")
+    tcp = _TCP.fullmatch(text)
+    if tcp is None or int(tcp["port"]) > MAX_PORT:
+        raise ValueError(f"'host:port', '[IPv6]:port' or 'unix:path', with a port up to {MAX_PORT}")
     return text
 
 
