@@ -240,7 +240,7 @@ TEST_F(InternalTest, PredictTellsItsWorkerOfRequestIdAndDepth) {
   EXPECT_EQ(deep.trailers.at("request_id"), "r-4");
   const auto& wrong = outside.Call(kPredictPath, predict, {{"request_id", std::string(129, 'x')}});
   EXPECT_EQ(wrong.grpc_status(), Number(Code::kInvalidArgument));
-  EXPECT_THAT(wrong.grpc_message(), HasSubstr("expected 1 to 128 of printable ASCII"));
+  EXPECT_THAT(wrong.grpc_message(), HasSubstr("expected at most 128 of printable ASCII"));
   Eventually([&] { return gateway_->GetStats().enqueued_bytes == 0; });
 }
 

@@ -135,13 +135,23 @@ TEST_F(UserCallTest, AnIdThatIsNoneIsInvalid) {
   const auto worker = Start(1);
   worker->Echo();
   TestClient client(Listen());
-  for (const std::string& id : {std::string(), std::string(129, 'x'), std::string("h\xc3\xa9")}) {
+  for (const std::string& id : {std::string(129, 'x'), std::string("h\xc3\xa9")}) {
     const auto& response = client.Call(kUnary, "a", {{"request_id", id}});
     Is(response, Code::kInvalidArgument, HasSubstr("'request_id' has " + std::to_string(id.size()) + " characters"));
     EXPECT_NE(response.trailers.at("request_id"), id);
   }
   IsOk(client.Call(kUnary, "a", {{"request_id", std::string(128, 'x')}}), {"a"});
   EXPECT_EQ(worker->calls(), 1u);
+}
+
+TEST_F(UserCallTest, AnEmptyIdIsAbsent) {
+  const auto worker = Start(1);
+  worker->Echo();
+  TestClient client(Listen());
+  const auto& response = client.Call(kUnary, "a", {{"request_id", ""}});
+  IsOk(response, {"a"});
+  EXPECT_EQ(response.trailers.at("request_id").size(), 36u);
+  EXPECT_EQ(worker->Call(0).request_id, response.trailers.at("request_id"));
 }
 
 TEST_F(UserCallTest, MetadataThatNoHandlerCouldReadIsInvalid) {
