@@ -162,6 +162,23 @@ TEST_F(UserCallTest, MetadataThatNoHandlerCouldReadIsInvalid) {
   NothingHeld();
 }
 
+TEST_F(UserCallTest, BinaryMetadataIsBase64OrInvalid) {
+  const auto worker = Start(1);
+  worker->Echo();
+  TestClient client(Listen());
+  for (const char* text : {"Zm8=", "Zm8"}) {
+    IsOk(client.Call(kUnary, "a", {{"key-bin", text}}), {"a"});
+    EXPECT_THAT(worker->Call(worker->calls() - 1).metadata, testing::Contains(Pair("key-bin", "fo")));
+  }
+  Is(client.Call(kUnary, "a", {{"key-bin", "Zm8=="}}), Code::kInvalidArgument,
+     HasSubstr("metadata 'key-bin' has a value that is not base64"));
+  EXPECT_EQ(worker->calls(), 2u);
+  const auto& predict = client.Call(kPredictPath, "", {{"key-bin", "?"}});
+  EXPECT_EQ(predict.grpc_status(), Number(Code::kInvalidArgument));
+  EXPECT_THAT(predict.grpc_message(), HasSubstr("'key-bin'"));
+  NothingHeld();
+}
+
 TEST_F(UserCallTest, EveryEndTellsTheRequestId) {
   Limits limits;
   limits.max_metadata_bytes = 1000;
