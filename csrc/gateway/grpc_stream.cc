@@ -37,7 +37,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
     fields->push_back(Field("grpc-message", texts->back()));
   }
   if (status.code() == Code::kUnimplemented) {
-    fields->push_back(StaticField("grpc-accept-encoding", "identity,gzip"));
+    fields->push_back(StaticField("grpc-accept-encoding", kAcceptedEncodings));
   }
   AddMetadata(trailing, texts, fields);
 }

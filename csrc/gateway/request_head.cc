@@ -85,9 +85,11 @@ void RequestHead::AddGrpc(std::string_view name, std::string_view value) {
       encoding_ = Encoding::kIdentity;
     } else if (value == "gzip") {
       encoding_ = Encoding::kGzip;
+    } else if (value == "deflate") {
+      encoding_ = Encoding::kDeflate;
     } else {
       Fail(Code::kUnimplemented,
-           "grpc-encoding '" + std::string(value) + "' is not supported, only identity and gzip are");
+           "grpc-encoding '" + std::string(value) + "' is not supported, only " + kAcceptedEncodings + " are");
     }
   } else if (name == "grpc-accept-encoding") {
     accepts_gzip_ = value.find("gzip") != std::string_view::npos;

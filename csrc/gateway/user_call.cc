@@ -161,7 +161,7 @@ bool UserCall::SendCompressed(ReplyPart message) {
     call_.SendOne(std::move(message), /*compressed=*/true);
     return true;
   }
-  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20);
+  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20, Encoding::kGzip);
   Status status = inflater.Feed(message.bytes());
   if (status.ok()) status = inflater.End();
   if (!status.ok()) {
