@@ -141,7 +141,7 @@ class Service {
   // meanwhile.
   virtual bool holds_messages() const { return false; }
   virtual std::unique_ptr<CallHandler> Start(Call& call) = 0;
-  // A call is refused before Start, and will be finished: for Call::SetTrailing.
+  // A call is refused before Start, or ended by the transport, and has no trailing metadata yet: for Call::SetTrailing.
   virtual void OnRefused(Call&) {}
   // What large messages to it are placed by; null: nothing.
   virtual AlignedAt aligned_at() const { return nullptr; }

@@ -9,7 +9,7 @@ namespace mindserve::gateway {
 
 std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
   std::string id;
-  Status status = Identify(call, nullptr, &id);
+  Status status = Identify(call, context_.ids, WithoutId::kGoOn, &id);
   auto handler = std::make_unique<PredictCall>(*this, call, std::move(id));
   if (!status.ok()) call.Finish(std::move(status));
   return handler;
@@ -17,7 +17,7 @@ std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
 
 void PredictService::OnRefused(Call& call) {
   std::string id;
-  (void)Identify(call, nullptr, &id);
+  (void)Identify(call, context_.ids, WithoutId::kMakeOne, &id);
 }
 
 void PredictService::OnWorkerAdded() {

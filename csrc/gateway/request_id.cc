@@ -39,14 +39,14 @@ std::string RequestIds::Next() {
   return text;
 }
 
-Status Identify(Call& call, RequestIds* ids, std::string* id) {
+Status Identify(Call& call, RequestIds& ids, WithoutId without, std::string* id) {
   constexpr size_t kLongest = 128;
   const std::string_view given = call.metadata_value(kRequestIdKey);
   const bool valid = given.size() <= kLongest && IsMetadataText(given);
   if (valid && !given.empty()) {
     *id = given;
-  } else if (ids != nullptr) {
-    *id = ids->Next();
+  } else if (!valid || without == WithoutId::kMakeOne) {
+    *id = ids.Next();
   }
   if (!id->empty()) call.SetTrailing({{std::string(kRequestIdKey), *id}});
   if (valid) return Status::Ok();

@@ -26,9 +26,10 @@ class RequestIds {
   size_t used_ = sizeof(random_);
 };
 
-// The id of a call, which goes back with whatever ends it: the client's, or else a new one; without `ids` none is made.
-// An empty one counts as none. INVALID_ARGUMENT: what the client gives is more than 128 characters, or not printable
-// ASCII; the call goes by the other one.
-Status Identify(Call& call, RequestIds* ids, std::string* id);
+// The id of a call, which goes back with whatever ends it: the client's, or else a new one, if one is to be made. An
+// empty one counts as none. INVALID_ARGUMENT: what the client gives is more than 128 characters, or not printable
+// ASCII; the call then has a new one.
+enum class WithoutId : uint8_t { kMakeOne, kGoOn };
+Status Identify(Call& call, RequestIds& ids, WithoutId without, std::string* id);
 
 }  // namespace mindserve::gateway

@@ -19,7 +19,7 @@ std::string Names(const std::vector<std::string>& servables) {
 
 std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
   std::string id;
-  Status status = Identify(call, &shared_.ids, &id);
+  Status status = Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
   auto handler = std::make_unique<UserCall>(*this, call, std::move(id), std::move(goal));
   if (status.ok()) {
     handler->Begin();
@@ -31,7 +31,7 @@ std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal
 
 void UserService::OnRefused(Call& call) {
   std::string id;
-  (void)Identify(call, &shared_.ids, &id);
+  (void)Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
 }
 
 const std::vector<std::string>& UserService::Answering() {

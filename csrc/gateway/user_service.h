@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "gateway/call.h"
-#include "gateway/request_id.h"
 #include "gateway/router.h"
 #include "gateway/thread_context.h"
 #include "gateway/worker_calls.h"
@@ -27,7 +26,6 @@ struct UserCalls {
   Admission& admission;
   Router& router;
   WorkerCalls& calls;
-  RequestIds ids = {};
   std::vector<Router::Target> targets = {};  // reused from call to call
 };
 
