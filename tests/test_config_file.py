@@ -386,7 +386,7 @@ def test_one_problem_hides_no_other(problems: Any) -> None:
         (19, 12, "'grpc.address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is"),
         (19, 12, "'address' is given besides 'listeners': expected one of them"),
         (20, 38, "'grpc.listeners[0].mode' should be permissions as octal digits"),
-        (20, 54, "'grpc.listeners[1].address' should be an address whose port is in range [0,65535], but is"),
+        (20, 54, "'grpc.listeners[1].address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is"),
         (21, 15, "the key 'private_key' is missing in 'grpc.ssl_config': expected text"),
         (21, 15, "'ssl_config' belongs to each of 'listeners'"),
         (21, 29, "'certificate' should not be empty str"),
