@@ -3,7 +3,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Debian's and Ubuntu's names; docs/install.md has other distributions'.
-PACKAGES=(make pkg-config libnghttp2-dev libssl-dev libprotozero-dev zlib1g-dev libgtest-dev libgmock-dev openssl nghttp2-client)
+PACKAGES=(make pkg-config libnghttp2-dev libssl-dev libprotozero-dev libsimdjson-dev zlib1g-dev libgtest-dev libgmock-dev openssl nghttp2-client)
 # What the clients of tests/interop are built with. Half a gigabyte: only where no test may be left out.
 if [[ -n "${CI:-}" ]]; then
   PACKAGES+=(golang-go golang-google-grpc-dev)

@@ -37,6 +37,7 @@ CPP_OUTSIDE = {
     r"openssl/.*": "net",
     r"nghttp2/.*": "gateway",
     r"protozero/.*": "wire",
+    r"simdjson\.h": "wire",
     r"pybind11/.*": "bindings",
     r"Python\.h": "bindings",
 }

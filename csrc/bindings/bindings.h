@@ -13,6 +13,7 @@ namespace mindserve::bindings {
 void RegisterErrors(pybind11::module_& module);
 void RegisterLog(pybind11::module_& module);
 void RegisterGateway(pybind11::module_& module);
+void RegisterJson(pybind11::module_& module);
 void RegisterLocalMethods(pybind11::module_& module);
 void RegisterStreamMethods(pybind11::module_& module);
 void RegisterRuntime(pybind11::module_& module);

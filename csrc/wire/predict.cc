@@ -1,7 +1,6 @@
 #include "wire/predict.h"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <cstring>
 #include <protozero/pbf_reader.hpp>
@@ -11,6 +10,7 @@
 #include "wire/fields.h"
 #include "wire/malformed.h"
 #include "wire/tags.h"
+#include "wire/tensor_message.h"
 
 namespace mindserve::wire {
 namespace {
@@ -25,11 +25,6 @@ namespace request_field = field::predict_request;
 namespace shape_field = field::tensor_shape;
 namespace spec_field = field::servable_spec;
 namespace tensor_field = field::tensor;
-
-static_assert(std::endian::native == std::endian::little, "Tensor.data is little-endian and used as it stands");
-
-// What numpy can hold. Also keeps a hostile shape from costing eight times its bytes in memory.
-constexpr size_t kMaxRank = 32;
 
 pbf_reader Reader(std::string_view message) {
   return {message.data(), message.size()};
@@ -75,74 +70,6 @@ Status ReadSpec(std::string_view spec, Route* route) {
     }
   }
   return Status::Ok();
-}
-
-Status TooManyDims() {
-  return {Code::kInvalidArgument, "the shape has more than " + std::to_string(kMaxRank) + " dimensions"};
-}
-
-// Appends to `shape`: fields that stand several times are concatenated, packed or not.
-Status ReadShape(std::string_view message, Shape* shape) {
-  pbf_reader reader = Reader(message);
-  while (reader.next()) {
-    switch (reader.tag_and_type()) {
-      case Delimited(shape_field::kDims): {
-        const std::string_view packed = View(&reader);
-        const char* at = packed.data();
-        const char* const end = at + packed.size();
-        while (at != end) {
-          if (shape->rank() == kMaxRank) return TooManyDims();
-          shape->push_back(static_cast<int64_t>(protozero::decode_varint(&at, end)));
-        }
-        break;
-      }
-      case Varint(shape_field::kDims):
-        if (shape->rank() == kMaxRank) return TooManyDims();
-        shape->push_back(reader.get_int64());
-        break;
-      default:
-        reader.skip();
-    }
-  }
-  return Status::Ok();
-}
-
-Result<Tensor> ReadTensor(std::string_view message, const TensorOwner& owner) {
-  Shape shape;
-  int32_t number = 0;
-  std::string_view data;
-  std::vector<std::string_view> elements;
-  pbf_reader reader = Reader(message);
-  while (reader.next()) {
-    switch (reader.tag_and_type()) {
-      case Delimited(tensor_field::kShape):
-        MS_RETURN_IF_ERROR(ReadShape(View(&reader), &shape));
-        break;
-      case Varint(tensor_field::kDtype):
-        number = reader.get_enum();
-        break;
-      case Delimited(tensor_field::kData):
-        data = View(&reader);
-        break;
-      case Delimited(tensor_field::kBytesVal): {
-        const std::string_view element = View(&reader);
-        if (elements.empty()) {
-          // The shape usually comes first and tells the count. An element takes two bytes at least, so that a shape
-          // which lies can't ask for more than the message is worth.
-          elements.reserve(std::min<uint64_t>(shape.Elements().value_or(0), reader.length() / 2 + 1));
-        }
-        elements.push_back(element);
-        break;
-      }
-      default:
-        reader.skip();
-    }
-  }
-  // A negative number becomes one that the table lacks.
-  const auto dtype = DTypeFromWire(static_cast<uint64_t>(int64_t{number}));
-  if (!dtype) return Status(Code::kInvalidArgument, "unknown data type " + std::to_string(number));
-  if (IsText(*dtype)) return Tensor::TextView(*dtype, std::move(shape), std::move(elements), owner);
-  return Tensor::View(*dtype, std::move(shape), std::as_bytes(std::span(data)), owner);
 }
 
 }  // namespace

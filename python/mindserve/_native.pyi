@@ -25,6 +25,23 @@ def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
 
 def set_log_level(level: int) -> None: ...
 
+def predict_request_from_json(body: bytes, servable: str, method: str, version: int) -> bytes:
+    """A serialized PredictRequest of ``{"instances": [{input: value, …}, …]}``; version 0: the newest.
+
+    A millisecond for each half megabyte, about: what is larger belongs on another thread than an event loop's.
+
+    Raises:
+        NativeError: "INVALID_ARGUMENT" with a text of MindSpore Serving; "OUT_OF_RANGE" where it has none: a number
+            that does not fit its type, too deep nesting, an input that stands twice; "RESOURCE_EXHAUSTED": no memory.
+    """
+
+def predict_reply_to_json(reply: bytes) -> bytes:
+    """``{"instances": [...]}``, or ``{"error_msg": text}``, of a serialized PredictReply.
+
+    Raises:
+        NativeError: "INTERNAL": it is none.
+    """
+
 class Gateway:
     """The gRPC server. See csrc/gateway/gateway.h. Thread-safe.
 
