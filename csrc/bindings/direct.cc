@@ -38,7 +38,7 @@ class PyDirectCalls {
   int fileno() const { return calls_->fd(); }
   uint64_t Start(std::string path, const py::sequence& metadata, const py::sequence& messages,
                  std::optional<double> timeout, std::string peer,
-                 const std::map<std::string, std::vector<py::bytes>>& auth, uint64_t client);
+                 const std::map<std::string, std::vector<py::bytes>>& auth, int64_t client);
   py::list Take();
   void Consumed(uint64_t call, size_t count) { calls_->Consumed(call, count); }
   void Cancel(uint64_t call) { calls_->Cancel(call); }
@@ -70,9 +70,11 @@ gateway::HeldBytes PyDirectCalls::Hold(py::handle message) const {
 
 uint64_t PyDirectCalls::Start(std::string path, const py::sequence& metadata, const py::sequence& messages,
                               std::optional<double> timeout, std::string peer,
-                              const std::map<std::string, std::vector<py::bytes>>& auth, uint64_t client) {
+                              const std::map<std::string, std::vector<py::bytes>>& auth, int64_t client) {
   graveyard_->Clear();
-  gateway::DirectRequest request{.path = std::move(path), .peer = {.address = std::move(peer)}, .client = client};
+  if (client < 0) throw py::value_error("client is " + std::to_string(client) + ", expected 0 or more");
+  gateway::DirectRequest request{
+      .path = std::move(path), .peer = {.address = std::move(peer)}, .client = static_cast<uint64_t>(client)};
   if (timeout) {
     if (!(*timeout >= 0)) throw py::value_error("timeout is " + std::to_string(*timeout) + ", expected 0 s or more");
     constexpr double kLongest = 1e9;  // seconds
