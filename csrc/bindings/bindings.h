@@ -12,6 +12,7 @@ namespace mindserve::bindings {
 
 void RegisterErrors(pybind11::module_& module);
 void RegisterLog(pybind11::module_& module);
+void RegisterDirect(pybind11::module_& module);
 void RegisterGateway(pybind11::module_& module);
 void RegisterJson(pybind11::module_& module);
 void RegisterLocalMethods(pybind11::module_& module);

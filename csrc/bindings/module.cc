@@ -8,6 +8,7 @@ PYBIND11_MODULE(_native, module) {
   RegisterErrors(module);
   RegisterLog(module);
   RegisterGateway(module);
+  RegisterDirect(module);
   RegisterJson(module);
   RegisterLocalMethods(module);
   RegisterServiceCall(module);

@@ -61,6 +61,8 @@ class ReplyPart {
     return lender_ ? lent_ : std::as_bytes(std::span<const char>(own_.data(), own_.size()));
   }
 
+  bool lent() const { return lender_ != nullptr; }
+
   // What is lent goes back now; the part has no bytes then.
   void GiveBack() {
     if (lender_ == nullptr) return;

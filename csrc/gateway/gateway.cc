@@ -477,6 +477,12 @@ void Gateway::State::Drain(bool internal, std::chrono::milliseconds grace) {
   done->wait();
 }
 
+Result<std::unique_ptr<DirectCalls>> Gateway::NewDirectCalls() {
+  std::vector<std::shared_ptr<DirectDoor>> doors;
+  for (const auto& thread : state_->threads) doors.push_back(thread->direct_door());
+  return DirectCalls::Create(std::move(doors));
+}
+
 uint64_t Gateway::replies() const {
   uint64_t replies = 0;
   for (const auto& thread : state_->threads) replies += thread->stats().replies.value();

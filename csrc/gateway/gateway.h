@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "gateway/call_stats.h"
+#include "gateway/direct_calls.h"
 #include "gateway/keepalive.h"
 #include "gateway/limits.h"
 #include "link/stats_region.h"
@@ -138,6 +139,10 @@ class Gateway {
   // Stops listening, sends GOAWAY, lets what is in flight finish until `grace` is over, closes: first of clients, then
   // of internal listeners. Workers stay attached. May be followed by Listen.
   void StopListening(std::chrono::milliseconds grace);
+
+  // For calls from inside the process, which are answered while it listens, and count as clients' when it stops. May
+  // outlive the gateway. RESOURCE_EXHAUSTED: no descriptor is left.
+  Result<std::unique_ptr<DirectCalls>> NewDirectCalls();
 
   // All that is counted, over all I/O threads.
   struct MethodStats {

@@ -54,11 +54,10 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   deadline_ = kNever;
   inner_.depth = 0;
   inner_.callers.clear();
-  begun_ = last_data_ = context_.now;
+  last_data_ = context_.now;
+  counter_.Begin(context_.now);
   messages_ = message_bytes_ = 0;
   half_closed_ = ended_ = responded_ = finished_ = deferred_ = false;
-  SetCounts(nullptr);
-  bytes_in_ = bytes_out_ = 0;
   status_ = Status::Ok();
   trailing_.clear();
 }
@@ -67,7 +66,7 @@ void GrpcStream::Close() {
   context_.timers.Cancel(*this);
   if (!finished_) {
     finished_ = true;
-    Count(Code::kCancelled);
+    counter_.End(context_.stats, Code::kCancelled, context_.now);
     if (handler_) handler_->OnCancel();
   }
   handler_.reset();
@@ -97,7 +96,7 @@ ClientTrust& GrpcStream::trust() {
 void GrpcStream::OnHeadersEnd() {
   if (const int error = head_.http_error(); error != 0) return SubmitHttpError(error);
   ++context_.stats.begun;
-  SetCounts(&context_.unserved);
+  counter_.As(&context_.unserved);
   Service* const service = context_.FindService(head_.path());
   const auto refuse = [&](const Status& status) {
     if (service != nullptr) service->OnRefused(*this);
@@ -120,7 +119,7 @@ void GrpcStream::OnHeadersEnd() {
   }
   if (deadline_ != kNever) context_.timers.Set(*this, deadline_);
   service_ = service;
-  SetCounts(&service_->counts());
+  counter_.As(&service_->counts());
   if (service_->holds_messages()) window_.emplace(context_.memory.admission());
   reader_.emplace(context_.memory, connection_->partial_bytes(), context_.limits.max_msg_mb_size << 20,
                   head_.encoding(), service_->aligned_at());
@@ -157,7 +156,7 @@ void GrpcStream::Decode(std::span<const std::byte>* data) {
     message_bytes_ += before - data->size();
     if (complete) {
       ++messages_;
-      bytes_in_ += message->bytes().size();
+      counter_.AddIn(message->bytes().size());
       if (window_) window_->Hold(std::exchange(message_bytes_, 0));
       handler_->OnMessage(*std::move(message));
     } else if (!reader_->error().status.ok()) {
@@ -235,7 +234,7 @@ void GrpcStream::AddPrefix(size_t size, bool compressed) {
   const auto byte = [&](int shift) { return static_cast<char>(size >> shift & 0xff); };
   const char prefix[] = {static_cast<char>(compressed), byte(24), byte(16), byte(8), byte(0)};
   parts_.emplace_back(std::string(prefix, sizeof(prefix)));
-  bytes_out_ += size;
+  counter_.AddOut(size);
   pending_ += sizeof(prefix) + size;
 }
 
@@ -270,7 +269,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
   context_.timers.Cancel(*this);
   child_ = {};
   reader_.reset();
-  Count(status.code());
+  counter_.End(context_.stats, status.code(), context_.now);
   status_ = std::move(status);
   for (auto& each : trailing) trailing_.push_back(std::move(each));
   if (responded_) {
@@ -286,23 +285,6 @@ void GrpcStream::Abort(Status status, Metadata trailing) {
   // What was not sent is not worth sending any more. A part that is half framed has to stay.
   Finish(std::move(status), std::move(trailing));
   if (handler_) handler_->OnCancel();
-}
-
-void GrpcStream::SetCounts(MethodCounts* counts) {
-  if (counts_ != nullptr) --counts_->under_way;
-  counts_ = counts;
-  if (counts_ != nullptr) ++counts_->under_way;
-}
-
-void GrpcStream::Count(Code code) {
-  MethodCounts* counts = counts_;
-  if (counts == nullptr) return;
-  SetCounts(nullptr);
-  ++counts->ended[static_cast<size_t>(code)];
-  if (code == Code::kOk) context_.stats.replies.Add();
-  counts->bytes_in += bytes_in_;
-  counts->bytes_out += bytes_out_;
-  counts->latency_ns.AddTime(context_.now - begun_);
 }
 
 void GrpcStream::OnTimer() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gateway/call.h"
+#include "gateway/call_counter.h"
 #include "gateway/child_calls.h"
 #include "gateway/message_reader.h"
 #include "gateway/output.h"
@@ -70,7 +71,7 @@ class GrpcStream final : public Call, public TimerNode {
   const InnerCall& inner() const override { return inner_; }
   bool accepts_gzip() const override { return head_.accepts_gzip(); }
   ClientTrust& trust() override;
-  void CountAs(MethodCounts& counts) override { SetCounts(&counts); }
+  void CountAs(MethodCounts& counts) override { counter_.As(&counts); }
   void SetTrailing(Metadata trailing) override { trailing_ = std::move(trailing); }
   void SendInitial(const Metadata& initial, bool gzip) override;
   void Send(Reply reply) override;
@@ -98,8 +99,6 @@ class GrpcStream final : public Call, public TimerNode {
   void SubmitTrailersOnly();
   void SubmitResponse();
   void SubmitHeaders(const Metadata& initial, bool gzip);
-  void SetCounts(MethodCounts* counts);
-  void Count(Code code);
 
   ThreadContext& context_;
   Http2Connection* connection_ = nullptr;
@@ -111,7 +110,6 @@ class GrpcStream final : public Call, public TimerNode {
   TimePoint deadline_ = kNever;
   InnerCall inner_;
   ChildCalls::Place child_;  // of a worker's call, until it is finished
-  TimePoint begun_;
   TimePoint last_data_;
   size_t messages_ = 0;
   std::optional<StreamWindow> window_;  // of a service that holds messages
@@ -120,10 +118,8 @@ class GrpcStream final : public Call, public TimerNode {
   bool ended_ = false;      // the handler knows that, or is about to
   bool responded_ = false;  // the response's HEADERS are queued
   bool finished_ = false;
-  bool deferred_ = false;           // nghttp2 waits for more of the response
-  MethodCounts* counts_ = nullptr;  // null: not to be counted, or counted already
-  uint64_t bytes_in_ = 0;
-  uint64_t bytes_out_ = 0;
+  bool deferred_ = false;  // nghttp2 waits for more of the response
+  CallCounter counter_;
   Status status_;
   Metadata trailing_;
   // The response's bytes: the parts from parts_[part_], the first from part_offset_.

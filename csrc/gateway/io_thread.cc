@@ -31,7 +31,8 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
                for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
              }),
       router_(context_.stats),
-      health_(router_, served_) {
+      health_(router_, served_),
+      direct_(context_, health_) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
@@ -73,6 +74,7 @@ IoThread::~IoThread() {
 void IoThread::TearDown() {
   for (const Connected& each : connections_) each.connection->End({Code::kUnavailable, "the server is shutting down"});
   connections_.clear();
+  direct_.Stop();
   for (const auto& worker : std::exchange(workers_, {})) {
     router_.RemoveWorker(worker);
     calls_.Remove(worker, {});
@@ -81,6 +83,7 @@ void IoThread::TearDown() {
   timer_.reset();
   grace_.reset();
   drained_ = nullptr;
+  direct_.door()->Close();
 }
 
 void IoThread::AwaitBell() {
@@ -106,6 +109,7 @@ void IoThread::RoundEnd() {
   // Workers first: they may begin while replies are written.
   calls_.Flush();
   FlushConnections();
+  if (direct_.Sweep()) CheckDrained();
   calls_.Flush();
   SetTimer();
 }
@@ -181,9 +185,10 @@ void IoThread::Drain(bool internal, std::chrono::milliseconds grace, std::functi
     }
   };
   each([](Http2Connection& connection) { connection.Drain(); });
-  grace_->Start(Clock::now() + grace, [each] {
+  grace_->Start(Clock::now() + grace, [this, each] {
     const Status status(Code::kUnavailable, "the server is shutting down");
     each([&](Http2Connection& connection) { connection.End(status); });
+    if (!drains_internal_) direct_.End(status);
   });
   CheckDrained();
 }
@@ -195,6 +200,7 @@ size_t IoThread::Connections(bool internal) const {
 
 void IoThread::CheckDrained() {
   if (!drained_ || Connections(drains_internal_) > 0) return;
+  if (!drains_internal_ && direct_.going_on() > 0) return;
   grace_->Cancel();
   std::exchange(drained_, nullptr)();
 }

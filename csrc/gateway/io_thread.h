@@ -13,6 +13,7 @@
 
 #include "base/unique_fd.h"
 #include "gateway/child_calls.h"
+#include "gateway/direct_thread.h"
 #include "gateway/health_service.h"
 #include "gateway/http2_connection.h"
 #include "gateway/peer_count.h"
@@ -56,12 +57,13 @@ class IoThread final : private net::RoundHooks {
   net::EventLoop& loop() { return loop_; }
   bool current() const { return thread_.get_id() == std::this_thread::get_id(); }
   link::GatewayPort& port() { return *port_; }
+  const std::shared_ptr<DirectDoor>& direct_door() const { return direct_.door(); }
 
   // On this thread only, by Post:
   void Serve(const Limits& limits);  // from now on connections come
   void AddConnection(UniqueFd socket, std::shared_ptr<const net::TlsContext> tls, bool internal);
   // Takes no more connections of the kind, clients' or internal ones, lets those that there are end for `grace`, then
-  // ends them; `done` is called when there are none.
+  // ends them; `done` is called when there are none. With clients' the same for calls from inside the process.
   void Drain(bool internal, std::chrono::milliseconds grace, std::function<void()> done);
 
   void DeclareServable(const std::string& name);
@@ -108,6 +110,7 @@ class IoThread final : private net::RoundHooks {
   std::map<std::string, UserService*> users_;
   std::vector<std::unique_ptr<Service>> replaced_;
   Health health_;
+  DirectThread direct_;
   std::shared_ptr<const Served> served_;  // null until it is first set; shared as SetServices says
   std::unique_ptr<net::Watch> bell_;
   std::unique_ptr<net::Timer> timer_;

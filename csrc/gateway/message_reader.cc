@@ -13,6 +13,18 @@ constexpr size_t kLarge = 64 * 1024;
 
 }  // namespace
 
+Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const std::byte> begin,
+                             AlignedAt aligned_at) {
+  constexpr size_t kAlignment = 64;
+  size_t skew = 0;
+  if (size >= kLarge && aligned_at != nullptr) {
+    constexpr size_t kLookedAt = 16 * 1024;
+    if (const auto at = aligned_at(begin.first(std::min(begin.size(), kLookedAt))))
+      skew = (kAlignment - *at % kAlignment) % kAlignment;
+  }
+  return memory.Allocate(size, skew);
+}
+
 bool MessageReader::Fail(Status status, std::optional<Refusal> limit) {
   error_ = {std::move(status), limit};
   message_.reset();
@@ -23,14 +35,7 @@ bool MessageReader::Fail(Status status, std::optional<Refusal> limit) {
 }
 
 bool MessageReader::Allocate(size_t size, std::span<const std::byte> begin) {
-  constexpr size_t kAlignment = 64;
-  size_t skew = 0;
-  if (size >= kLarge && aligned_at_ != nullptr) {
-    constexpr size_t kLookedAt = 16 * 1024;
-    if (const auto at = aligned_at_(begin.first(std::min(begin.size(), kLookedAt))))
-      skew = (kAlignment - *at % kAlignment) % kAlignment;
-  }
-  auto message = memory_.Allocate(size, skew);
+  auto message = PlaceMessage(memory_, size, begin, aligned_at_);
   if (!message.ok()) return Fail(message.status(), Refusal::kMaxEnqueuedBytes);
   message_ = *std::move(message);
   return true;

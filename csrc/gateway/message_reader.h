@@ -21,6 +21,11 @@ struct PartialBytes {
   size_t bytes = 0;
 };
 
+// A place for a message of `size` bytes, of which `begin` are the first: a large one where `aligned_at`, which may be
+// null, wants it. RESOURCE_EXHAUSTED as RequestMemory says.
+Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const std::byte> begin,
+                             AlignedAt aligned_at);
+
 class MessageReader {
  public:
   // `max_bytes` of a message, compressed or not. `aligned_at` tells what a large message is to be placed by; may be

@@ -7,6 +7,11 @@
 
 namespace mindserve::gateway {
 
+Status MetadataTooLarge(size_t max_bytes) {
+  return {Code::kResourceExhausted,
+          "the call's metadata is larger than max_metadata_bytes " + std::to_string(max_bytes) + " allows"};
+}
+
 void RequestHead::Clear() {
   path_.clear();
   post_ = grpc_ = accepts_gzip_ = false;
@@ -20,8 +25,8 @@ void RequestHead::Clear() {
   made_ = false;
 }
 
-void RequestHead::Fail(Code code, std::string text) {
-  if (status_.ok()) status_ = Status(code, std::move(text));
+void RequestHead::Fail(Status status) {
+  if (status_.ok()) status_ = std::move(status);
 }
 
 void RequestHead::Add(std::string_view name, std::string_view value, size_t max_bytes) {
@@ -29,8 +34,7 @@ void RequestHead::Add(std::string_view name, std::string_view value, size_t max_
   list_size_ += name.size() + value.size() + kFieldCost;
   const bool fits = list_size_ <= max_bytes;
   if (!fits) {
-    Fail(Code::kResourceExhausted,
-         "the call's metadata is larger than max_metadata_bytes " + std::to_string(max_bytes) + " allows");
+    Fail(MetadataTooLarge(max_bytes));
   }
   // What decides on the form of the answer is looked at in any case.
   if (name == ":method") {
@@ -79,7 +83,7 @@ void RequestHead::AddBinary(std::string_view name, std::string_view values) {
 void RequestHead::AddGrpc(std::string_view name, std::string_view value) {
   if (name == "grpc-timeout") {
     timeout_ = ParseTimeout(value);
-    if (!timeout_) Fail(Code::kInternal, "malformed grpc-timeout '" + std::string(value) + "'");
+    if (!timeout_) Fail({Code::kInternal, "malformed grpc-timeout '" + std::string(value) + "'"});
   } else if (name == "grpc-encoding") {
     if (value == "identity") {
       encoding_ = Encoding::kIdentity;
@@ -88,8 +92,8 @@ void RequestHead::AddGrpc(std::string_view name, std::string_view value) {
     } else if (value == "deflate") {
       encoding_ = Encoding::kDeflate;
     } else {
-      Fail(Code::kUnimplemented,
-           "grpc-encoding '" + std::string(value) + "' is not supported, only " + kAcceptedEncodings + " are");
+      Fail({Code::kUnimplemented,
+            "grpc-encoding '" + std::string(value) + "' is not supported, only " + kAcceptedEncodings + " are"});
     }
   } else if (name == "grpc-accept-encoding") {
     accepts_gzip_ = value.find("gzip") != std::string_view::npos;

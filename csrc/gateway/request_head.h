@@ -14,6 +14,9 @@
 
 namespace mindserve::gateway {
 
+// RESOURCE_EXHAUSTED for metadata of more than max_metadata_bytes.
+Status MetadataTooLarge(size_t max_bytes);
+
 class RequestHead {
  public:
   void Clear();  // keeps its memory
@@ -39,7 +42,7 @@ class RequestHead {
   struct Field {
     size_t name, name_size, value_size;  // the value follows the name
   };
-  void Fail(Code code, std::string text);
+  void Fail(Status status);
   void AddGrpc(std::string_view name, std::string_view value);
   void AddBinary(std::string_view name, std::string_view values);
   void AddField(std::string_view name, std::string_view value);

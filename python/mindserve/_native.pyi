@@ -128,6 +128,72 @@ class Gateway:
     def stats(self) -> dict[str, Any]:
         """All that is counted; mindserve/server/statistics.py gives it its public form."""
 
+# What a call of `DirectCalls` is told, with the call's number first. In this order: maybe one "initial", any number of
+# "message", one "end" with a gRPC status code, its text, and the trailing metadata. Values of keys in "-bin" are bytes.
+DirectEvent = (
+    tuple[int, Literal["initial"], list[tuple[str, str | bytes]]]
+    | tuple[int, Literal["message"], bytes]
+    | tuple[int, Literal["end"], int, str, list[tuple[str, str | bytes]]]
+)
+
+class DirectCalls:
+    """Calls from inside the process into what a gateway serves, as if they came by gRPC. Thread-safe.
+
+    It is answered as to gRPC clients: with the same limits but those of connections, deadlines, request ids and counts.
+    It does not keep the gateway: when that one stops listening or goes, calls end UNAVAILABLE, as do those made later
+    or before it listens. When this object goes, its calls are cancelled.
+
+    Args:
+        gateway: whom the calls are for.
+
+    Raises:
+        NativeError: RESOURCE_EXHAUSTED: no descriptor is left.
+    """
+
+    def __init__(self, gateway: Gateway) -> None: ...
+    def fileno(self) -> int:
+        """A descriptor that is readable while `take` would give any event. This object's; not to be closed."""
+    def start(
+        self,
+        path: str,
+        metadata: Sequence[tuple[str, str | bytes]],
+        messages: Sequence[bytes],
+        timeout: float | None = None,
+        peer: str = "",
+        auth: Mapping[str, Sequence[bytes]] = ...,
+        client: int = 0,
+    ) -> int:
+        """Begin a call. Never waits; whatever is wrong with the call is told by its end.
+
+        Args:
+            path: of the RPC, "/package.Service/Method".
+            metadata: keys in lower case, without those that HTTP and gRPC have for themselves; values of keys in "-bin"
+                are bytes, others printable ASCII. One that is not ends the call INVALID_ARGUMENT.
+            messages: all that the client sends. Not copied here: they are held until they are passed on, or the call's
+                end is taken.
+            timeout: seconds from now; None: the server's default_deadline.
+            peer: whom it is made for, as gRPC writes addresses: "ipv4:1.2.3.4:5".
+            auth: what authenticated that one, as grpcio's auth_context has it.
+            client: a number for the connection that it is made for: workers treat different ones equally, and what
+                kills workers makes a client suspect. Of the last few thousand something is remembered.
+
+        Returns:
+            The call's number, which is not used again.
+
+        Raises:
+            ValueError: ``timeout`` is not a number, or negative; ``client`` is negative.
+        """
+    def take(self) -> list[DirectEvent]:
+        """What has happened since: events of all calls, of each in its order.
+
+        Of a call's messages it gives at most 16, or as many as make a MiB, before `consumed`. The others are held
+        natively, which holds back the worker that sends them. An answer of one message needs no `consumed`.
+        """
+    def consumed(self, call: int, count: int) -> None:
+        """So many of the messages that `take` gave of the call have been passed on. No-op once its end was given."""
+    def cancel(self, call: int) -> None:
+        """Give a call up. It ends CANCELLED, unless it has ended; what was not taken of it is dropped."""
+
 class Runtime:
     """A worker: models, functions and methods, then `serve`. See csrc/worker/runtime.h.
 
