@@ -32,13 +32,13 @@ bool ServiceCall::over() const {
   return gone();
 }
 
-bool ServiceCall::Begin() {
+bool ServiceCall::Begin(TimePoint now) {
   const std::lock_guard lock(mutex_);
   resumes_ = false;
   if (begun_) return true;
   if (gone()) return false;
   begun_ = true;
-  began_at_ = handlers_->time().Now();
+  began_at_ = now;
   opened_.mark.Begin();
   return true;
 }

@@ -42,9 +42,9 @@ ServiceCalls::Record* ServiceCalls::Find(size_t lane, uint64_t call) {
 }
 
 void ServiceCalls::Open(size_t lane, const link::GatewayFrame& frame, int handler, TimePoint now) {
-  const Status head = wire::CheckCallHead(frame.payload);
-  if (!head.ok()) return link_.SendEnd(lane, frame.call, head, link::kReleased);
   ServiceCall::Opened opened;
+  const Status head = wire::CheckCallHead(frame.payload, &opened.depth);
+  if (!head.ok()) return link_.SendEnd(lane, frame.call, head, link::kReleased);
   opened.lane = lane;
   opened.number = frame.call;
   opened.handler = handler;
