@@ -273,7 +273,9 @@ void ServiceCall::TakeOutgoing(Outgoing* out) {
     outbox_.clear();
   }
   if (end_.there) {
-    out->end = std::exchange(end_, {});
+    out->end = std::move(end_);
+    end_.there = false;
+    end_.last.reset();
     if (out->end.last) out->messages.push_back(*std::move(out->end.last));
   }
   out->taken += std::exchange(taken_, size_t{0});
