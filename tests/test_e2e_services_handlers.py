@@ -238,6 +238,32 @@ def test_a_handler_that_never_returns_holds_a_thread_and_nothing_else(tmp_path: 
         assert server.served.process.wait() == 0
 
 
+ALL_STUCK = """
+import os
+
+
+@register.grpc_method("One", service="kinds.Kinds")
+def stuck(request):
+    if request.text == "stuck":
+        while not os.path.exists("go_on"):
+            time.sleep(0.01)
+    return Answer(text=request.text)
+"""
+
+
+def test_handlers_that_hold_all_threads_stand_in_the_log(tmp_path: pathlib.Path, generated: Any) -> None:
+    with served(tmp_path, generated, CONFIG + ALL_STUCK, ADDERS[:1], start="handler_threads=2") as server:
+        calls = [server.stub.One.future(server.ask("stuck"), timeout=100) for _ in range(3)]
+        log = until(server.log, lambda text: "none of the handler threads" in text)
+        assert "and 1 wait: all are held by their handlers" in log
+        assert "in the handler of /kinds.Kinds/One" in log
+        assert "time.sleep(0.01)" in log
+        (server.served.process.cwd / "go_on").touch()
+        assert {call.result().text for call in calls} == {"stuck"}
+        log = until(server.log, lambda text: "go on, after" in text)
+        assert log.count("none of the handler threads") == 1
+
+
 def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, generated: Any) -> None:
     with served(tmp_path, generated, CONFIG + ON_LOOP, ADDERS[:1]) as server:
         (worker,) = server.served.process.workers()

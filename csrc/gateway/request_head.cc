@@ -71,9 +71,9 @@ void RequestHead::AddBinary(std::string_view name, std::string_view values) {
     while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
     const auto bytes = Base64Decode(value);
     if (!bytes) {
-      return Fail(Code::kInvalidArgument, "metadata '" + std::string(CutUtf8(name, 64)) +
-                                              "' has a value that is not base64 (of the alphabet with '+' and '/', "
-                                              "padded or not), as that of a '-bin' key has to be");
+      return Fail({Code::kInvalidArgument, "metadata '" + std::string(CutUtf8(name, 64)) +
+                                               "' has a value that is not base64 (of the alphabet with '+' and '/', "
+                                               "padded or not), as that of a '-bin' key has to be"});
     }
     AddField(name, *bytes);
     if (more) values.remove_prefix(comma + 1);
