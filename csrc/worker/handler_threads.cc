@@ -333,7 +333,9 @@ void Handlers::FindStuck(TimePoint now) {
 
 Handlers::Needs Handlers::AwaitNeeds(bool stuck) {
   std::unique_lock lock(line_mutex_);
-  tended_ = true;
+  // From now on there may be extra threads.
+  const TimePoint now = time_.Now();
+  if (!std::exchange(tended_, true) && IsDue(now)) WakeOne(now);
   needs_changed_.wait(lock, [&] { return wanted_ > 0 || stuck_ != stuck || stopped_; });
   return {.threads = std::exchange(wanted_, size_t{0}), .stuck = stuck_, .stopped = stopped_};
 }
