@@ -2,10 +2,11 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,8 +29,8 @@ constexpr size_t kCopyWithoutGil = size_t{256} << 10;
 
 class PyDirectCalls {
  public:
-  explicit PyDirectCalls(gateway::Gateway& gateway)
-      : graveyard_(std::make_shared<Graveyard>()), calls_(Unwrap(gateway.NewDirectCalls())) {}
+  PyDirectCalls(gateway::Gateway& gateway, std::shared_ptr<Graveyard> graveyard)
+      : graveyard_(std::move(graveyard)), calls_(Unwrap(gateway.NewDirectCalls())) {}
   ~PyDirectCalls() {
     const py::gil_scoped_release release;
     calls_.reset();
@@ -46,7 +47,7 @@ class PyDirectCalls {
  private:
   gateway::HeldBytes Hold(py::handle message) const;
 
-  const std::shared_ptr<Graveyard> graveyard_;  // shared with the messages that were not passed on
+  const std::shared_ptr<Graveyard> graveyard_;  // shared with the module, and with messages that were not passed on
   std::unique_ptr<gateway::DirectCalls> calls_;
 };
 
@@ -173,8 +174,12 @@ py::list PyDirectCalls::Take() {
 }  // namespace
 
 void RegisterDirect(py::module_& module) {
+  // The module's, so that no I/O thread is ever the last to hold it: that one would wait for the interpreter's lock.
+  const auto graveyard = std::make_shared<Graveyard>();
   py::class_<PyDirectCalls>(module, "DirectCalls")
-      .def(py::init<gateway::Gateway&>(), py::arg("gateway"))
+      .def(py::init(
+               [graveyard](gateway::Gateway& gateway) { return std::make_unique<PyDirectCalls>(gateway, graveyard); }),
+           py::arg("gateway"))
       .def("fileno", &PyDirectCalls::fileno)
       .def("start", &PyDirectCalls::Start, py::arg("path"), py::arg("metadata"), py::arg("messages"),
            py::arg("timeout") = py::none(), py::arg("peer") = "",
