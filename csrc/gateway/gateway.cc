@@ -309,8 +309,8 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
                         spec.address.ToString() + ": " + listener.status().message());
     }
     addresses.push_back((*listener)->address());
-    listeners.push_back(std::make_unique<State::Listening>(
-        State::Listening{*std::move(listener), std::move(spec.tls), spec.internal}));
+    listeners.push_back(
+        std::make_unique<State::Listening>(State::Listening{*std::move(listener), std::move(spec.tls), spec.internal}));
   }
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes

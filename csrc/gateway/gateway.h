@@ -96,8 +96,8 @@ class Gateway {
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
   // listening; but while only internal ones listen, or none at all, for calls from inside the process, it may be called
-  // again with others, whose limits hold then. INVALID_ARGUMENT if an internal listener is not behind all others. Without
-  // `accept`, connections wait until Accept.
+  // again with others, whose limits hold then. INVALID_ARGUMENT if an internal listener is not behind all others.
+  // Without `accept`, connections wait until Accept.
   Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits,
                                            bool accept = true);
   void Accept();
