@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--service", help="a servicer function to be served, by its import path")
     parser.add_argument("--unix", metavar="ADDRESS", help="a further address, a Unix socket")
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="a further address, a port with TLS")
+    parser.add_argument("--rest", action="store_true", help="a further address, for HTTP with JSON; the last one")
     options = parser.parse_args()
     devices = tuple(range(options.workers))
     listeners = [server.Listener(options.address)]
@@ -32,7 +33,10 @@ def main() -> None:
     server.start_servables([server.ServableStartConfig(options.directory, name, devices) for name in options.names])
     # Only where it is asked for: scripts/compare.sh runs this file with older commits, too.
     services = {"grpc_servicer_functions": [options.service]} if options.service else {}
-    print("listening on", *server.start_grpc_server(listeners, **services), flush=True)
+    bound = server.start_grpc_server(listeners, **services)
+    if options.rest:
+        bound.append(server.start_restful_server("127.0.0.1:0"))
+    print("listening on", *bound, flush=True)
     for _ in sys.stdin:
         print(json.dumps(server.stats().as_dict()), flush=True)
 

@@ -277,11 +277,6 @@ def test_wrong_arguments_of_start_grpc_server(arguments: dict[str, Any], text: s
     assert text in str(error.value)
 
 
-def test_restful_server_comes_later() -> None:
-    with pytest.raises(UnsupportedError, match=r"start_restful_server .* comes in a later version"):
-        server.start_restful_server("127.0.0.1:0")
-
-
 def test_stop_without_a_server() -> None:
     server.stop()
     server.stop()

@@ -204,7 +204,7 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
         ("servables: [{directory: m}]", (1, 13, "the key 'name' is missing in 'servables[0]': expected text")),
         (ONE + "? [a]\n: 5", (2, 3, "a key should be text")),
         # Kinds of values.
-        ("[]", (1, 1, "the file should be keys and values (servables, grpc, limits), but is a list of 0")),
+        ("[]", (1, 1, "the file should be keys and values (servables, grpc, limits, …), but is a list of 0")),
         ("servables: add", (1, 12, "'servables' should be a list, each item keys and values *, but is the text 'add'")),
         ("servables:", (1, 11, "'servables' should be a list, each item keys and values *, but is nothing")),
         ("servables: [add]", (1, 13, "'servables[0]' should be keys and values (directory, name, *), but is the text *")),
@@ -386,7 +386,11 @@ def test_one_problem_hides_no_other(problems: Any) -> None:
         (19, 12, "'grpc.address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is"),
         (19, 12, "'address' is given besides 'listeners': expected one of them"),
         (20, 38, "'grpc.listeners[0].mode' should be permissions as octal digits"),
-        (20, 54, "'grpc.listeners[1].address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is"),
+        (
+            20,
+            54,
+            "'grpc.listeners[1].address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is",
+        ),
         (21, 15, "the key 'private_key' is missing in 'grpc.ssl_config': expected text"),
         (21, 15, "'ssl_config' belongs to each of 'listeners'"),
         (21, 29, "'certificate' should not be empty str"),

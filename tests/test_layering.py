@@ -143,8 +143,10 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "engines": {"checks"},
     "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
+    # HTTP with JSON: it is given what it needs of the server.
+    "rest": {"config", "control", "native", "logs", "proto"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin", "proto"},
+    "server": {"supervisor", "register", "admin", "proto", "rest"},
     "client": {"config", "proto"},
     "cli": {"server", "client", "configfile", "inspection", "certs", "admin", ""},
     "main": {"cli"},
@@ -154,8 +156,12 @@ PYTHON_BELOW: dict[str, set[str]] = {
 PYTHON_OUTSIDE = {
     # proto: only for the types of its stubs.
     "grpc": {"client", "proto"},
-    "google": {"proto", "client", "worker"},
+    "google": {"proto", "client", "worker", "rest"},
     "cryptography": {"tls", "certs"},
+    "starlette": {"rest"},
+    "uvicorn": {"rest"},
+    "uvloop": {"rest"},
+    "httptools": {"rest"},
     "typer": {"cli"},
     "yaml": {"configfile"},
     "rich": {"cli", "supervisor", "server"},
@@ -209,7 +215,16 @@ def test_the_client_never_sees_the_native_module() -> None:
 
 @pytest.mark.parametrize("module", ["mindserve.server", "mindserve.client", "mindserve.worker", "mindserve.cli"])
 def test_what_is_slow_to_import_waits_until_it_is_used(module: str) -> None:
-    slow = ["cryptography", "onnxruntime", "rich.progress", "google.protobuf", "grpc", "mindserve._native"]
+    slow = [
+        "cryptography",
+        "onnxruntime",
+        "rich.progress",
+        "google.protobuf",
+        "grpc",
+        "starlette",
+        "uvicorn",
+        "mindserve._native",
+    ]
     if module == "mindserve.client":
         slow.remove("grpc")
         slow.remove("google.protobuf")

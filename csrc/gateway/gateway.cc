@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <latch>
 #include <map>
 #include <mutex>
@@ -73,7 +74,9 @@ struct Gateway::State {
   std::vector<std::unique_ptr<IoThread>> threads;  // the first one accepts, and watches the workers' sockets
 
   std::mutex listen_mutex;
-  bool listening = false;  // guarded by listen_mutex
+  // These are guarded by listen_mutex.
+  bool listening = false;
+  bool listening_to_clients = false;
 
   struct Worker {
     std::shared_ptr<const link::StatsReader> stats;  // none before the handshake; shared with whoever reads them now
@@ -99,7 +102,8 @@ struct Gateway::State {
     bool internal = false;
     bool accepts = false;
   };
-  std::vector<Listening> listeners;    // while it stops, those without a listener have stopped
+  // While it stops, those without a listener have stopped. In their own places: their handlers look at them.
+  std::vector<std::unique_ptr<Listening>> listeners;
   std::unique_ptr<WorkerWatch> watch;  // null at the end: what threads still tell of workers concerns nobody then
   size_t next_thread = 0;
 };
@@ -199,11 +203,11 @@ void Gateway::State::WorkerDrained(uint64_t id) {
 
 // On the first I/O thread.
 void Gateway::State::Accept() {
-  for (size_t i = 0; i < listeners.size(); ++i) {
-    if (listeners[i].listener == nullptr || std::exchange(listeners[i].accepts, true)) continue;
-    listeners[i].listener->Start(threads.front()->loop(), [this, i](UniqueFd socket) {
-      const auto tls = listeners[i].tls;
-      const bool internal = listeners[i].internal;
+  for (const auto& each : listeners) {
+    if (each->listener == nullptr || std::exchange(each->accepts, true)) continue;
+    each->listener->Start(threads.front()->loop(), [this, &from = *each](UniqueFd socket) {
+      const auto tls = from.tls;
+      const bool internal = from.internal;
       IoThread& io = *threads[next_thread++ % threads.size()];
       if (&io == threads.front().get()) return io.AddConnection(std::move(socket), tls, internal);
       auto owned = std::make_shared<UniqueFd>(std::move(socket));  // with the task, which has to be copyable
@@ -287,13 +291,14 @@ Status Gateway::SetServices(std::vector<ServiceSpec> services, std::string_view 
 Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits, bool accept) {
   MS_RETURN_IF_ERROR(CheckLimits(limits));
   std::lock_guard lock(state_->listen_mutex);
-  if (state_->listening) {
+  const bool to_clients = std::ranges::any_of(specs, [](const ListenerSpec& spec) { return !spec.internal; });
+  if (state_->listening && (state_->listening_to_clients || !to_clients)) {
     return Status(Code::kFailedPrecondition, "Serving Error: Serving gRPC server is already running");
   }
   if (!std::ranges::is_partitioned(specs, [](const ListenerSpec& spec) { return !spec.internal; })) {
     return Status(Code::kInvalidArgument, "an internal listener stands before one for clients, expected behind them");
   }
-  std::vector<State::Listening> listeners;
+  std::vector<std::unique_ptr<State::Listening>> listeners;
   std::vector<net::Address> addresses;
   for (ListenerSpec& spec : specs) {
     auto listener = spec.inherited ? net::Adopt(spec.address, spec.options, *std::move(spec.inherited))
@@ -304,17 +309,20 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
                         spec.address.ToString() + ": " + listener.status().message());
     }
     addresses.push_back((*listener)->address());
-    listeners.push_back({*std::move(listener), std::move(spec.tls), spec.internal});
+    listeners.push_back(
+        std::make_unique<State::Listening>(State::Listening{*std::move(listener), std::move(spec.tls), spec.internal}));
   }
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
                                                                      : DefaultMaxEnqueuedBytes());
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
   state_->OnFirst([&] {
+    std::ranges::move(state_->listeners, std::back_inserter(listeners));  // internal ones, if any
     state_->listeners = std::move(listeners);
     if (accept) state_->Accept();
   });
   state_->listening = true;
+  state_->listening_to_clients = to_clients;
   return addresses;
 }
 
@@ -327,10 +335,10 @@ Status Gateway::SetTls(size_t listener, std::shared_ptr<const net::TlsContext> t
     } else if (listener >= state.listeners.size()) {
       status = Status(Code::kInvalidArgument, "there is no listener " + std::to_string(listener) + ", only " +
                                                   std::to_string(state.listeners.size()));
-    } else if (state.listeners[listener].tls == nullptr) {
+    } else if (state.listeners[listener]->tls == nullptr) {
       status = Status(Code::kInvalidArgument, "listener " + std::to_string(listener) + " is plaintext");
     } else {
-      state.listeners[listener].tls = std::move(tls);
+      state.listeners[listener]->tls = std::move(tls);
     }
   });
   return status;
@@ -344,9 +352,9 @@ Result<std::vector<net::SharedSockets>> Gateway::ShareListeners() {
   std::vector<net::SharedSockets> shared;
   Status status = Status::Ok();
   state_->OnFirst([&] {
-    for (const State::Listening& each : state_->listeners) {
-      if (each.internal || each.listener == nullptr) break;
-      auto sockets = each.listener->Share();
+    for (const auto& each : state_->listeners) {
+      if (each->internal || each->listener == nullptr) break;
+      auto sockets = each->listener->Share();
       if (!sockets.ok()) {
         status = sockets.status();
         return;
@@ -361,8 +369,8 @@ Result<std::vector<net::SharedSockets>> Gateway::ShareListeners() {
 void Gateway::DisownListeners(const std::vector<size_t>& which) {
   state_->OnFirst([&] {
     for (const size_t i : which) {
-      if (i >= state_->listeners.size() || state_->listeners[i].listener == nullptr) continue;
-      state_->listeners[i].listener->Disown();
+      if (i >= state_->listeners.size() || state_->listeners[i]->listener == nullptr) continue;
+      state_->listeners[i]->listener->Disown();
     }
   });
 }
@@ -453,11 +461,11 @@ void Gateway::StopListening(std::chrono::milliseconds grace) {
   State& state = *state_;
   std::lock_guard lock(state.listen_mutex);
   if (!state.listening) return;
-  state.listening = false;
+  state.listening = state.listening_to_clients = false;
   const TimePoint end = Clock::now() + grace;
   state.OnFirst([&] {
-    for (State::Listening& each : state.listeners) {
-      if (!each.internal) each.listener.reset();
+    for (const auto& each : state.listeners) {
+      if (!each->internal) each->listener.reset();
     }
   });
   state.Drain(/*internal=*/false, grace);

@@ -95,8 +95,9 @@ class Gateway {
   Status SetServices(std::vector<ServiceSpec> services, std::string_view descriptors);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
-  // listening; INVALID_ARGUMENT if an internal listener is not behind all others. Without `accept`, connections wait
-  // until Accept.
+  // listening; but while only internal ones listen, or none at all, for calls from inside the process, it may be called
+  // again with others, whose limits hold then. INVALID_ARGUMENT if an internal listener is not behind all others.
+  // Without `accept`, connections wait until Accept.
   Result<std::vector<net::Address>> Listen(std::vector<ListenerSpec> listeners, const Limits& limits,
                                            bool accept = true);
   void Accept();

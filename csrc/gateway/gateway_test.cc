@@ -86,6 +86,15 @@ TEST_F(ListenTest, TwiceIsAnError) {
   EXPECT_EQ(again.status().message(), "Serving Error: Serving gRPC server is already running");
 }
 
+TEST_F(ListenTest, ClientsMayComeAfterInternalOnes) {
+  ASSERT_TRUE(gateway_->Listen({}, {}).ok()) << "for calls from inside the process";
+  EXPECT_EQ(gateway_->Listen({}, {}).status().code(), Code::kFailedPrecondition);
+  const net::Address address = Listen();
+  TestClient client(address);
+  EXPECT_TRUE(Works(client));
+  EXPECT_EQ(gateway_->Listen(Specs(At("127.0.0.1", 0)), {}).status().code(), Code::kFailedPrecondition);
+}
+
 TEST_F(ListenTest, TlsIsExchangedOnlyWhereItIs) {
   EXPECT_EQ(gateway_->SetTls(0, nullptr), Status(Code::kFailedPrecondition, "the server is not listening"));
   Listen();

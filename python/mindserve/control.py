@@ -83,11 +83,14 @@ class Phase:
 class ReadyMethod:
     """A method that the worker serves, and whether to execute a request of it again does no harm.
 
-    A ``name`` that begins with "/" is the path of a gRPC method, "/pkg.Service/Method"; another is one of Predict's.
+    A ``name`` that begins with "/" is the path of a gRPC method, "/pkg.Service/Method"; another is one of Predict's
+    and has the names of its ``inputs`` and ``outputs``.
     """
 
     name: str
     idempotent: bool = True
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +171,8 @@ def decode_event(line: bytes) -> Event:
 
 def _decode_method(values: Any) -> ReadyMethod:
     match values:
-        case {"name": str(name), "idempotent": bool(idempotent)}:
-            return ReadyMethod(name, idempotent)
+        case {"name": str(name), "idempotent": bool(idempotent), "inputs": list(inputs), "outputs": list(outputs)}:
+            return ReadyMethod(name, idempotent, tuple(map(str, inputs)), tuple(map(str, outputs)))
     raise ControlError(f"No method of a worker: {str(values)[:200]!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from mindserve.errors import MindserveError
 
 if TYPE_CHECKING:
     from mindserve.configfile import Draft
+    from mindserve.configfile.settings import ServerSettings
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print where it listens as one line of JSON.")]
 
@@ -65,6 +67,13 @@ def start(
             metavar="PATH",
         ),
     ] = None,
+    rest_port: Annotated[
+        int | None,
+        typer.Option(help="Answer HTTP with JSON too, on this port of 127.0.0.1; 0 takes a free one.", metavar="PORT"),
+    ] = None,
+    rest_address: Annotated[
+        str | None, typer.Option(help="Answer HTTP with JSON here instead: 0.0.0.0:5501.", metavar="ADDRESS")
+    ] = None,
     device_ids: Annotated[
         str | None, typer.Option(help="Devices, each of which gets a worker: 0,1,2. Default: 0.", metavar="IDS")
     ] = None,
@@ -107,6 +116,8 @@ def start(
         grpc_port=grpc_port,
         grpc_addresses=grpc_address or [],
         grpc_servicer_functions=grpc_servicer_functions or [],
+        rest_port=rest_port,
+        rest_address=rest_address,
         servable_options={"device_ids": device_ids, "device_type": device_type, "version_number": version_number},
         more_servable_options=servable_option or [],
         limits=limit or [],
@@ -131,6 +142,7 @@ def _serve(draft: Draft, as_json: bool) -> None:
     try:
         server.start_servables(settings.servables)
         bound = server.start_grpc_server(listeners, limits=settings.all_limits(), **services)  # type: ignore[arg-type]
+        rest = _start_rest(settings)
     except MindserveError as error:
         # First: what stops may be asked why.
         show_error(str(error))
@@ -141,11 +153,27 @@ def _serve(draft: Draft, as_json: bool) -> None:
         raise
     if as_json:
         names = list(dict.fromkeys(servable.servable_name for servable in settings.servables))
-        lines = [json.dumps({"pid": os.getpid(), "addresses": bound, "servables": names})]
+        said = {"pid": os.getpid(), "addresses": bound, "servables": names}
+        lines = [json.dumps({**said, "rest": rest} if rest else said)]
     else:
         lines = [
             f"Listening on {address}{' (TLS)' if listener.ssl_config else ''}"
             for address, listener in zip(bound, listeners, strict=True)
         ]
+        if rest:
+            lines.append(f"Listening on {rest}")
     with contextlib.suppress(OSError):  # nobody reads it: no reason not to serve
         print(*lines, sep="\n", flush=True)
+
+
+def _start_rest(settings: ServerSettings) -> str:
+    """Starts to answer HTTP, if it is to be answered. Returns the URL; empty if not."""
+    from mindserve import server
+
+    rest = settings.rest
+    if rest is None:
+        return ""
+    listener = rest.listener()
+    limits = dataclasses.replace(settings.limits, max_msg_mb_size=rest.max_msg_mb_size)
+    bound = server.start_restful_server(listener.address, rest.max_msg_mb_size, listener.ssl_config, limits=limits)
+    return f"{'https' if listener.ssl_config else 'http'}://{bound}"

@@ -24,6 +24,8 @@ class StartOptions:
         grpc_port: None: not given.
         grpc_addresses: may be empty.
         grpc_servicer_functions: import paths.
+        rest_port: None: not given.
+        rest_address: None: not given.
         servable_options: by name, those that have options of their own; None: not given.
         more_servable_options: the others, "name=value".
         limits: "name=value".
@@ -34,6 +36,8 @@ class StartOptions:
     grpc_port: int | None
     grpc_addresses: Sequence[str]
     grpc_servicer_functions: Sequence[str]
+    rest_port: int | None
+    rest_address: str | None
     servable_options: Mapping[str, str | int | None]
     more_servable_options: Sequence[str]
     limits: Sequence[str]
@@ -60,6 +64,7 @@ def as_config(options: StartOptions) -> Draft:
             ),
             "grpc": _grpc(options),
             "limits": _pairs("--limit", options.limits),
+            **_rest(options),
         },
     )
     return read(root, "mindserve start", os.getcwd())
@@ -78,14 +83,30 @@ def _of_servables(options: StartOptions) -> dict[str, Entry]:
     return found
 
 
-def _grpc(options: StartOptions) -> Table:
+def _tls(options: StartOptions) -> dict[str, Node]:
     tls = {name: value for name, value in options.tls.items() if value is not None}
-    ssl_config: dict[str, Node] = {}
-    if tls:
-        values = {name: _scalar("--tls-cert", value) for name, value in tls.items()}
-        if "custom_ca" in values:
-            values["verify_client"] = Scalar(Place("--tls-ca"), True, "true")
-        ssl_config["ssl_config"] = _table("--tls-cert", values)
+    if not tls:
+        return {}
+    values = {name: _scalar("--tls-cert", value) for name, value in tls.items()}
+    if "custom_ca" in values:
+        values["verify_client"] = Scalar(Place("--tls-ca"), True, "true")
+    return {"ssl_config": _table("--tls-cert", values)}
+
+
+def _rest(options: StartOptions) -> dict[str, Node]:
+    found: dict[str, Node] = {}
+    if options.rest_port is not None:
+        found["port"] = _scalar("--rest-port", options.rest_port)
+    if options.rest_address is not None:
+        found["address"] = _scalar("--rest-address", options.rest_address)
+    if not found:
+        return {}
+    option = "--rest-port" if options.rest_port is not None else "--rest-address"
+    return {"rest": _table(option, {**found, **_tls(options)})}
+
+
+def _grpc(options: StartOptions) -> Table:
+    ssl_config = _tls(options)
     found: dict[str, Node] = {}
     if options.grpc_addresses:
         found["listeners"] = Listing(

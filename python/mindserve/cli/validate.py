@@ -72,12 +72,20 @@ def _examine(draft: Draft, timeout: float, *, imports: bool) -> dict[str, Any]:
             servables += [found] if found else []
     if imports:
         problems += follow_functions(draft, missing)[1]
-    listeners = [] if draft.settings is None else draft.settings.grpc.all_listeners()
+    listeners = []
+    if draft.settings is not None:
+        listeners = [
+            {"address": each.address, "tls": each.ssl_config is not None}
+            for each in draft.settings.grpc.all_listeners()
+        ]
+        if draft.settings.rest is not None:
+            rest = draft.settings.rest.listener()
+            listeners.append({"address": f"http://{rest.address}", "tls": rest.ssl_config is not None})
     return {
         "problems": in_order(problems),
         "warnings": warnings,
         "servables": servables,
-        "listeners": [{"address": each.address, "tls": each.ssl_config is not None} for each in listeners],
+        "listeners": listeners,
     }
 
 

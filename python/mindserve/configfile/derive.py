@@ -13,7 +13,7 @@ from mindserve.checks import MAX_SECONDS, Range, Seconds
 from mindserve.config import Listener, ServableStartConfig
 from mindserve.configfile import shapes
 from mindserve.configfile.records import Field, Record
-from mindserve.configfile.settings import GrpcSettings, ServerSettings
+from mindserve.configfile.settings import GrpcSettings, RestSettings, ServerSettings
 from mindserve.configfile.shapes import ListOf, OneOf, Plain, Shape
 from mindserve.tls import SSLConfig
 
@@ -26,6 +26,7 @@ _SHAPES: dict[tuple[type, str], Shape] = {
     (Listener, "mode"): shapes.MODE,
     (GrpcSettings, "address"): shapes.ADDRESS,
     (GrpcSettings, "grpc_servicer_functions"): ListOf(shapes.IMPORT_PATH, unique=True),
+    (RestSettings, "address"): shapes.ADDRESS,
     (SSLConfig, "certificate"): shapes.PATH,
     (SSLConfig, "private_key"): shapes.PATH,
     (SSLConfig, "custom_ca"): shapes.PATH,
@@ -50,7 +51,7 @@ _TEXTS: dict[tuple[type, str], str] = {
 _HINTS: dict[type, dict[str, str]] = {
     ServerSettings: {
         "applications": "did you mean 'servables'? A directory with a servable_config.py stands for an application",
-        "http_options": "there is no HTTP server: expected 'grpc'",
+        "http_options": "rest",
         "proxy_location": "there are no proxies",
     },
     ServableStartConfig: {
@@ -60,6 +61,7 @@ _HINTS: dict[type, dict[str, str]] = {
         "num_replicas": "did you mean 'device_ids'? Each of them gets a worker",
     },
     GrpcSettings: {"ssl": "ssl_config", "tls": "ssl_config"},
+    RestSettings: {"ssl": "ssl_config", "tls": "ssl_config"},
     Listener: {"ssl": "ssl_config", "tls": "ssl_config"},
 }
 

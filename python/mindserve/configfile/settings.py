@@ -13,6 +13,7 @@ from mindserve.tls import SSLConfig
 
 DEFAULT_PORT = 9000
 MAX_PORT = 65535
+DEFAULT_REST_PORT = 5501
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,40 @@ def is_import_path(text: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RestSettings:
+    """Where HTTP with JSON is answered.
+
+    Attributes:
+        address: "127.0.0.1:5501" or "[::1]:5501"; port 0 takes a free one. Default: ``port``.
+        port: on 127.0.0.1 alone, instead of ``address``. Default 5501.
+        ssl_config: certificates for HTTPS. Default: plain HTTP.
+        max_msg_mb_size: the largest body in MiB. Default 100.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range, or more than one way to say where.
+    """
+
+    address: str | None = None
+    port: Annotated[int | None, Range(0, MAX_PORT)] = None
+    ssl_config: SSLConfig | None = None
+    max_msg_mb_size: Annotated[int, Range(1, 512)] = 100
+
+    def __post_init__(self) -> None:
+        checks.check_fields(self)
+        if self.address is not None and self.port is not None:
+            raise ConfigError("Parameter 'port' is given besides 'address': expected one of them")
+        if self.address is not None and self.address.startswith("unix:"):
+            raise ConfigError(
+                f"RESTful server does not support binding to unix domain socket, address '{self.address}'"
+            )
+
+    def listener(self) -> Listener:
+        """The address, by whichever of the ways it was given."""
+        port = DEFAULT_REST_PORT if self.port is None else self.port
+        return Listener(self.address or f"127.0.0.1:{port}", self.ssl_config)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """A server of MindServe: what it serves, where it answers, and what it admits.
 
@@ -75,6 +110,7 @@ class ServerSettings:
         servables: what to serve. A servable may come more than once, in other versions or on other devices.
         grpc: where gRPC is answered. Default: 127.0.0.1:9000.
         limits: what a server admits.
+        rest: where HTTP with JSON is answered. Default: nowhere.
 
     That its parts agree with each other is checked by `mindserve.configfile.agreement`, which knows where they stand.
 
@@ -85,6 +121,7 @@ class ServerSettings:
     servables: tuple[ServableStartConfig, ...]
     grpc: GrpcSettings = dataclasses.field(default_factory=GrpcSettings)
     limits: Limits = dataclasses.field(default_factory=Limits)
+    rest: RestSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.servables:

@@ -1,7 +1,7 @@
 """Serves models: starts servables and the servers that answer for them.
 
-A start script calls `start_servables` and `start_grpc_server`, in any order, and returns; the server goes on until
-SIGINT, SIGTERM or `stop`::
+A start script calls `start_servables`, `start_grpc_server` and `start_restful_server`, in any order, and returns; the
+server goes on until SIGINT, SIGTERM or `stop`::
 
     from mindserve import server
 

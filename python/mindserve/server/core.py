@@ -23,6 +23,7 @@ from mindserve.server.handover import Predecessor, SharedListener, Successor
 from mindserve.server.internal import InternalSocket
 from mindserve.server.notify import notify
 from mindserve.server.reloader import Reloader
+from mindserve.server.restful import Restful
 from mindserve.server.servables import Started, make_specs, resolve
 from mindserve.server.services import Described, Item, Services
 from mindserve.server.signals import SignalWatch
@@ -34,9 +35,14 @@ from mindserve.tls import ServerTls
 
 if TYPE_CHECKING:
     from mindserve._native import Gateway
+    from mindserve.rest.context import Backend
 
 # Seconds that a successor has besides those for its workers: for its start script.
 _SCRIPT_TIMEOUT = 60.0
+_MOST_MSG_MB = 512
+# Seconds that HTTP clients have to send one more request by connections that a successor can't take over: its answer
+# tells them to connect anew, while one that crosses the connection's end would be lost.
+_IDLE_AFTER_HANDOVER = 2.0
 
 _log = logs.get_logger("server")
 
@@ -70,7 +76,9 @@ class Server:
         self._signals = signals
         self._lock = threading.Lock()
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
+        self._open = False  # the gateway takes calls, at least those from inside the process
         self._listening = False
+        self._rest: Restful | None = None
         self._addresses: list[tuple[str, str]] = []  # of the listeners: as given, and as bound
         self._begun = time.time()
         self._ready = False
@@ -128,10 +136,22 @@ class Server:
         self._check_ready()
         return bound
 
+    def start_restful_server(self, listener: Listener, limits: Limits) -> str:
+        """See `mindserve.server.start_restful_server`."""
+        self._signals.install()
+        try:
+            bound = self._start_restful_server(listener, limits)
+        except BaseException as error:
+            self._stop_if_idle(error)
+            raise
+        self._check_ready()
+        return bound
+
     def reload(self, servable_name: str | None) -> None:
         """See `mindserve.server.reload`."""
-        if servable_name is None and self._certificates is not None:
-            self._certificates.reload()
+        if servable_name is None:
+            for certificates in self._all_certificates():
+                certificates.reload()
         try:
             self._reloader.reload(servable_name)
         except StartError:
@@ -148,8 +168,7 @@ class Server:
         """See `mindserve.server.stats`."""
         with self._gateway_use:
             native = self._gateway.stats()
-        certificates = self._certificates
-        shown = certificates.stats() if certificates else ()
+        shown = [each for certificates in self._all_certificates() for each in certificates.stats()]
         return make_stats(native, self._supervisor.states(), self._reloader.stats(), shown)
 
     def status(self) -> dict[str, Any]:
@@ -160,6 +179,8 @@ class Server:
             if state == "serving" and not self._ready:
                 state = "starting"
             addresses = [bound for _, bound in self._addresses]
+            if self._rest is not None:
+                addresses.append(self._rest.url)
         return {
             "pid": os.getpid(),
             "state": state,
@@ -183,7 +204,7 @@ class Server:
         with self._lock:
             if self._stopping:
                 raise StartError("There is nothing to hand over: the server is being stopped")
-            if not self._listening or not self._ready:
+            if not (self._listening or self._rest) or not self._ready:
                 raise StartError("There is nothing to hand over: the server does not serve yet")
             if self._handing_over:
                 raise StartError("A handover is under way already")
@@ -213,6 +234,9 @@ class Server:
         for each in shared[len(listeners) :]:  # the internal one: a successor has its own
             for fd in each["fds"]:
                 os.close(fd)
+        grpc_listeners = len(listeners)
+        if self._rest is not None:
+            listeners.append(self._rest.share())
         successor = Successor(listeners, sorted(self._ready_servables()))
         with self._lock:
             self._successor = successor
@@ -232,7 +256,7 @@ class Server:
         if not first:
             successor.end()
             raise StartError("The handover was given up: the server is being stopped")
-        self._gateway.disown_listeners(taken)
+        self._gateway.disown_listeners([place for place in taken if place < grpc_listeners])
         notify(f"MAINPID={successor.pid}")
         _log.info("process %d has taken over", successor.pid)
         if self._admin is not None:
@@ -334,6 +358,50 @@ class Server:
         if self._listening:
             raise StartError("Serving Error: Serving gRPC server is already running")
 
+    def _start_restful_server(self, listener: Listener, limits: Limits) -> str:
+        with self._lock:
+            if self._stopping:
+                raise StartError("Serving Error: RESTful server start failed, the server is being stopped")
+            if self._rest is not None:
+                raise StartError("Serving Error: RESTful server is already running")
+            rest = Restful(listener, limits, self._backend(), self._predecessor)
+            try:
+                # A message may be larger than the JSON that it is made of, whose size the REST server bounds.
+                self._open_gateway([], dataclasses.replace(limits, max_msg_mb_size=_MOST_MSG_MB))
+                rest.start(self._gateway, self._watch, accept=self._predecessor is None)
+            except BaseException:
+                rest.close()
+                raise
+            self._rest = rest
+            if not self._listening:
+                self._drain_timeout = limits.drain_timeout
+        _log.info("Serving RESTful server start success, listening on %s", rest.url)
+        return rest.address
+
+    def _backend(self) -> Backend:
+        from mindserve.server.inventory import make_backend
+
+        return make_backend(
+            self._supervisor,
+            self._services,
+            lambda: self._ready and not self._stopping and bool(self._ready_servables()),
+        )
+
+    def _all_certificates(self) -> list[Certificates]:
+        found = [self._certificates, None if self._rest is None else self._rest.certificates]
+        return [each for each in found if each is not None]
+
+    def _open_gateway(self, listeners: Sequence[dict[str, Any]], limits: Limits) -> list[str]:
+        """Has the gateway take calls: of clients if there are listeners, else, if it doesn't yet, from inside only."""
+        if self._open and not listeners:
+            return []
+        given = list(listeners)
+        if not self._open and (address := self._internal.address):
+            given.append({"address": address, "internal": True})
+        bound = self._gateway.listen(given, limits.as_native(), self._predecessor is None)
+        self._open = True
+        return bound[: len(listeners)]
+
     def _set_services(self, described: Described) -> None:
         self._services.set(described)
         with contextlib.suppress(StartError):  # it may be stopping by now
@@ -364,10 +432,8 @@ class Server:
             inherited = self._predecessor.claim([listener.address for listener in listeners])
         for item, sockets in zip(given, inherited, strict=True):
             item["inherited"] = None if sockets is None else sockets.as_native()
-        if address := self._internal.address:
-            given.append({"address": address, "internal": True})
         try:
-            bound = self._gateway.listen(given, limits.as_native(), self._predecessor is None)[: len(listeners)]
+            bound = self._open_gateway(given, limits)
         except self._native.NativeError as error:
             if error.code == "INVALID_ARGUMENT":
                 raise ConfigError(str(error)) from error
@@ -400,14 +466,18 @@ class Server:
         with self._lock:
             if self._ready or self._stopping:
                 return
-            predecessor, listening = self._predecessor, self._listening
-            missing = predecessor.servables - servables if predecessor is not None else set()
+            predecessor, answers = self._predecessor, self._listening or self._rest is not None
+            waits = [] if predecessor is None else self._not_yet_of(predecessor, servables)
             all_started = not threading.main_thread().is_alive()
-            enough = all_started or (bool(servables) if predecessor is None else not missing)
-            self._ready = listening and enough
+            enough = all_started or (bool(servables) if predecessor is None else not waits)
+            self._ready = answers and enough
         if not self._ready:
             if predecessor is not None:
-                predecessor.report(_describe_progress(listening, sorted(missing)))
+                predecessor.report(
+                    f"it waits for {', '.join(waits)}, or for its start script to end"
+                    if waits
+                    else "it is about to be ready"
+                )
             return
         if predecessor is not None:
             if not predecessor.take_over(self._begin_to_accept):
@@ -415,12 +485,20 @@ class Server:
             self._predecessor = None
         notify("READY=1")
 
+    def _not_yet_of(self, predecessor: Predecessor, servables: set[str]) -> list[str]:
+        """What the predecessor has that this one does not have yet, in words."""
+        waits = ["start_grpc_server"] if predecessor.has_grpc and not self._listening else []
+        waits += ["start_restful_server"] if predecessor.has_http and self._rest is None else []
+        return waits + [f"servable '{name}'" for name in sorted(predecessor.servables - servables)]
+
     def _begin_to_accept(self) -> bool:
         """Returns False if it is being stopped, so that it is no successor."""
         try:
             self._gateway.accept()
         except StartError:
             return False
+        if self._rest is not None:
+            self._rest.accept()
         admin = AdminSocket(self)
         with self._lock:
             self._admin, stopping = admin, self._stopping
@@ -430,7 +508,7 @@ class Server:
 
     def _stop_if_idle(self, error: BaseException) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
-        if not self._listening and not self._supervisor.busy() and not self._stopping:
+        if not self._listening and self._rest is None and not self._supervisor.busy() and not self._stopping:
             predecessor = self._predecessor
             if predecessor is not None:
                 predecessor.give_up(str(error) or type(error).__name__)  # now: the script has not printed it yet
@@ -451,8 +529,12 @@ class Server:
         if self._admin is not None:
             self._admin.close()
         try:
+            if self._rest is not None:
+                self._rest.drain(_IDLE_AFTER_HANDOVER if self._handed_over else 0.0)
             self._gateway.stop_listening(self._drain_timeout)
         finally:
+            if self._rest is not None:
+                self._rest.close()
             self._wait_for_handover()
             self._supervisor.stop()
             self._supervisor.join()
@@ -493,12 +575,6 @@ class Server:
             self._on_stopped(self)
             self._signals.deliver(number)
             self._stopped.set()
-
-
-def _describe_progress(listening: bool, missing: Sequence[str]) -> str:
-    waits = [] if listening else ["start_grpc_server"]
-    waits += [f"servable '{name}'" for name in missing]
-    return f"it waits for {', '.join(waits)}, or for its start script to end" if waits else "it is about to be ready"
 
 
 def _listen_error(text: str, listeners: Sequence[Listener]) -> str:

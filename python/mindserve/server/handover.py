@@ -34,6 +34,8 @@ from mindserve import logs
 from mindserve.errors import StartError
 
 ENVIRONMENT = "MINDSERVE_HANDOVER_FD"
+# What the address of a REST server's listener begins with, so that it is none of the gRPC server's.
+HTTP = "http://"
 _PROTOCOL = 1
 # More than a socket takes at once, so that no message is cut.
 _MAX_MESSAGE = 1 << 20
@@ -118,6 +120,11 @@ class SharedListener:
     bound: str
     fds: tuple[int, ...]
     file: tuple[int, int] | None
+
+    @property
+    def is_http(self) -> bool:
+        """It is a REST server's."""
+        return self.given.startswith(HTTP)
 
     def as_native(self) -> dict[str, Any]:
         return {"fds": list(self.fds), "file": self.file}
@@ -339,8 +346,12 @@ class Predecessor:
         threading.Thread(target=self._watch, name="mindserve-predecessor", daemon=True).start()
 
     def claim(self, addresses: Sequence[str]) -> list[SharedListener | None]:
-        """For each address to listen on, the listener that has it already; those with port 0 in their order."""
-        self._taken = []
+        """For each address to listen on, the listener that has it already; those with port 0 in their order.
+
+        Each call is about the addresses of one server, gRPC or REST, and takes the place of its call before.
+        """
+        http = any(address.startswith(HTTP) for address in addresses)
+        self._taken = [place for place in self._taken if self._listeners[place].is_http != http]
         found: list[SharedListener | None] = []
         for address in addresses:
             places = (
@@ -353,6 +364,16 @@ class Predecessor:
                 self._taken.append(place)
             found.append(None if place is None else self._listeners[place])
         return found
+
+    @property
+    def has_grpc(self) -> bool:
+        """Whether it answers gRPC."""
+        return any(not each.is_http for each in self._listeners)
+
+    @property
+    def has_http(self) -> bool:
+        """Whether it has a REST server."""
+        return any(each.is_http for each in self._listeners)
 
     def report(self, phase: str) -> None:
         """Tells how far this process is."""

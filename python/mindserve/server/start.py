@@ -94,17 +94,7 @@ def start_grpc_server(
             service not at all, or otherwise than its proto file says.
     """
     listeners = _listeners(address, ssl_config)
-    checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
-    if limits is not None and not isinstance(limits, Limits):
-        raise ConfigError(f"Parameter 'limits' should be Limits, but actually {type(limits)}")
-    effective = limits if limits is not None else _current.default_limits()
-    if max_msg_mb_size != _DEFAULT_MAX_MSG_MB_SIZE:
-        if effective.max_msg_mb_size not in (_DEFAULT_MAX_MSG_MB_SIZE, max_msg_mb_size):
-            raise ConfigError(
-                f"Parameter 'max_msg_mb_size' {max_msg_mb_size} is different from that of parameter 'limits', "
-                f"{effective.max_msg_mb_size}"
-            )
-        effective = dataclasses.replace(effective, max_msg_mb_size=max_msg_mb_size)
+    effective = _effective_limits(limits, max_msg_mb_size)
     functions = check_functions(grpc_servicer_functions)
     return _current.get().start_grpc_server(listeners, effective, functions)
 
@@ -134,13 +124,37 @@ def reload(servable_name: str | None = None) -> None:
     _current.reload(servable_name)
 
 
-def start_restful_server(address: str, max_msg_mb_size: int = 100, ssl_config: SSLConfig | None = None) -> None:
-    """Not yet supported.
+def start_restful_server(
+    address: str,
+    max_msg_mb_size: int = _DEFAULT_MAX_MSG_MB_SIZE,
+    ssl_config: SSLConfig | None = None,
+    *,
+    limits: Limits | None = None,
+) -> str:
+    """Starts to answer HTTP with JSON.
+
+    Besides the servables' methods, ``POST /model/{servable}[/version/{version}]:{method}``, it answers the services of
+    `start_grpc_server`'s ``grpc_servicer_functions``, ``POST /{package.Service}/{Method}``, and ``GET`` of health and
+    of what is served. May be called before or after `start_servables` and `start_grpc_server`, or without the latter.
+
+    Args:
+        address: "127.0.0.1:5501", "localhost:5501" or "[::1]:5501"; port 0 takes a free one.
+        max_msg_mb_size: the largest body in MiB, as it comes and unpacked, 1 to 512. Default 100.
+        ssl_config: certificates for HTTPS. Default None: plain HTTP.
+        limits: of connections, headers, bodies and their times, for this server; without `start_grpc_server` also what
+            is admitted over all. Default None: the defaults of `Limits`.
+
+    Returns:
+        The address, with the port that was taken.
 
     Raises:
-        UnsupportedError: always.
+        ConfigError: a wrong parameter, an illegal address or that of a Unix socket, or certificates that don't work.
+        StartError: the server is running already, or the address can't be bound.
     """
-    raise later("start_restful_server (HTTP with JSON)")
+    checks.check_str("address", address)
+    _check_ssl_config(ssl_config)
+    effective = _effective_limits(limits, max_msg_mb_size)
+    return _current.get().start_restful_server(Listener(address, ssl_config), effective)
 
 
 def handover(*, timeout: float | None = None) -> int:
@@ -274,9 +288,28 @@ class _Current:
             server.set_max_enqueued_requests(count)
 
 
-def _listeners(address: Any, ssl_config: Any) -> list[Listener]:
+def _effective_limits(limits: Any, max_msg_mb_size: Any) -> Limits:
+    checks.check_int("max_msg_mb_size", max_msg_mb_size, 1, 512)
+    if limits is not None and not isinstance(limits, Limits):
+        raise ConfigError(f"Parameter 'limits' should be Limits, but actually {type(limits)}")
+    effective = limits if limits is not None else _current.default_limits()
+    if max_msg_mb_size == _DEFAULT_MAX_MSG_MB_SIZE:
+        return effective
+    if effective.max_msg_mb_size not in (_DEFAULT_MAX_MSG_MB_SIZE, max_msg_mb_size):
+        raise ConfigError(
+            f"Parameter 'max_msg_mb_size' {max_msg_mb_size} is different from that of parameter 'limits', "
+            f"{effective.max_msg_mb_size}"
+        )
+    return dataclasses.replace(effective, max_msg_mb_size=max_msg_mb_size)
+
+
+def _check_ssl_config(ssl_config: Any) -> None:
     if ssl_config is not None and not isinstance(ssl_config, SSLConfig):
         raise ConfigError(f"Parameter 'ssl_config' should be SSLConfig, but actually {type(ssl_config)}")
+
+
+def _listeners(address: Any, ssl_config: Any) -> list[Listener]:
+    _check_ssl_config(ssl_config)
     if not isinstance(address, list | tuple):
         return [Listener(checks.check_str("address", address), ssl_config)]
     if ssl_config is not None:

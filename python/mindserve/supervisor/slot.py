@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mindserve.control import ReadyService
+from mindserve.control import ReadyMethod, ReadyService
 from mindserve.supervisor.job import StartJob, WorkerSpec
 from mindserve.supervisor.process import WorkerProcess
 from mindserve.supervisor.restart import RestartPolicy
@@ -27,6 +27,7 @@ class Slot:
         starts: how many workers have been started here.
         retired: another slot has taken its place: its worker finishes what it holds, and has no successor.
         services: the gRPC services that its latest worker that was ready answers; None: there has been none.
+        methods: of its latest worker that was ready.
     """
 
     spec: WorkerSpec
@@ -40,6 +41,7 @@ class Slot:
     starts: int = 0
     retired: bool = False
     services: tuple[ReadyService, ...] | None = None
+    methods: tuple[ReadyMethod, ...] = ()
 
     def state(self) -> WorkerState:
         process = self.process

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from mindserve import control, logs
-from mindserve.control import ReadyService
+from mindserve.control import ReadyMethod, ReadyService
 from mindserve.supervisor.job import Replacement, StartJob, WorkerSpec
 from mindserve.supervisor.process import WorkerProcess
 from mindserve.supervisor.restart import describe_exit
@@ -154,6 +154,15 @@ class Supervisor:
         """What each servable's workers answer: those that take requests, or will when they are started again."""
         slots = (slot for slot in list(self._slots) if not slot.retired)
         return _services(slot for slot in slots if slot.origin is None or slot.state().ready)
+
+    def methods(self) -> dict[tuple[str, int], tuple[ReadyMethod, ...]]:
+        """What the workers of each servable's version serve, by its name and number; without those that are retired."""
+        found: dict[tuple[str, int], tuple[ReadyMethod, ...]] = {}
+        for slot in list(self._slots):
+            if slot.methods and not slot.retired:
+                name, version, _ = slot.spec.key
+                found.setdefault((name, version), slot.methods)
+        return found
 
     # All that follows happens in the supervisor's thread.
 
@@ -326,6 +335,7 @@ class Supervisor:
                 process.signal(signal.SIGKILL)
                 return
             process.methods, slot.services = event.methods, event.services
+            slot.methods = event.methods
             self._on_ready(slot, process)
 
     def _on_ready(self, slot: Slot, process: WorkerProcess) -> None:

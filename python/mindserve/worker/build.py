@@ -82,7 +82,7 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
         found += answering
     if found:
         announce_models(registration.multiplexed, runtime.set_model)
-    methods = [ReadyMethod(method.name, method.idempotent) for method in plain]
+    methods = [ReadyMethod(each.name, each.idempotent, tuple(each.inputs), tuple(each.outputs)) for each in plain]
     methods += [ReadyMethod(handler.path, handler.idempotent) for handler in found]
     handlers = {_add_handler(runtime, handler): handler for handler in found}
     return BuiltRuntime(tuple(methods), tuple(builder.functions), services, handlers)

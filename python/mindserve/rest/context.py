@@ -1,0 +1,119 @@
+"""What the routes of a REST server work with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+from mindserve.control import ReadyService
+from mindserve.rest.calls import Calls
+from mindserve.rest.http import HttpError
+from mindserve.rest.pool import Pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedService:
+    """A users' gRPC service, and its proto files: serialized FileDescriptorProtos, each after those that it imports."""
+
+    service: ReadyService
+    files: tuple[bytes, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedMethod:
+    """A method of a servable, and the names of its inputs and outputs."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedVersion:
+    """A version of a servable.
+
+    Attributes:
+        servable: its name.
+        version: its number.
+        ready: whether a worker takes requests.
+        workers: how many do.
+        methods: those of Predict.
+        services: the gRPC services that it answers.
+    """
+
+    servable: str
+    version: int
+    ready: bool
+    workers: int
+    methods: tuple[ServedMethod, ...]
+    services: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """What a REST server asks the rest of the server. All may be called from any thread, and don't wait.
+
+    Attributes:
+        ready: whether the server takes requests: it has begun, does not stop, and has a servable that is ready.
+        services: of the users; the same object as long as nothing changes.
+        versions: of all servables, by name and version.
+    """
+
+    ready: Callable[[], bool]
+    services: Callable[[], Sequence[ServedService]]
+    versions: Callable[[], Sequence[ServedVersion]]
+
+
+class Memory:
+    """Counts the bytes of bodies that are held at a time, over all connections. Only for the event loop.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Counts more.
+
+        Raises:
+            HttpError: there would be too many.
+        """
+        if self._held + size > self._limit:
+            text = f"bodies of more than max_enqueued_bytes {self._limit} are being received: try again later"
+            raise HttpError(429, text, "RESOURCE_EXHAUSTED", [(b"retry-after", b"1")])
+        self._held += size
+
+    def give(self, size: int) -> None:
+        self._held -= size
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What the routes work with.
+
+    Attributes:
+        calls: into the gateway.
+        backend: the rest of the server.
+        max_body: bytes of a body.
+        memory: counts those of all bodies.
+        pool: threads for what takes long.
+    """
+
+    calls: Calls
+    backend: Backend
+    max_body: int
+    memory: Memory
+    pool: Pool
+
+    async def run(self, long: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Calls the function, in another thread if that takes ``long``."""
+        if not long:
+            return function(*args, **kwargs)
+        return await self.pool.call(lambda: function(*args, **kwargs))

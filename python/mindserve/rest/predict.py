@@ -1,0 +1,94 @@
+"""``POST /model/N[/version/V]:method``: Predict with JSON, as MindSpore Serving has it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mindserve import native
+from mindserve.rest.http import INLINE_BYTES, BodyTooLarge, Exchange, HttpError
+from mindserve.rest.metadata import error_of, make_call
+
+PREFIX = "/model"
+_PATH = "/mindspore.serving.proto.MSService/Predict"
+_MAX_VERSION = 2**63 - 1
+_EXPECTED = "expected /model/{servable}[/version/{version}]:{method}"
+# What the conversion of a body finds wrong, by the codes of its errors: MindSpore Serving has a text for the first.
+_WRONG = {"INVALID_ARGUMENT": 200, "OUT_OF_RANGE": 400, "RESOURCE_EXHAUSTED": 503}
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """What a path names; version 0: the newest."""
+
+    servable: str
+    method: str
+    version: int
+
+
+def parse_path(path: str) -> Route:
+    """The servable, method and version that a path names.
+
+    Raises:
+        HttpError: it is no such path.
+    """
+    if path != PREFIX and not path.startswith(PREFIX + "/"):
+        raise known_error(f"please check url, the keyword:[model] must contain; {_EXPECTED}")
+    target, colon, method = path[len(PREFIX) + 1 :].rpartition(":")
+    if not colon or not method or "/" in method:
+        raise known_error(f"please check url, the keyword:[service method] must contain. {_EXPECTED}")
+    servable, slash, rest = target.partition("/")
+    if not servable:
+        raise known_error(f"please check url, the keyword:[model] must contain a servable's name; {_EXPECTED}")
+    if not slash:
+        return Route(servable, method, 0)
+    keyword, _, digits = rest.partition("/")
+    if keyword != "version":
+        raise HttpError(404, f"please check url, '{rest[:80]}' is not known; {_EXPECTED}", "NOT_FOUND")
+    version = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else 0
+    if not 1 <= version <= _MAX_VERSION:
+        raise known_error(
+            f"please check url, version number range failed: expected 1 to {_MAX_VERSION}, but actually '{digits[:80]}'"
+        )
+    return Route(servable, method, version)
+
+
+def known_error(text: str) -> HttpError:
+    """The error with a text of MindSpore Serving's, whose clients look for the text, not for the status."""
+    return HttpError(200, text, "INVALID_ARGUMENT")
+
+
+async def predict(exchange: Exchange) -> None:
+    """Answers a request for a servable's method.
+
+    Raises:
+        HttpError: what is wrong with it.
+        ClientGone: nobody waits for the answer.
+    """
+    if exchange.method != "POST":
+        raise known_error(f"http message only support POST right now, but actually {exchange.method}")
+    route = parse_path(exchange.path)
+    try:
+        body = await exchange.body()
+    except BodyTooLarge as error:
+        raise known_error(error.text) from None
+    core = native.load()
+    context = exchange.context
+    try:
+        message = await context.run(
+            len(body) > INLINE_BYTES,
+            core.predict_request_from_json,
+            body,
+            route.servable,
+            route.method,
+            route.version,
+        )
+    except core.NativeError as error:
+        raise HttpError(_WRONG.get(error.code, 500), str(error), error.code) from None
+    ended = await context.calls.unary(make_call(exchange, _PATH, [message]))
+    if ended.code:
+        failed = error_of(ended)
+        if failed.status == 429 and not any(name == b"retry-after" for name, _ in failed.headers):
+            failed.status = 413  # waiting does not help: it is this request that is too large
+        raise failed
+    reply = await context.run(len(ended.message) > INLINE_BYTES, core.predict_reply_to_json, ended.message)
+    await exchange.answer(200, reply)

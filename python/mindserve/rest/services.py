@@ -1,0 +1,204 @@
+"""``POST /{package.Service}/{Method}``: users' RPCs, with messages in protobuf's JSON mapping.
+
+A server's stream of messages is a line of JSON each (NDJSON), and so is a client's. The messages are made of the
+descriptors that the server has of its services: no generated module is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.message import DecodeError, Message
+
+from mindserve.control import ReadyRpc
+from mindserve.rest.calls import CANCELLED, Ended, Stream
+from mindserve.rest.context import ServedService
+from mindserve.rest.http import INLINE_BYTES, NDJSON, Exchange, HttpError, error_object
+from mindserve.rest.metadata import error_of, headers_of, initial_headers, make_call
+
+# Levels of a message, one inside the other, as protobuf's own parsers have it.
+_MAX_DEPTH = 100
+
+
+class Rpc:
+    """A method of a service, and how its messages are turned into JSON and back. Thread-safe."""
+
+    def __init__(self, service: str, rpc: ReadyRpc, pool: descriptor_pool.DescriptorPool) -> None:
+        self.path = f"/{service}/{rpc.name}"
+        self.client_streaming = rpc.client_streaming
+        self.server_streaming = rpc.server_streaming
+        self._pool = pool
+        self._input = message_factory.GetMessageClass(pool.FindMessageTypeByName(rpc.input_type))
+        self._output = message_factory.GetMessageClass(pool.FindMessageTypeByName(rpc.output_type))
+
+    def encode(self, body: bytes) -> list[bytes]:
+        """The messages of a request.
+
+        Raises:
+            HttpError: it has others.
+        """
+        if not self.client_streaming:
+            return [self._encode(body, "")]
+        lines = body.split(b"\n")
+        return [self._encode(line, f"line {number}: ") for number, line in enumerate(lines, 1) if line.strip()]
+
+    def _encode(self, text: bytes, where: str) -> bytes:
+        message = self._input()
+        expected: str = message.DESCRIPTOR.full_name
+        try:
+            value = json.loads(
+                text.decode("utf-8-sig") or "{}", object_pairs_hook=_without_duplicates, parse_constant=_no_constant
+            )
+            if not isinstance(value, dict) and not expected.startswith("google.protobuf."):
+                raise ValueError("expected an object, {…}")
+            json_format.ParseDict(value, message, descriptor_pool=self._pool, max_recursion_depth=_MAX_DEPTH)
+            return message.SerializeToString()
+        except RecursionError:
+            reason = f"expected at most {_MAX_DEPTH} levels, one inside the other"
+        except (ValueError, TypeError, json_format.Error) as error:  # UnicodeDecodeError is a ValueError
+            reason = str(error)
+        raise HttpError(400, f"{where}the body is no {expected} in JSON: {reason[:1000]}", "INVALID_ARGUMENT")
+
+    def decode(self, messages: Iterable[bytes]) -> list[bytes]:
+        """JSON of the answers, a line each.
+
+        Raises:
+            HttpError: they have no JSON.
+        """
+        return [self._decode(message) for message in messages]
+
+    def _decode(self, data: bytes) -> bytes:
+        try:
+            message: Message = self._output.FromString(data)
+            text: str = json_format.MessageToJson(message, indent=None, ensure_ascii=False, descriptor_pool=self._pool)
+        except (DecodeError, json_format.Error, TypeError, ValueError) as error:
+            name = self._output.DESCRIPTOR.full_name
+            raise HttpError(500, f"the answer is no {name} that has a JSON form: {error}", "INTERNAL") from None
+        return text.encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rpcs:
+    """Those of `services`, by their paths."""
+
+    services: Sequence[ServedService]
+    by_path: Mapping[str, Rpc]
+    names: frozenset[str]
+
+
+class ServiceRoutes:
+    """The routes of users' services, as the server has them at the time. Only for the event loop."""
+
+    def __init__(self, services: Callable[[], Sequence[ServedService]]) -> None:
+        self._services = services
+        self._rpcs = _Rpcs((), {}, frozenset())
+
+    def find(self, path: str) -> Rpc | None:
+        """The RPC of a path.
+
+        Raises:
+            HttpError: its service is known, or looks like one, but the RPC is not.
+        """
+        services = self._services()
+        if services is not self._rpcs.services:
+            self._rpcs = _make_rpcs(services)
+        rpc = self._rpcs.by_path.get(path)
+        if rpc is not None:
+            return rpc
+        service, slash, method = path[1:].partition("/")
+        if service in self._rpcs.names:
+            known = ", ".join(
+                f"'{each[len(service) + 2 :]}'" for each in self._rpcs.by_path if each.startswith(f"/{service}/")
+            )
+            raise HttpError(404, f"service '{service}' has no method '{method[:80]}'; it has {known}", "NOT_FOUND")
+        if slash and "." in service and "/" not in method:
+            known = ", ".join(f"'{name}'" for name in sorted(self._rpcs.names)) or "none"
+            raise HttpError(404, f"there is no service '{service[:80]}'; there are: {known}", "NOT_FOUND")
+        return None
+
+
+def _make_rpcs(services: Sequence[ServedService]) -> _Rpcs:
+    by_path: dict[str, Rpc] = {}
+    for each in services:
+        pool = descriptor_pool.DescriptorPool()  # its own: files of several services may share a name
+        for file in each.files:
+            pool.AddSerializedFile(file)
+        for method in each.service.methods:
+            rpc = Rpc(each.service.name, method, pool)
+            by_path[rpc.path] = rpc
+    return _Rpcs(services, by_path, frozenset(each.service.name for each in services))
+
+
+async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
+    """Answers a request for an RPC.
+
+    Raises:
+        HttpError: what is wrong with it, or how the call ended.
+        ClientGone: nobody waits for the answer.
+    """
+    exchange.rpc_errors = True
+    if exchange.method != "POST":
+        wrong = f"{rpc.path} takes POST, but actually {exchange.method}"
+        raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
+    body = await exchange.body()
+    messages = await exchange.context.run(len(body) > INLINE_BYTES, rpc.encode, body)
+    call = make_call(exchange, rpc.path, messages)
+    if rpc.server_streaming:
+        await _answer_stream(exchange, rpc, exchange.context.calls.stream(call))
+        return
+    ended = await exchange.context.calls.unary(call)
+    if ended.code:
+        raise _rpc_error(ended)
+    (answer,) = await exchange.context.run(len(ended.message) > INLINE_BYTES, rpc.decode, [ended.message])
+    await exchange.answer(200, answer, headers=headers_of(ended))
+
+
+async def _answer_stream(exchange: Exchange, rpc: Rpc, stream: Stream) -> None:
+    """Sends what comes. An error before the first message is an ordinary one; later it is the last line."""
+    try:
+        await stream.begun()
+        if stream.ended is not None and stream.ended.code and not stream.pending:
+            raise _rpc_error(stream.ended)
+        await exchange.begin(200, NDJSON, initial_headers(stream.initial))
+        error: HttpError | None = None
+        try:
+            async for batch in stream.batches():
+                long = sum(map(len, batch)) > INLINE_BYTES
+                lines = await exchange.context.run(long, rpc.decode, batch)
+                await exchange.write(b"\n".join(lines) + b"\n")
+            if stream.ended is not None and stream.ended.code:
+                error = _rpc_error(stream.ended)
+        except HttpError as failed:
+            error = failed
+        last = b""
+        if error is not None:
+            shown = error_object(error.status, error.name, error.text, error.fields)
+            last = json.dumps({"error": shown}, ensure_ascii=False).encode() + b"\n"
+        await exchange.end(last)
+    finally:
+        stream.cancel()
+
+
+def _rpc_error(ended: Ended) -> HttpError:
+    if ended.code == CANCELLED and not ended.details:
+        ended.details = "the call was cancelled"
+    return error_of(ended)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the key '{name[:80]}' is given twice, expected once")
+            seen.add(name)
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f'{name} is no JSON: write "{name}" in quotes')

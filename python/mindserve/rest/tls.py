@@ -1,0 +1,84 @@
+"""TLS of a REST server, by the same files as the gRPC server's: contexts, and who a client is."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mindserve.errors import ConfigError
+from mindserve.tls import ServerTls
+
+# Those of TLS 1.3 are all sound. Forward secrecy and authenticated encryption, as the gRPC server's.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_ALTERNATIVE_NAMES = ("DNS", "email", "URI", "IP Address")
+
+
+def make_context(tls: ServerTls) -> ssl.SSLContext:
+    """A context for new connections.
+
+    Raises:
+        ConfigError: OpenSSL does not take what is in the files.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_ciphers(_CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        with _Memory(tls["certificate"]) as certificate, _Memory(tls["private_key"]) as key:
+            context.load_cert_chain(certificate, key, password=_no_password)
+        if tls["verify_client"]:
+            context.verify_mode = ssl.CERT_REQUIRED
+            with _Memory(tls["client_ca"]) as authorities:
+                context.load_verify_locations(authorities)
+        if tls["client_crl"]:
+            with _Memory(tls["client_crl"]) as lists:
+                context.load_verify_locations(lists)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"The RESTful server's certificates don't work: {error}") from error
+    # A resumed session verifies nothing again: a client whose certificate was revoked meanwhile would come in.
+    if tls["verify_client"]:
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
+    return context
+
+
+def auth_properties(tls: Any) -> Mapping[str, Sequence[bytes]]:
+    """What authenticated a peer, as grpcio's ``auth_context`` has it; empty over plain TCP."""
+    if tls is None:
+        return {}
+    properties: dict[str, list[bytes]] = {"transport_security_type": [b"ssl"]}
+    certificate = tls.getpeercert()
+    if not certificate:
+        return properties
+    names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    if names and names[-1].isprintable():
+        properties["x509_common_name"] = [names[-1].encode()]
+    alternative = [value for kind, value in certificate.get("subjectAltName", ()) if kind in _ALTERNATIVE_NAMES]
+    if alternative:
+        properties["x509_subject_alternative_name"] = [value.encode() for value in alternative]
+    properties["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True)).encode()]
+    return properties
+
+
+def _no_password() -> str:
+    raise ValueError("the private key is encrypted")  # rather than ask on the terminal
+
+
+class _Memory:
+    """Bytes as a file, for what takes only paths: what was checked is what is used, whatever becomes of the file."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __enter__(self) -> str:
+        self._fd = os.memfd_create("mindserve-tls", os.MFD_CLOEXEC)
+        with open(self._fd, "wb", closefd=False) as file:
+            file.write(self._data)
+        return f"/proc/self/fd/{self._fd}"
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._fd)

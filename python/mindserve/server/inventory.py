@@ -1,0 +1,69 @@
+"""What a server serves, as its REST server shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mindserve.rest.context import Backend, ServedMethod, ServedService, ServedVersion
+from mindserve.server.services import Described, Services
+from mindserve.supervisor import Supervisor
+
+
+def make_backend(supervisor: Supervisor, services: Services, ready: Callable[[], bool]) -> Backend:
+    """What a REST server asks of the parts of a server.
+
+    Args:
+        supervisor: knows the workers.
+        services: of the users.
+        ready: whether requests are taken.
+    """
+    return Backend(ready, _Shown(services).get, lambda: list_versions(supervisor))
+
+
+class _Shown:
+    """The users' services in the form of a REST server, made anew only when they have changed."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        # Together, for whichever thread looks.
+        self._made: tuple[Described | None, tuple[ServedService, ...]] = (None, ())
+
+    def get(self) -> tuple[ServedService, ...]:
+        described = self._services.described
+        known, shown = self._made
+        if known is not described:
+            shown = tuple(
+                ServedService(each.service, tuple(file.descriptor for file in each.files))
+                for _, each in described.services.values()
+            )
+            self._made = (described, shown)
+        return shown
+
+
+def list_versions(supervisor: Supervisor) -> list[ServedVersion]:
+    """All versions of servables that have a worker, or a place for one."""
+    methods = supervisor.methods()
+    workers: dict[tuple[str, int], int] = {}
+    for state in supervisor.states():
+        key = (state.servable, state.version)
+        if not state.draining:
+            workers[key] = workers.get(key, 0) + state.ready
+    found: list[ServedVersion] = []
+    for (servable, version), count in sorted(workers.items()):
+        served = methods.get((servable, version), ())
+        paths = dict.fromkeys(each.name[1:].partition("/")[0] for each in served if each.name.startswith("/"))
+        found.append(
+            ServedVersion(
+                servable,
+                version,
+                count > 0,
+                count,
+                tuple(
+                    ServedMethod(each.name, each.inputs, each.outputs)
+                    for each in served
+                    if not each.name.startswith("/")
+                ),
+                tuple(paths),
+            )
+        )
+    return found
