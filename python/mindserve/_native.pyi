@@ -24,7 +24,6 @@ def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
     """Hand native log lines to ``sink(level, text)``, level 0 debug to 3 error; None: stderr."""
 
 def set_log_level(level: int) -> None: ...
-
 def predict_request_from_json(body: bytes, servable: str, method: str, version: int) -> bytes:
     """A serialized PredictRequest of ``{"instances": [{input: value, …}, …]}``; version 0: the newest.
 
