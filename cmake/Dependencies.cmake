@@ -6,7 +6,7 @@ find_package(ZLIB REQUIRED)
 
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2>=1.40)
-pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET simdjson>=3.0)
+pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET simdjson>=1.0)
 
 # Header-only, and found by a header, since not every distribution ships a CMake or pkg-config file.
 find_path(PROTOZERO_INCLUDE protozero/pbf_reader.hpp REQUIRED)
