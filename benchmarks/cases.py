@@ -1,4 +1,4 @@
-"""The cases (a) to (j): what a request costs."""
+"""The cases (a) to (l): what a request costs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from calls import Call, add
+from json_bodies import measure_json
 from load import Load, Pattern, Running
 from models import LARGE, SMALL
 from python_client import measure_client
@@ -16,7 +17,7 @@ from rounds import Case, Timing, measure
 from servers import Servers
 from services import measure_open_streams, measure_streams, measure_unary
 
-NAMES = "abcdefghij"
+NAMES = "abcdefghijkl"
 
 _COLUMNS: list[Column] = [
     ("case", "case", ""),
@@ -49,6 +50,8 @@ def run_cases(names: str, servers: Servers, resnet50: Path | None, timing: Timin
     for name, measure_service in (("h", measure_unary), ("i", measure_streams), ("j", measure_open_streams)):
         if name in names:
             yield name, measure_service(servers, timing)
+    if "k" in names:
+        yield "k", measure_json(timing)
 
 
 def small_add(servers: Servers, server: Running) -> list[Load]:
@@ -97,6 +100,20 @@ def _tls(servers: Servers) -> list[Case]:
     return [Case({"case": "(f) TLS"}, pattern, loads) for pattern in (Pattern(4, 16), Pattern(64, 1))]
 
 
+def _http(servers: Servers) -> list[Case]:
+    served = servers.mindserve("small")
+    ones = [[1.0, 2.0], [3.0, 4.0]]
+    loads = [
+        servers.load("gRPC", served.tcp, add()),
+        servers.load_json("HTTP, JSON", served.rest, "/model/bench:add_common", [{"x1": ones, "x2": ones}]),
+    ]
+    # HTTP/1.1 has one request at a time on each connection.
+    return [
+        Case({"case": "(l) small add by HTTP"}, pattern, loads)
+        for pattern in (Pattern(1, 1), Pattern(16, 1), Pattern(64, 1))
+    ]
+
+
 def _with_grpcio(servers: Servers) -> list[Load]:
     return [*small_add(servers, servers.mindserve("small").tcp), servers.load("grpcio", servers.grpcio(), add())]
 
@@ -107,4 +124,5 @@ _UNDER_H2LOAD: dict[str, Callable[[Servers], list[Case]]] = {
     "c": _large,
     "d": _python_stage,
     "f": _tls,
+    "l": _http,
 }

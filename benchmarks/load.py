@@ -78,6 +78,7 @@ def run_h2load(
     *,
     tls: bool = False,
     path: str = PREDICT,
+    http1: bool = False,
 ) -> Sample:
     """Load ``address`` with ``requests`` calls with this body.
 
@@ -90,6 +91,7 @@ def run_h2load(
         reply_bytes: the least that an answer has; h2load counts gRPC errors as successes, so the bytes are looked at.
         tls: speak TLS. h2load takes any certificate.
         path: of the method.
+        http1: JSON by HTTP/1.1, and not gRPC.
 
     Raises:
         RuntimeError: a call failed, was answered with less, or was not answered.
@@ -98,8 +100,11 @@ def run_h2load(
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         command = ["h2load", f"-n{requests}", f"-c{pattern.connections}", f"-m{pattern.streams}", f"-d{body}"]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"--log-file={log}"]
-        command += ["-w20", "-W26"]
+        command.append(f"--log-file={log}")
+        if http1:
+            command += ["--h1", "-H", "content-type: application/json"]
+        else:
+            command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-w20", "-W26"]
         if address.startswith("unix:"):
             command += ["-B", address, f"{scheme}://localhost{path}"]
         else:
@@ -139,17 +144,31 @@ class Load:
 
     Attributes:
         message_bytes: of a right answer.
+        path: of a request by HTTP/1.1 with JSON; empty: gRPC's Predict.
     """
 
     name: str
     server: Running
     body: Path
     message_bytes: int
+    path: str = ""
 
     def run(self, pattern: Pattern, requests: int) -> Sample:
         server = self.server
-        reply_bytes = PREFIX_BYTES + self.message_bytes
         tls = server.ca is not None
+        if self.path:
+            return run_h2load(
+                server.address,
+                self.body,
+                pattern,
+                requests,
+                server.pid,
+                self.message_bytes,
+                tls=tls,
+                path=self.path,
+                http1=True,
+            )
+        reply_bytes = PREFIX_BYTES + self.message_bytes
         return run_h2load(server.address, self.body, pattern, requests, server.pid, reply_bytes, tls=tls)
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ _LISTENING = "listening on "
 
 @dataclass(frozen=True)
 class Served:
-    """One MindServe server by its three addresses."""
+    """One MindServe server by its addresses; `rest` for HTTP with JSON."""
 
     tcp: Running
     unix: Running
     tls: Running
+    rest: Running
     process: subprocess.Popen[str]
 
     def stats(self) -> dict[str, Any]:
@@ -93,10 +95,12 @@ class Servers:
         directory = self._directory("mindserve")
         command = [sys.executable, str(HERE / "server.py"), str(self.servables), "127.0.0.1:0", *names]
         command += ["--workers", str(workers), "--unix", f"unix:{directory}/socket"]
-        command += ["--tls", str(files.server_certificate), str(files.server_key)]
-        process, (tcp, unix, tls) = _start(stack, command, directory)
+        command += ["--tls", str(files.server_certificate), str(files.server_key), "--rest"]
+        process, (tcp, unix, tls, rest) = _start(stack, command, directory)
         pid = process.pid
-        return Served(Running(pid, tcp), Running(pid, unix), Running(pid, tls, files.ca_certificate), process)
+        return Served(
+            Running(pid, tcp), Running(pid, unix), Running(pid, tls, files.ca_certificate), Running(pid, rest), process
+        )
 
     def ceiling(self, load: Load) -> Load:
         """The same load for a do-nothing server that answers with as many bytes."""
@@ -154,6 +158,17 @@ class Servers:
     def load(self, name: str, server: Running, call: Call) -> Load:
         """A call as a load for a server, which has been seen to answer it rightly."""
         return call.load(name, server, call.write(self.scratch / f"body{next(self._numbers)}"))
+
+    def load_json(self, name: str, server: Running, path: str, instances: list[dict[str, Any]]) -> Load:
+        """The same by HTTP with JSON."""
+        body = self.scratch / f"body{next(self._numbers)}"
+        body.write_bytes(json.dumps({"instances": instances}).encode())
+        request = urllib.request.Request(f"http://{server.address}{path}", body.read_bytes())
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+        if "instances" not in json.loads(text):
+            raise RuntimeError(f"{path}: {text[:1000]!r}")
+        return Load(name, server, body, len(text), path)
 
     def _directory(self, name: str) -> Path:
         # Each has its own: servers of the same servables would write to the same logs.

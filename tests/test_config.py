@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import json
 import logging
@@ -276,11 +277,6 @@ def test_wrong_arguments_of_start_grpc_server(arguments: dict[str, Any], text: s
     assert text in str(error.value)
 
 
-def test_restful_server_comes_later() -> None:
-    with pytest.raises(UnsupportedError, match=r"start_restful_server .* comes in a later version"):
-        server.start_restful_server("127.0.0.1:0")
-
-
 def test_stop_without_a_server() -> None:
     server.stop()
     server.stop()
@@ -392,11 +388,12 @@ LINE = r"\[INFO\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} "
 
 @pytest.mark.usefixtures("own_logging")
 def test_lines_of_a_request_carry_its_id(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure_worker()
+    request_id = contextvars.ContextVar("request_id", default="")
+    logs.configure_worker(request_id.get)
     users = logging.getLogger("users.module")
 
     async def handle(name: str) -> None:
-        logs.request_id.set(name)
+        request_id.set(name)
         await asyncio.sleep(0)
         users.info("in %s", name)
 

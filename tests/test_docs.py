@@ -76,6 +76,14 @@ def test_each_row_for_users_of_ray_serve_names_tests_that_are_there() -> None:
         assert test in names_of_tests(file), f"docs/ray_serve.md names {file}::{test}"
 
 
+def test_each_promise_of_http_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8").partition("\n## What it promises")[2]
+    named = re.findall(r"`(\w+\.\w+)::(\w+)`", text)
+    assert len(named) > 15
+    for file, test in named:
+        assert test in names_of_tests(file), f"docs/rest.md names {file}::{test}"
+
+
 def names_of_tests(file: str) -> list[str]:
     """The names of the tests in a file of tests/ or csrc/; none if it isn't there."""
     found: list[str] = []

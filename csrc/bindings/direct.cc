@@ -2,10 +2,11 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,8 +29,8 @@ constexpr size_t kCopyWithoutGil = size_t{256} << 10;
 
 class PyDirectCalls {
  public:
-  explicit PyDirectCalls(gateway::Gateway& gateway)
-      : graveyard_(std::make_shared<Graveyard>()), calls_(Unwrap(gateway.NewDirectCalls())) {}
+  PyDirectCalls(gateway::Gateway& gateway, std::shared_ptr<Graveyard> graveyard)
+      : graveyard_(std::move(graveyard)), calls_(Unwrap(gateway.NewDirectCalls())) {}
   ~PyDirectCalls() {
     const py::gil_scoped_release release;
     calls_.reset();
@@ -38,7 +39,7 @@ class PyDirectCalls {
   int fileno() const { return calls_->fd(); }
   uint64_t Start(std::string path, const py::sequence& metadata, const py::sequence& messages,
                  std::optional<double> timeout, std::string peer,
-                 const std::map<std::string, std::vector<py::bytes>>& auth, uint64_t client);
+                 const std::map<std::string, std::vector<py::bytes>>& auth, int64_t client);
   py::list Take();
   void Consumed(uint64_t call, size_t count) { calls_->Consumed(call, count); }
   void Cancel(uint64_t call) { calls_->Cancel(call); }
@@ -46,7 +47,7 @@ class PyDirectCalls {
  private:
   gateway::HeldBytes Hold(py::handle message) const;
 
-  const std::shared_ptr<Graveyard> graveyard_;  // shared with the messages that were not passed on
+  const std::shared_ptr<Graveyard> graveyard_;  // shared with the module, and with messages that were not passed on
   std::unique_ptr<gateway::DirectCalls> calls_;
 };
 
@@ -70,9 +71,11 @@ gateway::HeldBytes PyDirectCalls::Hold(py::handle message) const {
 
 uint64_t PyDirectCalls::Start(std::string path, const py::sequence& metadata, const py::sequence& messages,
                               std::optional<double> timeout, std::string peer,
-                              const std::map<std::string, std::vector<py::bytes>>& auth, uint64_t client) {
+                              const std::map<std::string, std::vector<py::bytes>>& auth, int64_t client) {
   graveyard_->Clear();
-  gateway::DirectRequest request{.path = std::move(path), .peer = {.address = std::move(peer)}, .client = client};
+  if (client < 0) throw py::value_error("client is " + std::to_string(client) + ", expected 0 or more");
+  gateway::DirectRequest request{
+      .path = std::move(path), .peer = {.address = std::move(peer)}, .client = static_cast<uint64_t>(client)};
   if (timeout) {
     if (!(*timeout >= 0)) throw py::value_error("timeout is " + std::to_string(*timeout) + ", expected 0 s or more");
     constexpr double kLongest = 1e9;  // seconds
@@ -171,8 +174,12 @@ py::list PyDirectCalls::Take() {
 }  // namespace
 
 void RegisterDirect(py::module_& module) {
+  // The module's, so that no I/O thread is ever the last to hold it: that one would wait for the interpreter's lock.
+  const auto graveyard = std::make_shared<Graveyard>();
   py::class_<PyDirectCalls>(module, "DirectCalls")
-      .def(py::init<gateway::Gateway&>(), py::arg("gateway"))
+      .def(py::init(
+               [graveyard](gateway::Gateway& gateway) { return std::make_unique<PyDirectCalls>(gateway, graveyard); }),
+           py::arg("gateway"))
       .def("fileno", &PyDirectCalls::fileno)
       .def("start", &PyDirectCalls::Start, py::arg("path"), py::arg("metadata"), py::arg("messages"),
            py::arg("timeout") = py::none(), py::arg("peer") = "",

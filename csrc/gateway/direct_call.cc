@@ -188,7 +188,8 @@ void DirectCall::Finish(Status status, Metadata trailing) {
 }
 
 void DirectCall::Abort(Status status, Metadata trailing) {
-  if (finished_) return;
+  // One that has not begun came to a thread that takes no more.
+  if (finished_ || thread_ == nullptr) return;
   Finish(std::move(status), std::move(trailing));
   if (handler_) handler_->OnCancel();
 }

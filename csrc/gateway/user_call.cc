@@ -25,7 +25,7 @@ std::string UserCall::Described() const {
 }
 
 void UserCall::Begin() {
-  model_ = ValueOf(call_.metadata(), kModelIdKey);
+  model_ = call_.metadata_value(kModelIdKey);
   if (service_.kind_.client_streaming) Open();
 }
 
@@ -53,7 +53,7 @@ bool UserCall::Open() {
     return false;
   };
   if (!goal_) {
-    auto servable = service_.ChooseServable(call_.metadata());
+    auto servable = service_.ChooseServable(call_);
     if (!servable.ok()) return refuse(servable.status());
     goal_.emplace(*std::move(servable), service_.path_);
   }
@@ -165,7 +165,7 @@ bool UserCall::SendCompressed(ReplyPart message) {
     call_.SendOne(std::move(message), /*compressed=*/true);
     return true;
   }
-  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20);
+  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20, Encoding::kGzip);
   Status status = inflater.Feed(message.bytes());
   if (status.ok()) status = inflater.End();
   if (!status.ok()) {

@@ -3,7 +3,6 @@
 #include <simdjson.h>
 
 #include <algorithm>
-#include <protozero/pbf_writer.hpp>
 #include <protozero/varint.hpp>
 #include <utility>
 #include <vector>
@@ -13,11 +12,10 @@
 #include "wire/json_scalar.h"
 #include "wire/json_syntax.h"
 #include "wire/predict.h"
+#include "wire/tags.h"
 
 namespace mindserve::wire {
 namespace {
-
-using protozero::pbf_writer;
 
 size_t VarintSize(uint64_t value) {
   return static_cast<size_t>(protozero::length_of_varint(value));
@@ -28,37 +26,50 @@ size_t FieldSize(size_t content) {
   return 1 + VarintSize(content) + content;
 }
 
+void AppendVarint(uint64_t value, std::string* out) {
+  char bytes[10];
+  out->append(bytes, static_cast<size_t>(protozero::add_varint_to_buffer(bytes, value)));
+}
+
+// The head of a length-delimited field, whose content comes next.
+void Open(uint32_t number, size_t content, std::string* out) {
+  out->push_back(static_cast<char>(Delimited(number)));
+  AppendVarint(content, out);
+}
+
+void AppendField(uint32_t number, std::string_view content, std::string* out) {
+  Open(number, content.size(), out);
+  out->append(content);
+}
+
 // Appends the items field of an Instance. Sizes are known ahead, so that nothing is moved.
-void AppendItem(std::string_view name, const JsonTensor& value, std::string* instance) {
+void AppendItem(std::string_view name, const JsonTensor& value, std::string* out) {
   size_t packed = 0;
   for (int64_t dim : value.shape.dims()) packed += VarintSize(static_cast<uint64_t>(dim));
   const size_t shape = packed == 0 ? 0 : FieldSize(packed);
-  const size_t dtype = 1 + VarintSize(static_cast<uint64_t>(value.dtype));
-  const size_t tensor = FieldSize(shape) + dtype + FieldSize(value.bytes.size());
+  const auto dtype = static_cast<uint64_t>(value.dtype);
+  const size_t tensor = FieldSize(shape) + 1 + VarintSize(dtype) + FieldSize(value.bytes.size());
   const size_t entry = FieldSize(name.size()) + FieldSize(tensor);
 
-  pbf_writer instance_writer(*instance);
-  pbf_writer entry_writer(instance_writer, field::instance::kItems, entry);
-  entry_writer.add_bytes(field::map_entry::kKey, name.data(), name.size());
-  pbf_writer tensor_writer(entry_writer, field::map_entry::kValue, tensor);
-  if (shape == 0) {
-    tensor_writer.add_bytes(field::tensor::kShape, "", 0);
-  } else {
-    pbf_writer shape_writer(tensor_writer, field::tensor::kShape, shape);
-    const auto dims = value.shape.dims();
-    shape_writer.add_packed_int64(field::tensor_shape::kDims, dims.begin(), dims.end());
+  Open(field::instance::kItems, entry, out);
+  AppendField(field::map_entry::kKey, name, out);
+  Open(field::map_entry::kValue, tensor, out);
+  Open(field::tensor::kShape, shape, out);
+  if (packed > 0) {
+    Open(field::tensor_shape::kDims, packed, out);
+    for (int64_t dim : value.shape.dims()) AppendVarint(static_cast<uint64_t>(dim), out);
   }
-  tensor_writer.add_enum(field::tensor::kDtype, static_cast<int32_t>(value.dtype));
-  const uint32_t data = IsText(value.dtype) ? field::tensor::kBytesVal : field::tensor::kData;
-  tensor_writer.add_bytes(data, value.bytes.data(), value.bytes.size());
+  out->push_back(static_cast<char>(Varint(field::tensor::kDtype)));
+  AppendVarint(dtype, out);
+  AppendField(IsText(value.dtype) ? field::tensor::kBytesVal : field::tensor::kData, value.bytes, out);
 }
 
 Status Invalid(std::string_view text) {
   return {Code::kInvalidArgument, std::string(text)};
 }
 
-// The memory that a conversion takes besides its result. Reused, since for a body of a megabyte the kernel takes as long
-// to bring new pages as all the rest does.
+// The memory that a conversion takes besides its result. Reused, since for a body of a megabyte the kernel takes as
+// long to bring new pages as all the rest does.
 struct Workspace {
   std::string text;  // the body, and behind it the room that simdjson asks for
   ondemand::parser parser;
@@ -157,7 +168,7 @@ Status RequestReader::ReadInstance(ondemand::object& object, size_t number) {
   if (const auto twice = std::ranges::adjacent_find(names_); twice != names_.end()) {
     return in({Code::kOutOfRange, "the input '" + Excerpt(*twice) + "' stands twice"}, "");
   }
-  pbf_writer(*request_).add_bytes(field::predict_request::kInstances, instance_.data(), instance_.size());
+  AppendField(field::predict_request::kInstances, instance_, request_);
   return Status::Ok();
 }
 
@@ -180,13 +191,18 @@ Result<std::string> Convert(std::string_view body, const JsonRoute& route, Works
   if (const auto error = workspace->parser.iterate(text).get(document)) return IllegalJson(error);
 
   std::string request;
-  const std::string spec = SpecContent(route.servable, route.method, route.version);
-  pbf_writer(request).add_bytes(field::predict_request::kServableSpec, spec.data(), spec.size());
+  AppendField(field::predict_request::kServableSpec, SpecContent(route.servable, route.method, route.version),
+              &request);
   const Status status = RequestReader(workspace, &request).Read(document);
   if (status.ok()) return request;
   // What is wrong with a value is of interest only if all of the text is JSON.
   if (const auto error = workspace->parser.iterate(text).get(document)) return IllegalJson(error);
-  MS_RETURN_IF_ERROR(CheckDocument(document, {workspace->text.data(), body.size()}));
+  const std::string_view all(workspace->text.data(), body.size());
+  if (const Status illegal = CheckDocument(document, all); !illegal.ok()) {
+    const char* at = nullptr;
+    if (document.current_location().get(at) != simdjson::SUCCESS || at < all.begin() || at > all.end()) return illegal;
+    return Status(illegal.code(), illegal.message() + " (at about byte " + std::to_string(at - all.begin()) + ")");
+  }
   if (status.code() != Code::kInvalidArgument) return status;
   return Invalid("Parser request failed, " + status.message());
 }

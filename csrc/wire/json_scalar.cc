@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "wire/base64.h"
+#include "wire/json_number.h"
 
 namespace mindserve::wire {
 namespace {
@@ -61,7 +63,6 @@ Status InvalidShape(const Shape& shape, std::string_view why) {
 
 // Reads the value of "shape".
 Status ReadShape(ondemand::value& value, Shape* shape) {
-  constexpr size_t kMaxRank = 32;  // numpy's
   ondemand::array dims;
   if (value.get_array().get(dims) != simdjson::SUCCESS) {
     return Invalid("json object, key is 'shape', value should be array type");
@@ -74,7 +75,9 @@ Status ReadShape(ondemand::value& value, Shape* shape) {
     if (KindOf(token) != JsonKind::kInteger || each.get_uint64().get(dim) != simdjson::SUCCESS) {
       return Invalid("json object, key is 'shape', array value should be unsigned integer");
     }
-    if (shape->rank() == kMaxRank) return InvalidShape(*shape, "there are more than 32 dimensions");
+    if (shape->rank() == kMaxJsonRank) {
+      return InvalidShape(*shape, "there are more than " + std::to_string(kMaxJsonRank) + " dimensions");
+    }
     if (dim > static_cast<uint64_t>(std::numeric_limits<int32_t>::max())) {
       return InvalidShape(*shape, "the next dimension is larger than 2147483647");
     }
@@ -190,9 +193,10 @@ std::string_view NameOf(DType dtype) {
 Status CheckTextShape(const Shape& shape) {
   if (shape.rank() <= 1) return Status::Ok();
   // The two spaces are MindSpore Serving's.
-  return Invalid("Instance tensor check failed: bytes or string type input  shape can only be (1,) or empty, but given "
-                 "shape is " +
-                 List(shape));
+  return Invalid(
+      "Instance tensor check failed: bytes or string type input  shape can only be (1,) or empty, but given "
+      "shape is " +
+      List(shape));
 }
 
 Status ReadScalar(ondemand::value& value, JsonTensor* tensor) {
@@ -216,13 +220,15 @@ Status ReadScalar(ondemand::value& value, JsonTensor* tensor) {
     }
     case JsonKind::kInteger: {
       int32_t number = 0;
-      if (!ReadInt32(value, &number)) return TooLarge(token, "int32");
+      const char* at = token.data();
+      if (!ScanInt32(&at, &number)) return TooLarge(token, "int32");
       Assign(number, tensor);
       return Status::Ok();
     }
     case JsonKind::kFloat: {
       float number = 0;
-      if (!ReadFloat32(value, &number)) return TooLarge(token, "float32");
+      const char* at = token.data();
+      if (!ScanFloat32(&at, &number)) return TooLarge(token, "float32");
       Assign(number, tensor);
       return Status::Ok();
     }

@@ -33,8 +33,10 @@ JsonKind KindOfNumber(std::string_view token) {
   if (token.starts_with('e') || token.starts_with('E')) {
     token.remove_prefix(1);
     if (token.starts_with('+') || token.starts_with('-')) token.remove_prefix(1);
-    if (const size_t exponent = Digits(token); exponent > 0) token.remove_prefix(exponent);
-    else return JsonKind::kIllegal;
+    if (const size_t exponent = Digits(token); exponent > 0)
+      token.remove_prefix(exponent);
+    else
+      return JsonKind::kIllegal;
   }
   return token.empty() ? JsonKind::kFloat : JsonKind::kIllegal;
 }

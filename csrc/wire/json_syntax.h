@@ -20,7 +20,7 @@ inline constexpr size_t kMaxJsonDepth = 64;
 
 enum class JsonKind : uint8_t { kObject, kArray, kString, kInteger, kFloat, kBool, kNull, kIllegal };
 
-// A value's first token without the space after it: "[", "{", or all of a scalar.
+// A value's first token without the space after it, in a text that ends with a 0: "[", "{", or all of a scalar.
 std::string_view Token(ondemand::value& value);
 // What a token is, by all of its characters: "01", "nul" and "NaN" are illegal. Of a string only its quotes are looked
 // at. A number without fraction and exponent is an integer, whatever its size.

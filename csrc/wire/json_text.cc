@@ -31,7 +31,6 @@ float ToFloat(Half half) {
   return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
 }
 
-
 template <typename T>
 void AppendInteger(T value, std::string* json) {
   char digits[24];

@@ -13,7 +13,7 @@ from mindserve.control import ReadyMethod, ReadyService, WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
-from mindserve.register.values import Method, Model, Registration, Stage, ValueRef
+from mindserve.register.values import Method, Model, Registration, Stage
 from mindserve.worker.model_calls import bind_models, lazy_loops
 from mindserve.worker.multiplexing import announce_models
 from mindserve.worker.streaming import stream_handler
@@ -212,7 +212,7 @@ class _MethodBuilder:
             method.inputs,
             method.outputs,
             stages,
-            _pairs(method.results),
+            [ref.as_native() for ref in method.results],
             idempotent=method.idempotent,
         )
 
@@ -230,7 +230,7 @@ class _MethodBuilder:
         else:
             kind, number = "function", self._function(stage.target, stage.batch_size)
         tag = f"{stage.tag} Failed" if stage.tag else ""
-        return kind, number, _pairs(stage.inputs), stage.outputs_count, tag
+        return kind, number, [ref.as_native() for ref in stage.inputs], stage.outputs_count, tag
 
     def _model(self, method: Method, stage: Stage, model: Model) -> int:
         number = self._models.get(model)
@@ -268,7 +268,3 @@ class _MethodBuilder:
             self._numbers[key] = number
             self.functions.append((number, label))
         return number
-
-
-def _pairs(refs: Sequence[ValueRef]) -> list[tuple[int, int]]:
-    return [(ref.stage, ref.index) for ref in refs]
