@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import pathlib
 import time
@@ -13,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from mindserve import config
+from mindserve import config, configfile
 from mindserve.auth.attempts import PER_KEY, PER_PEER, Attempts
 from mindserve.auth.authority import Authority, CredentialsError
 from mindserve.auth.hashing import hash_secret
@@ -272,9 +274,6 @@ def test_a_public_key_signs_nothing(outside: Desk, rsa_key: rsa.RSAPrivateKey) -
     head = base64.urlsafe_b64encode(json.dumps({"alg": "HS256", "kid": "one"}).encode()).rstrip(b"=")
     claims = {"iss": ISSUER, "aud": "mindserve", "sub": "alice", "exp": outside.clock.now + 60}
     body = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
-    import hashlib
-    import hmac
-
     signature = base64.urlsafe_b64encode(hmac.new(pem, head + b"." + body, hashlib.sha256).digest()).rstrip(b"=")
     token = b".".join((head, body, signature)).decode()
     assert "signed by 'HS256', but its key is for RS256" in outside.refusal(token)
@@ -398,3 +397,40 @@ def test_failed_attempts_are_bounded_by_key_and_peer() -> None:
     for number in range(PER_PEER):
         attempts.failed(f"key {number}", "flood")
     assert attempts.wait("new", "flood") > 0
+
+
+# -- config files ------------------------------------------------------------------------------------------------------
+
+
+def config_file(folder: pathlib.Path, text: str) -> str:
+    (folder / "config.yaml").write_text(f"servables: [{{directory: ., name: echo}}]\n{text}", encoding="utf-8")
+    return str(folder / "config.yaml")
+
+
+def test_a_config_file_has_the_options(tmp_path: pathlib.Path) -> None:
+    text = "auth: {keys: private/keys.yaml, token_lifetime: 60, jwks: jwks.json, issuer: a, audience: b}"
+    settings = configfile.load(config_file(tmp_path, text)).settings
+    assert settings.auth == config.AuthConfig(
+        str(tmp_path / "private" / "keys.yaml"),
+        token_lifetime=60,
+        jwks=str(tmp_path / "jwks.json"),
+        issuer="a",
+        audience="b",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("auth: {}", "'keys'"),
+        ("auth: {keys: a, jwks: b}", "'jwks' and 'issuer' belong together"),
+        ("auth: {keys: a, lifetime: 3}", "the key 'lifetime' is not known"),
+        ("auth: {keys: a}\ngrpc: {address: '0.0.0.0:1'}", "could be read on the way"),
+        ("auth: {keys: a}\nrest: {address: '0.0.0.0:1'}", "could be read on the way"),
+    ],
+)
+def test_a_config_file_that_is_wrong(tmp_path: pathlib.Path, text: str, wrong: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        configfile.load(config_file(tmp_path, text))
+    assert wrong in str(raised.value)
+    configfile.load(config_file(tmp_path, "auth: {keys: a, allow_insecure: true}\ngrpc: {address: '0.0.0.0:1'}"))

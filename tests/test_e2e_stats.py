@@ -83,7 +83,7 @@ def test_what_was_served_is_counted(served: Served) -> None:
     assert 1 <= stats["connections"] <= stats["connections_accepted"]
     assert set(stats["refused"].values()) == {0}
     limits = {field.name for field in dataclasses.fields(server.Limits)}
-    assert set(stats["refused"]) <= limits | {"quarantine"}
+    assert set(stats["refused"]) <= limits | {"quarantine", "rate", "max_in_flight", "token_queue"}
     add = only(stats["methods"], servable="sums", method="add")
     assert (add["version"], add["ended"], add["with_errors"], add["instances"]) == (1, {"OK": 3}, 0, 30)
     # Two float32 an instance and input, and one output of as many.

@@ -14,12 +14,14 @@ import pytest
 import requests
 
 import certificates
+from command_line import Shell
 from conftest import ECHO_SERVABLE
 from e2e_support import request, server_process, status_of, tensor, until, write_servable
 from mindserve.auth.hashing import hash_secret
 from mindserve.auth.keys import ClientKey, Keys, load_keys, save_keys
 from mindserve.auth.signing import load_signing_keys, signing_path
 from mindserve.certs import make_certificates
+from mindserve.client import Client
 from mindserve.proto import PREDICT
 from rest_support import Rest, head
 from stubs import compile_protos
@@ -442,6 +444,27 @@ server.stop()
             assert "'auth' of start_restful_server is different from that of start_grpc_server" in process.line()
         assert process.line() == "started"
         assert process.wait() == 0
+
+
+def test_a_config_file_asks_for_tokens(tmp_path: pathlib.Path) -> None:
+    shell = Shell(tmp_path / "shell")
+    write_servable(tmp_path / "shell", "echo", ECHO_SERVABLE)
+    secret = shell.json("keys", "add", "app", "--servable", "echo")["consumer_secret"]
+    config = "servables: [{directory: ., name: echo}]\ngrpc: {port: 0}\nrest: {port: 0}\nauth: {keys: keys.yaml}\n"
+    (tmp_path / "shell" / "config.yaml").write_text(config, encoding="utf-8")
+    with shell.serving("run", "config.yaml") as server:
+        address, url = server.address(), server.address()
+        form = {"grant_type": "client_credentials"}
+        answer = requests.post(url + "/token", data=form, auth=("app", secret), timeout=60)
+        assert answer.status_code == 200, answer.text
+        token = answer.json()["access_token"]
+        assert requests.post(url + "/model/echo:same", json=OK, timeout=60).status_code == 401
+        headers = {"authorization": f"Bearer {token}"}
+        assert requests.post(url + "/model/echo:same", json=OK, headers=headers, timeout=60).json() == OK
+        with Client(address, "echo", "same") as client:
+            assert "UNAUTHENTICATED" in str(client.infer({"x": 1}))
+            assert client.infer({"x": 1}, metadata=[("oauth_token", token)]) == [{"x": 1}]
+        assert server.stop() == 0
 
 
 def test_a_client_certificate_stands_for_a_token(tmp_path: pathlib.Path) -> None:

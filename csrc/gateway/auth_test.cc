@@ -445,6 +445,18 @@ TEST_F(AuthTest, CallsThatWaitEndWithTheServer) {
   EXPECT_NE(client.response(waiting).grpc_status(), 0);
 }
 
+TEST_F(AuthTest, AServiceLivesAsLongAsACallWaitsForIt) {
+  TestClient client(Listen());
+  ASSERT_TRUE(gateway_->SetServices({{.name = "pkg.Old", .methods = {{.name = "Do"}}}}, "").ok());
+  const int32_t waiting = client.Start("/pkg.Old/Do", Framed(""), true, Bearing("a.b.c"));
+  client.Flush();
+  const auto question = gateway_->TakeTokens(1).at(0);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(gateway_->SetServices({}, "").ok());
+  gateway_->AnswerToken(question, {.identity = Identity({.name = "app"}), .refusal = {}});
+  const auto& response = client.Wait(waiting);
+  EXPECT_EQ(response.grpc_status(), static_cast<int>(Code::kUnavailable)) << response.grpc_message();
+}
+
 TEST_F(AuthTest, CallsFromInsideShowTheirTokensToo) {
   Verify();
   Know("a.b.c", {.name = "app", .servables = {{"sum"}}});

@@ -250,10 +250,10 @@ void IoThread::MakeUserServices(const std::vector<ServiceSpec>& services) {
     const auto found = wanted.find(path);
     if (found != wanted.end() && found->second == service->kind()) return false;
     auto entry = context_.services.extract(path);
-    if (service->calls() > 0) replaced_.push_back(std::move(entry.mapped()));
+    if (service->in_use()) replaced_.push_back(std::move(entry.mapped()));
     return true;
   });
-  std::erase_if(replaced_, [](const auto& each) { return static_cast<UserService&>(*each).calls() == 0; });
+  std::erase_if(replaced_, [](const auto& each) { return !static_cast<UserService&>(*each).in_use(); });
   for (const auto& [path, kind] : wanted) {
     if (users_.contains(path)) continue;
     auto service = std::make_unique<UserService>(*user_calls_, path, kind);

@@ -55,8 +55,8 @@ class UserService final : public Service {
   void OnRefused(Call& call) override;
 
   Kind kind() const { return kind_; }
-  // Calls that refer to it.
-  size_t calls() const { return calls_; }
+  // Whether calls refer to it; also those that wait until it is known who makes them, and have no handler of its yet.
+  bool in_use() { return calls_ > 0 || counts().under_way > 0; }
 
  private:
   friend class UserCall;

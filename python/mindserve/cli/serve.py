@@ -139,9 +139,10 @@ def _serve(draft: Draft, as_json: bool) -> None:
     settings = draft.finish([*missing, *wrong_certificates, *wrong_functions]).settings
     listeners = settings.grpc.all_listeners()
     services = {"grpc_servicer_functions": functions} if functions else {}
+    limits, auth = settings.all_limits(), settings.auth
     try:
         server.start_servables(settings.servables)
-        bound = server.start_grpc_server(listeners, limits=settings.all_limits(), **services)  # type: ignore[arg-type]
+        bound = server.start_grpc_server(listeners, limits=limits, auth=auth, **services)  # type: ignore[arg-type]
         rest = _start_rest(settings)
     except MindserveError as error:
         # First: what stops may be asked why.
@@ -175,5 +176,7 @@ def _start_rest(settings: ServerSettings) -> str:
         return ""
     listener = rest.listener()
     limits = dataclasses.replace(settings.limits, max_msg_mb_size=rest.max_msg_mb_size)
-    bound = server.start_restful_server(listener.address, rest.max_msg_mb_size, listener.ssl_config, limits=limits)
+    bound = server.start_restful_server(
+        listener.address, rest.max_msg_mb_size, listener.ssl_config, limits=limits, auth=settings.auth
+    )
     return f"{'https' if listener.ssl_config else 'http'}://{bound}"

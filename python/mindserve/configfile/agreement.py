@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mindserve.config import SHARED_PARAMETERS, Limits, disagreement
+from mindserve.configfile.settings import GrpcSettings, RestSettings
 from mindserve.configfile.shapes import Made, Path
+from mindserve.errors import ConfigError
 
 
 def disagreements(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
@@ -16,6 +18,8 @@ def disagreements(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
     """
     yield from _of_servables({path: each for path, each in made.items() if path[:1] == ("servables",)})
     yield from _of_sizes(made.get(("grpc",)), made.get(("limits",)))
+    for section in ("grpc", "rest"):
+        yield from _of_auth(made.get(("auth",)), made.get((section,)))
 
 
 def _of_servables(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
@@ -35,3 +39,16 @@ def _of_sizes(grpc: Made | None, limits: Made | None) -> Iterator[tuple[Path, st
     given, limit = grpc.value.max_msg_mb_size, limits.value.max_msg_mb_size
     if given is not None and limit not in (given, Limits().max_msg_mb_size):
         yield ("limits", name), f"'{name}' is {limit} in 'limits', but {given} in 'grpc': expected it once"
+
+
+def _of_auth(auth: Made | None, section: Made | None) -> Iterator[tuple[Path, str]]:
+    if auth is None or section is None or auth.doubtful or section.doubtful:
+        return
+    answers: GrpcSettings | RestSettings = section.value
+    listeners = answers.all_listeners() if isinstance(answers, GrpcSettings) else [answers.listener()]
+    for listener in listeners:
+        try:
+            auth.value.check_listener(listener)
+        except ConfigError as error:
+            yield ("auth",), str(error)
+            return

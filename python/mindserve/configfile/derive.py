@@ -10,7 +10,7 @@ import typing
 from typing import Any
 
 from mindserve.checks import MAX_SECONDS, Range, Seconds
-from mindserve.config import Listener, ServableStartConfig
+from mindserve.config import AuthConfig, Listener, ServableStartConfig
 from mindserve.configfile import shapes
 from mindserve.configfile.records import Field, Record
 from mindserve.configfile.settings import GrpcSettings, RestSettings, ServerSettings
@@ -27,6 +27,8 @@ _SHAPES: dict[tuple[type, str], Shape] = {
     (GrpcSettings, "address"): shapes.ADDRESS,
     (GrpcSettings, "grpc_servicer_functions"): ListOf(shapes.IMPORT_PATH, unique=True),
     (RestSettings, "address"): shapes.ADDRESS,
+    (AuthConfig, "keys"): shapes.PATH,
+    (AuthConfig, "jwks"): shapes.PATH,
     (SSLConfig, "certificate"): shapes.PATH,
     (SSLConfig, "private_key"): shapes.PATH,
     (SSLConfig, "custom_ca"): shapes.PATH,
@@ -45,6 +47,11 @@ _ALIASES: dict[tuple[type, str], tuple[str, ...]] = {(ServerSettings, "grpc"): (
 _TEXTS: dict[tuple[type, str], str] = {
     (ServableStartConfig, "servable_directory"): "holds the servable's directory, `name`; a relative path counts from "
     "the config file's own directory.",
+    (
+        AuthConfig,
+        "keys",
+    ): "the keys file, which `mindserve keys` manages: clients, and what each may. Only the server's "
+    "user may write it, and others not read it.",
 }
 
 # What people who come from elsewhere, or from a start script, look for: the key that they mean, or what to tell them.

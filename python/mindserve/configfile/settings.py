@@ -7,7 +7,7 @@ from typing import Annotated
 
 from mindserve import checks
 from mindserve.checks import Range
-from mindserve.config import Limits, Listener, ServableStartConfig
+from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError
 from mindserve.tls import SSLConfig
 
@@ -111,6 +111,7 @@ class ServerSettings:
         grpc: where gRPC is answered. Default: 127.0.0.1:9000.
         limits: what a server admits.
         rest: where HTTP with JSON is answered. Default: nowhere.
+        auth: that clients have to show who they are, by gRPC and by HTTP. Default: nobody is asked.
 
     That its parts agree with each other is checked by `mindserve.configfile.agreement`, which knows where they stand.
 
@@ -122,6 +123,7 @@ class ServerSettings:
     grpc: GrpcSettings = dataclasses.field(default_factory=GrpcSettings)
     limits: Limits = dataclasses.field(default_factory=Limits)
     rest: RestSettings | None = None
+    auth: AuthConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.servables:
