@@ -1,8 +1,9 @@
-"""The cases (a) to (l): what a request costs."""
+"""The cases (a) to (m): what a request costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from rounds import Case, Timing, measure
 from servers import Servers
 from services import measure_open_streams, measure_streams, measure_unary
 
-NAMES = "abcdefghijkl"
+NAMES = "abcdefghijklm"
 
 _COLUMNS: list[Column] = [
     ("case", "case", ""),
@@ -114,6 +115,16 @@ def _http(servers: Servers) -> list[Case]:
     ]
 
 
+def _tokens(servers: Servers) -> list[Case]:
+    # The header itself costs as much with both: what is compared is the check.
+    asks = servers.with_token()
+    ignores = replace(servers.mindserve("small").tcp, token=asks.token)
+    loads = [servers.load(name, server, add()) for name, server in (("not asked for", ignores), ("asked for", asks))]
+    return [
+        Case({"case": "(m) small add with a token"}, pattern, loads) for pattern in (Pattern(4, 16), Pattern(64, 1))
+    ]
+
+
 def _with_grpcio(servers: Servers) -> list[Load]:
     return [*small_add(servers, servers.mindserve("small").tcp), servers.load("grpcio", servers.grpcio(), add())]
 
@@ -125,4 +136,5 @@ _UNDER_H2LOAD: dict[str, Callable[[Servers], list[Case]]] = {
     "d": _python_stage,
     "f": _tls,
     "l": _http,
+    "m": _tokens,
 }

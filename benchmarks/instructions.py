@@ -61,7 +61,7 @@ def main() -> None:
             address = server.stdout.readline().split()[-1]
             load = ["h2load", f"-c{options.connections}", f"-m{options.streams}", f"-d{body}", "-w20", "-W26"]
             load += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-            load += ["-H", f"authorization: Bearer {token}"] if token else []
+            load += ["-H", f"oauth_token: {token}"] if token else []
             load.append(f"http://{address}{PREDICT}")
             pids = process_tree(server.pid)[: 1 if options.idle else 2]
             _run([*load, "-n500"])

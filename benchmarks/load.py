@@ -29,11 +29,13 @@ class Running:
     Attributes:
         address: host:port, or unix:PATH.
         ca: the authority that its certificate comes from; None: it speaks no TLS there.
+        token: that its clients show; empty: none.
     """
 
     pid: int
     address: str
     ca: Path | None = None
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def run_h2load(
     tls: bool = False,
     path: str = PREDICT,
     http1: bool = False,
+    token: str = "",
 ) -> Sample:
     """Load ``address`` with ``requests`` calls with this body.
 
@@ -92,6 +95,7 @@ def run_h2load(
         tls: speak TLS. h2load takes any certificate.
         path: of the method.
         http1: JSON by HTTP/1.1, and not gRPC.
+        token: that each call shows.
 
     Raises:
         RuntimeError: a call failed, was answered with less, or was not answered.
@@ -105,6 +109,8 @@ def run_h2load(
             command += ["--h1", "-H", "content-type: application/json"]
         else:
             command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-w20", "-W26"]
+        if token:
+            command += ["-H", f"oauth_token: {token}"]
         if address.startswith("unix:"):
             command += ["-B", address, f"{scheme}://localhost{path}"]
         else:
@@ -165,11 +171,14 @@ class Load:
                 server.pid,
                 self.message_bytes,
                 tls=tls,
+                token=server.token,
                 path=self.path,
                 http1=True,
             )
         reply_bytes = PREFIX_BYTES + self.message_bytes
-        return run_h2load(server.address, self.body, pattern, requests, server.pid, reply_bytes, tls=tls)
+        return run_h2load(
+            server.address, self.body, pattern, requests, server.pid, reply_bytes, tls=tls, token=server.token
+        )
 
 
 def medians(samples: list[Sample]) -> Sample:

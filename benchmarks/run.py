@@ -16,6 +16,8 @@ cases:
   i  streams of small messages out of Python generators, and from a native source
   j  memory of 10,000 open streams
   k  150,528 numbers in JSON into a request, against json and numpy
+  l  small add by HTTP with JSON, against gRPC
+  m  small add with a token that the server asks for, against one that does not
 
 sweeps:
   connections  1 to 1,000, one call at a time on each

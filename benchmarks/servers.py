@@ -10,7 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from calls import Call
 from load import Load, Running
 from models import make_servables
+from tokens import make_token
 
 from mindserve.certs import make_certificates
 
@@ -89,18 +90,27 @@ class Servers:
             self._mindserve[purpose] = self.start_mindserve(self._stack, names, workers)
         return self._mindserve[purpose]
 
-    def start_mindserve(self, stack: ExitStack, names: Sequence[str] = ("bench",), workers: int = 1) -> Served:
-        """A MindServe server that lives as long as ``stack``."""
+    def start_mindserve(
+        self, stack: ExitStack, names: Sequence[str] = ("bench",), workers: int = 1, keys: str = ""
+    ) -> Served:
+        """A MindServe server that lives as long as ``stack``; with a keys file it asks for tokens."""
         files = self._certificates
         directory = self._directory("mindserve")
         command = [sys.executable, str(HERE / "server.py"), str(self.servables), "127.0.0.1:0", *names]
         command += ["--workers", str(workers), "--unix", f"unix:{directory}/socket"]
         command += ["--tls", str(files.server_certificate), str(files.server_key), "--rest"]
+        command += ["--keys", keys] if keys else []
         process, (tcp, unix, tls, rest) = _start(stack, command, directory)
         pid = process.pid
         return Served(
             Running(pid, tcp), Running(pid, unix), Running(pid, tls, files.ca_certificate), Running(pid, rest), process
         )
+
+    def with_token(self) -> Running:
+        """A MindServe server that asks for tokens, and a token for it."""
+        token, keys = make_token(self._directory("keys"))
+        served = self.start_mindserve(self._stack, keys=keys)
+        return replace(served.tcp, token=token)
 
     def ceiling(self, load: Load) -> Load:
         """The same load for a do-nothing server that answers with as many bytes."""
