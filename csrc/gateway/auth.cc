@@ -115,6 +115,12 @@ Result<std::string_view> TokenOf(std::string_view authorization, std::string_vie
     token = space == std::string_view::npos ? std::string_view() : authorization.substr(space);
     while (token.starts_with(' ')) token.remove_prefix(1);
   }
+  // It must not be taken for the names of a certificate.
+  if (token.starts_with('\n')) return Unauthenticated("the token begins with a line break");
+  return token;
+}
+
+Status CheckToken(std::string_view token) {
   if (token.size() > kMaxTokenBytes) {
     return Unauthenticated("the token has " + std::to_string(token.size()) + " bytes, expected at most " +
                            std::to_string(kMaxTokenBytes));
@@ -122,7 +128,7 @@ Result<std::string_view> TokenOf(std::string_view authorization, std::string_vie
   if (!std::ranges::all_of(token, IsTokenCharacter) || std::ranges::count(token, '.') != 2) {
     return Unauthenticated("the token is no JWT: expected three parts in base64url, with dots between them");
   }
-  return token;
+  return Status::Ok();
 }
 
 std::string CertificateNames(const net::AuthProperties& auth) {

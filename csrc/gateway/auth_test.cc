@@ -37,14 +37,16 @@ TEST(TokenOfTest, TakesBearerInAnyCaseAndOauthToken) {
   EXPECT_EQ(*TokenOf("bearer   a.b-_Z9.c", ""), "a.b-_Z9.c");
   EXPECT_EQ(*TokenOf("", "a.b.c"), "a.b.c");
   EXPECT_EQ(*TokenOf("Basic eA==", "a.b.c"), "a.b.c");
-  EXPECT_EQ(*TokenOf("", "a.b."), "a.b.");  // "alg: none", for whoever verifies it to say so
+  EXPECT_TRUE(CheckToken("a.b-_Z9.c").ok());
+  EXPECT_TRUE(CheckToken("a.b.").ok());  // "alg: none", for whoever verifies it to say so
 }
 
 TEST(TokenOfTest, RefusesWhatCanBeNoToken) {
   const auto refusal = [](std::string_view authorization, std::string_view oauth_token) {
     const auto token = TokenOf(authorization, oauth_token);
-    EXPECT_EQ(token.status().code(), Code::kUnauthenticated) << authorization;
-    return token.status().message();
+    const Status status = token.ok() ? CheckToken(*token) : token.status();
+    EXPECT_EQ(status.code(), Code::kUnauthenticated) << authorization;
+    return status.message();
   };
   EXPECT_THAT(refusal("Basic eA==", ""), HasSubstr("the scheme 'Basic', expected 'Bearer'"));
   EXPECT_THAT(refusal("Bearer", ""), HasSubstr("no JWT"));
@@ -52,6 +54,7 @@ TEST(TokenOfTest, RefusesWhatCanBeNoToken) {
   EXPECT_THAT(refusal("Bearer a.b", ""), HasSubstr("no JWT"));
   EXPECT_THAT(refusal("", "a.b.c.d"), HasSubstr("no JWT"));
   EXPECT_THAT(refusal("", "a.b.c,d"), HasSubstr("no JWT"));
+  EXPECT_THAT(refusal("", "\napp.example"), HasSubstr("line break"));
   EXPECT_THAT(refusal("", "a.b.\xff"), HasSubstr("no JWT"));
   EXPECT_THAT(refusal("", std::string(kMaxTokenBytes + 1, 'a')), HasSubstr("has 8193 bytes, expected at most 8192"));
   // What may be the token itself is not shown.

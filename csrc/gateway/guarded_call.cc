@@ -38,7 +38,8 @@ void GuardedCall::LetIn(ThreadContext& context, Service& service) {
   const std::string_view oauth_token = metadata_value("oauth_token");
   std::string names;
   std::string_view text;
-  if (authorization.empty() && oauth_token.empty()) {
+  const bool shows_token = !authorization.empty() || !oauth_token.empty();
+  if (!shows_token) {
     names = CertificateNames(auth());
     if (names.empty()) return Refuse(NoCredentials());
     text = names;
@@ -48,6 +49,9 @@ void GuardedCall::LetIn(ThreadContext& context, Service& service) {
     text = *token;
   }
   if (const TokenCache::Verdict* verdict = tokens.Find(text, context.now)) return OnVerdict(*verdict);
+  if (shows_token) {
+    if (Status status = CheckToken(text); !status.ok()) return Refuse(std::move(status));
+  }
   HeldCall::Owner& owner = *this;
   auto held = std::make_unique<HeldCall>(tokens, *this, owner);
   if (!tokens.Await(text, *held)) {
