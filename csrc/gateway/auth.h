@@ -92,7 +92,8 @@ class ClientPass {
 inline constexpr size_t kMaxTokenBytes = 8 * 1024;
 // UNAUTHENTICATED: there is none. `authorization`, `oauth_token`: the metadata.
 Result<std::string_view> TokenOf(std::string_view authorization, std::string_view oauth_token);
-// UNAUTHENTICATED for what can be no token, so that nobody has to look at it. Costs more than to find one that is known.
+// UNAUTHENTICATED for what can be no token, so that nobody has to look at it. Costs more than to find one that is
+// known.
 Status CheckToken(std::string_view token);
 // Empty: there are none.
 std::string CertificateNames(const net::AuthProperties& auth);

@@ -369,10 +369,8 @@ TEST_F(AuthTest, AClientKeepsToItsLimits) {
   EXPECT_GT(std::stoi(refused.trailers["grpc-retry-pushback-ms"]), 900'000);
 
   const int32_t held = client.Start(kPredictPath, Framed(Request("sum", "hold")), true, Bearing("o.n.e"));
-  client.RunUntil([&] {
-    client.Ping();
-    return worker.calls() == 3;
-  });
+  client.Flush();
+  EXPECT_TRUE(Eventually([&] { return worker.calls() == 3; }));
   refused = client.Call(kPredictPath, Request("sum"), Bearing("o.n.e"));
   EXPECT_EQ(refused.grpc_status(), kExhausted);
   EXPECT_THAT(refused.grpc_message(), HasSubstr("client 'single' has 1 calls under way"));

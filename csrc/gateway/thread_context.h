@@ -75,7 +75,7 @@ struct ThreadContext {
   std::shared_ptr<const Http2Settings> http2;  // shared by the thread and the connections made while it was in force
   ServiceTable services;
   const ServiceTable::value_type* last_served = nullptr;  // of them; forgotten before any of them goes
-  TokenCache* tokens = nullptr;  // the thread's; null: nobody is asked who they are
+  TokenCache* tokens = nullptr;                           // the thread's; null: nobody is asked who they are
   TimerHeap timers;
   CallStats stats;
   MethodCounts& unserved = stats.Of({});  // calls of what no service is there for
