@@ -549,7 +549,7 @@ TEST(DirectClientsTest, OfSoManyItIsRemembered) {
   ChildCalls children;
   ThreadContext context(0, loop, memory, children);
   const Router router(context.stats);
-  const std::shared_ptr<const Served> served;  // none yet
+  const std::shared_ptr<const Served> served;
   const Health health(router, served);
   DirectThread thread(context, health);
   const auto first = thread.ClientOf(0);

@@ -130,6 +130,7 @@ void UserCall::OnWorkerInitial(std::span<const std::byte> bytes, bool gzip) {
   if (!request_) return;
   const auto given = wire::ReadMetadata(bytes);
   if (!given.ok()) return Fail(BrokenLink(given.status().message()));
+  if (replied_) return Fail(BrokenLink("initial metadata behind what comes after it"));
   replied_ = true;
   encodes_ = gzip && call_.accepts_gzip();
   call_.SendInitial(ForClient(*given, request_id_, shared_.context), encodes_);
