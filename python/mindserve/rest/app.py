@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Match, Route
 
 from mindserve import logs
-from mindserve.rest import status
+from mindserve.rest import openapi, page, status
 from mindserve.rest.context import Context
 from mindserve.rest.http import ClientGone, Exchange, HttpError, Receive, Scope, Send
 from mindserve.rest.predict import PREFIX, known_error, predict
@@ -27,7 +27,7 @@ class App:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._services = ServiceRoutes(context.backend.services)
-        self._routes: Sequence[Route] = status.routes(context)
+        self._routes: Sequence[Route] = [*status.routes(context), *openapi.routes(context), *page.routes()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Never raises: what goes wrong is answered, or nobody waits for it."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
-from mindserve.control import ReadyService
+from mindserve.control import ReadyService, TensorType
 from mindserve.rest.calls import Calls
 from mindserve.rest.http import HttpError
 from mindserve.rest.pool import Pool
@@ -25,11 +25,13 @@ class ServedService:
 
 @dataclasses.dataclass(frozen=True)
 class ServedMethod:
-    """A method of a servable, and the names of its inputs and outputs."""
+    """A method of a servable, and the names of its inputs and outputs, with the types of those that are known."""
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    input_types: tuple[TensorType | None, ...] = ()
+    output_types: tuple[TensorType | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
