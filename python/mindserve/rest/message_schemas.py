@@ -13,10 +13,11 @@ _PACKAGE = "google.protobuf."
 _INT32 = {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1}
 _UINT32 = {"type": "integer", "format": "int64", "minimum": 0, "maximum": 2**32 - 1}
 # Written as strings, since JSON's readers often have doubles only; numbers are taken, too.
-_INT64 = {"type": ["string", "integer"], "format": "int64", "pattern": "^-?[0-9]{1,18}$"}
-_UINT64 = {"type": ["string", "integer"], "format": "uint64", "pattern": "^[0-9]{1,19}$", "minimum": 0}
+_INT64 = {"type": ["string", "integer"], "format": "int64", "pattern": "^-?[0-9]{1,19}$"}
+_UINT64 = {"type": ["string", "integer"], "format": "uint64", "pattern": "^[0-9]{1,20}$", "minimum": 0}
+_MAX_FLOAT = 3.4028235e38
 _NO_NUMBER = {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}
-_FLOAT = {"anyOf": [{"type": "number", "format": "float", "minimum": -3.4e38, "maximum": 3.4e38}, _NO_NUMBER]}
+_FLOAT = {"anyOf": [{"type": "number", "format": "float", "minimum": -_MAX_FLOAT, "maximum": _MAX_FLOAT}, _NO_NUMBER]}
 _DOUBLE = {"anyOf": [{"type": "number", "format": "double"}, _NO_NUMBER]}
 _BOOL = {"type": "boolean"}
 _STRING = {"type": "string"}
@@ -41,10 +42,10 @@ _SCALARS: dict[int, Schema] = {
 }
 # Keys of maps are strings in JSON.
 _KEYS: dict[int, Schema] = {
-    FieldDescriptor.CPPTYPE_INT32: {"pattern": "^-?[0-9]{1,9}$"},
-    FieldDescriptor.CPPTYPE_INT64: {"pattern": "^-?[0-9]{1,18}$"},
-    FieldDescriptor.CPPTYPE_UINT32: {"pattern": "^[0-9]{1,9}$"},
-    FieldDescriptor.CPPTYPE_UINT64: {"pattern": "^[0-9]{1,19}$"},
+    FieldDescriptor.CPPTYPE_INT32: {"pattern": "^-?[0-9]{1,10}$"},
+    FieldDescriptor.CPPTYPE_INT64: {"pattern": "^-?[0-9]{1,19}$"},
+    FieldDescriptor.CPPTYPE_UINT32: {"pattern": "^[0-9]{1,10}$"},
+    FieldDescriptor.CPPTYPE_UINT64: {"pattern": "^[0-9]{1,20}$"},
     FieldDescriptor.CPPTYPE_BOOL: {"enum": ["true", "false"]},
 }
 # Messages that have a form of their own.
