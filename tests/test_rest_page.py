@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,8 @@ SEND = """
 (async ([operation, body, parameters]) => {
   const details = document.getElementById(operation);
   details.open = true;
-  while (!details.querySelector("form")) await new Promise((done) => details.addEventListener("toggle", done, {once: true}));
+  const toggled = () => new Promise((done) => details.addEventListener("toggle", done, {once: true}));
+  while (!details.querySelector("form")) await toggled();
   const form = details.querySelector("form");
   if (body !== null) form.querySelector("textarea").value = body;
   for (const [name, value] of Object.entries(parameters)) form.elements[name].value = value;
@@ -58,7 +58,8 @@ def send(page: Browser, operation: str, body: str | None = None, **parameters: s
 
 def test_the_page_shows_what_is_served(page: Browser) -> None:
     rows: list[list[str]] = page.value(
-        "[...document.querySelectorAll('#servables tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+        "[...document.querySelectorAll('#servables tbody tr')]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))"
     )
     assert rows == [
         ["add", "1", "1", "add_common(x1, x2) → y; add_cast(x1, x2) → y"],

@@ -55,6 +55,7 @@ _WELL_KNOWN: dict[str, Schema] = {
         "description": "Any message: '@type' is 'type.googleapis.com/' and its full name; its fields stand beside it, "
         "or its own form in 'value'.",
         "properties": {"@type": {"type": "string"}},
+        "examples": [{}],
     },
     "BoolValue": _BOOL,
     "BytesValue": _BYTES,
