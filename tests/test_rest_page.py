@@ -49,8 +49,8 @@ def page(rest: Rest, browser: Browser) -> Browser:
 
 def send(page: Browser, operation: str, body: str | None = None, **parameters: str) -> tuple[str, str]:
     """The status and the answer that a form shows."""
-    page.value(SEND % json.dumps([operation, body, parameters]))
-    form = f"document.getElementById({json.dumps(operation)}).querySelector('form')"
+    page.value(SEND % json.dumps([f"call-{operation}", body, parameters]))
+    form = f"document.getElementById({json.dumps('call-' + operation)}).querySelector('form')"
     page.until(f"{form}.querySelector('button').textContent === 'Send'")
     shown: list[str] = page.value(f"[{form}.querySelector('p').textContent, {form}.querySelector('pre').textContent]")
     return shown[0], shown[1]
@@ -66,7 +66,8 @@ def test_the_page_shows_what_is_served(page: Browser) -> None:
         ["sorts", "1", "1", "same(x) → y; size(text, data) → y; sorts.v1.SortService"],
     ]
     operations: list[str] = page.value("[...document.querySelectorAll('#operations details')].map((each) => each.id)")
-    assert {"add.add_common", "add.1.add_common", "sorts.same", "sorts.v1.SortService.Echo", "live"} <= set(operations)
+    expected = {"add.add_common", "add.1.add_common", "sorts.same", "sorts.v1.SortService.Echo", "live"}
+    assert {f"call-{each}" for each in expected} <= set(operations)
     assert page.value("document.getElementById('problem').hidden")
     assert page.problems == []
 
@@ -75,7 +76,7 @@ def test_calls_from_the_page(page: Browser) -> None:
     status, answer = send(page, "add.add_common")
     assert status.startswith("200 OK, ")
     assert json.loads(answer) == {"instances": [{"y": [[1.0, 1.0], [1.0, 1.0]]}]}
-    types = page.value("document.getElementById('add.add_common').querySelector('tbody').textContent")
+    types = page.value("document.getElementById('call-add.add_common').querySelector('tbody').textContent")
     assert types == "x1float32 [2, 2]x2float32 [2, 2]"
 
     _, answer = send(page, "sorts.same", '{"instances": [{"x": 2.0}, {"x": "<b>bold</b>"}, {"x": "{[,"}]}')

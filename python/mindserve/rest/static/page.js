@@ -191,7 +191,7 @@ function operationForm(api, path, verb, operation) {
 }
 
 function operationDetails(api, path, verb, operation) {
-  const details = element("details", { id: operation.operationId });
+  const details = element("details", { id: `call-${operation.operationId}` });
   details.append(element("summary", {},
     element("span", { className: "verb", textContent: verb.toUpperCase() }),
     element("span", { className: "path", textContent: decodeURI(path) }),
