@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from calls import Call, add
+from json_bodies import measure_json
 from load import Load, Pattern, Running
 from models import LARGE, SMALL
 from python_client import measure_client
@@ -16,7 +17,7 @@ from rounds import Case, Timing, measure
 from servers import Servers
 from services import measure_open_streams, measure_streams, measure_unary
 
-NAMES = "abcdefghijl"
+NAMES = "abcdefghijkl"
 
 _COLUMNS: list[Column] = [
     ("case", "case", ""),
@@ -49,6 +50,8 @@ def run_cases(names: str, servers: Servers, resnet50: Path | None, timing: Timin
     for name, measure_service in (("h", measure_unary), ("i", measure_streams), ("j", measure_open_streams)):
         if name in names:
             yield name, measure_service(servers, timing)
+    if "k" in names:
+        yield "k", measure_json(timing)
 
 
 def small_add(servers: Servers, server: Running) -> list[Load]:

@@ -15,6 +15,7 @@ cases:
   h  a user's gRPC service in Python, against grpcio and the bare loop of its handler
   i  streams of small messages out of Python generators, and from a native source
   j  memory of 10,000 open streams
+  k  150,528 numbers in JSON into a request, against json and numpy
 
 sweeps:
   connections  1 to 1,000, one call at a time on each

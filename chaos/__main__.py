@@ -30,11 +30,12 @@ from chaos.models import make_servables
 from chaos.report import Report, Table, make_tables
 from chaos.resources import Snapshot, marked_processes, take_snapshot
 from chaos.served import Served, until
-from chaos.server import MAX_ENQUEUED_BYTES
+from chaos.server import HANDLER_THREADS, MAX_ENQUEUED_BYTES
 from mindserve.server import Limits, ServableStartConfig
 
-# Seconds of load before the first snapshot: everything that is made only once is made in it.
+# Seconds of load before the first snapshot, and requests, if that takes longer: what is made only once is made in it.
 _WARM_UP = 8.0
+_WARM_UP_REQUESTS = 3000
 _HANDOVERS = 2
 # Seconds of load before and after each.
 _BETWEEN_HANDOVERS = 2.0
@@ -81,6 +82,7 @@ class Run:
         self._only = only
         self._progress = progress
         self._offences: list[str] = []
+        self._load = os.getloadavg()[0]
 
     def run(self) -> Report:
         """All of it."""
@@ -109,6 +111,7 @@ class Run:
         self._progress.say(f"the server is ready: process {served.pid}, {len(served.workers())} workers")
         clients.start(self._each)
         time.sleep(_WARM_UP)
+        until(lambda: served.stats()["requests"] >= _WARM_UP_REQUESTS, _QUIET)
         before = self._quiet_snapshot(served, clients)
         self._progress.say("warmed up")
 
@@ -126,7 +129,7 @@ class Run:
         after = self._quiet_snapshot(served, clients)
         self._offences += accounting.compare(before, after, TOLERANCE)
         ledgers = [*clients.ledgers(), self._own_ledger()]
-        self._offences += accounting.check_counts(ledgers, served.stats())
+        self._offences += accounting.check_counts(ledgers, self._notes(served), served.stats())
 
         clients.start(self._each)
         for _ in range(_HANDOVERS):
@@ -157,7 +160,15 @@ class Run:
 
         if not until(quiet, _QUIET):
             self._offences.append(f"the server is not quiet {_QUIET:.0f} s after its last client is gone")
-        return take_snapshot(served.pid, served.workers(), *served.runtime)
+        workers = served.workers()
+        alive = [worker.pid for worker in workers if worker.pid is not None]
+
+        def unended() -> list[str]:
+            return accounting.check_streams(self._notes(served), alive)
+
+        until(lambda: not unended(), _QUIET)
+        self._offences += unended()
+        return take_snapshot(served.pid, workers, *served.runtime)
 
     def _end(self, served: Served) -> None:
         status = served.end()
@@ -180,7 +191,11 @@ class Run:
         marks = [int(line) for line in served.marks.read_text().split()]
         self._offences += [f"{fault.kind} ({fault.servable}): {fault.failed}" for fault in faults.all if fault.failed]
         self._offences += [*late, *account.offences, *accounting.check_executions(ledgers, marks)]
-        return make_tables(ledgers, account, faults.all, recoveries, before, after)
+        self._offences += accounting.check_begun(ledgers, faults.all, HANDLER_THREADS)
+        return make_tables(ledgers, account, faults.all, recoveries, marks, before, after)
+
+    def _notes(self, served: Served) -> list[str]:
+        return served.notes.read_text(encoding="ascii").splitlines()
 
     def _own_ledger(self) -> Ledger:
         return read_ledger(self._scratch / "faults.ledger", killed=False)
@@ -192,7 +207,7 @@ class Run:
         made = (
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, Linux {platform.release()}, Python"
             f" {platform.python_version()}: {self._seconds / 60:.3g} minutes of faults and {_HANDOVERS} handovers,"
-            f" seed {self._seed}, {3 * self._each} client processes at a time."
+            f" seed {self._seed}, {3 * self._each} client processes at a time; load average before it {self._load:.1f}."
         )
         return Report(made, tables, self._offences)
 

@@ -12,6 +12,7 @@ from chaos.calls import DEADLY, INSTANCES_PER_REQUEST
 from chaos.events import Fault
 from chaos.ledger import Ended, Entry, Ledger
 from chaos.resources import Process, Snapshot
+from chaos.work import INNER, MARKED, NOTE, STREAMS, TELL
 
 Outcome = Literal["right", "refused", "too late", "unavailable", "cancelled", "client killed", "offence"]
 OUTCOMES: tuple[Outcome, ...] = (
@@ -32,6 +33,15 @@ _HOPELESS = ("refused by refuse_late", "can have run")
 _SEEN_LATE = 1.0 * _SLACK
 # Codes that are always a failure of the server.
 _NEVER = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED", "INVALID_ARGUMENT", "ABORTED"})
+# Methods that must not be executed again. They leave a mark when they are.
+_UNREPEATABLE = frozenset({("once", "once"), *((method.servable, method.name) for method in MARKED)})
+# Streams that may go to another worker until something of them was sent.
+_STREAMED = frozenset((method.servable, method.name) for method in (*STREAMS, TELL) if method not in MARKED)
+# The servables that methods call in their turn: what they end with, the methods do.
+_CALLED = {"Compose": ("half", "work"), "ComposePlain": ("half", "work"), "ComposeCount": ("work",)}
+# What stands in UNAVAILABLE of a call that could have gone to another worker: once it has begun, or has answered.
+_BEGUN = ("may have begun", "may have been executed")
+_ANSWERED = "A part of the answer had been sent"
 _MIB = 1 << 20
 
 
@@ -58,10 +68,12 @@ class Account:
 
     Attributes:
         outcomes: how many requests had which outcome, by transport.
+        methods: likewise, by servable and method.
         offences: what must not have happened, in words.
     """
 
     outcomes: dict[str, Counter[Outcome]] = field(default_factory=dict)
+    methods: dict[tuple[str, str], Counter[Outcome]] = field(default_factory=dict)
     offences: list[str] = field(default_factory=list)
 
     @property
@@ -84,6 +96,7 @@ def account_requests(ledgers: Iterable[Ledger], faults: Sequence[Fault], limits:
         for entry in ledger.entries.values():
             outcome, complaint = _judge(entry, ledger.killed, faults, names)
             account.outcomes.setdefault(entry.sent.transport, Counter())[outcome] += 1
+            account.methods.setdefault((entry.sent.servable, entry.sent.method), Counter())[outcome] += 1
             if complaint:
                 account.offences.append(f"{_describe(entry)} of {ledger.name}: {complaint}")
     return account
@@ -98,16 +111,66 @@ def check_executions(ledgers: Iterable[Ledger], marks: Iterable[int]) -> list[st
     """
     executed = Counter(marks)
     twice = [number for number, count in executed.items() if count > 1]
-    offences = [f"instance {number} of `once` was executed {executed[number]} times" for number in twice]
+    offences = [f"instance {number} was executed {executed[number]} times" for number in twice]
     for ledger in ledgers:
         for number, entry in ledger.entries.items():
-            if entry.sent.servable != "once" or not any(ended.kind == "right" for ended in entry.ended):
+            sent = entry.sent
+            if (sent.servable, sent.method) not in _UNREPEATABLE or not any(
+                ended.kind == "right" for ended in entry.ended
+            ):
                 continue
             first = number * INSTANCES_PER_REQUEST
-            missing = [mark for mark in range(first, first + entry.sent.instances) if mark not in executed]
+            instances = sent.instances if sent.servable == "once" else 1
+            missing = [mark for mark in range(first, first + instances) if mark not in executed]
             if missing:
                 offences.append(f"{_describe(entry)} of {ledger.name}: answered, instance {missing[0]} not executed")
     return offences
+
+
+def check_begun(ledgers: Sequence[Ledger], faults: Iterable[Fault], threads: int) -> list[str]:
+    """Offences: more calls were lost with a worker than it can have begun.
+
+    Args:
+        ledgers: of all client processes.
+        faults: that there were.
+        threads: that a worker has for plain handlers.
+    """
+    offences = []
+    for fault in faults:
+        if fault.excuses != "begun" or fault.servable != NOTE.servable:
+            continue
+        lost = sum(
+            fault.began <= ended.at <= fault.ended + _SEEN_LATE
+            for ledger in ledgers
+            for entry in ledger.entries.values()
+            if entry.sent.method == NOTE.name
+            for ended in entry.ended
+            if ended.code == "UNAVAILABLE"
+        )
+        if lost > threads:
+            offences.append(
+                f"{fault.kind}: {lost} calls of {NOTE.name} were lost with a worker of {threads} handler threads"
+            )
+    return offences
+
+
+def check_streams(notes: Iterable[str], alive: Iterable[int]) -> list[str]:
+    """Offences: a stream's handler that has not ended, in a worker that lives, though nothing is under way.
+
+    Args:
+        notes: of the handlers, in their order: "begin METHOD PID NUMBER" and "end METHOD PID NUMBER" among others.
+        alive: process ids of the workers.
+    """
+    begun: Counter[tuple[str, int]] = Counter()
+    for what, *values in (note.split() for note in notes):
+        if what in ("begin", "end"):
+            begun[values[0], int(values[1])] += 1 if what == "begin" else -1
+    living = set(alive)
+    return [
+        f"{count} handlers of {method} have not ended in worker {pid}"
+        for (method, pid), count in begun.items()
+        if count and pid in living
+    ]
 
 
 def check_recoveries(ledgers: Sequence[Ledger], faults: Iterable[Fault]) -> tuple[dict[str, list[float]], list[str]]:
@@ -136,11 +199,12 @@ def check_recoveries(ledgers: Sequence[Ledger], faults: Iterable[Fault]) -> tupl
     return seconds, offences
 
 
-def check_counts(ledgers: Iterable[Ledger], stats: Mapping[str, Any]) -> list[str]:
+def check_counts(ledgers: Iterable[Ledger], notes: Iterable[str], stats: Mapping[str, Any]) -> list[str]:
     """Offences in what the server counted, now that nothing is under way.
 
     Args:
         ledgers: of all client processes.
+        notes: of handlers that call others: "call METHOD" before they do, "done METHOD" when that was answered.
         stats: `mindserve.server.stats`.
     """
     offences = [
@@ -154,14 +218,24 @@ def check_counts(ledgers: Iterable[Ledger], stats: Mapping[str, Any]) -> list[st
             f"the server counts {stats['requests']} requests, {stats['replies']} replies and {stats['errors']} errors"
         )
     ended: Counter[str] = Counter()
+    inner = {name: Counter[str]() for name in INNER}
     for method in stats["methods"]:
-        ended.update(method["ended"])
+        inner.get(method["method"], ended).update(method["ended"])
         bad = {code: count for code, count in method["ended"].items() if code in _NEVER}
         bad |= {
             code: count for code, count in method["errors"].items() if code not in _ERRORS.get(method["method"], ())
         }
         if bad:
             offences.append(f"the server counts for {method['servable']}.{method['method']}: {bad}")
+    noted = Counter(notes)
+    for name, counted in inner.items():
+        made, answered = noted[f"call {name}"], noted[f"done {name}"]
+        # A handler may end, or its worker die, before what it has noted leaves it, or what was answered reaches it.
+        if counted.total() > made or counted["OK"] < answered:
+            offences.append(
+                f"the server counts {counted.total()} calls of {name} and answers {counted['OK']}, handlers have made"
+                f" {made} and got {answered}"
+            )
     return offences + _join(ledgers, ended)
 
 
@@ -234,11 +308,18 @@ def _proper(entry: Entry, ended: Ended, faults: Sequence[Fault], limits: tuple[s
 def _excuses(fault: Fault, entry: Entry, ended: Ended) -> bool:
     """Whether the fault makes UNAVAILABLE a proper end."""
     sent = entry.sent
-    if sent.servable != fault.servable or not fault.began <= ended.at <= fault.ended + _SEEN_LATE:
+    if fault.servable not in (sent.servable, *_CALLED.get(sent.method, ())):
         return False
-    if fault.excuses == "unrepeatable":
-        return sent.servable == "once"
-    return fault.excuses == "everything" and ended.at - max(sent.at, fault.began) <= AT_ONCE
+    if not fault.began <= ended.at <= fault.ended + _SEEN_LATE:
+        return False
+    if fault.excuses == "everything":
+        return ended.at - max(sent.at, fault.began) <= AT_ONCE
+    if fault.excuses == "nothing":
+        return False
+    method = (sent.servable, sent.method)
+    if method in _STREAMED:
+        return _ANSWERED in ended.details
+    return method in _UNREPEATABLE and any(text in ended.details for text in (*_BEGUN, _ANSWERED))
 
 
 def _join(ledgers: Iterable[Ledger], counted: Counter[str]) -> list[str]:

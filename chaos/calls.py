@@ -12,8 +12,8 @@ import numpy as np
 INSTANCES_PER_REQUEST = 10_000
 # Rows of the table that `half.look_up` looks into; what lies beyond fails the model's whole batch.
 TABLE_ROWS = 1000
-# Methods of `risky` that no worker survives.
-DEADLY = ("die", "hang")
+# Methods that no worker survives: of `risky`, and of a user's service.
+DEADLY = ("die", "hang", "Die")
 # What the answer for an instance must be: values by their names, or a part of its error's text.
 Expected = dict[str, Any] | str
 
@@ -100,7 +100,7 @@ def risky(number: int, count: int = 1) -> Call:
 
 
 def deadly(number: int, method: str) -> Call:
-    """One of `DEADLY`: ends the worker that executes it, so that no answer is right."""
+    """One of `risky`'s: ends the worker that executes it, so that no answer is right."""
     return Call(number, "risky", method, [{"text": str(number)}], ["no answer"])
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# Whose requests may be answered UNAVAILABLE for a fault: nobody's; those of methods that must not be executed again;
+# Whose requests may be answered UNAVAILABLE for a fault: nobody's; those of methods that must not be executed again and
+# streams, if the one worker that has died may have begun with them; the same if it had them, since it may not be over;
 # every one of the servable.
-Excuses = Literal["nothing", "unrepeatable", "everything"]
+Excuses = Literal["nothing", "begun", "unrepeatable", "everything"]
 
 
 @dataclass(frozen=True)

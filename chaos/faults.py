@@ -14,14 +14,18 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
 from chaos.calls import deadly
 from chaos.certificates import Certificates, server_serial
 from chaos.clients import Clients
 from chaos.events import Excuses, Fault
 from chaos.ledger import Ended, LedgerWriter, Sent
 from chaos.models import SERVABLES, config_template
+from chaos.outcomes import failed, told, wrong
 from chaos.served import Served, until
 from chaos.server import DEVICES, HEARTBEAT_TIMEOUT
+from chaos.work import DIE, WorkCall, messages
 from mindserve.client import Client
 
 # Seconds for whatever must come back, or be noticed: far more than it takes, so that a slow machine is no failure.
@@ -31,6 +35,8 @@ _UNTAKEN = 3.0
 # Those whose workers are harmed from outside. With the other, a request that happened to be executed alone would take
 # the blame, as it must while a servable has to do with requests that kill.
 _HARMLESS = tuple(name for name in SERVABLES if name != "risky")
+# Most of what is lost with a worker is of a user's service: streams, and calls that have begun.
+_LOSING = (*_HARMLESS, "work", "work", "front")
 # Requests of the faults' own client.
 _FIRST_NUMBER = 1
 
@@ -127,12 +133,13 @@ class Faults:
 
     def _worker_kinds(self) -> list[_Kind]:
         return [
-            _Kind("kill a worker", self._kill_worker, _HARMLESS, "unrepeatable"),
-            _Kind("stop a worker", self._stop_worker, _HARMLESS, "unrepeatable"),
+            _Kind("kill a worker", self._kill_worker, _LOSING, "begun"),
+            _Kind("stop a worker", self._stop_worker, _LOSING, "unrepeatable"),
             _Kind("slow a worker", self._slow_worker, _HARMLESS),
             _Kind("kill all workers", self._kill_all_workers, _HARMLESS, "everything"),
             _Kind("deadly request", self._deadly_request, ("risky",)),
             _Kind("hung stage", self._hung_stage, ("risky",)),
+            _Kind("deadly call", self._deadly_call, (DIE.servable,), "begun"),
             _Kind("new version", self._new_version, SERVABLES),
             _Kind("changed configuration", self._changed_configuration, SERVABLES),
             _Kind("reload()", self._reload, ("",)),
@@ -215,20 +222,50 @@ class Faults:
 
     def _end_workers(self, method: str, workers: frozenset[int]) -> str:
         """By a request that is to be set aside after it has cost two."""
-        call = deadly(self._number, method)
-        self._number += 1
-        now = time.monotonic()
-        self._ledger.sent(Sent(call.number, now, "TCP", call.servable, call.method, "deadly request", 1, None))
-        with Client(self._served.addresses["TCP"], call.servable, call.method) as client:
-            result = client.infer(list(call.instances))
-        text = str(result)
-        refused = "(14, 'unavailable')" in text
-        ended = Ended(time.monotonic(), "status" if refused else "wrong", "UNAVAILABLE" if refused else "OK", text)
-        self._ledger.ended(call.number, ended)
+
+        def ask(number: int) -> Ended:
+            call = deadly(number, method)
+            with Client(self._served.addresses["TCP"], call.servable, call.method) as client:
+                result = client.infer(list(call.instances))
+            return told(result["error"]) or wrong(str(result)) if isinstance(result, dict) else wrong(str(result))
+
+        self._send_deadly("risky", method, ask)
         # At least one is gone, and that is seen a little later than its request is answered.
-        if not until(lambda: not workers <= self._pids(call.servable) and self._all_ready(), _PATIENCE):
+        if not until(lambda: not workers <= self._pids("risky") and self._all_ready(), _PATIENCE):
             raise FaultError(f"not all workers are back after {_PATIENCE:.0f} s")
-        return f"{len(workers - self._pids(call.servable))} workers lost"
+        return f"{len(workers - self._pids('risky'))} workers lost"
+
+    def _deadly_call(self, servable: str, workers: frozenset[int]) -> str:
+        """Of a user's service, by a handler that must not be called twice: it costs one worker."""
+
+        def ask(number: int) -> Ended:
+            with grpc.insecure_channel(self._served.addresses["TCP"]) as channel:
+                die = channel.unary_unary(DIE.path, messages().Ask.SerializeToString, messages().Answer.FromString)
+                try:
+                    return wrong(str(die(WorkCall(number, DIE).ask(0))))
+                except grpc.RpcError as error:
+                    return failed(error)
+
+        self._send_deadly(servable, DIE.name, ask)
+        if not until(lambda: not workers <= self._pids(servable) and self._all_ready(), _PATIENCE):
+            raise FaultError(f"no worker is lost and replaced after {_PATIENCE:.0f} s")
+        if (lost := len(workers - self._pids(servable))) != 1:
+            raise FaultError(f"it has cost {lost} workers")
+        return "1 worker lost"
+
+    def _send_deadly(self, servable: str, method: str, ask: Callable[[int], Ended]) -> None:
+        """Until it isn't refused, as any request may be while the load is at a limit."""
+
+        def executed() -> bool:
+            number = self._number
+            self._number += 1
+            self._ledger.sent(Sent(number, time.monotonic(), "TCP", servable, method, "deadly request", 1, None))
+            ended = ask(number)
+            self._ledger.ended(number, ended)
+            return ended.code != "RESOURCE_EXHAUSTED"
+
+        if not until(executed, _PATIENCE):
+            raise FaultError(f"the request is refused for {_PATIENCE:.0f} s")
 
     def _pids(self, servable: str) -> frozenset[int]:
         return frozenset(worker.pid for worker in self._served.workers(servable) if worker.pid is not None)

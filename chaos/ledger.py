@@ -28,7 +28,7 @@ class Sent:
         servable: that it asks.
         method: of it.
         pattern: the load that it belongs to.
-        instances: how many it has.
+        instances: how many it has; of a user's call or a stream, how many messages are to come back.
         timeout: seconds that it was given; None: none.
     """
 
@@ -51,12 +51,14 @@ class Ended:
         kind: how.
         code: the gRPC status' name, such as "UNAVAILABLE"; "OK" for an answer.
         details: the status' text, or what is wrong with an answer.
+        messages: of a user's call or a stream: how many right ones came first, in their order.
     """
 
     at: float
     kind: Kind
     code: str = "OK"
     details: str = ""
+    messages: int = 0
 
 
 @dataclass

@@ -7,13 +7,11 @@ waits for what is under way, and ends. It may be killed at any time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
-import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ import grpc.aio
 from chaos.calls import EVERYDAY, Call, add, half, look_up, sleepy
 from chaos.certificates import CertificateFiles
 from chaos.ledger import Ended, LedgerWriter, Sent
+from chaos.outcomes import cancel_later, cancelled, failed, right, told, wrong
+from chaos.work_load import WorkLoad
 from mindserve.client import AsyncClient, Client, SSLConfig
 from mindserve.client.decoding import Results, decode_reply
 from mindserve.client.encoding import encode_request, encode_spec
@@ -34,8 +34,6 @@ from mindserve.proto import PREDICT
 PATIENCE = 40.0
 # More of the slow ones than MAX_ENQUEUED_REQUESTS, so that some are refused.
 FLOOD = 250
-_GRPC_ERROR = re.compile(r"Grpc Error, \((\d+), '[^']*'\), (.*)", re.DOTALL)
-_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _Way = Callable[[Call, float | None, float | None], Awaitable[Ended]]
 
 
@@ -77,19 +75,32 @@ class Load:
     async def run(self) -> None:
         """Until `stop`."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+        plain = self._plain_channel()
         async with self._channel() as channel:
             self._raw_way = _raw_way(channel, self._ledger)
             patterns = [
                 self._one_by_one(), self._one_by_one(), self._bursts(), self._many_instances(), self._bad_instances(),
                 self._large_tensors(), self._short_deadlines(), self._cancellations(), self._new_connections(),
             ]  # fmt: skip
-            tasks = [asyncio.create_task(pattern) for pattern in patterns]
+            work = WorkLoad(
+                channel,
+                plain,
+                self._ledger,
+                self._numbers,
+                self._random,
+                self._transport,
+                self._pause,
+                self._client,
+                self._async_client,
+            )
+            tasks = [asyncio.ensure_future(pattern) for pattern in (*patterns, *work.patterns())]
             done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             if pending:
                 self.stop()
             for task in done:
                 task.result()
             await asyncio.wait_for(asyncio.gather(*pending), PATIENCE)
+        plain.close()
         for client in self._clients.values():
             client.close()
         for async_client in self._async_clients.values():
@@ -173,32 +184,48 @@ class Load:
         return self._random.choice((self._raw_way, self._by_async_client, self._by_client))
 
     async def _by_client(self, call: Call, timeout: float | None, cancel_after: float | None) -> Ended:
-        key = (call.servable, call.method)
-        if key not in self._clients:
-            self._clients[key] = Client(self._address, *key, ssl_config=self._ssl_config())
-        pending = self._clients[key].infer_async(call.instances, timeout)
-        with _cancel_later(self._ledger, call.number, cancel_after, pending.cancel):
+        pending = self._client(call.servable, call.method).infer_async(call.instances, timeout)
+        with cancel_later(self._ledger, call.number, cancel_after, pending.cancel):
             return _ended(call, await asyncio.to_thread(pending.result))
 
     async def _by_async_client(self, call: Call, timeout: float | None, cancel_after: float | None) -> Ended:
-        key = (call.servable, call.method)
-        if key not in self._async_clients:
-            self._async_clients[key] = AsyncClient(self._address, *key, ssl_config=self._ssl_config())
-        task = asyncio.create_task(self._async_clients[key].infer(call.instances, timeout))
-        with _cancel_later(self._ledger, call.number, cancel_after, task.cancel):
+        client = self._async_client(call.servable, call.method)
+        task = asyncio.create_task(client.infer(call.instances, timeout))
+        with cancel_later(self._ledger, call.number, cancel_after, task.cancel):
             try:
                 return _ended(call, await task)
             except asyncio.CancelledError:
-                return _cancelled()
+                return cancelled()
+
+    def _client(self, servable: str, method: str) -> Client:
+        key = (servable, method)
+        if key not in self._clients:
+            self._clients[key] = Client(self._address, *key, ssl_config=self._ssl_config())
+        return self._clients[key]
+
+    def _async_client(self, servable: str, method: str) -> AsyncClient:
+        key = (servable, method)
+        if key not in self._async_clients:
+            self._async_clients[key] = AsyncClient(self._address, *key, ssl_config=self._ssl_config())
+        return self._async_clients[key]
 
     def _channel(self) -> grpc.aio.Channel:
         """Its own connection, made with the certificates of this moment."""
-        endpoint = Endpoint(self._address, "any", "any", 0, self._ssl_config())
-        options = [*endpoint.options(), ("grpc.use_local_subchannel_pool", 1)]
-        credentials = endpoint.credentials()
+        options, credentials = self._terms()
         if credentials is None:
             return grpc.aio.insecure_channel(self._address, options)
         return grpc.aio.secure_channel(self._address, credentials, options)
+
+    def _plain_channel(self) -> grpc.Channel:
+        """The same for threads."""
+        options, credentials = self._terms()
+        if credentials is None:
+            return grpc.insecure_channel(self._address, options)
+        return grpc.secure_channel(self._address, credentials, options)
+
+    def _terms(self) -> tuple[list[tuple[str, Any]], grpc.ChannelCredentials | None]:
+        endpoint = Endpoint(self._address, "any", "any", 0, self._ssl_config())
+        return [*endpoint.options(), ("grpc.use_local_subchannel_pool", 1)], endpoint.credentials()
 
     def _ssl_config(self) -> SSLConfig | None:
         if self._certificates is None:
@@ -224,49 +251,26 @@ def _raw_way(channel: grpc.aio.Channel, ledger: LedgerWriter) -> _Way:
     async def way(call: Call, timeout: float | None, cancel_after: float | None) -> Ended:
         request = encode_request(encode_spec(call.servable, call.method, 0), call.instances)
         pending = predict(request, timeout=timeout)
-        with _cancel_later(ledger, call.number, cancel_after, pending.cancel):
+        with cancel_later(ledger, call.number, cancel_after, pending.cancel):
             try:
                 return _ended(call, decode_reply(await pending, len(call.instances)))
             except grpc.RpcError as error:
-                return Ended(time.monotonic(), "status", error.code().name, error.details() or "")
+                return failed(error)
             except asyncio.CancelledError:
-                return _cancelled()
+                return cancelled()
 
     return way
 
 
-@contextlib.contextmanager
-def _cancel_later(
-    ledger: LedgerWriter, number: int, seconds: float | None, cancel: Callable[[], object]
-) -> Iterator[None]:
-    """While this lasts: the call is given up after so many seconds, or never for None."""
-
-    def give_up() -> None:
-        ledger.cancelled(number)
-        cancel()
-
-    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, give_up)
-    try:
-        yield
-    finally:
-        if timer is not None:
-            timer.cancel()
-
-
 def _ended(call: Call, results: Results) -> Ended:
-    now = time.monotonic()
     if isinstance(results, dict):
-        if found := _GRPC_ERROR.match(results["error"]):
-            return Ended(now, "status", _NAMES[int(found[1])], found[2])
+        if ended := told(results["error"]):
+            return ended
         if len(call.instances) != 1:
-            return Ended(now, "wrong", details=results["error"])
+            return wrong(results["error"])
         results = [results]
     complaint = call.complaint(results)
-    return Ended(now, "wrong", details=complaint) if complaint else Ended(now, "right")
-
-
-def _cancelled() -> Ended:
-    return Ended(time.monotonic(), "status", "CANCELLED")
+    return wrong(complaint) if complaint else right()
 
 
 async def _run_until_input_ends(load: Load) -> None:

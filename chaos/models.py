@@ -1,4 +1,4 @@
-"""The servables of the load, laid out with their models."""
+"""The servables of the load, laid out with their models and generated modules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from grpc_tools import protoc  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 
 from chaos.calls import TABLE_ROWS
 
-SERVABLES = ("add", "half", "once", "sleepy", "risky")
+SERVABLES = ("add", "half", "once", "sleepy", "risky", "work", "front")
+PROTO = Path(__file__).resolve().parent / "work.proto"
 _TEMPLATES = Path(__file__).resolve().parent / "servables"
 
 
@@ -24,6 +26,8 @@ def make_servables(directory: Path) -> None:
         shutil.copy(config_template(name), version.parent)
         # A version directory without a file counts as not there.
         (version / "version.txt").write_text("Here would be what the functions need.\n", encoding="utf-8")
+        if name in ("work", "front"):
+            _generate(version.parent)
         if name in ("add", "half"):
             values = [
                 helper.make_tensor_value_info(value, TensorProto.INT64, ["N", "L"]) for value in ("x1", "x2", "y")
@@ -38,6 +42,12 @@ def make_servables(directory: Path) -> None:
 def config_template(name: str) -> Path:
     """The ``servable_config.py`` as it lies in the tree."""
     return _TEMPLATES / name / "servable_config.py"
+
+
+def _generate(directory: Path) -> None:
+    outputs = [f"--python_out={directory}", f"--grpc_python_out={directory}"]
+    if protoc.main(["protoc", f"-I{PROTO.parent}", *outputs, PROTO.name]) != 0:
+        raise RuntimeError(f"protoc has failed over {PROTO}")
 
 
 def _save(path: Path, node: Any, inputs: list[Any], outputs: list[Any], constants: list[Any]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from chaos.accounting import OUTCOMES, Account
+from chaos.accounting import OUTCOMES, Account, Outcome
+from chaos.calls import instance_number
 from chaos.events import Fault
 from chaos.ledger import Ledger
 from chaos.resources import Snapshot
+from chaos.work import DIE, MARKED, STREAMS, TELL, UNARY
 
 _MIB = 1 << 20
 
@@ -78,12 +81,15 @@ def make_tables(
     account: Account,
     faults: Iterable[Fault],
     recoveries: Mapping[str, Sequence[float]],
+    marks: Iterable[int],
     before: Snapshot,
     after: Snapshot,
 ) -> dict[str, Table]:
-    """All tables of a run."""
+    """All tables of a run; `marks` are those of `accounting.check_executions`."""
+    ledgers = list(ledgers)
     return {
         "requests": _requests(account),
+        "work": _work(ledgers, account, frozenset(marks)),
         "faults": _faults(faults),
         "recoveries": _recoveries(recoveries),
         "latencies": _latencies(ledgers),
@@ -97,6 +103,24 @@ def _requests(account: Account) -> Table:
         ["requests by", *OUTCOMES, "sent"],
         [[name, *(f"{counts[outcome]:,}" for outcome in OUTCOMES), f"{counts.total():,}"] for name, counts in rows],
     )
+
+
+def _work(ledgers: Iterable[Ledger], account: Account, marks: Set[int]) -> Table:
+    """Users' handlers and streams."""
+    messages: Counter[str] = Counter()
+    begun: Counter[str] = Counter()
+    for ledger in ledgers:
+        for number, entry in ledger.entries.items():
+            for ended in entry.ended:
+                messages[entry.sent.method] += ended.messages
+                begun[entry.sent.method] += ended.code == "UNAVAILABLE" and instance_number(number, 0) in marks
+    rows = []
+    for method in (*UNARY, *STREAMS, TELL, DIE):
+        counts = account.methods.get((method.servable, method.name), Counter[Outcome]())
+        cells = [*(counts[outcome] for outcome in OUTCOMES), counts.total(), messages[method.name]]
+        marked = f"{begun[method.name]:,}" if method in MARKED else ""
+        rows.append([f"{method.servable}.{method.name}", *(f"{cell:,}" for cell in cells), marked])
+    return Table(["calls of", *OUTCOMES, "sent", "messages, in order", "unavailable and begun"], rows)
 
 
 def _faults(faults: Iterable[Fault]) -> Table:

@@ -58,6 +58,7 @@ class Served:
         for directory in self.runtime:
             directory.mkdir(mode=0o700, parents=True)
         self.marks = scratch / "marks"
+        self.notes = scratch / "notes"
         self.log = self.directory / "stderr"
         # A successor's parent ends before it does: so it becomes a child of this process, which learns how it ends.
         if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -69,6 +70,7 @@ class Served:
             "TMPDIR": str(self.runtime[0]),
             "XDG_RUNTIME_DIR": str(self.runtime[1]),
             "CHAOS_MARKS": str(self.marks),
+            "CHAOS_NOTES": str(self.notes),
             # It runs elsewhere, and must find this package.
             "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
             MARK: str(scratch),

@@ -21,7 +21,17 @@ from mindserve import server
 from mindserve.errors import MindserveError
 
 # Workers of each servable.
-DEVICES = {"add": (0, 1, 2), "half": (0, 1), "once": (0, 1), "sleepy": (0, 1, 2), "risky": (0, 1, 2)}
+DEVICES = {
+    "add": (0, 1),
+    "half": (0, 1),
+    "once": (0, 1),
+    "sleepy": (0, 1),
+    "risky": (0, 1, 2),
+    "work": (0, 1),
+    "front": (0, 1),
+}
+# Of each worker, for plain handlers: so few that calls have to wait.
+HANDLER_THREADS = 4
 # Seconds until a stopped worker is noticed.
 HEARTBEAT_TIMEOUT = 2.0
 # Those that refuse at once what they can't do in time.
@@ -58,6 +68,7 @@ def main() -> None:
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 refuse_late=name in LATE,
                 max_enqueued_requests=MOST.get(name, 0),
+                handler_threads=HANDLER_THREADS,
             )
             for name in SERVABLES
         ]
@@ -65,7 +76,9 @@ def main() -> None:
     listeners = [
         server.Listener("127.0.0.1:0"), server.Listener(f"unix:{unix}"), server.Listener("127.0.0.1:0", tls)
     ]  # fmt: skip
-    print("listening on", *server.start_grpc_server(listeners, limits=LIMITS), flush=True)
+    services = [f"work_pb2_grpc.add_{service}Servicer_to_server" for service in ("Work", "Front")]
+    addresses = server.start_grpc_server(listeners, limits=LIMITS, grpc_servicer_functions=services)
+    print("listening on", *addresses, flush=True)
     threading.Thread(target=_stop_with_input, daemon=True).start()
     while True:
         connection, _ = commands.accept()

@@ -6,7 +6,17 @@ find_package(ZLIB REQUIRED)
 
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(NGHTTP2 REQUIRED IMPORTED_TARGET libnghttp2>=1.40)
-pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET simdjson>=3.0)
+
+# Releases before 3 have no pkg-config file. The CMake file takes any other minor version than the one asked for as wrong,
+# so none is.
+add_library(simdjson INTERFACE)
+pkg_check_modules(SIMDJSON IMPORTED_TARGET simdjson>=1.0)
+if(SIMDJSON_FOUND)
+  target_link_libraries(simdjson INTERFACE PkgConfig::SIMDJSON)
+else()
+  find_package(simdjson CONFIG REQUIRED)
+  target_link_libraries(simdjson INTERFACE simdjson::simdjson)
+endif()
 
 # Header-only, and found by a header, since not every distribution ships a CMake or pkg-config file.
 find_path(PROTOZERO_INCLUDE protozero/pbf_reader.hpp REQUIRED)

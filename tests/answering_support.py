@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 import stubs
 from mindserve.control import WorkerParameters
 from mindserve.register.values import Registration
+from mindserve.server import register
 from mindserve.worker.services import find_handlers
 from mindserve.worker.serving import Answering
 from service_stand_in import StandIn, StandInCall, StandInRuntime
@@ -129,3 +131,54 @@ def handle(kinds: tuple[Any, Any]) -> Iterator[Handle]:
 
 
 __all__ = ["Handle", "Handled", "eventually", "generated", "handle", "kinds", "pathlib"]
+
+
+def plain(pb2: Any) -> None:
+    """Handlers of all kinds on threads."""
+    Answer = pb2.Answer
+
+    @register.grpc_method
+    def One(request):
+        return Answer(text=request.text.upper(), number=2 * request.number)
+
+    @register.grpc_method
+    def Down(request):
+        for number in range(request.number):
+            yield Answer(text=request.text, number=number)
+
+    @register.grpc_method
+    def Up(requests):
+        texts = [request.text for request in requests]
+        return Answer(text=" ".join(texts), number=len(texts))
+
+    @register.grpc_method
+    def Both(requests):
+        for request in requests:
+            yield Answer(text=request.text.upper())
+        yield Answer(text="end")
+
+
+def on_loop(pb2: Any) -> None:
+    """The same on the event loop."""
+    Answer = pb2.Answer
+
+    @register.grpc_method
+    async def One(request):
+        await asyncio.sleep(0)
+        return Answer(text=request.text.upper(), number=2 * request.number)
+
+    @register.grpc_method
+    async def Down(request):
+        for number in range(request.number):
+            yield Answer(text=request.text, number=number)
+
+    @register.grpc_method
+    async def Up(requests):
+        texts = [request.text async for request in requests]
+        return Answer(text=" ".join(texts), number=len(texts))
+
+    @register.grpc_method
+    async def Both(requests):
+        async for request in requests:
+            yield Answer(text=request.text.upper())
+        yield Answer(text="end")

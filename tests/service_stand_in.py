@@ -217,7 +217,7 @@ class StandInRuntime:
             return self.notify_loop(call, events)
         with self._changed:
             self._line.append(call)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def notify_loop(self, call: StandInCall, events: int) -> None:
         with self._changed:
@@ -244,8 +244,17 @@ class StandInRuntime:
     def set_model(self, model_id: str, loaded: bool) -> None:
         self.models.append((model_id, loaded))
 
+    def await_needs(self, stuck: bool) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped)
+
     def run_handlers(
-        self, dispatch: Callable[[Any], None], on_error: Callable[[Any, BaseException, str], None], current: Any
+        self,
+        dispatch: Callable[[Any], None],
+        on_error: Callable[[Any, BaseException, str], None],
+        current: Any,
+        *,
+        extra: bool,
     ) -> None:
         while True:
             with self._changed:

@@ -39,7 +39,7 @@ def do_nothing(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def measured(do_nothing: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     """The results' file of the shortest run there is, and what was printed."""
     file = tmp_path_factory.mktemp("results") / "results.json"
-    wanted = ("--cases", "afg", "--sweeps", "instances,memory", "--rounds", 1, "--seconds", 0.05)
+    wanted = ("--cases", "afgk", "--sweeps", "instances,memory", "--rounds", 1, "--seconds", 0.05)
     result = run(*wanted, "--do-nothing", do_nothing, "--json", file)
     assert result.returncode == 0, result.stderr
     return file, result.stdout
@@ -67,6 +67,11 @@ def test_every_row_is_there(measured: tuple[pathlib.Path, str]) -> None:
         (pattern, server) for pattern in ("4x16", "64x1") for server in ("plain", "TLS")
     ]
     assert [row["caller"] for row in rows_of(file, "g")] == ["bare grpcio stub", "Client.infer"]
+    assert [row["numbers"] for row in rows_of(file, "k")] == [
+        "integers, 0 to 255",
+        "floats, 4 digits",
+        "floats, as Python writes them",
+    ]
     assert [(row["x"], row["server"]) for row in rows_of(file, "instances")] == [
         (count, server) for count in (1, 10, 100, 1000, 10_000) for server in ("do-nothing", "mindserve")
     ]
@@ -99,8 +104,8 @@ def test_tables_are_printed_as_they_are_kept(measured: tuple[pathlib.Path, str])
     assert again.stdout == printed, again.stderr
     headings = [line for line in printed.splitlines() if line.startswith("| case ")]
     assert len(headings) == 2
-    rows = sum(len(rows_of(file, name)) for name in ("a", "f", "g", "instances", "memory"))
-    assert sum(line.startswith("| ") for line in printed.splitlines()) == rows + 2 * 5
+    rows = sum(len(rows_of(file, name)) for name in ("a", "f", "g", "k", "instances", "memory"))
+    assert sum(line.startswith("| ") for line in printed.splitlines()) == rows + 2 * 6
 
 
 @needs_h2load

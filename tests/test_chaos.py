@@ -15,6 +15,7 @@ from chaos.events import Excuses, Fault
 from chaos.ledger import Ended, Entry, Ledger, LedgerWriter, Sent, read_ledger
 from chaos.report import Report, Table, make_tables
 from chaos.resources import Process, Snapshot
+from chaos.work import STREAMS, TELL, UNARY, Method, WorkCall
 
 LIMITS = ("max_enqueued_requests",)
 MIB = 1 << 20
@@ -106,13 +107,56 @@ def test_a_killed_client_need_not_know_the_end() -> None:
         # The client had to wait for it, since the fault or since it asked.
         (entry(status("UNAVAILABLE", at=11.3)), fault("everything", ended=12.0), "offence"),
         (entry(status("UNAVAILABLE", at=11.3), at=10.9), fault("everything", ended=12.0), "unavailable"),
-        (entry(status("UNAVAILABLE"), servable="once"), fault("unrepeatable", servable="once"), "unavailable"),
-        (entry(status("UNAVAILABLE"), servable="once"), fault("nothing", servable="once"), "offence"),
+        (
+            entry(status("UNAVAILABLE", details="It may have been executed"), servable="once", method="once"),
+            fault("unrepeatable", servable="once"),
+            "unavailable",
+        ),
+        (entry(status("UNAVAILABLE"), servable="once", method="once"), fault("begun", servable="once"), "offence"),
+        (entry(status("UNAVAILABLE"), servable="once", method="once"), fault("nothing", servable="once"), "offence"),
         (entry(status("INTERNAL")), fault("everything"), "offence"),
         (entry(), fault("everything"), "offence"),
     ],
 )
 def test_what_a_fault_excuses(made: Entry, excuse: Fault, expected: str) -> None:
+    assert outcome(made, excuse) == expected
+
+
+BEGUN = "request 7: the worker died. Its handler may have begun, and its method is not idempotent"
+ANSWERED = "request 7: the worker died. A part of the answer had been sent"
+
+
+@pytest.mark.parametrize(
+    ("servable", "method", "details", "excuse", "expected"),
+    [
+        ("work", "Note", BEGUN, fault("begun", servable="work"), "unavailable"),
+        ("work", "Note", BEGUN, fault("unrepeatable", servable="work"), "unavailable"),
+        ("work", "Note", BEGUN, fault("nothing", servable="work"), "offence"),
+        ("work", "Note", BEGUN, fault("begun", servable="front"), "offence"),
+        # There was another worker, to which it could have gone.
+        ("work", "Note", "and there is no other", fault("begun", servable="work"), "offence"),
+        ("work", "Echo", BEGUN, fault("begun", servable="work"), "offence"),
+        ("work", "Echo", ANSWERED, fault("unrepeatable", servable="work"), "offence"),
+        ("work", "Echo", "", fault("everything", servable="work"), "unavailable"),
+        ("work", "Talk", BEGUN, fault("begun", servable="work"), "unavailable"),
+        ("work", "Talk", ANSWERED, fault("begun", servable="work"), "unavailable"),
+        # Before anything was sent it goes to another worker.
+        ("work", "Count", BEGUN, fault("begun", servable="work"), "offence"),
+        ("work", "Count", ANSWERED, fault("begun", servable="work"), "unavailable"),
+        ("work", "tell", ANSWERED, fault("unrepeatable", servable="work"), "unavailable"),
+        # What is called in its turn counts too.
+        ("front", "ComposeCount", ANSWERED, fault("begun", servable="work"), "unavailable"),
+        ("front", "ComposeCount", ANSWERED, fault("begun", servable="half"), "offence"),
+        ("front", "Compose", BEGUN, fault("begun", servable="work"), "offence"),
+        ("front", "Compose", "", fault("everything", servable="half"), "unavailable"),
+        ("front", "Compose", "", fault("everything", servable="once"), "offence"),
+        ("work", "Die", BEGUN, fault("nothing"), "unavailable"),
+    ],
+)
+def test_what_a_fault_excuses_of_users_calls(
+    servable: str, method: str, details: str, excuse: Fault, expected: str
+) -> None:
+    made = entry(status("UNAVAILABLE", details=details), servable=servable, method=method)
     assert outcome(made, excuse) == expected
 
 
@@ -137,18 +181,62 @@ TWO_OF_ONCE = entry(RIGHT, servable="once", method="once", instances=2)
     ("made", "marks", "complaints"),
     [
         (TWO_OF_ONCE, [70000, 70001], []),
-        (TWO_OF_ONCE, [70000, 70001, 70000], ["instance 70000 of `once` was executed 2 times"]),
+        (TWO_OF_ONCE, [70000, 70001, 70000], ["instance 70000 was executed 2 times"]),
         (TWO_OF_ONCE, [70000], ["instance 70001 not executed"]),
         (dataclasses.replace(TWO_OF_ONCE, ended=[status("UNAVAILABLE")]), [70000], []),
         (dataclasses.replace(TWO_OF_ONCE, ended=[status("UNAVAILABLE")]), [], []),
         (dataclasses.replace(TWO_OF_ONCE, ended=[status("UNAVAILABLE")]), [70001] * 3, ["executed 3 times"]),
         (entry(RIGHT), [], []),
+        # A call of a user's handler is one, however many messages come back.
+        (entry(RIGHT, servable="work", method="Talk", instances=5), [70000], []),
+        (entry(RIGHT, servable="work", method="Note"), [70000] * 2, ["executed 2 times"]),
+        (entry(RIGHT, servable="work", method="Note"), [], ["instance 70000 not executed"]),
+        (entry(status("UNAVAILABLE"), servable="work", method="Note"), [70000] * 2, ["executed 2 times"]),
+        (entry(RIGHT, servable="work", method="Echo"), [], []),
     ],
 )
 def test_executions(made: Entry, marks: list[int], complaints: list[str]) -> None:
     offences = accounting.check_executions([ledger(made)], marks)
     assert len(offences) == len(complaints)
     assert all(complaint in offence for complaint, offence in zip(complaints, offences, strict=True))
+
+
+def lost_notes(count: int, method: str = "Note", at: float = 10.5) -> Ledger:
+    return ledger(
+        *(entry(status("UNAVAILABLE", at), servable="work", method=method, number=number) for number in range(count))
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "excuses", "complaints"),
+    [
+        (lost_notes(4), "begun", 0),
+        (lost_notes(5), "begun", 1),
+        # It may not be over, or there was no other; a handler of another kind; another time.
+        (lost_notes(5), "unrepeatable", 0),
+        (lost_notes(5), "everything", 0),
+        (lost_notes(5, "NoteAsync"), "begun", 0),
+        (lost_notes(5, at=15.0), "begun", 0),
+    ],
+)
+def test_no_more_calls_are_lost_than_a_worker_can_have_begun(lost: Ledger, excuses: Excuses, complaints: int) -> None:
+    found = accounting.check_begun([lost], [fault(excuses, servable="work"), fault("begun", servable="add")], 4)
+    assert len(found) == complaints
+    assert all("5 calls of Note were lost with a worker of 4 handler threads" in offence for offence in found)
+
+
+@pytest.mark.parametrize(
+    ("notes", "complaint"),
+    [
+        (["begin Count 11 7", "call InnerEcho", "end Count 11 7"], ""),
+        (["begin Count 11 7", "begin Count 12 8", "end Count 11 7"], "1 handlers of Count have not ended in worker 12"),
+        # It has died with it.
+        (["begin Count 13 7"], ""),
+        (["begin Talk 11 0", "begin Count 11 0", "end Count 11 0"], "1 handlers of Talk have not ended in worker 11"),
+    ],
+)
+def test_streams_that_have_not_ended(notes: list[str], complaint: str) -> None:
+    assert accounting.check_streams(notes, [11, 12]) == ([complaint] if complaint else [])
 
 
 # -- recoveries --------------------------------------------------------------------------------------------------------
@@ -205,7 +293,29 @@ CLIENTS = [
     ],
 )
 def test_counts(counted: dict[str, Any], complaint: str) -> None:
-    offences = accounting.check_counts(CLIENTS, counted)
+    offences = accounting.check_counts(CLIENTS, [], counted)
+    assert len(offences) == bool(complaint)
+    assert all(complaint in offence for offence in offences)
+
+
+NOTES = ["call InnerEcho", "done InnerEcho", "call InnerEcho", "begin Count 11 7"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "complaint"),
+    [
+        ({"OK": 1}, ""),
+        ({"OK": 2}, ""),
+        ({"OK": 1, "CANCELLED": 1}, ""),
+        ({"UNAVAILABLE": 1}, "1 calls of InnerEcho and answers 0, handlers have made 2 and got 1"),
+        ({"OK": 2, "UNAVAILABLE": 1}, "3 calls of InnerEcho and answers 2, handlers have made 2 and got 1"),
+        ({"OK": 1, "INTERNAL": 1}, "{'INTERNAL': 1}"),
+    ],
+)
+def test_counts_of_what_servables_call(ended: dict[str, int], complaint: str) -> None:
+    counted = stats({"OK": 1, "UNAVAILABLE": 1})
+    counted["methods"].append({"servable": "work", "method": "InnerEcho", "ended": ended, "errors": {}})
+    offences = accounting.check_counts(CLIENTS, NOTES, counted)
     assert len(offences) == bool(complaint)
     assert all(complaint in offence for offence in offences)
 
@@ -295,6 +405,32 @@ def test_ledgers_that_no_writer_has_written(tmp_path: pathlib.Path) -> None:
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 
+def answers(call: WorkCall, number: int = 0) -> list[tuple[int, int, bytes]]:
+    """What a right servable answers."""
+    turned = call.data[::-1]
+    if call.method.server_streams:
+        return [(number or call.number, place, turned) for place in range(call.count)]
+    place = sum(range(call.count)) if call.method.client_streams else 0
+    return [
+        (number or call.number, call.number // 2 + len(turned) if call.method.service == "Front" else place, turned)
+    ]
+
+
+@pytest.mark.parametrize("method", [*UNARY, *STREAMS, TELL], ids=lambda method: method.name)
+def test_answers_of_users_services(method: Method) -> None:
+    call = WorkCall(12, method, 3 if method in (*STREAMS, TELL) else 1, b"abc")
+    right = answers(call)
+    assert [call.complaint(place, *answer) for place, answer in enumerate(right)] == [""] * call.answers
+    assert "one too many" in call.complaint(call.answers, *right[-1])
+    number, place, data = right[0]
+    assert "of call 13" in call.complaint(0, 13, place, data)
+    # A gap, a double, another order.
+    assert "it has the place" in call.complaint(0, number, place + 1, data)
+    assert "3 bytes that are not" in call.complaint(0, number, place, b"abc")
+    if call.answers > 1:
+        assert "it has the place 0, expected 1" in call.complaint(1, *right[0])
+
+
 @pytest.mark.parametrize("make", [*calls.EVERYDAY.values(), calls.look_up])
 def test_an_answer_to_another_request_is_wrong(make: Any) -> None:
     call, other = make(12, 3), make(13, 3)
@@ -328,7 +464,9 @@ def test_a_bad_instance_must_fail_and_the_others_not() -> None:
 def test_tables_of_a_run_go_into_the_page() -> None:
     ledgers = [*CLIENTS]
     account = accounting.account_requests(ledgers, [], LIMITS)
-    tables = make_tables(ledgers, account, [fault("everything")], {"add": [0.5, 1.5, 1.0]}, BEFORE, changed(threads=9))
+    tables = make_tables(
+        ledgers, account, [fault("everything")], {"add": [0.5, 1.5, 1.0]}, [], BEFORE, changed(threads=9)
+    )
     report = Report("Made here.", tables, [])
     names = ["made", *tables]
     page = report.fill("".join(f"a\n<!-- figures: {name} -->\nold\n<!-- end -->\nz\n" for name in names))
@@ -339,6 +477,33 @@ def test_tables_of_a_run_go_into_the_page() -> None:
     assert "| all | 1 | 0 | 0 | 0 | 1 | 1 | 1 | 4 |" in page
     assert "| master | 1 → 1 | 7 → 7 | 6 → 9 | 30.0 → 30.0 |" in page
     assert report.fill(page) == page
+
+
+def test_the_table_of_users_calls() -> None:
+    ledgers = [
+        ledger(
+            entry(Ended(10.5, "right", messages=3), servable="work", method="Talk", number=1),
+            entry(Ended(10.5, "status", "UNAVAILABLE", BEGUN, 2), servable="work", method="Talk", number=2),
+            entry(Ended(10.5, "status", "UNAVAILABLE", BEGUN, 0), servable="work", method="Talk", number=3),
+        )
+    ]
+    account = accounting.account_requests(ledgers, [fault("begun", servable="work")], LIMITS)
+    marks = [10000, 20000]
+    table = make_tables(ledgers, account, [fault("begun")], {}, marks, BEFORE, BEFORE)["work"]
+    (row,) = (row for row in table.rows if row[0] == "work.Talk")
+    assert dict(zip(table.columns, row, strict=True)) == {
+        "calls of": "work.Talk",
+        "right": "1",
+        "refused": "0",
+        "too late": "0",
+        "unavailable": "2",
+        "cancelled": "0",
+        "client killed": "0",
+        "offence": "0",
+        "sent": "3",
+        "messages, in order": "5",
+        "unavailable and begun": "1",
+    }
 
 
 @pytest.mark.parametrize("page", ["", "<!-- figures: made -->\n", "<!-- figures: made -->\n<!-- end -->\n" * 2])

@@ -19,6 +19,9 @@ from command_line import Shell
 from conftest import ADD_SERVABLE, BLOCKING_SERVABLE, ECHO_SERVABLE, PACKAGE, Servables, is_alive, wait_gone
 from e2e_support import until
 from mindserve.client import Client, SSLConfig
+from stubs import compile_protos
+
+PROTO = "message Text { string text = 1; } service Service { rpc Echo(Text) returns (Text); }"
 
 PAGE = PACKAGE.parent / "docs" / "command_line.md"
 
@@ -243,8 +246,9 @@ def test_start_with_every_option(shell: Shell, servables: Servables, own_files: 
         (["-s", "SERVABLES/echo/servable_config.py"], "but this is a file"),
         (["-s", "SERVABLES/echo", "--device-ids", "0,x"], "--device-ids: 'servables[0].device_ids[1]' should be a whole"
          " number, but is the text 'x'"),
-        (["-s", "SERVABLES/echo", "--device-type", "TPU"], "Unsupported device type 'TPU'"),
-        (["-s", "SERVABLES/echo", "--version-number", "-1"], "--version-number: 'version_number' should be >= 0"),
+        (["-s", "SERVABLES/echo", "--device-type", "TPU"], "'servables[0].device_type' should be one of"),
+        (["-s", "SERVABLES/echo", "--version-number", "-1"], "--version-number: 'servables[0]."
+         "version_number' should be >= 0"),
         (["-s", "SERVABLES/echo", "--limit", "max_conections=5"], "--limit: the key 'max_conections' is not known in"
          " 'limits'; did you mean 'max_connections'?"),
         (["-s", "SERVABLES/echo", "--limit", "drain_timeout"], "--limit: 'drain_timeout' should be NAME=VALUE"),
@@ -253,10 +257,10 @@ def test_start_with_every_option(shell: Shell, servables: Servables, own_files: 
         (["-s", "SERVABLES/echo", "--servable-option", "hot_reload=yes"], "--servable-option: 'servables[0].hot_reload'"
          " should be true or false, but is the text 'yes': write true"),
         (["-s", "SERVABLES/echo", "--grpc-port", "1", "--grpc-address", "a:1"], "'port' is given besides 'listeners'"),
-        (["-s", "SERVABLES/echo", "--grpc-port", "99999"], "--grpc-port: 'port' should be in range [0,65535]"),
+        (["-s", "SERVABLES/echo", "--grpc-port", "99999"], "--grpc-port: 'grpc.port' should be in range [0,65535]"),
         (["-s", "SERVABLES/echo", "--tls-cert", "a"], "--tls-cert: the key 'private_key' is missing in"),
-        (["-s", "SERVABLES/echo", "--grpc-servicer-functions", "add me"], "--grpc-servicer-functions: The item of"
-         " 'grpc_servicer_functions' should be an import path"),
+        (["-s", "SERVABLES/echo", "--grpc-servicer-functions", "add me"], "--grpc-servicer-functions:"
+         " 'grpc.grpc_servicer_functions[0]' should be an import path"),
     ],
 )  # fmt: skip
 def test_start_with_wrong_options(shell: Shell, servables: Servables, arguments: list[str], text: str) -> None:
@@ -394,6 +398,46 @@ grpc:
     assert not (shell.directory / "serving_logs").exists()
 
 
+def test_run_and_validate_tell_everything_at_once(shell: Shell, servables: Servables, own_files: Files) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    servables.add("bad", "1 / 0\n")
+    config = write(
+        shell,
+        f"""
+servables:
+  - {{directory: {servables.directory}, name: echo, max_batch_size: 0}}
+  - {{directory: {servables.directory}, name: none, hot_reload: yes}}
+  - {{directory: {servables.directory}, name: bad, device_idss: 1}}
+grpc:
+  port: 70000
+  ssl_config: {{certificate: {own_files.server}, private_key: {own_files.client_key}}}
+  grpc_servicer_functions: [add me]
+limits: {{max_connections: 1, max_connections: 2, drain_timeot: 5}}
+""",
+    )
+    texts = {
+        "3": ["should be in range [1,1048576], but is the number 0"],
+        "4": ["directory '", "should be true or false, but is the text 'yes'"],
+        "5": ["did you mean 'device_ids'?"],
+        "7": ["should be in range [0,65535], but is the number 70000"],
+        "8": ["private_key"],
+        "9": ["an import path"],
+        "10": ["is given twice, first in line 10", "did you mean 'drain_timeout'?"],
+    }
+    for command in ("run", "validate"):
+        done = shell.run(command, config)
+        assert done.returncode == 1
+        found = re.findall(r"config\.yaml:(\d+):\d+: (.*)", done.stderr)
+        # What an import runs is only looked at by `validate`.
+        expected = {**texts, "5": ["ZeroDivisionError", *texts["5"]]} if command == "validate" else texts
+        lines = [line for line, _ in found]
+        assert lines == sorted(lines, key=int)
+        assert {line: lines.count(line) for line in lines} == {line: len(each) for line, each in expected.items()}
+        for line, each in expected.items():
+            assert all(any(line == at and text in told for at, told in found) for text in each), (line, found)
+    assert not (shell.directory / "serving_logs").exists()
+
+
 def test_the_schema_is_printed(shell: Shell) -> None:
     done = shell.run("validate", "--schema")
     assert done.stdout == (PACKAGE.parent / "docs" / "config.schema.json").read_text(encoding="utf-8")
@@ -407,24 +451,28 @@ def test_services_are_passed_on(monkeypatch: pytest.MonkeyPatch, servables: Serv
 
     from mindserve import server
     from mindserve.cli import app
+    from mindserve.server.services import check_functions
 
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(server, "start_servables", lambda configs: None)
     monkeypatch.setattr(server, "start_grpc_server", lambda address, **options: calls.append(options) or ["a:1"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     servables.add("echo", ECHO_SERVABLE)
+    compile_protos(tmp_path, **{name: PROTO.replace("Service", name.upper()) for name in ("a", "b")})
+    paths = ["a_pb2_grpc.add_AServicer_to_server", "b_pb2_grpc:add_BServicer_to_server"]
     config = tmp_path / "config.yaml"
     config.write_text(
         f"servables: [{{directory: {servables.directory}, name: echo}}]\n"
-        "grpc_options: {port: 9000, grpc_servicer_functions: [a_pb2_grpc.add_A, b_pb2_grpc.add_B]}\n"
+        f"grpc_options: {{port: 9000, grpc_servicer_functions: {json.dumps(paths)}}}\n"
     )
     runner = CliRunner()
     assert runner.invoke(app, ["run", str(config)]).output == "Listening on a:1\n"
-    assert calls.pop()["grpc_servicer_functions"] == ["a_pb2_grpc.add_A", "b_pb2_grpc.add_B"]
+    # What they lead to has been found by now.
+    assert [str(item) for item in check_functions(calls.pop()["grpc_servicer_functions"])] == [*map(repr, paths)]
     # Where generated modules may lie, after everything that is installed.
     assert str(tmp_path) in sys.path[1:]
-    functions = ("--grpc-servicer-functions", "a_pb2_grpc.add_A", "--grpc-servicer-functions", "b_pb2_grpc.add_B")
+    functions = [argument for path in paths for argument in ("--grpc-servicer-functions", path)]
     assert runner.invoke(app, ["start", "-s", str(servables.directory), *functions]).exit_code == 0
-    assert calls.pop()["grpc_servicer_functions"] == ["a_pb2_grpc.add_A", "b_pb2_grpc.add_B"]
+    assert [str(item) for item in check_functions(calls.pop()["grpc_servicer_functions"])] == [*map(repr, paths)]
     assert runner.invoke(app, ["start", "-s", str(servables.directory)]).exit_code == 0
     assert "grpc_servicer_functions" not in calls.pop()

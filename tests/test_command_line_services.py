@@ -38,6 +38,16 @@ def shell(tmp_path: pathlib.Path) -> Shell:
     return Shell(tmp_path / "shell")
 
 
+def write(shell: Shell, servables: Servables, *functions: str) -> str:
+    """A file of servable 'greeter' with these functions, the first in line 5."""
+    lines = "".join(f"    - {function}\n" for function in functions)
+    (shell.directory / "config.yaml").write_text(
+        f"servables: [{{directory: {servables.directory}, name: greeter}}]\n"
+        f"grpc:\n  port: 0\n  grpc_servicer_functions:\n{lines}"
+    )
+    return "config.yaml"
+
+
 def greet(address: str, name: str) -> str:
     # By hand: both messages have one field of text.
     with grpc.insecure_channel(address) as channel:
@@ -101,15 +111,43 @@ def test_validate_finds_functions_that_are_not_there(
     assert text in problem["text"]
 
 
-def test_run_says_where_a_function_is_wrong(shell: Shell, servables: Servables) -> None:
-    directory = servables.add("greeter", CONFIG)
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_a_wrong_function_is_told_before_anything_is_started(shell: Shell, servables: Servables, command: str) -> None:
+    started = shell.directory / "started"
+    directory = servables.add("greeter", f"open({str(started)!r}, 'w')\n{CONFIG}")
     compile_protos(directory, greetings=PROTO)
-    (shell.directory / "config.yaml").write_text(
-        f"servables: [{{directory: {servables.directory}, name: greeter}}]\n"
-        f"grpc:\n  port: 0\n  grpc_servicer_functions:\n    - {ADDS_GREETER}s\n"
-    )
-    done = shell.run("run", "config.yaml")
+    where = "config.yaml:5:7"
+    if command == "run":
+        arguments = [write(shell, servables, f"{ADDS_GREETER}s", "no_module.add_X")]
+    else:
+        where = "--grpc-servicer-functions"
+        functions = ("--grpc-servicer-functions", f"{ADDS_GREETER}s", "--grpc-servicer-functions", "no_module.add_X")
+        arguments = ["--servable", str(directory), "--grpc-port", "0", *functions]
+    done = shell.run(command, *arguments)
     assert done.returncode == 1
-    assert f"Error: config.yaml:5:7: The item '{ADDS_GREETER}s'" in done.stderr
+    assert f"{where}: The item '{ADDS_GREETER}s'" in done.stderr
     assert f"did you mean '{ADDS_GREETER.partition('.')[2]}'?" in done.stderr
+    assert "The item 'no_module.add_X'" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not started.exists()
+    assert not (shell.directory / "serving_logs").exists()
+
+
+def test_a_module_that_may_lie_where_nothing_is_yet_is_not_told(shell: Shell, servables: Servables) -> None:
+    config = write(shell, servables, ADDS_GREETER, "sys.add_X")
+    done = shell.run("validate", config, "--json")
+    directory, function = json.loads(done.stdout)["problems"]
+    assert "not exist" in directory["text"]
+    assert "module 'sys' has no 'add_X'" in function["text"]
+
+
+def test_validate_without_imports_runs_no_code(shell: Shell, servables: Servables) -> None:
+    directory = servables.add("greeter", "1 / 0\n")
+    (directory / "noisy_pb2_grpc.py").write_text("1 / 0\n")
+    config = write(shell, servables, "noisy_pb2_grpc.add_X")
+    problems = json.loads(shell.run("validate", config, "--json").stdout)["problems"]
+    assert [("ZeroDivisionError" in problem["text"]) for problem in problems] == [True, True]
+    assert shell.json("validate", config, "--no-imports")["servables"] == []
+    # What needs no import is looked at all the same.
+    problems = json.loads(shell.run("validate", write(shell, servables, "no path"), "--no-imports", "--json").stdout)
+    assert [problem["key"] for problem in problems["problems"]] == ["grpc.grpc_servicer_functions[0]"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import json
 import logging
@@ -387,11 +388,12 @@ LINE = r"\[INFO\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} "
 
 @pytest.mark.usefixtures("own_logging")
 def test_lines_of_a_request_carry_its_id(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure_worker()
+    request_id = contextvars.ContextVar("request_id", default="")
+    logs.configure_worker(request_id.get)
     users = logging.getLogger("users.module")
 
     async def handle(name: str) -> None:
-        logs.request_id.set(name)
+        request_id.set(name)
         await asyncio.sleep(0)
         users.info("in %s", name)
 

@@ -232,15 +232,22 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
             ONE + "grpc: {listeners: [{address: 'unix:s', mode: 660}]}",
             (2, 46, "'grpc.listeners[0].mode' should be permissions as octal digits, such as 0o660, but is the number 660"),
         ),
+        *(
+            (
+                ONE + f"grpc: {{address: '{address}'}}",
+                (2, 17, f"'grpc.address' should be 'host:port', *, with a port up to 65535, but is the text '{address}'"),
+            )
+            for address in ("localhost", "localhost:http", "a:70000", "unix:", "http://a:1", "::1:80", "unix-abstract:x")
+        ),
         # Values that the classes refuse.
-        (ONE + "limits:\n  max_msg_mb_size: 1000", (3, 20, "'max_msg_mb_size' should be in range [1,512], but actually 1000")),
+        (ONE + "limits:\n  max_msg_mb_size: 1000", (3, 20, "'limits.max_msg_mb_size' should be in range [1,512], but is *")),
         (
             "servables: [{directory: m, name: a/b}]",
             (1, 34, "'name' should be the name of a directory, but actually 'a/b'"),
         ),
         (
             "servables: [{directory: m, name: a, device_type: TPU}]",
-            (1, 13, "Unsupported device type 'TPU', *"),
+            (1, 50, "'servables[0].device_type' should be one of Ascend, GPU, CPU, but is the text 'TPU'"),
         ),
         (
             "servables: [{directory: m, name: a, num_parallel_workers: 2}]",
@@ -249,21 +256,21 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
         ("servables: []", (1, 12, "'servables' should not be empty")),
         (
             "servables: [{directory: m, name: a}, {directory: n, name: a}]",
-            (1, 1, "The servable directory of servable name a is different in multiple configurations: *"),
+            (1, 39, "The servable directory of servable name a is different in multiple configurations: *"),
         ),
         (ONE + "grpc: {port: 1, address: 'a:1'}", (2, 14, "'port' is given besides 'address': expected one of them")),
-        (ONE + "grpc: {port: 70000}", (2, 14, "'port' should be in range [0,65535], but actually 70000")),
+        (ONE + "grpc: {port: 70000}", (2, 14, "'grpc.port' should be in range [0,65535], but is the number 70000")),
         (
             ONE + "grpc: {listeners: [{address: 'a:1'}], ssl_config: {certificate: c, private_key: k}}",
             (2, 51, "'ssl_config' belongs to each of 'listeners', where there are several"),
         ),
         (
             ONE + "grpc: {grpc_servicer_functions: [add me]}",
-            (2, 33, "The item of 'grpc_servicer_functions' should be an import path, *, but actually 'add me'"),
+            (2, 34, "'grpc.grpc_servicer_functions[0]' should be an import path, *, but is the text 'add me'"),
         ),
         (
             ONE + "grpc: {max_msg_mb_size: 5}\nlimits: {max_msg_mb_size: 6}",
-            (3, 9, "'max_msg_mb_size' is 6 in 'limits', but 5 in 'grpc': expected it once"),
+            (3, 10, "'max_msg_mb_size' is 6 in 'limits', but 5 in 'grpc': expected it once"),
         ),
         (
             ONE + "grpc: {ssl_config: {certificate: c, private_key: k, verify_client: true}}",
@@ -321,6 +328,117 @@ def test_all_problems_come_at_once_with_their_lines(problems: Any, write: Any) -
         "key": "limits",
         "text": "the key 'max_connectoins' is not known in 'limits'; did you mean 'max_connections'?",
     }
+
+
+def test_one_problem_hides_no_other(problems: Any) -> None:
+    found = problems(
+        """\
+        servables:
+          - directory: models
+            name: a/b
+            device_ids: [0, x, -1, 0]
+            max_batch_size: 0
+            num_parallel_workers: 2
+            dec_mode: ROT13
+            start_timeout: .inf
+          - {directory: models, nam: b, hot_reload: yes, version_number: 010}
+          - directory: models
+            name: c
+            name: d
+            max_enqueued_requests: 5
+            unknown: 1
+          - {directory: elsewhere, name: c, max_enqueued_requests: 6, max_enqueued_bytes: -1}
+          - directory: models
+        grpc:
+          port: 70000
+          address: nowhere
+          listeners: [{address: "a:1", mode: 660}, {address: "a:99999"}]
+          ssl_config: {certificate: "", verify_client: true, crl: 5}
+          grpc_servicer_functions: [a.b, a b, a.b]
+          max_msg_mb_size: 5
+        limits:
+          max_msg_mb_size: 6
+          max_connections: 0
+          drain_timeot: 5
+        servables: []
+        """
+    )
+    expected = [
+        (3, 11, "'name' should be the name of a directory"),
+        (4, 21, "'servables[0].device_ids[1]' should be a whole number"),
+        (4, 24, "'servables[0].device_ids[2]' should be >= 0, but is the number -1"),
+        (4, 28, "'servables[0].device_ids[3]' is the number 0 again: expected it once"),
+        (5, 21, "'servables[0].max_batch_size' should be in range [1,1048576], but is the number 0"),
+        (6, 27, "'num_parallel_workers' > 0 is not supported"),
+        (7, 15, "'dec_mode' should be 'AES-GCM' or 'AES-CBC', but actually 'ROT13'"),
+        (8, 20, "'servables[0].start_timeout' should be at most 1000000000 seconds, but is the number .inf"),
+        (9, 25, "the key 'nam' is not known in 'servables[1]'; did you mean 'name'?"),
+        (9, 45, "'servables[1].hot_reload' should be true or false, but is the text 'yes': write true"),
+        (9, 66, "010 means 8 to some readers of YAML and 10 to others"),
+        (12, 5, "the key 'name' is given twice, first in line 11: expected once"),
+        (14, 5, "the key 'unknown' is not known in 'servables[2]'; expected one of"),
+        (15, 6, "The servable directory of servable name c is different in multiple configurations"),
+        (15, 37, "'max_enqueued_requests' of servable name c is different in multiple configurations: 5 and 6"),
+        (15, 83, "'servables[3].max_enqueued_bytes' should be in range"),
+        (16, 5, "the key 'name' is missing in 'servables[4]': expected text"),
+        (18, 9, "'grpc.port' should be in range [0,65535], but is the number 70000"),
+        (18, 9, "'port' is given besides 'listeners': expected one of them"),
+        (19, 12, "'grpc.address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is"),
+        (19, 12, "'address' is given besides 'listeners': expected one of them"),
+        (20, 38, "'grpc.listeners[0].mode' should be permissions as octal digits"),
+        (
+            20,
+            54,
+            "'grpc.listeners[1].address' should be 'host:port', '[IPv6]:port' or 'unix:path', with a port up to 65535, but is",
+        ),
+        (21, 15, "the key 'private_key' is missing in 'grpc.ssl_config': expected text"),
+        (21, 15, "'ssl_config' belongs to each of 'listeners'"),
+        (21, 29, "'certificate' should not be empty str"),
+        (21, 48, "'custom_ca' should be str, but actually <class 'NoneType'>: 'verify_client' needs"),
+        (21, 59, "'grpc.ssl_config.crl' should be text, but is the number 5"),
+        (22, 34, "'grpc.grpc_servicer_functions[1]' should be an import path, such as"),
+        (22, 39, "'grpc.grpc_servicer_functions[2]' is the text 'a.b' again: expected it once"),
+        (25, 3, "'max_msg_mb_size' is 6 in 'limits', but 5 in 'grpc': expected it once"),
+        (26, 20, "'limits.max_connections' should be in range [1,2147483647], but is the number 0"),
+        (27, 3, "the key 'drain_timeot' is not known in 'limits'; did you mean 'drain_timeout'?"),
+        (28, 1, "the key 'servables' is given twice, first in line 1: expected once"),
+    ]
+    assert len(found) == len(expected)
+    for (*place, text), (line, column, beginning) in zip(found, expected, strict=True):
+        assert (place, text[: len(beginning)]) == ([line, column], beginning)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # What another problem may be the cause of.
+        ("servables: [{directory: m, nam: 5}]", ["the key 'nam'"]),
+        ("servables: [{<<: 5}]", ["'<<' takes"]),
+        ("servables: [{? [a] : 5}]", ["a key should be text"]),
+        (ONE + "grpc: {ssl_config: {certificate: c, private_key: k, verify_client: no, crl: l}}", ["'grpc.ssl_config.ver"]),
+        (ONE + "grpc: {ssl_config: {certificate: c, private_key: k, verify_client: true, custom_caa: a}}", ["the key 'cu"]),
+        (ONE + "grpc: {ssl_config: {certificate: c, private_key: k, verify_client: true, custom_ca: 5}}", ["'grpc.ssl_config.cus"]),
+        (ONE + "grpc: {ssl_config: {certificate: c, private_key: k, verify_client: true, crl: l}}", ["'custom_ca' should be"]),
+        (ONE + "grpc: {adress: 'a:1', port: 5}", ["the key 'adress'"]),
+        (ONE + "grpc: {max_msg_mb_size: 0}\nlimits: {max_msg_mb_size: 6}", ["'grpc.max_msg_mb_size' should be"]),
+        (
+            "servables: [{directory: m, name: a, max_enqueued_bytes: x}, {directory: m, name: a, max_enqueued_bytes: 6}]",
+            ["'servables[0].max_enqueued_bytes' should be"],
+        ),
+        # What aliases repeat.
+        ("servables: [&a {directory: m, name: a, x: 5}, *a]", ["the key 'x' is not known in 'servables[0]'"]),
+        ("servables: [&a {directory: m, name: a, version_number: 010}, *a]", ["010 means"]),
+    ],
+)  # fmt: skip
+def test_what_follows_from_another_problem_is_not_told(problems: Any, text: str, expected: list[str]) -> None:
+    found = [text for _, _, text in problems(text)]
+    assert len(found) == len(expected), found
+    assert all(one.startswith(other) for one, other in zip(found, expected, strict=True)), found
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "[::1]:0", "[fe80::1%eth0]:65535", "a-b.c_d:5500", "unix:///tmp/s"])
+def test_every_kind_of_address(read: Any, address: str) -> None:
+    assert read(ONE + f"grpc: {{address: '{address}'}}").settings.grpc.all_listeners() == (Listener(address),)
 
 
 def test_a_secret_is_not_shown(problems: Any) -> None:

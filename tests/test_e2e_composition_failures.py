@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from answering_support import generated as generated
@@ -128,6 +129,84 @@ def test_what_fails_raises(server: Composed, call: str, code: str, text: str) ->
     given, message = server.failed("caller", call)
     assert given == code
     assert text in message
+
+
+STREAMER = """
+from mindserve.errors import ConfigError
+
+
+def asks():
+    yield Ask()
+    raise CallError("asked no more by " + register.get_request_id(), "DATA_LOSS")
+
+
+async def asks_async():
+    for ask in asks():
+        yield ask
+
+
+async def all_of(stream):
+    return [each async for each in stream]
+
+
+def wrong():
+    try:
+        up.call([Ask(), Answer()])
+    except ConfigError as error:
+        raise CallError(str(error), "wrong") from None
+
+
+up = register.get_servable("echo", method="kinds.Kinds/Up")
+both = register.get_servable("echo", method="kinds.Kinds/Both")
+CALLS = {
+    "plain": lambda: up.call(asks()),
+    "plain stream": lambda: list(both.stream(asks())),
+    "async": lambda: asyncio.run(in_loop(up.call_async, asks_async)),
+    "plain requests, async": lambda: asyncio.run(in_loop(up.call_async, asks)),
+    "async stream": lambda: asyncio.run(in_loop(lambda requests: all_of(both.stream_async(requests)), asks_async)),
+    "wrong": wrong,
+}
+
+
+async def in_loop(call, requests):
+    return await call(requests())
+
+
+@register.grpc_method(service="kinds.Kinds")
+def One(request):
+    return Answer(text=failure(CALLS[request.text]))
+
+
+@register.grpc_method(service="kinds.Kinds")
+async def Up(requests):
+    return await up.call_async(requests)
+"""
+
+ECHO = """
+@register.grpc_service("kinds.Kinds")
+class Echo:
+    async def Up(self, requests):
+        return Answer(number=len([request async for request in requests]))
+
+    def Both(self, requests):
+        for request in requests:
+            yield Answer()
+"""
+
+
+def test_requests_that_fail_to_come_tell_why(tmp_path: pathlib.Path, generated: Any) -> None:
+    with composed(tmp_path, generated, {"streamer": STREAMER, "echo": ECHO}) as server:
+        for call in ("plain", "plain stream", "async", "plain requests, async", "async stream"):
+            failed = server.failed("streamer", call, metadata=[("request_id", "mine")])
+            assert failed == ("DATA_LOSS", "asked no more by mine"), call
+        code, text = server.failed("streamer", "wrong")
+        assert (code, "takes kinds.Ask" in text) == ("wrong", True)
+        # What the handler's own client sends is passed on, or isn't.
+        up = server.channel.stream_unary("/kinds.Kinds/Up")
+        with pytest.raises(grpc.RpcError) as caught:
+            up(iter([b"", b"\xff"]), metadata=[("application", "streamer")], timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "kinds.Ask" in caught.value.details()
 
 
 def test_a_model_is_asked_for(server: Composed) -> None:

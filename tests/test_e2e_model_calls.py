@@ -414,9 +414,12 @@ def test_calls_that_wait_end_with_the_worker(full: Served) -> None:
     full.process.tell("reload")
     assert full.process.line() == "reloaded"
     wait_gone([worker])
-    # Whether the thread that waited comes to its last words depends on the others, which don't stop calling.
     (log,) = (full.process.cwd / "serving_logs").iterdir()
-    assert "terminate" not in log.read_text()
+    text = log.read_text()
+    assert "the call ended: Model(add.onnx).call() failed: worker stopping" in text
+    # Those that don't stop calling keep nobody else from ending.
+    assert "is still running" not in text
+    assert "terminate" not in text
 
 
 # --- Otherwise ---

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -249,6 +250,26 @@ def test_an_item_comes_as_soon_as_it_is_yielded(served: Served, kind: str) -> No
     assert "cancelled" in last["error"]
 
 
+def test_the_block_of_a_with_closes_the_stream(served: Served) -> None:
+    with served.client("waits").infer_stream({"x": 1}, timeout=60) as results:
+        assert next(results) == {"y": "begun"}
+    assert list(results) == []
+    results.close()
+    # Another thread closes it while one waits.
+    results = served.client("waits").infer_stream({"x": 1}, timeout=60)
+    assert next(results) == {"y": "begun"}
+    rest: list[object] = []
+    waiting = threading.Thread(target=lambda: rest.extend(results))
+    waiting.start()
+    results.close()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert rest == []
+    # And one that has ended by itself.
+    with served.client("count").infer_stream({"n": 2}, timeout=60) as results:
+        assert [item["y"] for item in results] == [0, 1]
+
+
 def test_several_outputs(served: Served) -> None:
     assert stream(served, "two", n=2) == [
         {"first": 0, "second": "item 0"},
@@ -475,10 +496,18 @@ def test_a_task_of_the_asynchronous_client_that_is_cancelled(tmp_path: pathlib.P
             assert await anext(results) == {"y": "begun"}
             results.cancel()
             assert "cancelled" in (await anext(results))["error"]
+            # One that is closed, also while a task waits.
+            async with client.infer_stream({"x": 1}, timeout=60) as results:
+                assert await anext(results) == {"y": "begun"}
+                task = asyncio.ensure_future(anext(results, None))
+                await asyncio.sleep(0)
+            assert await task is None
+            assert [item async for item in results] == []
+            await results.close()
 
     with serving(tmp_path, "streams", CONFIG, {"add.onnx": onnx_models().addition(["N", 2])}) as served:
         asyncio.run(ask())
-        until(lambda: json.loads(served.value("reported", x=1)), lambda now: now.get("cancelled", 0) == 2)
+        until(lambda: json.loads(served.value("reported", x=1)), lambda now: now.get("cancelled", 0) == 3)
 
 
 def test_closing_the_asynchronous_client_ends_its_streams(served: Served) -> None:

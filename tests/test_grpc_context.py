@@ -29,6 +29,7 @@ from answering_support import generated as generated
 from answering_support import handle as handle
 from answering_support import kinds as kinds
 from mindserve.server import register
+from mindserve.worker.grpc_context import GrpcContext
 from mindserve.worker.metadata import RESERVED
 
 
@@ -395,7 +396,62 @@ def test_cancel_ends_the_call(both: Both) -> None:
 
     handled = both(function)
     assert handled.one("One", handled.ask()) == (None, (CANCELLED, "cancelled by the server", []))
+    eventually(lambda: len(seen) == 4)  # the handler goes on meanwhile
     assert seen == [True, False, False, False]
+
+
+def test_a_call_that_ends_while_a_callback_is_added_is_not_watched() -> None:
+    class Call:
+        cancelled = False
+
+        def finish(self, *end: Any) -> None:
+            pass
+
+    class Watch:
+        def __init__(self) -> None:
+            self.watched: set[Any] = set()
+
+        def add(self, call: Any, context: Any) -> None:
+            context.end(OK, "")  # by another thread, just before
+            self.watched.add(call)
+
+        def remove(self, call: Any) -> None:
+            self.watched.discard(call)
+
+    called: list[str] = []
+    call, watch = Call(), Watch()
+    context = GrpcContext(call, None, watch)  # type: ignore[arg-type]
+    assert context.add_callback(lambda: called.append("over"))
+    assert called == ["over"]
+    assert not watch.watched
+
+
+@pytest.mark.parametrize("waits_for", ["the client", "the reader"])
+def test_cancel_wakes_a_coroutine_that_waits(handle: Handle, kinds: Any, waits_for: str) -> None:
+    contexts: list[Any] = []
+    ended = threading.Event()
+
+    def declare() -> None:
+        @register.grpc_method
+        async def Both(requests, grpc_context):
+            try:
+                yield kinds[0].Answer()
+                contexts.append(grpc_context)
+                if waits_for == "the client":
+                    async for _ in requests:
+                        pass
+                while True:
+                    yield kinds[0].Answer()
+            finally:
+                ended.set()
+
+    handled = handle(declare)
+    call = handled.open("Both", ends=False, room=3)
+    eventually(lambda: contexts and (call._wants or call.refused))
+    assert contexts[0].cancel()
+    assert call.ended() == (CANCELLED, "cancelled by the server", [])
+    assert ended.wait(60)
+    eventually(lambda: call.state is None)
 
 
 def test_callbacks_come_at_the_end(both: Both, caplog: Any) -> None:

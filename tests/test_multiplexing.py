@@ -240,6 +240,60 @@ def test_who_waits_for_a_load_waits_no_longer_than_its_request(loads: Loads) -> 
         thread.join(60)
 
 
+class Asking:
+    """A request that asks for a model, and may be over soon."""
+
+    request_id, model_id, deadline, client, depth, parent, cancelled = "id7", "a", 5.0, 9, 2, "f00", True
+
+
+def seen() -> tuple[Any, ...]:
+    request: Any = current.get()
+    return (
+        *(request.request_id, request.model_id, request.client, request.depth),
+        *(request.deadline, request.parent, request.cancelled),
+    )
+
+
+def test_a_load_is_for_everybody_who_waits_for_it() -> None:
+    expected = ("id7", "a", 9, 2, None, "", False)
+
+    @register.multiplexed
+    def plain(model_id: str) -> tuple[Any, ...]:
+        return seen()
+
+    @register.multiplexed
+    async def later(model_id: str) -> tuple[Any, ...]:
+        return seen()
+
+    token = current.set(Asking())
+    try:
+        assert plain("a") == expected
+        assert asyncio.run(later("a")) == expected
+        assert isinstance(current.get(), Asking)
+    finally:
+        current.reset(token)
+    with pytest.raises(AttributeError):
+        plain("b")  # no request at all
+
+
+def test_who_waits_for_a_place_does_not_care_what_becomes_of_the_other(loads: Loads, caplog: Any) -> None:
+    get_model = loads.later(1)
+    loads.release.clear()
+
+    async def use() -> None:
+        bad, good = (asyncio.create_task(get_model(name)) for name in ("bad", "good"))
+        while not loads.loaded:
+            await asyncio.sleep(0)
+        loads.release.set()
+        with pytest.raises(ValueError, match="bad can't be loaded"):
+            await bad
+        assert (await good).name == "good"
+
+    asyncio.run(use())
+    gc.collect()
+    assert caplog.records == []
+
+
 class Service:
     def __init__(self) -> None:
         self.loaded: list[str] = []

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from mindserve import native
@@ -150,6 +151,17 @@ def test_what_fails_of_a_unary_function_is_told_by_its_stage(serve: Callable[...
     expected = "'google.protobuf.Int64Value', expected 'google.protobuf.StringValue'"
     assert str(wrong) == f"the handler gave a value of type {expected}"
     assert type(parse).__name__ == "DecodeError"
+
+
+def test_a_message_that_lacks_required_fields_is_told_with_them(serve: Callable[..., Served]) -> None:
+    part = UninterpretedOption.NamePart
+    served = serve(unused, unary=(StringValue.FromString, lambda message: part(), part))
+    text = "the handler gave a message of type 'google.protobuf.UninterpretedOption.NamePart' that can't be serialized"
+    assert failure(lambda: served.call(StringValue(), timeout=PATIENCE))[1] == "result"
+    ((error, _),) = served.errors
+    assert isinstance(error, core.ResultError)
+    assert str(error) == text
+    assert "name_part" in str(error.__cause__)
 
 
 def test_a_call_that_is_dropped_ends(serve: Callable[..., Served]) -> None:

@@ -1,39 +1,19 @@
-"""Declaring servables: models, methods, stages, contexts."""
+"""Declaring servables: models, methods, stages."""
 
 from __future__ import annotations
 
 import functools
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mindserve.errors import CallError, ConfigError, UnsupportedError
-from mindserve.register.context import ModelContext
 from mindserve.register.values import METHOD_INPUT, Method, Registration, Stage, ValueRef
 from mindserve.server import register
 from mindserve.server.register import add_stage, declare_model, register_method
-
-
-@pytest.fixture
-def registration() -> Any:
-    registration = Registration("servable")
-    with registration.collecting():
-        yield registration
-
-
-def model(file: str = "model.onnx", **options: Any) -> register.Model:
-    return declare_model(model_file=file, model_format="ONNX", **options)
-
-
-def two(x1: Any, x2: Any) -> Any:
-    return x1, x2
-
-
-def batch(instances: Any) -> Any:
-    return instances
-
+from register_support import batch, declare, model, two
+from register_support import registration as registration
 
 INPUT = functools.partial(ValueRef, METHOD_INPUT)
 
@@ -295,17 +275,6 @@ def test_a_method_that_does_not_stream_takes_no_asynchronous_generator(registrat
         register_method("y", streaming=1)  # type: ignore[arg-type]
 
 
-def declare(body: str, output_names: Any = "y", streaming: bool = False, **names: Any) -> Callable[[], Any]:
-    """Registers a method ``method(x1, x2)`` of this body."""
-
-    def run() -> Any:
-        scope = {"add_stage": add_stage, "two": two, "batch": batch, **names}
-        exec("def method(x1, x2):\n" + textwrap.indent(textwrap.dedent(body).strip(), "    "), scope)
-        return register_method(output_names, streaming=streaming)(scope["method"])
-
-    return run
-
-
 def one(x: Any) -> Any:
     return x
 
@@ -452,214 +421,3 @@ def test_registrations_are_apart() -> None:
         model("a.onnx")
     assert list(first.methods) == list(second.methods) == ["method"]
     assert len(first.models) == len(second.models) == 1
-
-
-# -- context -----------------------------------------------------------------------------------------------------------
-
-
-def test_context_keeps_its_options() -> None:
-    context = register.Context(
-        thread_num=3, thread_affinity_core_list=[1, 2], enable_parallel=True, graph_optimization="basic"
-    )
-    context.append_device_info(register.GPUDeviceInfo(precision_mode="fp16"))
-    context.append_device_info(register.CPUDeviceInfo(precision_mode="origin"))
-    context.append_device_info(
-        register.AscendDeviceInfo(precision_mode="allow_mix_precision", input_format="NCHW", output_type="FP16")
-    )
-    kept = context.model_context
-    assert kept.thread_num == 3
-    assert kept.thread_affinity_core_list == (1, 2)
-    assert kept.enable_parallel
-    assert kept.graph_optimization == "basic"
-    assert kept.device_list == [
-        {"precision_mode": "fp16", "device_type": "gpu"},
-        {"precision_mode": "origin", "device_type": "cpu"},
-        {
-            "precision_mode": "allow_mix_precision",
-            "input_format": "NCHW",
-            "output_type": "FP16",
-            "device_type": "ascend",
-        },
-    ]
-    assert context.device_options("GPU") == register.GPUDeviceInfo(precision_mode="fp16").context_map
-    assert context.context_map == {
-        "thread_num": "3",
-        "thread_affinity_core_list": "(1, 2)",
-        "enable_parallel": "True",
-        "graph_optimization": "basic",
-    }
-
-
-def test_context_by_default() -> None:
-    assert register.Context().model_context == ModelContext(None, (), None, None, [])
-    assert register.Context().context_map == {}
-    assert register.Context(thread_num=5000).model_context.thread_num == 5000
-
-
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (lambda: register.Context(thread_num="1"), "Parameter 'thread_num' should be int, but actually <class 'str'>"),
-        (lambda: register.Context(thread_num=0), "Parameter 'thread_num' should be >= 1"),
-        (lambda: register.Context(thread_num=2**31), "Parameter 'thread_num' should be <= 2147483647"),
-        (
-            lambda: register.Context(graph_optimization="fast"),
-            "Parameter 'graph_optimization' can only be 'off', 'basic', 'extended', 'all', but actually 'fast'",
-        ),
-        (lambda: register.Context(graph_optimization=0), "Parameter 'graph_optimization' should be str, but actually"),
-        (
-            lambda: register.Context(thread_affinity_core_list=1),
-            "Parameter 'thread_affinity_core_list' should be tuple/list of int, but actually <class 'int'>",
-        ),
-        (lambda: register.Context(enable_parallel=1), "Parameter 'enable_parallel' should be bool, but actually"),
-        (lambda: register.Context(threads=1), "Set context failed, unsupported option threads"),
-        (
-            lambda: register.GPUDeviceInfo(precision_mode="fp8"),
-            "Gpu device info 'precision_mode' can only be 'origin', 'fp16'",
-        ),
-        (lambda: register.GPUDeviceInfo(mode="fp16"), "Set gpu device info failed, unsupported option mode"),
-        (lambda: register.CPUDeviceInfo(mode="fp16"), "Set cpu device info failed, unsupported option mode"),
-        (lambda: register.AscendDeviceInfo(mode="x"), "Set ascend device info failed, unsupported option mode"),
-        (lambda: register.AscendDeviceInfo(output_type="FP8"), "Ascend device info 'output_type' can only be 'FP32',"),
-        (lambda: register.CPUDeviceInfo(precision_mode=1), "Parameter 'precision_mode' should be str, but actually"),
-    ],
-)
-def test_wrong_contexts(make: Callable[[], Any], text: str) -> None:
-    with pytest.raises(RuntimeError) as error:
-        make()
-    assert text in str(error.value)
-
-
-def test_a_device_info_of_a_type_is_appended_once() -> None:
-    context = register.Context()
-    context.append_device_info(register.AscendDeviceInfo())
-    with pytest.raises(ConfigError, match="Device info of type ascend has already been appended"):
-        context.append_device_info(register.AscendDeviceInfo())
-    with pytest.raises(ConfigError, match="Parameter 'device_info' should be CPUDeviceInfo, GPUDeviceInfo or"):
-        context.append_device_info("gpu")  # type: ignore[arg-type]
-
-
-# -- deprecated --------------------------------------------------------------------------------------------------------
-
-OLD_SERVABLE = """
-register.declare_servable(servable_file="a.onnx", model_format="ONNX", with_batch_dim=False)
-
-
-def pre(x1, x2):
-    return x1, x2
-
-
-def pre_batch(instances):
-    return instances
-
-
-def post(y):
-    return y
-
-
-@register.register_method(output_names=["y"])
-def method(x1, x2):
-"""
-
-
-def old(registration: Registration, tmp_path: Any, body: str, before: str = "") -> None:
-    """A servable by the old functions; their reading of the source needs a file."""
-    path = tmp_path / "old.py"
-    path.write_text(before + OLD_SERVABLE + textwrap.indent(textwrap.dedent(body).strip(), "    ") + "\n")
-    with pytest.warns(DeprecationWarning, match="is deprecated, use"):
-        exec(compile(path.read_text(), str(path), "exec"), {"register": register})
-
-
-def test_old_servable(registration: Registration, tmp_path: Any) -> None:
-    old(
-        registration,
-        tmp_path,
-        """
-        x1, x2 = register.call_preprocess(pre, x1, x2)
-        y = register.call_servable(x1, x2)
-        y = register.call_postprocess_pipeline(pre_batch, y)
-        return y
-        """,
-    )
-    (declared,) = registration.models
-    stages = registration.methods["method"].stages
-    assert [stage.outputs_count for stage in stages] == [2, 1, 1]
-    assert [stage.batch_size for stage in stages] == [None, None, 0]
-    assert [stage.tag for stage in stages] == ["Preprocess", "", "Postprocess"]
-    assert stages[1].target is declared
-
-
-@pytest.mark.parametrize(
-    ("body", "text"),
-    [
-        (
-            "y = register.call_servable(x1, x2)\nx1, x2 = register.call_preprocess(pre, x1, x2)\nreturn y",
-            "call_servable should be invoked after call_preprocess",
-        ),
-        (
-            "y = register.call_postprocess(post, x1)\nx1, x2 = register.call_preprocess_pipeline(pre_batch, x1, x2)",
-            "call_postprocess should be invoked after call_preprocess_pipeline",
-        ),
-        (
-            "y = register.call_postprocess(post, x1)\ny = register.call_servable(x1, x2)",
-            "call_postprocess should be invoked after call_servable",
-        ),
-        (
-            "y = register.call_postprocess_pipeline(pre_batch, x1)\ny = register.call_servable(x1, x2)",
-            "call_postprocess_pipeline should be invoked after call_servable",
-        ),
-        (
-            "x1, x2 = register.call_preprocess(pre, x1, x2)\nx1 = register.call_preprocess_pipeline(pre_batch, x1)",
-            "call_preprocess_pipeline should not be invoked more than once, nor with call_preprocess",
-        ),
-        (
-            "x1, x2 = register.call_preprocess(pre, x1, x2)\nx1 = register.call_preprocess(pre, x1, x2)",
-            "call_preprocess should not be invoked more than once",
-        ),
-        (
-            "y = register.call_servable(x1, x2)\ny = register.call_servable(x1, x2)\nreturn y",
-            "call_servable should not be invoked more than once",
-        ),
-        ("x1, x2 = register.call_preprocess(pre, x1, x2)\nreturn x1", "Not find the invoke of 'call_servable'"),
-        (
-            "if True:\n    y = register.call_servable(x1, x2)\nreturn y",
-            "complex statements such as conditions and loops are not supported in register_method when the interface "
-            "'call_servable' is used, use 'add_stage' to replace 'call_servable'",
-        ),
-        (
-            "y = register.call_preprocess(1, x1)\nreturn y",
-            "The first parameter of 'call_preprocess' should be function",
-        ),
-    ],
-)
-def test_wrong_old_servables(registration: Registration, tmp_path: Any, body: str, text: str) -> None:
-    with pytest.raises(RuntimeError) as error:
-        old(registration, tmp_path, body)
-    assert text in str(error.value)
-
-
-def test_old_servable_with_two_models(registration: Registration, tmp_path: Any) -> None:
-    with pytest.raises(ConfigError, match="There are more than one servable declared"):
-        old(
-            registration,
-            tmp_path,
-            "return register.call_servable(x1, x2)",
-            'register.declare_model(model_file="b.onnx", model_format="ONNX")',
-        )
-
-
-def test_call_servable_without_a_model() -> None:
-    with (
-        pytest.warns(DeprecationWarning, match="call_servable"),
-        pytest.raises(ConfigError, match="There is no model declared, you can use declare_model to declare models"),
-    ):
-        declare("return register.call_servable(x1, x2)", register=register)()
-
-
-def test_old_options() -> None:
-    with pytest.warns(DeprecationWarning, match="'GpuOptions' is deprecated, use Context and GPUDeviceInfo instead"):
-        options = register.GpuOptions(precision_mode="fp16")
-    assert options.context.model_context.device_list[0]["precision_mode"] == "fp16"
-    assert model(options=options).context is options.context
-    with pytest.warns(DeprecationWarning, match="'AclOptions' is deprecated"):
-        assert register.AclOptions(output_type="FP16").context.device_options("Ascend")["output_type"] == "FP16"

@@ -102,7 +102,7 @@ def test_every_form_begins_with_what_the_server_takes(rest: Rest, page: Browser)
             if "{" not in path and "add_cast" not in path:
                 status, answer = send(page, operation["operationId"])
                 assert status.startswith("200 "), (path, status, answer)
-                assert "error" not in answer, (path, answer)
+                assert '"error' not in answer or path == "/openapi.json", (path, answer)
 
 
 def test_errors_are_shown(page: Browser) -> None:

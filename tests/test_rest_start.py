@@ -238,7 +238,7 @@ def test_status_and_readiness(servables: Servables, tmp_path: pathlib.Path) -> N
         for pid in rest.process.workers():
             os.kill(pid, signal.SIGTERM)
         until(lambda: rest.get("/healthz/ready").status_code, lambda status: status == 503)
-        assert rest.get("/servables/echo").status_code == 404
+        until(lambda: rest.get("/servables/echo").status_code, lambda status: status == 404)
         answer = rest.post("/model/echo:same", {"instances": [{"x": "text"}]})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert list(answer.json()) == ["error_msg"]

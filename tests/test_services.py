@@ -153,7 +153,7 @@ def adds_nonsense(servicer: Any, server: Any) -> None:
         (lambda servicer, server: None, "calling it adds no service to the server"),
         (raises, "calling it with a servicer and a server fails: ValueError: my own text"),
         (exits, "calling it with a servicer and a server fails: SystemExit: nothing to do"),
-        (starts_a_port, "AttributeError: '_NotingServer' object has no attribute 'add_insecure_port'"),
+        (starts_a_port, "AttributeError: 'NotingServer' object has no attribute 'add_insecure_port'"),
         (adds_nonsense, "it adds handlers that are not for one service: AttributeError: "),
         (generic("svctest.Other"), "service 'svctest.Other' that it adds has no methods"),
         (generic("svctest.Other", Ping=None), "method 'svctest.Other/Ping' that it adds makes its requests with None"),

@@ -74,8 +74,9 @@ uint64_t PyDirectCalls::Start(std::string path, const py::sequence& metadata, co
                               const std::map<std::string, std::vector<py::bytes>>& auth, int64_t client) {
   graveyard_->Clear();
   if (client < 0) throw py::value_error("client is " + std::to_string(client) + ", expected 0 or more");
-  gateway::DirectRequest request{
-      .path = std::move(path), .peer = {.address = std::move(peer)}, .client = static_cast<uint64_t>(client)};
+  gateway::DirectRequest request{.path = std::move(path),
+                                 .peer = {.address = std::move(peer), .tls = false, .subject = {}},
+                                 .client = static_cast<uint64_t>(client)};
   if (timeout) {
     if (!(*timeout >= 0)) throw py::value_error("timeout is " + std::to_string(*timeout) + ", expected 0 s or more");
     constexpr double kLongest = 1e9;  // seconds

@@ -13,6 +13,7 @@
 #include "bindings/bindings.h"
 #include "bindings/functions.h"
 #include "bindings/local_methods.h"
+#include "bindings/service_call.h"
 #include "bindings/services.h"
 #include "bindings/stream_methods.h"
 #include "bindings/values.h"
@@ -346,8 +347,16 @@ void RegisterRuntime(py::module_& module) {
           py::arg("arguments"), py::kw_only(), py::arg("function"), py::arg("items"), py::arg("order"),
           py::arg("tag") = "", py::arg("idempotent") = true)
       .def("run_function", &PythonRuntime::RunFunction, py::arg("function"), py::arg("current"))
-      .def("begin_blocked", [](PythonRuntime& self) { self.handlers().BeginBlocked(); })
-      .def("end_blocked", [](PythonRuntime& self) { self.handlers().EndBlocked(); })
+      .def(
+          "begin_call",
+          [](PythonRuntime& self, const py::object& request) {
+            self.handlers().BeginCall(AsServiceCall(request.ptr()));
+          },
+          py::arg("request"))
+      .def(
+          "end_call",
+          [](PythonRuntime& self, const py::object& request) { self.handlers().EndCall(AsServiceCall(request.ptr())); },
+          py::arg("request"))
       .def(
           "add_handler",
           [](PythonRuntime& self, std::string path, bool idempotent, bool client_streaming, bool server_streaming,
@@ -363,9 +372,16 @@ void RegisterRuntime(py::module_& module) {
           py::arg("server_streaming") = false, py::arg("on_loop") = false, py::arg("unary") = py::none())
       .def(
           "run_handlers",
-          [](PythonRuntime& self, const py::function& dispatch, const py::function& on_error,
-             const py::object& current) { self.services().Run(dispatch, on_error, current); },
-          py::arg("dispatch"), py::arg("on_error"), py::arg("current"))
+          [](PythonRuntime& self, const py::function& dispatch, const py::function& on_error, const py::object& current,
+             bool extra) { self.services().Run(dispatch, on_error, current, extra); },
+          py::arg("dispatch"), py::arg("on_error"), py::arg("current"), py::kw_only(), py::arg("extra") = false)
+      .def(
+          "await_needs", [](PythonRuntime& self, bool stuck) { return self.services().AwaitNeeds(stuck); },
+          py::arg("stuck"))
+      .def(
+          "threads_failed", [](PythonRuntime& self, size_t count) { self.handlers().ThreadsFailed(count); },
+          py::arg("count"))
+      .def("held_handlers", [](PythonRuntime& self) { return self.services().Held(); })
       .def("loop_fd", [](PythonRuntime& self) { return self.handlers().loop_fd(); })
       .def("take_loop_events", [](PythonRuntime& self) { return self.services().TakeLoopEvents(); })
       .def(

@@ -19,6 +19,8 @@ PyObject* serialize_to_string = nullptr;
 
 // Objects that other threads let go of are dropped so many at a time between calls.
 constexpr size_t kBuriedPerCall = 16;
+// An extra thread that has had no call for so long ends.
+constexpr auto kExtraIdle = std::chrono::seconds(10);
 
 py::object Steal(PyObject* object) {
   return py::reinterpret_steal<py::object>(object);
@@ -37,10 +39,8 @@ py::object TakeException() {
   return Steal(value);
 }
 
-// Raises ResultError; what is raised already becomes its cause.
-void RaiseResultError(PyObject* text) {
-  py::object cause;
-  if (PyErr_Occurred() != nullptr) cause = TakeException();
+// Raises ResultError with `text`, which it takes; null: with what kept it from being made.
+void RaiseResultError(PyObject* text, py::object cause = {}) {
   const py::object error = Steal(text == nullptr ? nullptr : PyObject_CallOneArg(result_error, text));
   Py_XDECREF(text);
   if (!error) return;
@@ -75,8 +75,11 @@ py::object Serialize(PyObject* given, PyObject* response_class) {
   }
   py::object bytes = Steal(PyObject_CallMethodNoArgs(given, serialize_to_string));
   if (bytes && PyBytes_Check(bytes.ptr())) return bytes;
+  // Before anything else is asked of the interpreter, which would lose it.
+  py::object cause = bytes ? py::object() : TakeException();
   RaiseResultError(PyUnicode_FromFormat("the handler gave a message of type '%U' that can't be serialized",
-                                        NameOfType(response_class).ptr()));
+                                        NameOfType(response_class).ptr()),
+                   std::move(cause));
   return {};
 }
 
@@ -146,24 +149,44 @@ int ServiceHandlers::Add(worker::HandlerSpec spec, const py::object& unary) {
   return handlers_.Add(std::move(spec));
 }
 
-void ServiceHandlers::Run(const py::function& dispatch, const py::function& on_error, const py::object& current) {
+void ServiceHandlers::Run(const py::function& dispatch, const py::function& on_error, const py::object& current,
+                          bool extra) {
   if (PyContextVar_CheckExact(current.ptr()) == 0) throw py::type_error("current= is a contextvars.ContextVar");
   const Callbacks callbacks{dispatch.ptr(), on_error.ptr(), current.ptr()};
   for (bool step_back = false;;) {
-    if (const std::shared_ptr<ServiceCall> call = step_back ? nullptr : handlers_.TryTake()) {
-      Handle(call, callbacks);
-      graveyard_->Clear(kBuriedPerCall);
-      continue;
+    if (!step_back) {
+      if (const std::shared_ptr<ServiceCall>& call = handlers_.TryTake()) {
+        Handle(call, callbacks);
+        graveyard_->Clear(kBuriedPerCall);
+        continue;
+      }
     }
     graveyard_->Clear();
     std::chrono::steady_clock::time_point woken;
     PyThreadState* state = PyEval_SaveThread();
-    const bool more = handlers_.Await(step_back);
+    const bool more = extra ? handlers_.AwaitExtra(kExtraIdle) : handlers_.Await(step_back);
     woken = std::chrono::steady_clock::now();
     PyEval_RestoreThread(state);
     if (!more) return;
-    step_back = !handlers_.Stay(std::chrono::steady_clock::now() - woken);
+    step_back = !handlers_.Stay(std::chrono::steady_clock::now() - woken) && !extra;
   }
+}
+
+py::object ServiceHandlers::AwaitNeeds(bool stuck) {
+  const Handlers::Needs needs = [&] {
+    py::gil_scoped_release release;
+    return handlers_.AwaitNeeds(stuck);
+  }();
+  if (needs.stopped) return py::none();
+  return py::make_tuple(needs.threads, needs.stuck);
+}
+
+py::tuple ServiceHandlers::Held() const {
+  py::list held;
+  for (const auto& [thread, handler, time] : handlers_.held()) {
+    held.append(py::make_tuple(thread, handlers_.spec(handler).path, std::chrono::duration<double>(time).count()));
+  }
+  return py::make_tuple(handlers_.waiting(), held);
 }
 
 void ServiceHandlers::Handle(const std::shared_ptr<ServiceCall>& call, const Callbacks& callbacks) {

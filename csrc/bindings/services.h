@@ -21,8 +21,13 @@ class ServiceHandlers {
 
   // `unary`: None, or (parse, function, response_class) of a plain function that is called here, without dispatch.
   int Add(worker::HandlerSpec spec, const pybind11::object& unary);
-  // A handler thread, until the handlers are stopped.
-  void Run(const pybind11::function& dispatch, const pybind11::function& on_error, const pybind11::object& current);
+  // A handler thread, until the handlers are stopped; an extra one, until it is not needed.
+  void Run(const pybind11::function& dispatch, const pybind11::function& on_error, const pybind11::object& current,
+           bool extra);
+  // (threads to start, stuck), or None once the handlers are stopped.
+  pybind11::object AwaitNeeds(bool stuck);
+  // (calls in line, [(thread, path, seconds)])
+  pybind11::tuple Held() const;
   // [(ServiceCall, events)]
   pybind11::list TakeLoopEvents();
 

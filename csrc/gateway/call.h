@@ -84,7 +84,7 @@ class Call {
  public:
   virtual ~Call() = default;
   virtual const Metadata& metadata() const = 0;
-  // The first value of a key of text, "" without one: costs less than the above.
+  // The first value of a key, "" without one: costs less than the above.
   virtual std::string_view metadata_value(std::string_view key) const = 0;
   virtual TimePoint deadline() const = 0;  // from grpc-timeout, or the server's default; kNever
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
@@ -143,7 +143,7 @@ class Service {
   // meanwhile.
   virtual bool holds_messages() const { return false; }
   virtual std::unique_ptr<CallHandler> Start(Call& call) = 0;
-  // A call is refused before Start, and will be finished: for Call::SetTrailing.
+  // A call is refused before Start, or ended by the transport, and has no trailing metadata yet: for Call::SetTrailing.
   virtual void OnRefused(Call&) {}
   // What large messages to it are placed by; null: nothing.
   virtual AlignedAt aligned_at() const { return nullptr; }

@@ -8,6 +8,7 @@
 #include "gateway/http2_connection.h"
 #include "gateway/http2_session.h"
 #include "gateway/inner_call.h"
+#include "gateway/request_id.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -23,6 +24,8 @@ void AddMetadata(const Metadata& metadata, std::vector<std::string>* texts, std:
       fields->push_back(Field(std::string_view(key), texts->back()));
     } else {
       fields->push_back(Field(std::string_view(key), value));
+      // It does not come again: a place in the header table would cost more than the field itself.
+      if (key == kRequestIdKey) fields->back().flags |= NGHTTP2_NV_FLAG_NO_INDEX;
     }
   }
 }
@@ -37,7 +40,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
     fields->push_back(Field("grpc-message", texts->back()));
   }
   if (status.code() == Code::kUnimplemented) {
-    fields->push_back(StaticField("grpc-accept-encoding", "identity,gzip"));
+    fields->push_back(StaticField("grpc-accept-encoding", kAcceptedEncodings));
   }
   AddMetadata(trailing, texts, fields);
 }
@@ -278,6 +281,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
 
 void GrpcStream::Abort(Status status, Metadata trailing) {
   if (finished_) return;
+  if (trailing_.empty() && service_ != nullptr) service_->OnRefused(*this);
   // What was not sent is not worth sending any more. A part that is half framed has to stay.
   Finish(std::move(status), std::move(trailing));
   if (handler_) handler_->OnCancel();

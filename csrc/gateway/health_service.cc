@@ -1,5 +1,6 @@
 #include "gateway/health_service.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -18,7 +19,8 @@ class CheckCall final : public CallHandler {
     if (!service.ok()) return call_.Finish(service.status());
     const wire::ServingStatus status = health_.Get(*service);
     if (status == wire::ServingStatus::kServiceUnknown) {
-      return call_.Finish({Code::kNotFound, "no servable '" + std::string(CutUtf8(*service, 256)) + "' is known"});
+      return call_.Finish(
+          {Code::kNotFound, "no servable or service '" + std::string(CutUtf8(*service, 256)) + "' is known"});
     }
     Reply reply;
     reply.emplace_back(wire::WriteHealthResponse(status));
@@ -76,10 +78,22 @@ void Health::Changed() {
   for (Watcher* watcher : watchers) watcher->OnHealthChange();
 }
 
-wire::ServingStatus Health::Get(std::string_view service) const {
-  if (!service.empty() && !router_.Known(service)) return wire::ServingStatus::kServiceUnknown;
-  const bool alive = serving_ && (service.empty() || router_.Alive(service));
-  return alive ? wire::ServingStatus::kServing : wire::ServingStatus::kNotServing;
+bool Health::Known(std::string_view name) const {
+  return name.empty() || router_.Known(name) ||
+         (served_ != nullptr && std::ranges::binary_search(served_->names, name));
+}
+
+// Of one that is known.
+bool Health::Alive(std::string_view name) const {
+  if (name.empty()) return true;
+  if (router_.Known(name)) return router_.Alive(name);
+  if (std::ranges::find(served_->services, name, &ServiceSpec::name) == served_->services.end()) return true;
+  return std::ranges::any_of(router_.Answering(name), [this](const auto& servable) { return router_.Alive(servable); });
+}
+
+wire::ServingStatus Health::Get(std::string_view name) const {
+  if (!Known(name)) return wire::ServingStatus::kServiceUnknown;
+  return serving_ && Alive(name) ? wire::ServingStatus::kServing : wire::ServingStatus::kNotServing;
 }
 
 std::unique_ptr<CallHandler> HealthCheckService::Start(Call& call) {

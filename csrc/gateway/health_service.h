@@ -1,4 +1,4 @@
-// grpc.health.v1: Check and Watch, for the server ("") and each servable by its name.
+// grpc.health.v1: Check and Watch, for the server (""), and for servables and services by their names.
 #pragma once
 
 #include <memory>
@@ -8,6 +8,7 @@
 
 #include "gateway/call.h"
 #include "gateway/router.h"
+#include "gateway/served.h"
 #include "wire/health.h"
 
 namespace mindserve::gateway {
@@ -18,7 +19,8 @@ inline constexpr const char* kHealthWatchPath = "/grpc.health.v1.Health/Watch";
 // What an I/O thread knows of health, and who watches it there. Outlives the services and their calls.
 class Health {
  public:
-  explicit Health(const Router& router) : router_(router) {}
+  // `served` is null until services are known.
+  Health(const Router& router, const std::shared_ptr<const Served>& served) : router_(router), served_(served) {}
 
   class Watcher {
    public:
@@ -29,17 +31,22 @@ class Health {
   // Listening, and not about to stop.
   void SetServing(bool serving);
   bool serving() const { return serving_; }
-  // Something in the router changed.
+  // Something in the router, or what is served, changed.
   void Changed();
 
-  // kServiceUnknown: there is none of this name.
-  wire::ServingStatus Get(std::string_view service) const;
+  // Of a servable, or of a service: one of users' serves as long as a servable that answers it does, a built-in one as
+  // long as the server does. kServiceUnknown: there is none of this name.
+  wire::ServingStatus Get(std::string_view name) const;
 
   void Add(Watcher& watcher) { watchers_.insert(&watcher); }
   void Remove(Watcher& watcher) { watchers_.erase(&watcher); }
 
  private:
+  bool Known(std::string_view name) const;
+  bool Alive(std::string_view name) const;
+
   const Router& router_;
+  const std::shared_ptr<const Served>& served_;
   bool serving_ = false;
   std::unordered_set<Watcher*> watchers_;
 };

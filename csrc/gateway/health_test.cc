@@ -7,6 +7,7 @@
 #include "gateway/predict_service.h"
 #include "gateway/test_client.h"
 #include "gateway/test_gateway.h"
+#include "gateway/test_user_worker.h"
 #include "gateway/test_worker.h"
 
 namespace mindserve::gateway {
@@ -77,6 +78,34 @@ TEST_F(HealthTest, WatchTellsWhatChanges) {
   expected.push_back(ServingStatus::kServiceUnknown);
   EXPECT_EQ(wait(add, 5), expected);
   EXPECT_EQ(Statuses(client.response(server)), Are{ServingStatus::kServing});
+}
+
+TEST_F(HealthTest, ServicesHaveNamesToo) {
+  TestClient client(Listen());
+  const auto check = [&](const std::string& service) {
+    const auto& response = client.Call(kHealthCheckPath, Request(service));
+    return response.grpc_status() == 0 ? Statuses(response).front() : ServingStatus::kServiceUnknown;
+  };
+  const int32_t watch = client.Start(kHealthWatchPath, Framed(Request("t.Users")));
+  EXPECT_EQ(check("t.Users"), ServingStatus::kServiceUnknown);
+  ASSERT_TRUE(gateway_->SetServices({{.name = "t.Users", .methods = {{"Unary", false, false}}}}, "").ok());
+  EXPECT_EQ(check("t.Users"), ServingStatus::kNotServing);
+  EXPECT_EQ(check("mindspore.serving.proto.MSService"), ServingStatus::kServing);
+  EXPECT_EQ(check("t.Others"), ServingStatus::kServiceUnknown);
+  const std::vector<WorkerSpec::Method> methods = {{"/t.Users/Unary", false}};
+  TestWorker other(*gateway_, 1, "other");
+  EXPECT_EQ(check("t.Users"), ServingStatus::kNotServing);
+  {
+    const TestUserWorker first(*gateway_, 2, "first", methods);
+    const TestUserWorker second(*gateway_, 3, "second", methods);
+    EXPECT_EQ(check("t.Users"), ServingStatus::kServing);
+    gateway_->DrainWorker(2);
+    EXPECT_EQ(check("t.Users"), ServingStatus::kServing);
+  }
+  client.RunUntil([&] { return client.response(watch).messages().size() >= 4; });
+  EXPECT_EQ(Statuses(client.response(watch)),
+            (std::vector<ServingStatus>{ServingStatus::kServiceUnknown, ServingStatus::kNotServing,
+                                        ServingStatus::kServing, ServingStatus::kNotServing}));
 }
 
 TEST_F(HealthTest, AReplacedWorkerIsNoChange) {

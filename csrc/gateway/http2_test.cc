@@ -128,21 +128,23 @@ TEST_F(Http2Test, AMessageMayComeByteByByte) {
   EXPECT_EQ(Sum(client.Wait(call)), 3);
 }
 
-TEST_F(Http2Test, GzipIsInflated) {
+TEST_F(Http2Test, WhatIsCompressedIsInflated) {
   TestWorker worker(*gateway_, 1, "add");
   TestClient client(Listen());
-  const TestClient::Fields gzip = {{"grpc-encoding", "gzip"}};
-  EXPECT_EQ(Sum(client.Wait(client.Start(kPredictPath, Framed(Gzip(Add()), true), true, gzip))), 3);
-  // A message may still be sent as it is.
-  EXPECT_EQ(Sum(client.Wait(client.Start(kPredictPath, Framed(Add()), true, gzip))), 3);
-  EXPECT_EQ(Sum(client.Wait(client.Start(kPredictPath, Framed(Add()), true, {{"grpc-encoding", "identity"}}))), 3);
-
-  const auto& broken = client.Wait(client.Start(kPredictPath, Framed(Add(), true), true, gzip));
-  EXPECT_EQ(broken.grpc_status(), Number(Code::kInternal));
-  const std::string packed = Gzip(Add());
-  const auto& cut =
-      client.Wait(client.Start(kPredictPath, Framed(packed.substr(0, packed.size() - 1), true), true, gzip));
-  EXPECT_EQ(cut.grpc_status(), Number(Code::kInternal));
+  const auto call = [&](const std::string& message, bool compressed, const char* encoding) -> const auto& {
+    return client.Wait(client.Start(kPredictPath, Framed(message, compressed), true, {{"grpc-encoding", encoding}}));
+  };
+  for (const auto& [name, packed, other] :
+       {std::tuple("gzip", Gzip(Add()), Deflate(Add())), std::tuple("deflate", Deflate(Add()), Gzip(Add()))}) {
+    EXPECT_EQ(Sum(call(packed, true, name)), 3) << name;
+    EXPECT_EQ(Sum(call(Add(), false, name)), 3) << "a message may still be sent as it is";
+    for (const std::string& broken : {Add(), packed.substr(0, packed.size() - 1), other}) {
+      const auto& response = call(broken, true, name);
+      EXPECT_EQ(response.grpc_status(), Number(Code::kInternal));
+      EXPECT_THAT(response.grpc_message(), HasSubstr(std::string(name) + " bytes"));
+    }
+  }
+  EXPECT_EQ(Sum(call(Add(), false, "identity")), 3);
 }
 
 TEST_F(Http2Test, CompressionThatIsNotOfferedIsRefused) {
@@ -152,7 +154,7 @@ TEST_F(Http2Test, CompressionThatIsNotOfferedIsRefused) {
   const auto& unknown = client.Wait(client.Start(kPredictPath, Framed(Add(), true), true, {{"grpc-encoding", "zstd"}}));
   EXPECT_EQ(unknown.grpc_status(), Number(Code::kUnimplemented));
   EXPECT_THAT(unknown.grpc_message(), HasSubstr("zstd"));
-  EXPECT_EQ(unknown.trailers.at("grpc-accept-encoding"), "identity,gzip");
+  EXPECT_EQ(unknown.trailers.at("grpc-accept-encoding"), "identity,deflate,gzip");
 }
 
 TEST_F(Http2Test, AMessageOverTheLimitIsRefusedBeforeItComes) {
@@ -166,11 +168,14 @@ TEST_F(Http2Test, AMessageOverTheLimitIsRefusedBeforeItComes) {
   EXPECT_EQ(large.grpc_status(), Number(Code::kResourceExhausted));
   EXPECT_THAT(large.grpc_message(), HasSubstr("max_msg_mb_size 1"));
 
-  const std::string bomb = Gzip(std::string(50 << 20, '\0'));
-  ASSERT_LT(bomb.size(), 100'000u);
-  const auto& inflated = client.Wait(client.Start(kPredictPath, Framed(bomb, true), true, {{"grpc-encoding", "gzip"}}));
-  EXPECT_EQ(inflated.grpc_status(), Number(Code::kResourceExhausted));
-  EXPECT_THAT(inflated.grpc_message(), HasSubstr("max_msg_mb_size 1"));
+  const std::string zeros(50 << 20, '\0');
+  for (const auto& [encoding, bomb] : {std::pair("gzip", Gzip(zeros)), std::pair("deflate", Deflate(zeros))}) {
+    ASSERT_LT(bomb.size(), 100'000u);
+    const auto& inflated =
+        client.Wait(client.Start(kPredictPath, Framed(bomb, true), true, {{"grpc-encoding", encoding}}));
+    EXPECT_EQ(inflated.grpc_status(), Number(Code::kResourceExhausted));
+    EXPECT_THAT(inflated.grpc_message(), HasSubstr("max_msg_mb_size 1"));
+  }
   EXPECT_EQ(Sum(client.Call(kPredictPath, Add())), 3);
 }
 

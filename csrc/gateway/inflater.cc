@@ -14,6 +14,7 @@ Status TooLarge(size_t max_bytes) {
 
 struct Inflater::State {
   z_stream stream{};
+  std::string name;
   bool started = false;
   bool done = false;
   size_t max_bytes = 0;
@@ -21,10 +22,12 @@ struct Inflater::State {
   std::vector<std::byte> output;  // the first `size` bytes are it
 };
 
-Inflater::Inflater(size_t max_bytes) : state_(std::make_unique<State>()) {
+Inflater::Inflater(size_t max_bytes, Encoding encoding) : state_(std::make_unique<State>()) {
+  const bool gzip = encoding == Encoding::kGzip;
   state_->max_bytes = max_bytes;
-  constexpr int kGzip = 16;  // added to the window bits: a gzip header, nothing else
-  state_->started = inflateInit2(&state_->stream, MAX_WBITS + kGzip) == Z_OK;
+  state_->name = gzip ? "gzip" : "deflate";
+  constexpr int kGzipBits = 16;  // added to the window bits: a gzip header, else zlib's, and nothing else
+  state_->started = inflateInit2(&state_->stream, MAX_WBITS + (gzip ? kGzipBits : 0)) == Z_OK;
 }
 
 Inflater::~Inflater() {
@@ -33,12 +36,12 @@ Inflater::~Inflater() {
 
 Status Inflater::Feed(std::span<const std::byte> data) {
   State& s = *state_;
-  if (!s.started) return {Code::kResourceExhausted, "no memory to inflate a gzip message"};
+  if (!s.started) return {Code::kResourceExhausted, "no memory to inflate a " + s.name + " message"};
   constexpr size_t kFirst = 16 * 1024;
   s.stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(data.data()));
   s.stream.avail_in = static_cast<uInt>(data.size());
   while (s.stream.avail_in > 0) {
-    if (s.done) return {Code::kInternal, "the gzip message goes on behind its end"};
+    if (s.done) return {Code::kInternal, "the " + s.name + " message goes on behind its end"};
     if (s.size == s.output.size()) {
       // One byte over the limit is enough to know that there is more.
       const size_t grown = std::min(std::max(kFirst, s.output.size() * 2), s.max_bytes + 1);
@@ -52,7 +55,7 @@ Status Inflater::Feed(std::span<const std::byte> data) {
     if (rc == Z_STREAM_END) {
       s.done = true;
     } else if (rc != Z_OK) {
-      return {Code::kInternal, std::string("the message's gzip bytes are broken: ") +
+      return {Code::kInternal, "the message's " + s.name + " bytes are broken: " +
                                    (s.stream.msg != nullptr ? s.stream.msg : "no reason given")};
     }
   }
@@ -60,7 +63,7 @@ Status Inflater::Feed(std::span<const std::byte> data) {
 }
 
 Status Inflater::End() const {
-  if (!state_->done) return {Code::kInternal, "the message's gzip bytes end too early"};
+  if (!state_->done) return {Code::kInternal, "the message's " + state_->name + " bytes end too early"};
   return Status::Ok();
 }
 

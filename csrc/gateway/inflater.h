@@ -1,7 +1,8 @@
-// gzip, bounded.
+// What messages may be compressed by, and its reverse, bounded.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -10,14 +11,21 @@
 
 namespace mindserve::gateway {
 
-// Inflates one gzip stream as its bytes come.
+// grpc-encoding of a request. kDeflate is zlib's format (RFC 1950), as gRPC has it.
+enum class Encoding : uint8_t { kNone, kIdentity, kGzip, kDeflate };
+
+// For grpc-accept-encoding: all of them.
+inline constexpr const char* kAcceptedEncodings = "identity,deflate,gzip";
+
+// Inflates one message as its bytes come.
 class Inflater {
  public:
-  // More than `max_bytes` of output is refused: RESOURCE_EXHAUSTED naming max_msg_mb_size.
-  explicit Inflater(size_t max_bytes);
+  // More than `max_bytes` of output is refused: RESOURCE_EXHAUSTED naming max_msg_mb_size. `encoding`: kGzip or
+  // kDeflate.
+  Inflater(size_t max_bytes, Encoding encoding);
   ~Inflater();
 
-  // INTERNAL: this is no gzip. Output grows with what was really inflated.
+  // INTERNAL: it is not so compressed. Output grows with what was really inflated.
   Status Feed(std::span<const std::byte> data);
   // After the last byte: INTERNAL if the stream is not complete.
   Status End() const;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/utf8.h"
+#include "wire/call_head.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -21,7 +22,7 @@ bool Parse(std::string_view text, int base, Number* number) {
 bool ParseCallers(std::string_view text, std::vector<ExecutionTag>* callers) {
   for (bool more = true; more;) {
     const size_t space = text.find(' ');
-    if (callers->size() > kMostDepth || !Parse(text.substr(0, space), kHexadecimal, &callers->emplace_back())) {
+    if (callers->size() > wire::kMostDepth || !Parse(text.substr(0, space), kHexadecimal, &callers->emplace_back())) {
       return false;
     }
     more = space != std::string_view::npos;
@@ -46,9 +47,9 @@ Result<InnerCall> ReadInnerCall(const Metadata& metadata) {
       if (!ParseCallers(value, &call.callers)) return NotUnderstood(key, value);
     }
   }
-  if (call.depth <= kMostDepth) return call;
+  if (call.depth <= wire::kMostDepth) return call;
   return Status(Code::kFailedPrecondition, "servables call one another " + std::to_string(call.depth) +
-                                               " deep, at most " + std::to_string(kMostDepth) +
+                                               " deep, at most " + std::to_string(wire::kMostDepth) +
                                                " is possible: a cycle of servables that call each other is likely");
 }
 

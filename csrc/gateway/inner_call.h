@@ -14,11 +14,8 @@ inline constexpr std::string_view kDepthKey = "mindserve-depth";  // a decimal n
 // The call that it is made for, and those that that one was made for: 16 hexadecimal digits each, spaces in between.
 inline constexpr std::string_view kParentKey = "mindserve-parent";
 
-// A call that is deeper is refused.
-inline constexpr uint32_t kMostDepth = 16;
-
-// Of a call from a worker. INVALID_ARGUMENT if it says nothing that can be understood, FAILED_PRECONDITION if it is too
-// deep.
+// Of a call from a worker. INVALID_ARGUMENT if it says nothing that can be understood, FAILED_PRECONDITION if it is
+// deeper than wire::kMostDepth.
 Result<InnerCall> ReadInnerCall(const Metadata& metadata);
 
 // For metadata of whatever call, on its way to a handler.

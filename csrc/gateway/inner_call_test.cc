@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "wire/call_head.h"
+
 namespace mindserve::gateway {
 namespace {
 
@@ -28,8 +30,8 @@ TEST(InnerCall, SaysHowDeepItIsAndForWhat) {
 }
 
 TEST(InnerCall, IsRefusedWhenItIsTooDeep) {
-  EXPECT_TRUE(ReadInnerCall({{"mindserve-depth", std::to_string(kMostDepth)}}).ok());
-  const auto refused = ReadInnerCall({{"mindserve-depth", std::to_string(kMostDepth + 1)}});
+  EXPECT_TRUE(ReadInnerCall({{"mindserve-depth", std::to_string(wire::kMostDepth)}}).ok());
+  const auto refused = ReadInnerCall({{"mindserve-depth", std::to_string(wire::kMostDepth + 1)}});
   EXPECT_EQ(refused.status().code(), Code::kFailedPrecondition);
   EXPECT_THAT(refused.status().message(), HasSubstr("17 deep, at most 16 is possible"));
 }
@@ -42,7 +44,7 @@ TEST(InnerCall, IsRefusedWhenItCannotBeUnderstood) {
     EXPECT_EQ(ReadInnerCall({{"mindserve-parent", parent}}).status().code(), Code::kInvalidArgument) << parent;
   }
   std::string callers = "1";
-  for (uint32_t i = 0; i < kMostDepth; ++i) callers += " 1";
+  for (uint32_t i = 0; i < wire::kMostDepth; ++i) callers += " 1";
   EXPECT_TRUE(ReadInnerCall({{"mindserve-parent", callers}}).ok());
   EXPECT_FALSE(ReadInnerCall({{"mindserve-parent", callers + " 1"}}).ok());
 }

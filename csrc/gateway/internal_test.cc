@@ -238,9 +238,12 @@ TEST_F(InternalTest, PredictTellsItsWorkerOfRequestIdAndDepth) {
   EXPECT_EQ(failed.trailers.at("request_id"), "r-3");
   const auto& deep = inside.Call(kPredictPath, predict, {{"request_id", "r-4"}, {"mindserve-depth", "17"}});
   EXPECT_EQ(deep.trailers.at("request_id"), "r-4");
+  const std::string& made = outside.Call(kPredictPath, "no request").trailers.at("request_id");
+  EXPECT_EQ(made.size(), 36u) << "an error has one";
   const auto& wrong = outside.Call(kPredictPath, predict, {{"request_id", std::string(129, 'x')}});
+  EXPECT_EQ(wrong.trailers.at("request_id").size(), 36u);
   EXPECT_EQ(wrong.grpc_status(), Number(Code::kInvalidArgument));
-  EXPECT_THAT(wrong.grpc_message(), HasSubstr("expected 1 to 128 of printable ASCII"));
+  EXPECT_THAT(wrong.grpc_message(), HasSubstr("expected at most 128 of printable ASCII"));
   Eventually([&] { return gateway_->GetStats().enqueued_bytes == 0; });
 }
 

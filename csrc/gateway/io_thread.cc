@@ -31,7 +31,7 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
                for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
              }),
       router_(context_.stats),
-      health_(router_),
+      health_(router_, served_),
       direct_(context_, health_) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
@@ -218,6 +218,7 @@ void IoThread::RemoveServable(const std::string& name) {
 void IoThread::SetServices(std::shared_ptr<const Served> served) {
   served_ = std::move(served);
   MakeUserServices(served_->services);
+  health_.Changed();
 }
 
 void IoThread::MakeUserServices(const std::vector<ServiceSpec>& services) {

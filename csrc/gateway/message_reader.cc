@@ -68,7 +68,7 @@ bool MessageReader::Begin() {
     if (encoding_ == Encoding::kNone || encoding_ == Encoding::kIdentity) {
       return Fail({Code::kInternal, "a message is flagged as compressed, but grpc-encoding names no compression"});
     }
-    inflater_.emplace(max_bytes_);
+    inflater_.emplace(max_bytes_, encoding_);
     inflated_ = BytesTicket(memory_.admission());
     return true;
   }

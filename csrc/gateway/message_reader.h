@@ -14,9 +14,6 @@
 
 namespace mindserve::gateway {
 
-// grpc-encoding of a request.
-enum class Encoding : uint8_t { kNone, kIdentity, kGzip };
-
 // Bytes of the messages that a connection has begun and not completed. A client that sends slowly, or not at all, must
 // not take what others need: it may hold a quarter of max_enqueued_bytes in this way, or one message. Outlives its
 // readers.

@@ -91,14 +91,18 @@ TEST_F(MessageReaderTest, MessagesHoweverTheyAreCut) {
   const std::vector<std::string> expected = {"one", "", std::string(1000, 't'), "three"};
   std::string body;
   std::string packed;
+  std::string deflated;
   for (const std::string& message : expected) {
     body += Framed(message);
     packed += Framed(Gzip(message), true);
+    deflated += Framed(Deflate(message), true);
   }
   for (size_t step : {1, 2, 3, 4, 5, 6, 7, 100, 1 << 20}) {
     EXPECT_EQ(Read(body, Encoding::kNone, step), expected) << step;
     EXPECT_FALSE(within_);
     EXPECT_EQ(Read(packed, Encoding::kGzip, step), expected) << step;
+    EXPECT_FALSE(within_);
+    EXPECT_EQ(Read(deflated, Encoding::kDeflate, step), expected) << step;
     EXPECT_FALSE(within_);
   }
 }
@@ -123,20 +127,27 @@ TEST_F(MessageReaderTest, WhatIsWrongIsSaid) {
   EXPECT_EQ(code(Framed("x", true), Encoding::kIdentity), Code::kInternal);
   EXPECT_EQ(code(Framed("this is no gzip at all", true), Encoding::kGzip), Code::kInternal);
   EXPECT_EQ(code(Framed(Gzip("x") + "more", true), Encoding::kGzip), Code::kInternal);
+  EXPECT_EQ(code(Framed(Gzip("x"), true), Encoding::kDeflate), Code::kInternal);
+  EXPECT_EQ(code(Framed(Deflate("x"), true), Encoding::kGzip), Code::kInternal);
+  EXPECT_EQ(code(Framed(Deflate("x") + "more", true), Encoding::kDeflate), Code::kInternal);
   EXPECT_EQ(code(Framed(std::string(kMax + 1, 'x')).substr(0, 5), Encoding::kNone), Code::kResourceExhausted);
   EXPECT_EQ(code(Framed(Gzip(std::string(kMax + 1, 'x')), true), Encoding::kGzip), Code::kResourceExhausted);
+  EXPECT_EQ(code(Framed(Deflate(std::string(kMax + 1, 'x')), true), Encoding::kDeflate), Code::kResourceExhausted);
 }
 
-TEST_F(MessageReaderTest, ACutOrChangedGzipIsAnErrorOrTheMessageWasNotReached) {
-  const std::string packed = Gzip("a message that is worth packing, packing, packing");
-  for (size_t size = 0; size < packed.size(); ++size) {
-    EXPECT_TRUE(Read(Framed(packed.substr(0, size), true), Encoding::kGzip, 7).empty()) << size;
-    EXPECT_EQ(error_.status.code(), Code::kInternal) << size;
-  }
-  for (size_t bit = 0; bit < packed.size() * 8; ++bit) {
-    std::string flipped = packed;
-    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ 1 << bit % 8);
-    Read(Framed(flipped, true), Encoding::kGzip, 7);  // whatever comes of it
+TEST_F(MessageReaderTest, ACutOrChangedMessageIsAnErrorOrItWasNotReached) {
+  const std::string text = "a message that is worth packing, packing, packing";
+  for (const auto& [encoding, packed] :
+       {std::pair(Encoding::kGzip, Gzip(text)), std::pair(Encoding::kDeflate, Deflate(text))}) {
+    for (size_t size = 0; size < packed.size(); ++size) {
+      EXPECT_TRUE(Read(Framed(packed.substr(0, size), true), encoding, 7).empty()) << size;
+      EXPECT_EQ(error_.status.code(), Code::kInternal) << size;
+    }
+    for (size_t bit = 0; bit < packed.size() * 8; ++bit) {
+      std::string flipped = packed;
+      flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ 1 << bit % 8);
+      Read(Framed(flipped, true), encoding, 7);  // whatever comes of it
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/utf8.h"
 #include "gateway/grpc_text.h"
+#include "gateway/request_id.h"
 #include "wire/call_head.h"
 
 namespace mindserve::gateway {
@@ -25,11 +26,10 @@ std::shared_ptr<VersionState> VersionOf(const std::shared_ptr<WorkerEnd>& worker
   return {worker, worker->version().get()};
 }
 
-// How the client itself names the call, to find it in its own logs.
-std::string RequestId(const Call& call, const std::string& id) {
-  if (!id.empty()) return " (request_id " + id + ")";
+// How the client knows the call, to find it in its own logs.
+std::string Ids(const Call& call, const std::string& id) {
   const std::string_view given = call.metadata_value("x-request-id");
-  return given.empty() ? "" : " (x-request-id " + std::string(CutUtf8(given, 128)) + ")";
+  return " (request_id " + id + (given.empty() ? "" : ", x-request-id " + std::string(CutUtf8(given, 128))) + ")";
 }
 
 }  // namespace
@@ -272,7 +272,7 @@ void PredictCall::SetAside(const Part& part, const LostCall& lost) {
                            std::to_string(context.limits.max_attempts) + ")" +
                            (part.alone ? ", the last one while executing nothing else" : "") +
                            "; of the last one is known: " + lost.loss.why;
-  const std::string text = Described() + " of client " + call_.peer().address + RequestId(call_, request_id_) + died;
+  const std::string text = Described() + " of client " + call_.peer().address + Ids(call_, Id()) + died;
   context.log.Warn(context.now, text);
   if (part.alone) {
     Quarantine& quarantine = version_state_->quarantine;
@@ -288,7 +288,10 @@ void PredictCall::Complete() {
   reply.reserve(1 + 2 * parts_.size());
   reply.emplace_back(wire::SpecField(Spec(request_->message)));
   const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
-  if (has_errors) ++counts_->with_errors;
+  if (has_errors) {
+    ++counts_->with_errors;
+    Id();
+  }
   for (Part& part : parts_) {
     if (part.has_errors) wire::CountErrorCodes(part.reply->bytes(), counts_->errors);
     reply.push_back(*std::move(part.reply));
@@ -302,7 +305,16 @@ void PredictCall::Complete() {
   call_.Finish(Status::Ok());
 }
 
+const std::string& PredictCall::Id() {
+  if (request_id_.empty()) {
+    request_id_ = service_.context_.ids.Next();
+    call_.SetTrailing({{std::string(kRequestIdKey), request_id_}});
+  }
+  return request_id_;
+}
+
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
+  Id();
   ++counts_->with_errors;
   ++counts_->errors[static_cast<size_t>(code)];
   Reply reply;
@@ -327,6 +339,7 @@ std::span<const std::byte> PredictCall::Instances(const Message& message) const 
 }
 
 void PredictCall::Fail(Status status, Metadata trailing) {
+  Id();
   GiveUp();
   call_.Finish(std::move(status), std::move(trailing));
 }

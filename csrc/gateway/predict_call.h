@@ -22,7 +22,8 @@ inline constexpr size_t kMostWaiting = 1000;
 
 class PredictCall final : public CallHandler, private WorkerCallListener, private TimerNode {
  public:
-  // `request_id`: the client's; empty: it gave none.
+  // `request_id`: the client's; empty: it gave none. Then one is made if the answer is an error, and only then: the
+  // header field alone, of every answer, would cost more than a tenth of a small call.
   PredictCall(PredictService& service, Call& call, std::string request_id)
       : service_(service), call_(call), request_id_(std::move(request_id)) {}
   ~PredictCall() override { GiveUp(); }
@@ -66,6 +67,8 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
   // A worker died while it executed the part, and that was once too often.
   void SetAside(const Part& part, const LostCall& lost);
 
+  // The request's id, which from now on it has.
+  const std::string& Id();
   void AnswerError(wire::ErrorCode code, const std::string& text);
   void Fail(Status status, Metadata trailing = {});
   void Complete();
@@ -79,7 +82,7 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   PredictService& service_;
   Call& call_;
-  const std::string request_id_;
+  std::string request_id_;
   MethodCounts* counts_ = &service_.counts();    // as what the call is counted; until it is finished
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered

@@ -4,13 +4,12 @@
 
 #include "gateway/predict_call.h"
 #include "gateway/request_id.h"
-#include "gateway/user_metadata.h"
 
 namespace mindserve::gateway {
 
 std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
   std::string id;
-  Status status = Identify(call, &id);
+  Status status = Identify(call, context_.ids, WithoutId::kGoOn, &id);
   auto handler = std::make_unique<PredictCall>(*this, call, std::move(id));
   if (!status.ok()) call.Finish(std::move(status));
   return handler;
@@ -18,16 +17,7 @@ std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
 
 void PredictService::OnRefused(Call& call) {
   std::string id;
-  (void)Identify(call, &id);
-}
-
-Status PredictService::Identify(Call& call, std::string* id) {
-  const std::string_view given = call.metadata_value(kRequestIdKey);
-  if (given.empty()) return Status::Ok();
-  if (!IsRequestId(given)) return NoRequestId(given);
-  *id = given;
-  call.SetTrailing({{std::string(kRequestIdKey), *id}});
-  return Status::Ok();
+  (void)Identify(call, context_.ids, WithoutId::kMakeOne, &id);
 }
 
 void PredictService::OnWorkerAdded() {

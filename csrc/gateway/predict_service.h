@@ -40,9 +40,6 @@ class PredictService final : public Service {
 
  private:
   friend class PredictCall;
-  // A request id that the client gives goes to the worker, and back with whatever ends the call; none is made.
-  static Status Identify(Call& call, std::string* id);
-
   ThreadContext& context_;
   Admission& admission_;
   Router& router_;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "gateway/predict_service.h"
 #include "gateway/test_client.h"
@@ -452,6 +453,32 @@ TEST_F(PredictTest, ADeadlineGoesToTheWorkerAndEndsTheCall) {
   Eventually([&] { return worker.cancels() == worker.calls() - 1; });
   NothingHeld();
   EXPECT_EQ(client.Call(kPredictPath, One("add"), {{"grpc-timeout", "x"}}).grpc_status(), Number(Code::kInternal));
+}
+
+TEST_F(PredictTest, EveryErrorHasARequestId) {
+  TestWorker worker(*gateway_, 1, "add");
+  TestClient client(Listen());
+  EXPECT_FALSE(client.Call(kPredictPath, One("add")).trailers.contains("request_id"));
+
+  std::set<std::string> ids;
+  const auto take = [&](const TestClient::Response& response, Code code) {
+    EXPECT_EQ(response.grpc_status(), Number(code)) << response.grpc_message();
+    EXPECT_THAT(response.trailers, testing::Contains(testing::Key("request_id")));
+    ids.insert(response.trailers.at("request_id"));
+  };
+  take(client.Call(kPredictPath, PredictRequest("none", "add", 0, {{1, 2}})), Code::kOk);
+  take(client.Call(kPredictPath, One("add") + wire::test::Instance("")), Code::kOk);
+  take(client.Call(kPredictPath, One("end")), Code::kFailedPrecondition);
+  take(client.Call(kPredictPath, "no request"), Code::kInvalidArgument);
+  // What the transport itself finds, before the call is a service's and afterwards.
+  take(client.Call(kPredictPath, One("add"), {{"grpc-timeout", "x"}}), Code::kInternal);
+  take(client.Call(kPredictPath, One("hold"), {{"grpc-timeout", "20m"}}), Code::kDeadlineExceeded);
+  take(client.Wait(client.Start(kPredictPath, Framed("a").substr(0, 3))), Code::kInternal);
+  EXPECT_EQ(ids.size(), 7u);
+  for (const std::string& id : ids) EXPECT_EQ(id.size(), 36u);
+  take(client.Call(kPredictPath, One("hold"), {{"grpc-timeout", "20m"}, {"request_id", "mine"}}),
+       Code::kDeadlineExceeded);
+  EXPECT_TRUE(ids.contains("mine"));
 }
 
 TEST_F(PredictTest, CallsWithoutADeadlineGetTheDefault) {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/utf8.h"
 #include "gateway/grpc_text.h"
 
 namespace mindserve::gateway {
@@ -46,9 +47,36 @@ void RequestHead::Add(std::string_view name, std::string_view value, size_t max_
     path_.assign(value);
   } else if (name.starts_with("grpc-")) {
     AddGrpc(name, value);
-  } else if (IsMetadataKey(name)) {
-    fields_.push_back({text_.size(), name.size(), value.size()});
-    text_.append(name).append(value);
+  } else if (!IsMetadataKey(name)) {
+    return;
+  } else if (IsBinaryKey(name)) {
+    AddBinary(name, value);
+  } else {
+    AddField(name, value);
+  }
+}
+
+void RequestHead::AddField(std::string_view name, std::string_view value) {
+  fields_.push_back({text_.size(), name.size(), value.size()});
+  text_.append(name).append(value);
+}
+
+void RequestHead::AddBinary(std::string_view name, std::string_view values) {
+  // Several values of one key may have been joined on the way, by commas, around which HTTP allows spaces.
+  for (bool more = true; more;) {
+    const size_t comma = values.find(',');
+    more = comma != std::string_view::npos;
+    std::string_view value = values.substr(0, comma);
+    while (value.starts_with(' ') || value.starts_with('\t')) value.remove_prefix(1);
+    while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
+    const auto bytes = Base64Decode(value);
+    if (!bytes) {
+      return Fail({Code::kInvalidArgument, "metadata '" + std::string(CutUtf8(name, 64)) +
+                                               "' has a value that is not base64 (of the alphabet with '+' and '/', "
+                                               "padded or not), as that of a '-bin' key has to be"});
+    }
+    AddField(name, *bytes);
+    if (more) values.remove_prefix(comma + 1);
   }
 }
 
@@ -61,9 +89,11 @@ void RequestHead::AddGrpc(std::string_view name, std::string_view value) {
       encoding_ = Encoding::kIdentity;
     } else if (value == "gzip") {
       encoding_ = Encoding::kGzip;
+    } else if (value == "deflate") {
+      encoding_ = Encoding::kDeflate;
     } else {
       Fail({Code::kUnimplemented,
-            "grpc-encoding '" + std::string(value) + "' is not supported, only identity and gzip are"});
+            "grpc-encoding '" + std::string(value) + "' is not supported, only " + kAcceptedEncodings + " are"});
     }
   } else if (name == "grpc-accept-encoding") {
     accepts_gzip_ = value.find("gzip") != std::string_view::npos;
@@ -80,20 +110,8 @@ const Metadata& RequestHead::metadata() const {
   made_ = true;
   const std::string_view text = text_;
   for (const Field& field : fields_) {
-    const std::string_view name = text.substr(field.name, field.name_size);
-    std::string_view value = text.substr(field.name + field.name_size, field.value_size);
-    if (!IsBinaryKey(name)) {
-      metadata_.emplace_back(name, value);
-      continue;
-    }
-    // Several values of one key may have been joined by commas on the way.
-    for (bool more = true; more;) {
-      const size_t comma = value.find(',');
-      more = comma != std::string_view::npos;
-      // A value that is no base64 is left out: no service can have meant it.
-      if (auto bytes = Base64Decode(value.substr(0, comma))) metadata_.emplace_back(name, std::move(*bytes));
-      if (more) value.remove_prefix(comma + 1);
-    }
+    metadata_.emplace_back(text.substr(field.name, field.name_size),
+                           text.substr(field.name + field.name_size, field.value_size));
   }
   return metadata_;
 }

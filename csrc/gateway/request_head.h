@@ -35,7 +35,7 @@ class RequestHead {
   std::optional<std::chrono::nanoseconds> timeout() const { return timeout_; }
   // Made when first asked for.
   const Metadata& metadata() const;
-  // The first value of a key of text, "" without one. Needs nothing to be made.
+  // The first value of a key, "" without one. Needs nothing to be made.
   std::string_view Value(std::string_view key) const;
 
  private:
@@ -44,6 +44,8 @@ class RequestHead {
   };
   void Fail(Status status);
   void AddGrpc(std::string_view name, std::string_view value);
+  void AddBinary(std::string_view name, std::string_view values);
+  void AddField(std::string_view name, std::string_view value);
 
   std::string path_;
   bool post_ = false;
@@ -53,7 +55,7 @@ class RequestHead {
   std::optional<std::chrono::nanoseconds> timeout_;
   Status status_;
   size_t list_size_ = 0;
-  std::string text_;  // names and values of the metadata
+  std::string text_;  // names and values of the metadata, the latter as services see them
   std::vector<Field> fields_;
   mutable Metadata metadata_;
   mutable bool made_ = false;

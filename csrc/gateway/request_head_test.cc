@@ -35,9 +35,21 @@ TEST(RequestHeadTest, WhatACallNeeds) {
 }
 
 TEST(RequestHeadTest, BinaryMetadataIsDecodedAndSplit) {
-  const RequestHead head = Head({{"a-bin", "Zm9v"}, {"b-bin", "Zg==,Zm8"}, {"c-bin", "?"}, {"d", "Zm9v,x"}});
+  const RequestHead head =
+      Head({{"a-bin", "Zm9v"}, {"b-bin", "Zg==,Zm8"}, {"c-bin", "Zg , Zm8=\t"}, {"d", "Zm9v,x"}, {"e-bin", ""}});
+  EXPECT_TRUE(head.status().ok());
   EXPECT_THAT(head.metadata(),
-              ElementsAre(Pair("a-bin", "foo"), Pair("b-bin", "f"), Pair("b-bin", "fo"), Pair("d", "Zm9v,x")));
+              ElementsAre(Pair("a-bin", "foo"), Pair("b-bin", "f"), Pair("b-bin", "fo"), Pair("c-bin", "f"),
+                          Pair("c-bin", "fo"), Pair("d", "Zm9v,x"), Pair("e-bin", "")));
+  EXPECT_EQ(head.Value("a-bin"), "foo");
+}
+
+TEST(RequestHeadTest, BinaryMetadataThatIsNoBase64IsAnError) {
+  for (const char* value : {"?", "Zm9vZ", "Zg=", "Zh==", "Zm9v,?", "Zm9v Zm9v", "Zm-v", "caf\xc3\xa9"}) {
+    const RequestHead head = Head({{"a", "b"}, {"c-bin", value}});
+    EXPECT_EQ(head.status().code(), Code::kInvalidArgument) << value;
+    EXPECT_THAT(head.status().message(), testing::HasSubstr("metadata 'c-bin' has a value that is not base64"));
+  }
 }
 
 TEST(RequestHeadTest, ErrorsOfEachKind) {

@@ -9,16 +9,6 @@
 
 namespace mindserve::gateway {
 
-bool IsRequestId(std::string_view text) {
-  constexpr size_t kLongest = 128;
-  return !text.empty() && text.size() <= kLongest && IsMetadataText(text);
-}
-
-Status NoRequestId(std::string_view given) {
-  return {Code::kInvalidArgument, "metadata 'request_id' has " + std::to_string(given.size()) +
-                                      " characters, expected 1 to 128 of printable ASCII"};
-}
-
 std::string RequestIds::Next() {
   if (used_ == random_.size()) {
     for (size_t got = 0; got < random_.size();) {
@@ -47,6 +37,21 @@ std::string RequestIds::Next() {
     text[at++] = kHex[bytes[i] & 15];
   }
   return text;
+}
+
+Status Identify(Call& call, RequestIds& ids, WithoutId without, std::string* id) {
+  constexpr size_t kLongest = 128;
+  const std::string_view given = call.metadata_value(kRequestIdKey);
+  const bool valid = given.size() <= kLongest && IsMetadataText(given);
+  if (valid && !given.empty()) {
+    *id = given;
+  } else if (!valid || without == WithoutId::kMakeOne) {
+    *id = ids.Next();
+  }
+  if (!id->empty()) call.SetTrailing({{std::string(kRequestIdKey), *id}});
+  if (valid) return Status::Ok();
+  return {Code::kInvalidArgument, "metadata 'request_id' has " + std::to_string(given.size()) +
+                                      " characters, expected at most 128 of printable ASCII"};
 }
 
 }  // namespace mindserve::gateway

@@ -8,13 +8,12 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "gateway/call.h"
 
 namespace mindserve::gateway {
 
-// What a client may give: 1 to 128 printable ASCII characters.
-bool IsRequestId(std::string_view text);
-// INVALID_ARGUMENT for another.
-Status NoRequestId(std::string_view given);
+// A key of metadata, both ways.
+inline constexpr std::string_view kRequestIdKey = "request_id";
 
 // Makes random UUIDs (RFC 9562, version 4). Belongs to one thread.
 class RequestIds {
@@ -26,5 +25,11 @@ class RequestIds {
   std::array<uint8_t, 256 * kIdBytes> random_;  // from the kernel, for many at a time
   size_t used_ = sizeof(random_);
 };
+
+// The id of a call, which goes back with whatever ends it: the client's, or else a new one, if one is to be made. An
+// empty one counts as none. INVALID_ARGUMENT: what the client gives is more than 128 characters, or not printable
+// ASCII; the call then has a new one.
+enum class WithoutId : uint8_t { kMakeOne, kGoOn };
+Status Identify(Call& call, RequestIds& ids, WithoutId without, std::string* id);
 
 }  // namespace mindserve::gateway

@@ -47,6 +47,7 @@ class StreamCall final : public CallHandler {
     ++service_.counts().with_errors;
     ++service_.counts().errors[static_cast<size_t>(kCode)];
     const auto spec = message.bytes().subspan(route.spec.offset, route.spec.length);
+    service_.OnRefused(call_);
     Reply reply;
     reply.emplace_back(wire::ErrorReply({reinterpret_cast<const char*>(spec.data()), spec.size()}, kCode,
                                         "instances count is " + std::to_string(route.instances.size()) +

@@ -102,6 +102,8 @@ TEST_F(StreamServiceTest, WhatIsWrongIsAnsweredAsByPredict) {
   EXPECT_THAT(errors(Ask(StreamPath("m"))), ElementsAre(testing::Pair(2, HasSubstr("method is not available"))));
   EXPECT_THAT(errors(PredictRequest("s", "m", 0, {{1, 2}, {3, 4}})),
               ElementsAre(testing::Pair(2, "instances count is 2, expected one: each has a stream of its own")));
+  EXPECT_TRUE(
+      client.Call(kPredictStreamPath, PredictRequest("s", "m", 0, {{1, 2}, {3, 4}})).trailers.contains("request_id"));
   EXPECT_THAT(errors(PredictRequest("s", "plain", 0, {{1, 2}, {3, 4}})),
               ElementsAre(testing::Pair(2, HasSubstr("instances count is 2"))));
   EXPECT_THAT(errors(PredictRequest("s", "m", 0, {})),

@@ -41,9 +41,9 @@ std::string Framed(std::string_view message, bool compressed) {
   return framed.append(message);
 }
 
-std::string Gzip(std::string_view bytes) {
+static std::string Compress(std::string_view bytes, int window_bits) {
   z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  EXPECT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY), Z_OK);
   std::string out(deflateBound(&stream, bytes.size()) + 64, '\0');
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
   stream.avail_in = static_cast<uInt>(bytes.size());
@@ -53,6 +53,14 @@ std::string Gzip(std::string_view bytes) {
   out.resize(stream.total_out);
   deflateEnd(&stream);
   return out;
+}
+
+std::string Gzip(std::string_view bytes) {
+  return Compress(bytes, MAX_WBITS + 16);
+}
+
+std::string Deflate(std::string_view bytes) {
+  return Compress(bytes, MAX_WBITS);
 }
 
 int TestClient::Response::grpc_status() const {

@@ -23,6 +23,7 @@ UniqueFd ConnectTo(const net::Address& address);
 // A gRPC message with its prefix.
 std::string Framed(std::string_view message, bool compressed = false);
 std::string Gzip(std::string_view bytes);
+std::string Deflate(std::string_view bytes);
 
 class TestClient {
  public:

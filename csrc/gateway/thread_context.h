@@ -15,6 +15,7 @@
 #include "gateway/http2_session.h"
 #include "gateway/keepalive.h"
 #include "gateway/limits.h"
+#include "gateway/request_id.h"
 #include "gateway/request_memory.h"
 #include "gateway/service_table.h"
 #include "gateway/timer_heap.h"
@@ -77,6 +78,7 @@ struct ThreadContext {
   CallStats stats;
   MethodCounts& unserved = stats.Of({});  // calls of what no service is there for
   LimitedLog log;
+  RequestIds ids;
   TimePoint now;  // when this round began
   uint64_t next_client = 1;
 

@@ -24,7 +24,7 @@ std::string UserCall::Described() const {
 }
 
 void UserCall::Begin() {
-  model_ = ValueOf(call_.metadata(), kModelIdKey);
+  model_ = call_.metadata_value(kModelIdKey);
   if (service_.kind_.client_streaming) Open();
 }
 
@@ -52,7 +52,7 @@ bool UserCall::Open() {
     return false;
   };
   if (!goal_) {
-    auto servable = service_.ChooseServable(call_.metadata());
+    auto servable = service_.ChooseServable(call_);
     if (!servable.ok()) return refuse(servable.status());
     goal_.emplace(*std::move(servable), service_.path_);
   }
@@ -126,6 +126,7 @@ void UserCall::OnWorkerInitial(std::span<const std::byte> bytes, bool gzip) {
   if (!request_) return;
   const auto given = wire::ReadMetadata(bytes);
   if (!given.ok()) return Fail(BrokenLink(given.status().message()));
+  if (replied_) return Fail(BrokenLink("initial metadata behind what comes after it"));
   replied_ = true;
   encodes_ = gzip && call_.accepts_gzip();
   call_.SendInitial(ForClient(*given, request_id_, shared_.context), encodes_);
@@ -161,7 +162,7 @@ bool UserCall::SendCompressed(ReplyPart message) {
     call_.SendOne(std::move(message), /*compressed=*/true);
     return true;
   }
-  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20);
+  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20, Encoding::kGzip);
   Status status = inflater.Feed(message.bytes());
   if (status.ok()) status = inflater.End();
   if (!status.ok()) {

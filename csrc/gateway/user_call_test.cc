@@ -135,7 +135,7 @@ TEST_F(UserCallTest, AnIdThatIsNoneIsInvalid) {
   const auto worker = Start(1);
   worker->Echo();
   TestClient client(Listen());
-  for (const std::string& id : {std::string(), std::string(129, 'x'), std::string("h\xc3\xa9")}) {
+  for (const std::string& id : {std::string(129, 'x'), std::string("h\xc3\xa9")}) {
     const auto& response = client.Call(kUnary, "a", {{"request_id", id}});
     Is(response, Code::kInvalidArgument, HasSubstr("'request_id' has " + std::to_string(id.size()) + " characters"));
     EXPECT_NE(response.trailers.at("request_id"), id);
@@ -144,11 +144,38 @@ TEST_F(UserCallTest, AnIdThatIsNoneIsInvalid) {
   EXPECT_EQ(worker->calls(), 1u);
 }
 
+TEST_F(UserCallTest, AnEmptyIdIsAbsent) {
+  const auto worker = Start(1);
+  worker->Echo();
+  TestClient client(Listen());
+  const auto& response = client.Call(kUnary, "a", {{"request_id", ""}});
+  IsOk(response, {"a"});
+  EXPECT_EQ(response.trailers.at("request_id").size(), 36u);
+  EXPECT_EQ(worker->Call(0).request_id, response.trailers.at("request_id"));
+}
+
 TEST_F(UserCallTest, MetadataThatNoHandlerCouldReadIsInvalid) {
   const auto worker = Start(1);
   TestClient client(Listen());
   Is(client.Call(kUnary, "a", {{"key", "h\xc3\xa9"}}), Code::kInvalidArgument, HasSubstr("metadata 'key'"));
   EXPECT_EQ(worker->calls(), 0u);
+  NothingHeld();
+}
+
+TEST_F(UserCallTest, BinaryMetadataIsBase64OrInvalid) {
+  const auto worker = Start(1);
+  worker->Echo();
+  TestClient client(Listen());
+  for (const char* text : {"Zm8=", "Zm8"}) {
+    IsOk(client.Call(kUnary, "a", {{"key-bin", text}}), {"a"});
+    EXPECT_THAT(worker->Call(worker->calls() - 1).metadata, testing::Contains(Pair("key-bin", "fo")));
+  }
+  Is(client.Call(kUnary, "a", {{"key-bin", "Zm8=="}}), Code::kInvalidArgument,
+     HasSubstr("metadata 'key-bin' has a value that is not base64"));
+  EXPECT_EQ(worker->calls(), 2u);
+  const auto& predict = client.Call(kPredictPath, "", {{"key-bin", "?"}});
+  EXPECT_EQ(predict.grpc_status(), Number(Code::kInvalidArgument));
+  EXPECT_THAT(predict.grpc_message(), HasSubstr("'key-bin'"));
   NothingHeld();
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/utf8.h"
 #include "gateway/grpc_text.h"
+#include "gateway/request_id.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -14,8 +15,6 @@ bool IsReserved(std::string_view key) {
   if (key == kStatusDetailsKey) return false;
   constexpr std::array<std::string_view, 6> kOfConnections = {"connection", "keep-alive",        "proxy-connection",
                                                               "upgrade",    "transfer-encoding", "status"};
-  // What libraries for richer statuses put their messages into.
-  if (key == "grpc-status-details-bin") return false;
   return !IsMetadataKey(key) || key == kRequestIdKey || std::ranges::find(kOfConnections, key) != kOfConnections.end();
 }
 
@@ -32,11 +31,6 @@ std::string Shown(std::string_view key) {
 
 }  // namespace
 
-std::string_view ValueOf(const Metadata& metadata, std::string_view key) {
-  const auto found = std::ranges::find(metadata, key, &Metadata::value_type::first);
-  return found == metadata.end() ? std::string_view() : found->second;
-}
-
 Metadata ForClient(const wire::MetadataView& given, std::string_view request_id, ThreadContext& context) {
   // nghttp2 sends no block of header fields above 64 KiB, and says so to nobody.
   constexpr size_t kMostBytes = 48 * 1024;
@@ -49,7 +43,9 @@ Metadata ForClient(const wire::MetadataView& given, std::string_view request_id,
     for (char& c : key) {
       if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     }
-    std::string_view value = given_value;
+    // The worker may still write where it lies: what is checked is what is sent.
+    const std::string copied(given_value);
+    std::string_view value = copied;
     const char* why = nullptr;
     if (IsReserved(key)) {
       why = "is reserved";

@@ -11,16 +11,13 @@
 
 namespace mindserve::gateway {
 
-// Keys that the gateway reads; the first one comes back as trailing metadata.
-inline constexpr std::string_view kRequestIdKey = "request_id";
+// Keys that the gateway reads, besides kRequestIdKey.
 inline constexpr std::string_view kApplicationKey = "application";
 inline constexpr std::string_view kModelIdKey = "multiplexed_model_id";
 
-// The only one of gRPC's own keys that handlers may send: a status in its richer form, a google.rpc.Status.
+// The only one of gRPC's own keys that handlers may send: where libraries put a status in its richer form, a
+// google.rpc.Status.
 inline constexpr std::string_view kStatusDetailsKey = "grpc-status-details-bin";
-
-// The first value; "" without one.
-std::string_view ValueOf(const Metadata& metadata, std::string_view key);
 
 // What a handler gave for its client: keys in lower case. What can't be sent is left out, with a warning: reserved
 // keys, keys and texts of characters that metadata can't have, and all from where it comes to more than

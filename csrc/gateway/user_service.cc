@@ -19,7 +19,7 @@ std::string Names(const std::vector<std::string>& servables) {
 
 std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
   std::string id;
-  Status status = Identify(call, &id);
+  Status status = Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
   auto handler = std::make_unique<UserCall>(*this, call, std::move(id), std::move(goal));
   if (status.ok()) {
     handler->Begin();
@@ -31,17 +31,7 @@ std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal
 
 void UserService::OnRefused(Call& call) {
   std::string id;
-  (void)Identify(call, &id);
-}
-
-Status UserService::Identify(Call& call, std::string* id) {
-  const Metadata& metadata = call.metadata();
-  const auto given = std::ranges::find(metadata, kRequestIdKey, &Metadata::value_type::first);
-  const bool valid = given != metadata.end() && IsRequestId(given->second);
-  *id = valid ? given->second : shared_.ids.Next();
-  call.SetTrailing({{std::string(kRequestIdKey), *id}});
-  if (given == metadata.end() || valid) return Status::Ok();
-  return NoRequestId(given->second);
+  (void)Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
 }
 
 const std::vector<std::string>& UserService::Answering() {
@@ -56,8 +46,8 @@ std::string UserService::Described() const {
   return "service '" + std::string(ServiceOf(path_)) + "'";
 }
 
-Result<std::string> UserService::ChooseServable(const Metadata& metadata) {
-  const std::string_view named = ValueOf(metadata, kApplicationKey);
+Result<std::string> UserService::ChooseServable(const Call& call) {
+  const std::string_view named = call.metadata_value(kApplicationKey);
   if (!named.empty()) return std::string(named);
   const std::vector<std::string>& answering = Answering();
   if (answering.size() == 1) return answering.front();

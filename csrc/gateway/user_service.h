@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "gateway/call.h"
-#include "gateway/request_id.h"
 #include "gateway/router.h"
 #include "gateway/thread_context.h"
 #include "gateway/worker_calls.h"
@@ -27,7 +26,6 @@ struct UserCalls {
   Admission& admission;
   Router& router;
   WorkerCalls& calls;
-  RequestIds ids = {};
   std::vector<Router::Target> targets = {};  // reused from call to call
 };
 
@@ -63,15 +61,13 @@ class UserService final : public Service {
  private:
   friend class UserCall;
   // Who answers: the servable that metadata names, or else the only one that can.
-  Result<std::string> ChooseServable(const Metadata& metadata);
+  Result<std::string> ChooseServable(const Call& call);
   // And there the worker.
   Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model);
   // Among workers of one version, the least loaded first: the best for the model.
   static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
   const std::vector<std::string>& Answering();
   std::string Described() const;  // "service 'pkg.Service'"
-  // The client's request id, or a new one: which goes back with whatever ends the call.
-  Status Identify(Call& call, std::string* id);
 
   UserCalls& shared_;
   const std::string path_;

@@ -261,6 +261,18 @@ TEST_F(SlowClientTest, AWorkerIsToldOfEachMessageWhenItHasGone) {
   worker->Await(0, [](const auto& c) { return c.credits == 4; });
 }
 
+TEST_F(SlowClientTest, AWorkerThatSendsOnNeverthelessIsGivenUp) {
+  const auto worker = Start(1);
+  TestClient client(ConnectTo(Listen()), 10, /*reads_slowly=*/true);
+  Begin(client, kDown, "m");
+  worker->Reply(0, "0123456789");
+  for (size_t n = 1; n < link::kMostMessagesAhead; ++n) worker->Reply(0, "");
+  Sync(client);
+  EXPECT_FALSE(worker->ended());
+  worker->Reply(0, "");
+  Eventually([&] { return worker->ended(); });
+}
+
 TEST_F(SlowClientTest, NobodyIsToldOfWhatLeavesAfterTheEnd) {
   const auto worker = Start(1);
   TestClient client(ConnectTo(Listen()), 10, /*reads_slowly=*/true);

@@ -237,6 +237,11 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
       entry->lender = std::make_shared<MessageLender>(entry->worker, frame.call);
     }
     lender = entry->lender;
+    if (!entry->lender->Lend()) {
+      return Fault(worker, {Code::kInternal, "more than " + std::to_string(link::kMostMessagesAhead) +
+                                                 " messages of call " + std::to_string(frame.call) +
+                                                 " are on their way, which it was not told have left"});
+    }
   }
   // The listener may open other calls, which moves entries: all that is needed of this one has been read.
   CollectIfDone(frame.call);

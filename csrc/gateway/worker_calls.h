@@ -68,11 +68,15 @@ class MessageLender final : public ReplyLender {
  public:
   MessageLender(std::shared_ptr<WorkerEnd> worker, uint64_t call) : worker_(std::move(worker)), call_(call) {}
   void Return(std::span<const std::byte> bytes) override {
+    --lent_;
     ended_ ? worker_->Return(bytes) : worker_->ReturnMessage(bytes, call_);
   }
+  // Another message. False: so many are lent that the worker breaks the protocol.
+  bool Lend() { return ++lent_ <= link::kMostMessagesAhead; }
   void End() { ended_ = true; }
 
  private:
+  size_t lent_ = 0;
   const std::shared_ptr<WorkerEnd> worker_;
   const uint64_t call_;
   bool ended_ = false;

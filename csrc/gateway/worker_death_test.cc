@@ -163,7 +163,8 @@ TEST_F(WorkerDeathTest, ARequestThatKillsTwoWorkersIsSetAside) {
   const auto& response = client.Call(kPredictPath, One("die"), {{"x-request-id", "abc"}});
   Unavailable(response,
               AllOf(StartsWith("Request Servable(s) method(die) of client ipv4:127.0.0.1:"),
-                    HasSubstr(" (x-request-id abc) is set aside: 2 workers died while executing it (max_attempts 2), "
+                    HasSubstr(" (request_id " + response.trailers.at("request_id") +
+                              ", x-request-id abc) is set aside: 2 workers died while executing it (max_attempts 2), "
                               "the last one while executing nothing else; "),
                     HasSubstr("stage 'f' did not finish within its timeout")));
   EXPECT_EQ(response.trailers.at("grpc-retry-pushback-ms"), "-1");

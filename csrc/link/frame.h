@@ -17,6 +17,9 @@ inline constexpr size_t kPage = 4096;
 // Frames a ring holds; a power of two. What does not fit waits in the sender's own memory.
 inline constexpr uint32_t kRingFrames = 4096;
 
+// A worker that has more messages of one call's answer on their way, not given back, breaks the protocol.
+inline constexpr size_t kMostMessagesAhead = 1024;
+
 enum class FrameType : uint8_t {
   // Gateway to worker.
   kMessage = 1,       // a message of a call; kOpens makes it the call's first, kEnds its last

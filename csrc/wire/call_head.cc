@@ -1,5 +1,6 @@
 #include "wire/call_head.h"
 
+#include <algorithm>
 #include <cstring>
 #include <protozero/pbf_reader.hpp>
 #include <protozero/pbf_writer.hpp>
@@ -128,15 +129,16 @@ Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
   return head;
 }
 
-Status CheckCallHead(std::span<const std::byte> bytes) {
-  return ReadFields("call head", bytes, [](protozero::pbf_reader& reader) {
+Status CheckCallHead(std::span<const std::byte> bytes, uint32_t* depth) {
+  *depth = 0;
+  return ReadFields("call head", bytes, [depth](protozero::pbf_reader& reader) {
     switch (reader.tag_and_type()) {
       case TextField(call_head::kMetadata):
       case TextField(call_head::kAuth):
         ReadEntry(reader);
         return true;
       case protozero::tag_and_type(call_head::kDepth, protozero::pbf_wire_type::varint):
-        reader.get_uint32();
+        *depth = std::min(reader.get_uint32(), kMostDepth);
         return true;
       case TextField(call_head::kCallers):
         ReadTags(reader.get_view());

@@ -18,6 +18,9 @@ namespace mindserve::wire {
 // Keys in lower case; values of "-bin" keys as they are, not in base64. Views into what was read.
 using MetadataView = std::vector<std::pair<std::string_view, std::string_view>>;
 
+// Calls within calls of servables are at most so deep.
+inline constexpr uint32_t kMostDepth = 16;
+
 // Gateway to worker: opens the call.
 struct CallHead {
   std::string_view request_id = {};
@@ -30,8 +33,8 @@ struct CallHead {
 };
 std::string WriteCallHead(const CallHead& head);
 Result<CallHead> ReadCallHead(std::span<const std::byte> bytes);
-// Whether ReadCallHead will be OK; needs no memory.
-Status CheckCallHead(std::span<const std::byte> bytes);
+// Whether ReadCallHead will be OK, and the depth that it will give, at most kMostDepth; needs no memory.
+Status CheckCallHead(std::span<const std::byte> bytes, uint32_t* depth);
 
 // Worker to gateway: ends it. Its status code stands in the frame.
 struct CallEnd {

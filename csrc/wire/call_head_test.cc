@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "wire/test_messages.h"
 
 namespace mindserve::wire {
@@ -46,7 +48,11 @@ TEST(CallHead, TruncatedAnywhereIsAnErrorOrShorter) {
   for (size_t size = 0; size < bytes.size(); ++size) {
     const std::string cut = bytes.substr(0, size);
     const auto head = ReadCallHead(Bytes(cut));
-    EXPECT_EQ(CheckCallHead(Bytes(cut)), head.status());
+    uint32_t depth = 1;
+    EXPECT_EQ(CheckCallHead(Bytes(cut), &depth), head.status());
+    if (head.ok()) {
+      EXPECT_EQ(depth, head->depth);
+    }
     if (head.ok()) {
       EXPECT_LT(head->metadata.size() + head->auth.size() + head->callers.size(), 7u);
     } else {
@@ -61,8 +67,10 @@ TEST(CallHead, WithABitFlippedIsReadOrRefused) {
     std::string flipped = bytes;
     flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
     const auto head = ReadCallHead(Bytes(flipped));
-    EXPECT_EQ(CheckCallHead(Bytes(flipped)), head.status());
+    uint32_t depth = 1;
+    EXPECT_EQ(CheckCallHead(Bytes(flipped), &depth), head.status());
     if (!head.ok()) continue;
+    EXPECT_EQ(depth, std::min(head->depth, kMostDepth));
     for (const auto& [key, value] : head->metadata) {
       if (value.empty()) continue;
       EXPECT_GE(value.data(), flipped.data());

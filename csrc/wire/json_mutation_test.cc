@@ -14,6 +14,8 @@
 namespace mindserve::wire {
 namespace {
 
+using namespace std::string_view_literals;
+
 // Something of everything.
 constexpr std::string_view kSample =
     R"({"id": [null, {"a": "\u00e9"}], "instances": [{"i": [[1, -2], [300, 4]], "f": [0.5, 1e-3], "b": [true, false]},)"
@@ -70,7 +72,7 @@ TEST(JsonMutation, EveryBitFlip) {
 
 TEST(JsonMutation, EveryByteReplacedByTheOnesThatMatter) {
   for (size_t at = 0; at < kSample.size(); ++at) {
-    for (char byte : std::string_view("\0\"\\[]{},: 0-.eatn\x7f\x80\xff", 22)) {
+    for (char byte : "\0\"\\[]{},: 0-.eatn\x7f\x80\xff"sv) {
       std::string changed(kSample);
       changed[at] = byte;
       Converts(changed);

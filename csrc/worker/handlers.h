@@ -2,6 +2,7 @@
 // handlers' threads and the event loop's thread share.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -16,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/unique_fd.h"
+#include "wire/call_head.h"
 
 namespace mindserve::worker {
 
@@ -35,6 +37,19 @@ struct HandlerSpec {
 // thread would only contend for that; so one thread runs as long as it keeps up. Another is woken when all that run are
 // blocked in a call's reading or writing, or when the oldest call has waited for a millisecond. A woken thread that
 // gets the lock at once may wake the next one; one that had to wait for it shows that threads are not what lacks.
+//
+// Extra threads. A handler that calls another servable holds its thread until that has answered, for which one of this
+// worker's threads may be needed again. So when all ordinary threads are held, an inner call, one that another servable
+// makes, may go to an extra thread, if
+//   1. fewer extra threads are held than threads, of both kinds, wait for servables that their handlers have called;
+//   2. fewer extra threads are held by calls of its depth than there are ordinary ones.
+// By 1 no more handlers work at a time than there are ordinary threads, but for those whose calls come back meanwhile.
+// By 2 there are at most kMostDepth times as many extra threads as ordinary ones. And handlers can't all wait for each
+// other: suppose that none works and some calls are in line, anywhere in the server, and take the deepest of these.
+// Where it waits, all ordinary threads are held by handlers that wait for servables, so that 1 allows it a thread. If 2
+// does not, then calls of its depth wait for deeper ones, and those for still deeper ones, of which none is in line: so
+// one of them works, since calls are not deeper than kMostDepth. What isn't known to wait for a servable is taken to
+// work; that is calls from threads that know of no call (docs/composition.md).
 class Handlers : public std::enable_shared_from_this<Handlers> {
  public:
   // `wake` is called, on any thread and under no lock that another thread waits for, when the runtime thread sleeps and
@@ -51,8 +66,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   const TimeSource& time() const { return time_; }
 
   // Handler threads. The next call in line, whose handler is then to be run: null if there is none now, or the thread
-  // has yet to Await.
-  std::shared_ptr<ServiceCall> TryTake();
+  // has yet to Await. The thread holds the one before until then.
+  const std::shared_ptr<ServiceCall>& TryTake();
   // Waits until TryTake is worth trying; false: after Stop, once the line is empty. `step_back`: others do the work,
   // wait even if there are calls in line.
   bool Await(bool step_back = false);
@@ -62,6 +77,32 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // To be said around what blocks a handler's thread for long. On other threads they do nothing.
   void BeginBlocked();
   void EndBlocked();
+  // The same around a call of another servable. `call`: for which it is made, if that is known; on other threads than
+  // handlers' it says whose thread waits.
+  void BeginCall(ServiceCall* call);
+  void EndCall(ServiceCall* call);
+
+  // Extra threads: as Await; false also after `idle_for` without a call.
+  bool AwaitExtra(std::chrono::milliseconds idle_for);
+  // For the one thread that starts extra threads, without which there are none, and tells the log who is stuck.
+  struct Needs {
+    size_t threads = 0;  // to be started
+    bool stuck = false;  // for kStuck no ordinary thread has taken a call, while calls wait for one
+    bool stopped = false;
+  };
+  static constexpr Duration kStuck = std::chrono::seconds(5);
+  // Waits until threads are needed, or `stuck` is not what is so, or Stop.
+  Needs AwaitNeeds(bool stuck);
+  // So many threads that were needed can't be started. They are asked for again.
+  void ThreadsFailed(size_t count);
+  struct Held {
+    uint64_t thread = 0;  // pthread_self
+    int handler = 0;
+    Duration time{0};
+  };
+  // What handler threads do now.
+  std::vector<Held> held() const;
+  size_t waiting() const;  // calls in line
 
   // The event loop's thread.
   enum Event : uint8_t { kOpened = 1, kReadable = 2, kWritable = 4, kCancelled = 8 };
@@ -106,7 +147,41 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
     std::shared_ptr<ServiceCall> call;
     TimePoint since;
   };
+  using Line = std::deque<Waiting>;
+  struct Thread {
+    const Handlers* handlers;
+    bool extra;
+    uint64_t id;
+    // Guarded by line_mutex_.
+    std::shared_ptr<ServiceCall> call;  // that it handles
+    TimePoint since;                    // of that
+    size_t blocked = 0;                 // BeginBlocked without EndBlocked
+    size_t calls = 0;                   // BeginCall without EndCall
+    bool up = false;                    // runs a handler or is about to
+    bool runs = false;                  // counted in running_
+    bool waits_for_servable = false;    // counted in waiting_for_servables_
+    // Only the thread's own.
+    bool defers = false;  // the runtime thread need not be woken at once: it comes round within kPatience
+    int deferred = 0;
+  };
+  static thread_local constinit Thread* this_thread_;
+  Thread* Self() const;
+  Thread& Enter(bool extra);
+  void Leave(Thread& self);
+  // With line_mutex_ held.
+  void Count(Thread& thread);
+  std::shared_ptr<ServiceCall> LetGo(Thread& self);
+  void Hold(Thread& self, std::shared_ptr<ServiceCall> call, TimePoint now);
+  void TakeOldest(Thread& self, TimePoint now);
+  void TakeAssigned(Thread& self, TimePoint now);
+  Line* Oldest();
+  Line* OldestForExtra();
+  Waiting Pop(Line& line);
+  bool IsDue(TimePoint now);
   bool WakeOne(TimePoint now);
+  bool Assign(TimePoint now);
+  void FindStuck(TimePoint now);
+
   void Flush();
 
   const TimeSource& time_;
@@ -116,12 +191,33 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   mutable std::mutex line_mutex_;
   // Guarded by line_mutex_.
   std::condition_variable woken_;
-  std::deque<Waiting> line_;
-  size_t idle_ = 0;      // threads in Await that nobody has woken
-  size_t running_ = 0;   // threads that run handlers or are about to, those blocked not counted
-  size_t permits_ = 0;   // threads that were woken and are not up yet
-  TimePoint next_wake_;  // no further thread is woken before, unless none runs
+  std::array<Line, wire::kMostDepth + 1> lines_;  // by depth
+  size_t waiting_ = 0;                            // in lines_
+  size_t inner_ = 0;                              // of these with a depth
+  std::vector<std::unique_ptr<Thread>> threads_;
+  size_t idle_ = 0;                   // ordinary threads in Await that nobody has woken
+  size_t running_ = 0;                // threads that run handlers or are about to, those blocked not counted
+  size_t permits_ = 0;                // ordinary threads that were woken and are not up yet
+  TimePoint next_wake_;               // no further thread is woken before, unless none runs
+  size_t ordinary_ = 0;               // threads
+  size_t waiting_for_servables_ = 0;  // threads
   bool stopped_ = false;
+  // Of extra threads:
+  std::condition_variable extra_woken_;
+  Line assigned_;                                              // calls that await one
+  std::array<size_t, wire::kMostDepth + 1> extra_by_depth_{};  // calls assigned or held, by depth
+  size_t extra_held_ = 0;                                      // their sum
+  size_t extra_idle_ = 0;                                      // threads without a call
+  size_t starting_ = 0;                                        // threads that were asked for
+  TimePoint next_extra_;                                       // none before
+  // Of AwaitNeeds:
+  std::condition_variable needs_changed_;
+  bool tended_ = false;  // somebody is there
+  size_t wanted_ = 0;    // threads of which it was not told
+  bool stuck_ = false;
+  size_t taken_ = 0;         // by ordinary threads
+  size_t taken_before_ = 0;  // when it was looked last
+  TimePoint last_taken_;     // about
 
   std::mutex loop_mutex_;
   std::vector<LoopEvents> loop_events_;  // guarded by loop_mutex_

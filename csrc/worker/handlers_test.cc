@@ -194,6 +194,8 @@ TEST_F(HandlersTest, TheLoopIsNotToldOfACallThatIsCancelledBefore) {
 // Handler threads on a clock that stands: each call that has begun stays in its handler until it is let go.
 class HandlerThreadsTest : public testing::Test {
  protected:
+  using CallPointer = std::shared_ptr<ServiceCall>;
+
   ~HandlerThreadsTest() override {
     handlers_->Stop();
     LetGo(SIZE_MAX);
@@ -202,21 +204,32 @@ class HandlerThreadsTest : public testing::Test {
 
   void AddThreads(int count) {
     for (int i = 0; i < count; ++i) {
-      threads_.emplace_back([this] {
-        for (;;) {
-          if (handlers_->TryTake() == nullptr) {
-            if (!handlers_->Await()) return;
-            continue;
-          }
-          std::unique_lock lock(mutex_);
-          by_.push_back(std::this_thread::get_id());
-          const size_t own = by_.size();
-          changed_.notify_all();
-          changed_.wait(lock, [&] { return own <= let_go_; });
-        }
-      });
+      threads_.emplace_back([this] { RunThread([this] { return handlers_->Await(); }); });
     }
     AwaitIdle(static_cast<size_t>(count));
+  }
+
+  // In a handler that waits for a servable if `calls_` says so.
+  template <typename Await>
+  void RunThread(Await await) {
+    for (;;) {
+      const CallPointer call = handlers_->TryTake();
+      if (call == nullptr) {
+        if (!await()) return;
+        continue;
+      }
+      const bool calls = calls_;
+      if (calls) handlers_->BeginCall(nullptr);
+      {
+        std::unique_lock lock(mutex_);
+        by_.push_back(std::this_thread::get_id());
+        depths_.push_back(call->depth());
+        const size_t own = by_.size();
+        changed_.notify_all();
+        changed_.wait(lock, [&] { return own <= let_go_ || (inner_goes_ && call->depth() > 0); });
+      }
+      if (calls) handlers_->EndCall(nullptr);
+    }
   }
 
   // Waits until so many of the threads do nothing.
@@ -224,9 +237,12 @@ class HandlerThreadsTest : public testing::Test {
     EXPECT_TRUE(Eventually([&] { return handlers_->idle_threads() == count; }));
   }
 
-  void Push(int count) {
+  void Push(int count, uint32_t depth = 0) {
     for (int i = 0; i < count; ++i) {
-      handlers_->Push(std::make_shared<ServiceCall>(handlers_, ServiceCall::Opened{}));
+      ServiceCall::Opened opened;
+      opened.depth = depth;
+      pushed_.push_back(std::make_shared<ServiceCall>(handlers_, std::move(opened)));
+      handlers_->Push(pushed_.back());
     }
   }
 
@@ -237,6 +253,13 @@ class HandlerThreadsTest : public testing::Test {
     changed_.notify_all();
   }
 
+  // All inner calls.
+  void LetInnerGo() {
+    const std::lock_guard lock(mutex_);
+    inner_goes_ = true;
+    changed_.notify_all();
+  }
+
   // Waits until so many have begun; on how many threads those did.
   size_t ThreadsOf(size_t begun) {
     std::unique_lock lock(mutex_);
@@ -244,20 +267,32 @@ class HandlerThreadsTest : public testing::Test {
     return std::set(by_.begin(), by_.end()).size();
   }
 
+  // The depths of the calls that have begun, in that order.
+  std::vector<uint32_t> Depths() {
+    const std::lock_guard lock(mutex_);
+    return depths_;
+  }
+
   FakeTime time_;
+  std::atomic<bool> calls_{false};
+  std::vector<CallPointer> pushed_;
   std::shared_ptr<Handlers> handlers_ = [this] {
     auto handlers = std::make_shared<Handlers>(time_, [] {});
     handlers->Add({.path = "/t.T/M"});
     return handlers;
   }();
 
- private:
+ protected:
   std::vector<std::thread> threads_;
+
+ private:
   std::mutex mutex_;
   // Guarded by mutex_.
   std::condition_variable changed_;
   std::vector<std::thread::id> by_;  // which began them, in that order
+  std::vector<uint32_t> depths_;
   size_t let_go_ = 0;
+  bool inner_goes_ = false;
 };
 
 TEST_F(HandlerThreadsTest, OneThreadRunsAsLongAsItKeepsUp) {
@@ -327,6 +362,207 @@ TEST_F(HandlerThreadsTest, StopLetsThreadsGo) {
   handlers_->Stop();
   thread.join();
   EXPECT_FALSE(handlers_->Await());
+}
+
+// With somebody who starts extra threads, if he may.
+class ExtraThreadsTest : public HandlerThreadsTest {
+ protected:
+  ExtraThreadsTest() {
+    keeper_ = std::thread([this] {
+      for (bool stuck = false;;) {
+        const Handlers::Needs needs = handlers_->AwaitNeeds(stuck);
+        if (needs.stopped) return;
+        stuck = needs.stuck;
+        stuck_ = stuck;
+        if (fails_ && needs.threads > 0) {
+          handlers_->ThreadsFailed(needs.threads);
+          failed_ += needs.threads;
+          continue;
+        }
+        for (size_t i = 0; i < needs.threads; ++i) {
+          ++started_;
+          ++extra_;
+          threads_.emplace_back([this] {
+            RunThread([this] { return handlers_->AwaitExtra(idle_for_); });
+            --extra_;
+          });
+        }
+      }
+    });
+  }
+  ~ExtraThreadsTest() override {
+    handlers_->Stop();
+    keeper_.join();
+  }
+
+  // Nobody who looks after the line for as long as anything could come of it.
+  void Tend() {
+    for (int i = 0; i < 20; ++i) {
+      time_.Advance(milliseconds(1));
+      handlers_->Tend(time_.Now());
+    }
+  }
+  // All ordinary threads, so many, held by calls of this depth that wait for a servable.
+  void Fill(int count, uint32_t depth = 0) {
+    calls_ = true;
+    AddThreads(count);
+    for (int i = 1; i <= count; ++i) {
+      Push(1, depth);
+      ThreadsOf(static_cast<size_t>(i));
+    }
+  }
+
+  std::atomic<bool> fails_{false};
+  std::atomic<size_t> failed_{0};
+  std::atomic<size_t> started_{0};
+  std::atomic<size_t> extra_{0};
+  std::atomic<bool> stuck_{false};
+  milliseconds idle_for_ = std::chrono::minutes(1);
+
+ private:
+  std::thread keeper_;
+};
+
+TEST_F(ExtraThreadsTest, TakeInnerCallsWhileAllOthersWaitForServables) {
+  Fill(2);
+  Push(3);
+  Push(1, 2);
+  EXPECT_EQ(ThreadsOf(3), 3u);
+  EXPECT_EQ(Depths(), (std::vector<uint32_t>{0, 0, 2}));
+  EXPECT_EQ(handlers_->waiting(), 3u);
+  Tend();
+  EXPECT_EQ(handlers_->waiting(), 3u) << "ordinary calls get none";
+  EXPECT_EQ(started_, 1u);
+}
+
+TEST_F(ExtraThreadsTest, AreNoMoreThanThereAreThreadsOfADepth) {
+  Fill(2);
+  Push(5, 1);
+  EXPECT_EQ(ThreadsOf(4), 4u);
+  Tend();
+  EXPECT_EQ(handlers_->waiting(), 3u);
+  Push(5, 2);
+  EXPECT_EQ(ThreadsOf(6), 6u);
+  Tend();
+  EXPECT_EQ(Depths(), (std::vector<uint32_t>{0, 0, 1, 1, 2, 2}));
+  EXPECT_EQ(handlers_->waiting(), 6u);
+  // The deepest there are come to an end in any case.
+  Push(1, wire::kMostDepth);
+  EXPECT_EQ(ThreadsOf(7), 7u);
+  LetGo(SIZE_MAX);
+  ThreadsOf(13);
+  EXPECT_TRUE(Eventually([&] { return handlers_->waiting() == 0; }));
+}
+
+TEST_F(ExtraThreadsTest, AreNotForCallsOfHandlersThatWork) {
+  AddThreads(1);
+  Push(1);
+  ThreadsOf(1);
+  Push(1, 1);
+  Tend();
+  EXPECT_EQ(handlers_->waiting(), 1u);
+  // Another thread calls for the handler.
+  handlers_->BeginCall(pushed_.front().get());
+  EXPECT_EQ(ThreadsOf(2), 2u);
+  Push(1, 2);
+  Tend();
+  EXPECT_EQ(handlers_->waiting(), 1u) << "the extra one works";
+  handlers_->BeginCall(pushed_.back().get());
+  handlers_->EndCall(pushed_.back().get());
+  handlers_->EndCall(pushed_.front().get());
+  LetGo(2);
+  EXPECT_EQ(ThreadsOf(3), 2u);
+}
+
+TEST_F(ExtraThreadsTest, TakeOneCallAfterTheOther) {
+  Fill(1);
+  calls_ = false;
+  Push(1, 1);
+  EXPECT_EQ(ThreadsOf(2), 2u);
+  Push(3, 1);
+  Tend();
+  EXPECT_EQ(handlers_->waiting(), 3u) << "one is matched by the one that waits";
+  LetInnerGo();
+  EXPECT_EQ(ThreadsOf(5), 2u);
+  EXPECT_EQ(started_, 1u);
+}
+
+TEST_F(ExtraThreadsTest, EndWhenThereIsNothingToDo) {
+  idle_for_ = milliseconds(1);
+  Fill(1);
+  calls_ = false;
+  Push(1, 1);
+  ThreadsOf(2);
+  LetGo(2);
+  EXPECT_TRUE(Eventually([&] { return extra_ == 0; }));
+  calls_ = true;
+  Push(1);
+  ThreadsOf(3);
+  Push(1, 1);
+  EXPECT_EQ(ThreadsOf(4), 3u);
+  EXPECT_EQ(started_, 2u);
+}
+
+TEST_F(ExtraThreadsTest, ThatCanNotBeStartedLeaveCallsToOthers) {
+  fails_ = true;
+  Fill(1);
+  Push(1, 1);
+  ASSERT_TRUE(Eventually([&] { return failed_ == 1; }));
+  ASSERT_TRUE(Eventually([&] { return handlers_->waiting() == 1; }));
+  handlers_->Tend(time_.Now());
+  EXPECT_EQ(failed_, 1u);
+  LetGo(1);
+  EXPECT_EQ(ThreadsOf(2), 1u);
+  Push(1, 1);
+  time_.Advance(std::chrono::seconds(2));
+  handlers_->Tend(time_.Now());
+  ASSERT_TRUE(Eventually([&] { return failed_ == 2; }));
+  fails_ = false;
+  time_.Advance(std::chrono::seconds(2));
+  ASSERT_TRUE(Eventually([&] { return handlers_->waiting() == 1; }));
+  handlers_->Tend(time_.Now());
+  EXPECT_EQ(ThreadsOf(3), 2u);
+}
+
+TEST_F(ExtraThreadsTest, ItIsToldWhenAllAreStuckAndWhenItIsOver) {
+  AddThreads(2);
+  Push(1);
+  ThreadsOf(1);
+  Push(1);
+  time_.Advance(milliseconds(20));
+  handlers_->Tend(time_.Now());
+  ThreadsOf(2);
+  time_.Advance(Handlers::kStuck * 2);
+  handlers_->Tend(time_.Now());
+  Push(1);
+  handlers_->Tend(time_.Now());
+  time_.Advance(Handlers::kStuck - milliseconds(1));
+  handlers_->Tend(time_.Now());
+  EXPECT_FALSE(stuck_) << "nothing has waited for so long";
+  time_.Advance(milliseconds(1));
+  handlers_->Tend(time_.Now());
+  EXPECT_TRUE(Eventually([&] { return stuck_.load(); }));
+  const auto held = handlers_->held();
+  ASSERT_EQ(held.size(), 2u);
+  EXPECT_EQ(held[0].handler, 0);
+  EXPECT_GE(held[0].time, Handlers::kStuck * 3);
+  EXPECT_NE(held[0].thread, held[1].thread);
+  LetGo(1);
+  EXPECT_TRUE(Eventually([&] { return !stuck_; }));
+}
+
+TEST_F(ExtraThreadsTest, ThoseThatTakeCallsNowAndThenAreNotStuck) {
+  AddThreads(1);
+  Push(4);
+  for (size_t taken = 1; taken <= 3; ++taken) {
+    ThreadsOf(taken);
+    handlers_->Tend(time_.Now());
+    time_.Advance(Handlers::kStuck - milliseconds(1));
+    handlers_->Tend(time_.Now());
+    LetGo(taken);
+  }
+  ThreadsOf(4);
+  EXPECT_FALSE(stuck_);
 }
 
 }  // namespace

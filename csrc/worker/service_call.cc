@@ -32,13 +32,13 @@ bool ServiceCall::over() const {
   return gone();
 }
 
-bool ServiceCall::Begin() {
+bool ServiceCall::Begin(TimePoint now) {
   const std::lock_guard lock(mutex_);
   resumes_ = false;
   if (begun_) return true;
   if (gone()) return false;
   begun_ = true;
-  began_at_ = handlers_->time().Now();
+  began_at_ = now;
   opened_.mark.Begin();
   return true;
 }
@@ -273,7 +273,9 @@ void ServiceCall::TakeOutgoing(Outgoing* out) {
     outbox_.clear();
   }
   if (end_.there) {
-    out->end = std::exchange(end_, {});
+    out->end = std::move(end_);
+    end_.there = false;
+    end_.last.reset();
     if (out->end.last) out->messages.push_back(*std::move(out->end.last));
   }
   out->taken += std::exchange(taken_, size_t{0});

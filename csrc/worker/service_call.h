@@ -56,7 +56,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
     TimePoint deadline = kNever;
     TimePoint arrived;
     ExecutionMark mark;
-    std::string head;  // a call head that parses
+    uint32_t depth = 0;  // of the head, at most kMostDepth
+    std::string head;    // a call head that parses
   };
   ServiceCall(std::shared_ptr<Handlers> handlers, Opened opened);
   ~ServiceCall();
@@ -70,13 +71,14 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   // How the gateway knows the call.
   ExecutionTag tag() const { return opened_.mark.tag; }
   TimePoint deadline() const { return opened_.deadline; }
+  uint32_t depth() const { return opened_.depth; }
   // Views into the call.
   wire::CallHead head() const;
   bool cancelled() const;
   bool over() const;  // cancelled, or finished
 
-  // To be said by who runs the handler, just before it does, the first time. False: the call is over already.
-  bool Begin();
+  // To be said by who runs the handler, just before it does. False: the call is over already.
+  bool Begin(TimePoint now);
 
   enum class Reading : uint8_t {
     kMessage,
@@ -126,8 +128,10 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
 
   // The executor's own; the call doesn't look at it.
   void* executor_data = nullptr;
-  // Of Handlers, guarded by its lock: events that were not yet taken.
-  uint8_t loop_events = 0;
+  // Of Handlers, guarded by its locks.
+  uint8_t loop_events = 0;  // that were not yet taken
+  void* holder = nullptr;   // the Handlers::Thread whose call this is
+  size_t calls = 0;         // of servables that other threads than the holder make for it
 
   // The runtime thread's part.
   size_t lane() const { return opened_.lane; }

@@ -42,9 +42,9 @@ ServiceCalls::Record* ServiceCalls::Find(size_t lane, uint64_t call) {
 }
 
 void ServiceCalls::Open(size_t lane, const link::GatewayFrame& frame, int handler, TimePoint now) {
-  const Status head = wire::CheckCallHead(frame.payload);
-  if (!head.ok()) return link_.SendEnd(lane, frame.call, head, link::kReleased);
   ServiceCall::Opened opened;
+  const Status head = wire::CheckCallHead(frame.payload, &opened.depth);
+  if (!head.ok()) return link_.SendEnd(lane, frame.call, head, link::kReleased);
   opened.lane = lane;
   opened.number = frame.call;
   opened.handler = handler;
@@ -53,7 +53,7 @@ void ServiceCalls::Open(size_t lane, const link::GatewayFrame& frame, int handle
   opened.arrived = now;
   opened.mark = link_.MarkOf(lane, frame.call);
   opened.head.assign(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size());
-  const auto place = calls_[lane].emplace(frame.call, Record{}).first;
+  const auto place = calls_[lane].try_emplace(frame.call).first;
   place->second.call = std::make_shared<ServiceCall>(handlers_, std::move(opened));
   place->second.call->record = &place->second;
   const Status status = place->second.call->Deliver({}, (frame.flags & link::kEnds) != 0);

@@ -4,23 +4,23 @@ It costs what SqueezeNet costs, and its answers depend on the image, always in t
 it, they mean nothing.
 """
 
-import importlib.util
-import os
 import pathlib
+import sys
 
-SERVABLE = pathlib.Path(__file__).resolve().parent / "app2"
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import light_models  # noqa: E402
+
+SERVABLE = HERE / "app2"
 
 
 def squeezenet():
     """The model as an onnx.ModelProto: input [batch, 3, 224, 224], output [batch, 1000, 1, 1] of probabilities."""
-    if importlib.util.find_spec("onnx") is None:
-        raise SystemExit("this example takes its graph from the package onnx: pip install onnx")
+    model = light_models.load("squeezenet")
     import numpy as np
-    import onnx
     from onnx import numpy_helper
 
-    light = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_squeezenet.onnx"
-    model = onnx.load(light)
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
 
@@ -35,29 +35,13 @@ def squeezenet():
         graph.initializer.remove(tensors[node.input[0]])
         graph.node.remove(node)
 
-    # Old files list each weight as an input too, which keeps the engine from folding them.
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [info for info in graph.input if info.name not in weights and not info.name.endswith("__SHAPE")]
-    del graph.input[:]
-    graph.input.extend(inputs)
-    del graph.value_info[:]
-    for info in (*graph.input, *graph.output):
-        info.type.tensor_type.shape.dim[0].dim_param = "batch"
-    model.ir_version = max(model.ir_version, 4)
-    onnx.checker.check_model(model)
+    light_models.take_any_batch(model)
     return model
 
 
 def prepare(servable: pathlib.Path = SERVABLE) -> None:
     """Writes the file if there is none: one that you have put there stays."""
-    target = servable / "1" / "classifier.onnx"
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Several servers may start at once: the file appears whole or not at all.
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_bytes(squeezenet().SerializeToString())
-    part.replace(target)
+    light_models.write_once(servable / "1" / "classifier.onnx", squeezenet)
 
 
 if __name__ == "__main__":

@@ -322,9 +322,15 @@ class Runtime:
             function: its number.
             current: has a `StageRequest` as its value while the function runs.
         """
-    def begin_blocked(self) -> None:
-        """A handler thread waits from now on, so that another one may run. On other threads nothing."""
-    def end_blocked(self) -> None: ...
+    def begin_call(self, request: object) -> None:
+        """A call of another servable begins. A handler thread that says so waits until `end_call`; see handlers.h.
+
+        Args:
+            request: for which it is made, a `ServiceCall` or something else, which says nothing: of calls that other
+                threads make, the thread of this one's handler waits.
+        """
+    def end_call(self, request: object) -> None:
+        """On the same thread as `begin_call`, with the same request."""
     def add_handler(
         self,
         path: str,
@@ -354,6 +360,8 @@ class Runtime:
         dispatch: Callable[[ServiceCall], object],
         on_error: Callable[[ServiceCall, BaseException, str], object],
         current: ContextVar[Any],
+        *,
+        extra: bool = False,
     ) -> None:
         """The body of a handler thread: returns after `stop`.
 
@@ -364,7 +372,18 @@ class Runtime:
             on_error: of ``unary`` handlers: the call, the exception, and where it was raised: "parse", "handler", or
                 "result". Is to finish the call.
             current: has the call as its value while `dispatch`, `on_error` or ``unary`` functions run.
+            extra: of a thread that `await_needs` has asked for: returns also when it has had no call for 10 s.
         """
+    def await_needs(self, stuck: bool) -> tuple[int, bool] | None:
+        """How many extra threads are to be started, and whether the handlers are stuck; None after `stop`.
+
+        Waits until it is more than none, or other than ``stuck``. Stuck: calls wait, and for 5 s no ordinary thread has
+        taken one. For one thread, without which extra threads are never needed.
+        """
+    def threads_failed(self, count: int) -> None:
+        """So many of the extra threads can't be started; they are asked for again, after a second at the earliest."""
+    def held_handlers(self) -> tuple[int, list[tuple[int, str, float]]]:
+        """How many calls wait in line; and of each call on a handler thread: thread, path, and for how many seconds."""
     def loop_fd(self) -> int:
         """A descriptor that is readable while `take_loop_events` would give any. The runtime's; not to be closed."""
     def take_loop_events(self) -> list[tuple[ServiceCall, int]]:

@@ -24,6 +24,10 @@ class Range:
     minimum: int
     maximum: int | None = None
 
+    def wrong(self, value: float) -> str:
+        """What ``value`` should be; empty if it is so."""
+        return _out_of_range(value, self.minimum, self.maximum)
+
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
@@ -36,6 +40,14 @@ class Seconds:
 
     above: int = 0
     zero: bool = False
+
+    def wrong(self, value: float) -> str:
+        """What ``value`` should be; empty if it is so."""
+        if value > MAX_SECONDS:
+            return f"should be at most {MAX_SECONDS:.0f} seconds"
+        if value >= self.above if self.zero else value > self.above:
+            return ""
+        return f"should be {'>=' if self.zero else '>'} {self.above} seconds"
 
 
 def check_fields(value: Any) -> dict[str, int | float]:
@@ -53,7 +65,7 @@ def check_fields(value: Any) -> dict[str, int | float]:
         if isinstance(mark, Range):
             checked[name] = check_int(name, given, mark.minimum, mark.maximum)
         else:
-            checked[name] = check_seconds(name, given, zero=mark.zero, above=mark.above)
+            checked[name] = _check_seconds(name, given, mark)
     return checked
 
 
@@ -87,13 +99,16 @@ def check_int(name: str, value: Any, minimum: int | None = None, maximum: int | 
     return value
 
 
-def check_seconds(name: str, value: Any, *, zero: bool, above: int = 0) -> float:
-    """A time in seconds, greater than ``above``, or with ``zero`` that itself too."""
+def check_seconds(name: str, value: Any, *, zero: bool) -> float:
+    """A time in seconds, greater than 0, or with ``zero`` that itself too."""
+    return _check_seconds(name, value, Seconds(zero=zero))
+
+
+def _check_seconds(name: str, value: Any, mark: Seconds) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"Parameter '{name}' should be int or float, but actually {type(value)}")
-    if not (value >= above if zero else value > above) or value > MAX_SECONDS:
-        wanted = f"{'>=' if zero else '>'} {above} seconds"
-        raise ConfigError(f"Parameter '{name}' should be {wanted}, but actually {value}")
+    if wrong := mark.wrong(value):
+        raise ConfigError(f"Parameter '{name}' {wrong}, but actually {value}")
     return float(value)
 
 
@@ -144,7 +159,7 @@ def _check_int_items(name: str, value: tuple[Any, ...] | list[Any], minimum: int
     return tuple(items)
 
 
-def _out_of_range(value: int, minimum: int | None, maximum: int | None) -> str:
+def _out_of_range(value: float, minimum: int | None, maximum: int | None) -> str:
     """What is expected of ``value``; empty if it is so."""
     if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
         return ""

@@ -19,6 +19,8 @@ DEFAULT_START_TIMEOUT = 600.0
 DEFAULT_HEARTBEAT_TIMEOUT = 10.0
 DEFAULT_HANDLER_THREADS = 32
 MAX_PARALLEL_WORKERS = 64
+# Of `ServableStartConfig`: what all versions and devices of a servable have in common.
+SHARED_PARAMETERS = ("servable_directory", "max_enqueued_requests", "max_enqueued_bytes")
 MAX_HANDLER_THREADS = 1024
 
 _Count = Annotated[int, Range(1, 2**31 - 1)]
@@ -220,33 +222,32 @@ def check_servable_configs(servable_configs: Any) -> tuple[ServableStartConfig, 
         )
     if not servable_configs:
         raise ConfigError("Parameter 'servable_configs' should not be empty")
-    directories: dict[str, str] = {}
-    limits: dict[str, tuple[int, int]] = {}
-    for config in servable_configs:
+    for number, config in enumerate(servable_configs):
         if not isinstance(config, ServableStartConfig):
             raise ConfigError(
                 f"The item of parameter 'servable_configs' should be ServableStartConfig, but actually {type(config)}"
             )
-        known = directories.setdefault(config.servable_name, config.servable_directory)
-        if known != config.servable_directory:
-            raise ConfigError(
-                f"The servable directory of servable name {config.servable_name} is different in multiple "
-                f"configurations: '{known}' and '{config.servable_directory}'"
-            )
-        # Each by itself, so that the error names the one that differs.
-        given = (config.max_enqueued_requests, config.max_enqueued_bytes)
-        for name, value, other in zip(
-            ("max_enqueued_requests", "max_enqueued_bytes"),
-            given,
-            limits.setdefault(config.servable_name, given),
-            strict=True,
-        ):
-            if value != other:
-                raise ConfigError(
-                    f"Parameter '{name}' of servable name {config.servable_name} is different in multiple "
-                    f"configurations: {other} and {value}"
-                )
+        for parameter in SHARED_PARAMETERS:
+            for other in servable_configs[:number]:
+                if wrong := disagreement(other, config, parameter):
+                    raise ConfigError(wrong)
     return tuple(servable_configs)
+
+
+def disagreement(one: ServableStartConfig, other: ServableStartConfig, parameter: str) -> str:
+    """What is wrong if both are of one servable, and differ in a parameter that is the servable's; else empty."""
+    values = getattr(one, parameter), getattr(other, parameter)
+    if one.servable_name != other.servable_name or values[0] == values[1]:
+        return ""
+    if parameter == "servable_directory":
+        return (
+            f"The servable directory of servable name {one.servable_name} is different in multiple configurations: "
+            f"'{values[0]}' and '{values[1]}'"
+        )
+    return (
+        f"Parameter '{parameter}' of servable name {one.servable_name} is different in multiple configurations: "
+        f"{values[0]} and {values[1]}"
+    )
 
 
 def check_servable_directory(config: ServableStartConfig) -> None:

@@ -10,7 +10,6 @@ A line that is written while a request is handled carries its id after the logge
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import os
 import sys
@@ -24,9 +23,6 @@ _INFO = 1
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 _FORMAT = "[%(levelname)s] %(asctime)s.%(msecs)03d %(name)s%(of_request)s: %(message)s"
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
-
-# The id of the request that is being handled; empty outside of one.
-request_id: contextvars.ContextVar[str] = contextvars.ContextVar("mindserve_request_id", default="")
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -45,12 +41,12 @@ def level_from_environment(environment: Mapping[str, str] = os.environ) -> int:
     return _INFO if number is None else number
 
 
-def configure_worker(get_request_id: Callable[[], str] = request_id.get) -> int:
+def configure_worker(get_request_id: Callable[[], str]) -> int:
     """Sends log lines to stderr, which is the worker's log file.
 
     Args:
         get_request_id: the id that a line is to carry which is written now, in this thread; empty: none. It must not
-            raise. Default: what `request_id` holds.
+            raise.
 
     Returns:
         The level, for the native core.
@@ -70,7 +66,7 @@ def configure_master() -> int:
     logger = logging.getLogger(_ROOT)
     if not logger.hasHandlers():
         handler = _Stderr()
-        handler.setFormatter(_Formatter(request_id.get))
+        handler.setFormatter(_Formatter(lambda: ""))
         logger.addHandler(handler)
         logger.propagate = False
     if logger.level == logging.NOTSET:

@@ -20,6 +20,13 @@ def half(x1, x2):
 
 
 @register.register_method(output_names=["y"])
+def inner_half(x1, x2):
+    """The same, for another servable."""
+    x1, x2 = register.add_stage(halve, x1, x2, outputs_count=2, batch_size=0)
+    return register.add_stage(model, x1, x2, outputs_count=1)
+
+
+@register.register_method(output_names=["y"])
 def look_up(row):
     """A row that the table doesn't have fails the whole batch in the engine."""
     return register.add_stage(table, row, outputs_count=1)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from mindserve.configfile import ConfigFile, Problem
+    from mindserve.configfile import Draft, Problem
+    from mindserve.server.services import Followed
 
 Pid = Annotated[int | None, typer.Argument(help="The server's process. Default: the only server of this user.", min=1)]
 
@@ -29,23 +31,35 @@ def show_error(text: str) -> None:
     console.print(text, markup=False)
 
 
-def examine_services(file: ConfigFile) -> list[Problem]:
-    """What is wrong with the functions for services of one's own: each is imported, in a process of its own."""
-    from mindserve.configfile import Problem
-    from mindserve.errors import ConfigError
-    from mindserve.server.services import Described, check_functions
+def follow_functions(draft: Draft, missing: Sequence[Problem]) -> tuple[list[Followed], list[Problem]]:
+    """The functions for services of one's own, and what is wrong with them: each is imported, in a process of its own.
 
-    functions = file.settings.grpc.grpc_servicer_functions
+    Args:
+        draft: where they are given.
+        missing: the servables' directories that are not there. What isn't found may lie in one: that isn't told.
+    """
+    from mindserve.configfile import Problem
+    from mindserve.server.services import Followed, NotFoundError, follow
+
+    functions = draft.servicer_functions()
     if not functions:
-        return []
-    extend_import_path(os.path.dirname(os.path.abspath(file.name)), ".")
-    directories = [Path(each.servable_directory) / each.servable_name for each in file.settings.servables]
-    problems: list[Problem] = []
-    described = Described()
-    for number, path in enumerate(functions):
-        try:
-            described = described.add(check_functions([path]), directories)
-        except ConfigError as error:
-            place = file.place("grpc", "grpc_servicer_functions", number)
-            problems.append(Problem(place, str(error), f"grpc.grpc_servicer_functions[{number}]"))
-    return problems
+        return [], []
+    extend_import_path(os.path.dirname(os.path.abspath(draft.name)), ".")
+    servables = draft.servables()
+    given = sum(path[0] == "servables" and len(path) == 2 for path in draft.places)
+    directories = [Path(each.servable_directory) / each.servable_name for each in servables.values()]
+    results = dict(zip(functions, follow([*functions.values()], directories), strict=True))
+    wrong = {
+        number: result
+        for number, result in results.items()
+        if isinstance(result, Exception)
+        and not (isinstance(result, NotFoundError) and (missing or len(servables) < given))
+    }
+    key = "grpc.grpc_servicer_functions"
+    return (
+        [result for result in results.values() if isinstance(result, Followed)],
+        [
+            Problem(draft.place(*key.split("."), number), str(error), f"{key}[{number}]")
+            for number, error in wrong.items()
+        ],
+    )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mindserve.cli.common import examine_services, extend_import_path, show_error
-from mindserve.errors import ConfigError, MindserveError
+from mindserve.cli.common import extend_import_path, follow_functions, show_error
+from mindserve.errors import MindserveError
 
 if TYPE_CHECKING:
-    from mindserve.configfile import ConfigFile
+    from mindserve.configfile import Draft
     from mindserve.configfile.settings import ServerSettings
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print where it listens as one line of JSON.")]
@@ -33,9 +33,9 @@ def run(
     """
     from mindserve import configfile
 
-    file = configfile.load(config)
+    draft = configfile.draft(config)
     extend_import_path(os.path.dirname(os.path.abspath(config)), ".")
-    _serve(file, as_json)
+    _serve(draft, as_json)
 
 
 def start(
@@ -127,26 +127,25 @@ def start(
     _serve(as_config(options), as_json)
 
 
-def _serve(file: ConfigFile, as_json: bool) -> None:
+def _serve(draft: Draft, as_json: bool) -> None:
     """Starts what the file says and returns; the process then lives until the server has stopped."""
     from mindserve import server
-    from mindserve.configfile import ConfigFileError
-    from mindserve.configfile.check import check_directories
+    from mindserve.configfile.check import check_certificates, check_directories
 
-    if problems := check_directories(file):
-        raise ConfigFileError(problems)
-    settings = file.settings
+    # All that can be found before anything is started. Warnings come with the start.
+    missing = check_directories(draft)
+    wrong_certificates, _ = check_certificates(draft)
+    functions, wrong_functions = follow_functions(draft, missing)
+    settings = draft.finish([*missing, *wrong_certificates, *wrong_functions]).settings
     listeners = settings.grpc.all_listeners()
-    functions = settings.grpc.grpc_servicer_functions
-    services = {"grpc_servicer_functions": list(functions)} if functions else {}
+    services = {"grpc_servicer_functions": functions} if functions else {}
     try:
         server.start_servables(settings.servables)
         bound = server.start_grpc_server(listeners, limits=settings.all_limits(), **services)  # type: ignore[arg-type]
         rest = _start_rest(settings)
     except MindserveError as error:
-        # First: what stops may be asked why. Where in the file is looked for only now, since that takes a while.
-        problems = examine_services(file) if isinstance(error, ConfigError) else []
-        show_error("\n".join(map(str, problems)) or str(error))
+        # First: what stops may be asked why.
+        show_error(str(error))
         server.stop()
         raise typer.Exit(1) from None
     except BaseException:

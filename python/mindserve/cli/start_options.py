@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mindserve.configfile import ConfigFile, ConfigFileError, Place, Problem
+from mindserve.configfile import ConfigFileError, Draft, Place, Problem
 from mindserve.configfile.document import Entry, Listing, Node, Scalar, Table, parse
 from mindserve.configfile.load import read
 from mindserve.configfile.problems import closest, did_you_mean
@@ -44,11 +44,11 @@ class StartOptions:
     tls: Mapping[str, str | None]
 
 
-def as_config(options: StartOptions) -> ConfigFile:
+def as_config(options: StartOptions) -> Draft:
     """The config that the options stand for.
 
     Raises:
-        ConfigFileError: one of them is wrong.
+        ConfigFileError: one of them can't be read.
     """
     servables = [
         _table("--servable", {"directory": _scalar("--servable", directory), "name": _scalar("--servable", name)})

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from mindserve.config import ServableStartConfig
-    from mindserve.configfile import ConfigFile, Problem
+    from mindserve.configfile import Draft, Problem
 
 
 def validate(
@@ -22,12 +22,21 @@ def validate(
     timeout: Annotated[
         float, typer.Option(help="Seconds that importing a servable_config.py may take.", metavar="SECONDS", min=0.001)
     ] = 60.0,
+    imports: Annotated[
+        bool,
+        typer.Option(
+            "--imports/--no-imports",
+            help="Whether to import servable_config.py and grpc_servicer_functions, which runs their code. Without it, "
+            "methods and model files are not known.",
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one line of JSON.")] = False,
 ) -> None:
     """Check a config file, without starting anything.
 
     Checks its keys and values, the directories and model files, the certificates, and that each servable_config.py and
-    each of grpc_servicer_functions can be imported, in processes of their own. Status 1 if something is wrong.
+    each of grpc_servicer_functions can be imported, in processes of their own: --no-imports leaves that out. Status 1
+    if something is wrong.
     """
     from mindserve import configfile
 
@@ -36,11 +45,8 @@ def validate(
         return
     if config is None:
         raise typer.BadParameter("expected the name of a config file", param_hint="CONFIG.YAML")
-    try:
-        report = _examine(configfile.load(config), timeout)
-    except configfile.ConfigFileError as error:
-        report = {"problems": error.problems, "warnings": [], "servables": [], "listeners": []}
-    problems: list[Problem] = list(report["problems"])
+    report = _examine(configfile.draft(config), timeout, imports=imports)
+    problems: list[Problem] = report["problems"]
     if as_json:
         shown = {**report, "problems": [problem.as_dict() for problem in problems]}
         typer.echo(json.dumps({"valid": not problems, "file": config, **shown}))
@@ -50,47 +56,58 @@ def validate(
         raise typer.Exit(1)
 
 
-def _examine(file: ConfigFile, timeout: float) -> dict[str, Any]:
-    from mindserve.cli.common import examine_services
+def _examine(draft: Draft, timeout: float, *, imports: bool) -> dict[str, Any]:
+    from mindserve.cli.common import follow_functions
+    from mindserve.configfile import in_order
     from mindserve.configfile.check import check_certificates, check_directories
 
-    problems, warnings = check_certificates(file)
-    missing = check_directories(file)
-    problems += missing
+    wrong_certificates, warnings = check_certificates(draft)
+    missing = check_directories(draft)
+    problems = [*draft.problems, *wrong_certificates, *missing]
     unusable = {problem.key.partition(".")[0] for problem in missing}
     servables: list[dict[str, Any]] = []
-    for number, servable in enumerate(file.settings.servables):
+    for number, servable in draft.servables().items() if imports else ():
         if f"servables[{number}]" not in unusable:
-            found = _examine_servable(file, number, servable, timeout, problems)
+            found = _examine_servable(draft, number, servable, timeout, problems)
             servables += [found] if found else []
-    problems += examine_services(file)
-    listeners = [
-        {"address": listener.address, "tls": listener.ssl_config is not None}
-        for listener in file.settings.grpc.all_listeners()
-    ]
-    if file.settings.rest is not None:
-        rest = file.settings.rest.listener()
-        listeners.append({"address": f"http://{rest.address}", "tls": rest.ssl_config is not None})
-    problems.sort(key=lambda problem: problem.place.line)
-    return {"problems": problems, "warnings": warnings, "servables": servables, "listeners": listeners}
+    if imports:
+        problems += follow_functions(draft, missing)[1]
+    listeners = []
+    if draft.settings is not None:
+        listeners = [
+            {"address": each.address, "tls": each.ssl_config is not None}
+            for each in draft.settings.grpc.all_listeners()
+        ]
+        if draft.settings.rest is not None:
+            rest = draft.settings.rest.listener()
+            listeners.append({"address": f"http://{rest.address}", "tls": rest.ssl_config is not None})
+    return {
+        "problems": in_order(problems),
+        "warnings": warnings,
+        "servables": servables,
+        "listeners": listeners,
+    }
 
 
 def _examine_servable(
-    file: ConfigFile, number: int, servable: ServableStartConfig, timeout: float, problems: list[Problem]
+    draft: Draft, number: int, servable: ServableStartConfig, timeout: float, problems: list[Problem]
 ) -> dict[str, Any] | None:
+    """What it declares; adds to ``problems``. None: it can't be told, or not what of it would be served."""
     from mindserve.config import find_version, missing_version
     from mindserve.configfile import Problem
     from mindserve.errors import ConfigError
     from mindserve.inspection import inspect_servable
 
     def wrong(key: str, text: str) -> None:
-        problems.append(Problem(file.place("servables", number, key), text, f"servables[{number}].{key}"))
+        problems.append(Problem(draft.place("servables", number, key), text, f"servables[{number}].{key}"))
 
     directory, name = servable.servable_directory, servable.servable_name
     try:
         declared = inspect_servable(directory, name, timeout)
     except ConfigError as error:
         wrong("name", str(error))
+        return None
+    if number not in draft.servables("version_number"):
         return None
     version = find_version(directory, name, servable.version_number)
     if declared.models and version is None:
@@ -100,6 +117,8 @@ def _examine_servable(
             path = os.path.join(directory, name, str(version), model)
             if not os.path.isfile(path):
                 wrong("version_number", f"model file '{path}' not exist")
+    if number not in draft.servables("device_ids"):
+        return None
     return {
         "directory": directory,
         "name": name,

@@ -67,7 +67,7 @@ class AsyncClient:
         """Send an instance to a method that streams; see `mindserve.client.Client.infer_stream`.
 
         Called while the loop runs; ``async for result in client.infer_stream(instance)``. Cancelling the task that
-        waits for a result cancels the call.
+        waits for a result cancels the call, and so does the end of ``async with client.infer_stream(…) as results``.
         """
         request = encode_request(self._endpoint.spec, [as_instance(instance)])
         timeout, pairs = check_timeout(timeout), as_metadata(metadata)
@@ -108,19 +108,23 @@ class AsyncClient:
 
 
 class AsyncResultStream:
-    """The results of a call that `AsyncClient.infer_stream` has begun, as an asynchronous iterator."""
+    """The results of a call that `AsyncClient.infer_stream` has begun, as an asynchronous iterator.
+
+    ``async with client.infer_stream(instance) as results: …`` closes it at the end of the block, however that is left.
+    """
 
     def __init__(self, call: grpc.aio.UnaryStreamCall[bytes, bytes], client_closed: Callable[[], bool]) -> None:
         self._call = call
         self._client_closed = client_closed
         self._given_up = False
         self._over = False
+        self._closed = False
 
     def __aiter__(self) -> AsyncResultStream:
         return self
 
     async def __anext__(self) -> Result:
-        if self._over:
+        if self._over or self._closed:
             raise StopAsyncIteration
         try:
             data = await self._call.read()
@@ -130,6 +134,8 @@ class AsyncResultStream:
         except asyncio.CancelledError:
             self._over = True
             if not _is_being_cancelled(asyncio.current_task(), self._given_up):
+                if self._closed:
+                    raise StopAsyncIteration from None
                 if self._given_up:
                     return grpc_error(grpc.StatusCode.CANCELLED, "The call was cancelled by the client")
                 if self._client_closed():
@@ -143,9 +149,28 @@ class AsyncResultStream:
         return item
 
     def cancel(self) -> None:
-        """Give the call up, if it is still under way; the server stops working on it."""
+        """Give the call up, if it is still under way; the server stops working on it.
+
+        The iterator then tells so by its last item, ``{"error": text}``.
+        """
         self._given_up = True
         self._call.cancel()
+
+    async def close(self) -> None:
+        """Give the call up, if it is still under way, and end the iterator: there is no further item.
+
+        A task that waits for the next item waits no longer. May be called again.
+        """
+        self._closed = True
+        self.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 def _is_being_cancelled(task: asyncio.Task[Any] | None, given_up: bool = False) -> bool:

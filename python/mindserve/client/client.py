@@ -116,9 +116,9 @@ class Client:
 
         Returns:
             An iterator of results, each a dict like one of `infer`. What fails, and be it the connection, is told by a
-            last item ``{"error": text}``, as `infer` tells it. The request is sent at once. Who stops early should
-            `ResultStream.cancel`, which also happens when nobody holds the iterator any more; the server then closes
-            the method's generator.
+            last item ``{"error": text}``, as `infer` tells it. The request is sent at once. Who may stop early uses it
+            by ``with``, or `ResultStream.close`; the server then closes the method's generator. That also happens when
+            nobody holds the iterator any more.
 
         Raises:
             MindserveError: a value that cannot be sent, a wrong argument, or a closed client.
@@ -184,18 +184,22 @@ class PendingResults:
 
 
 class ResultStream:
-    """The results of a call that `Client.infer_stream` has begun, as an iterator. One thread at a time."""
+    """The results of a call that `Client.infer_stream` has begun, as an iterator. One thread at a time.
+
+    ``with client.infer_stream(instance) as results: …`` closes it at the end of the block, however that is left.
+    """
 
     def __init__(self, call: grpc.CallIterator[bytes]) -> None:
         self._call = call
         self._messages = iter(call)
         self._over = False
+        self._closed = False
 
     def __iter__(self) -> ResultStream:
         return self
 
     def __next__(self) -> Result:
-        if self._over:
+        if self._over or self._closed:
             raise StopIteration
         try:
             item, self._over = decode_item(next(self._messages))
@@ -204,9 +208,30 @@ class ResultStream:
             raise
         except grpc.RpcError as error:
             self._over = True
+            if self._closed:
+                raise StopIteration from None
             return grpc_error(error.code(), error.details())
         return item
 
     def cancel(self) -> None:
-        """Give the call up, if it is still under way; the server stops working on it. Any thread."""
+        """Give the call up, if it is still under way; the server stops working on it. Any thread.
+
+        The iterator then tells so by its last item, ``{"error": text}``.
+        """
         self._call.cancel()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Give the call up, if it is still under way, and end the iterator: there is no further item.
+
+        Any thread; one that waits for the next item waits no longer. May be called again.
+        """
+        self._closed = True
+        self.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

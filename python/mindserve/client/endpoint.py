@@ -50,13 +50,7 @@ class Endpoint:
 
     def options(self) -> list[tuple[str, int | str]]:
         """The channel's options."""
-        # The server decides how large messages may be.
-        options: list[tuple[str, int | str]] = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-        ]
-        if _is_local(self.address):
-            options.append(("grpc.enable_http_proxy", 0))
+        options = channel_options(self.address)
         if self.ssl_config is not None:
             # gRPC itself would look for a socket's path in the certificate.
             name = self.ssl_config.server_name or ("localhost" if self.address.startswith("unix") else None)
@@ -67,6 +61,18 @@ class Endpoint:
     def credentials(self) -> grpc.ChannelCredentials | None:
         """The channel's credentials; None without TLS."""
         return None if self.ssl_config is None else self.ssl_config.credentials()
+
+
+def channel_options(address: str) -> list[tuple[str, int | str]]:
+    """The options of every channel to a server, with or without TLS."""
+    # The server decides how large messages may be.
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+    ]
+    if _is_local(address):
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
 
 
 def as_metadata(metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...] | None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
+from mindserve.client.endpoint import channel_options
 from mindserve.errors import ConfigError
 from mindserve.proto import PREDICT, PREDICT_STREAM
 
 Pairs = Sequence[tuple[str, str | bytes]]
-
-_OPTIONS = (
-    # The server decides how large messages may be.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-)
 
 
 class FailedCall(Exception):
@@ -113,7 +109,7 @@ class Calls:
     """
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address, _OPTIONS)
+        self._channel = grpc.insecure_channel(address, channel_options(address))
 
     def call(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Any:
         """The one message of the answer; ``request`` is a message, or an iterable of them.
@@ -121,30 +117,32 @@ class Calls:
         Raises:
             FailedCall: it ended otherwise.
             ConfigError: the request is not the method's.
+            BaseException: what the iteration over the requests has raised.
         """
         requests = _serialized(method, request)
         try:
             return method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            raise FailedCall(error) from None
+            raise _raised_by(requests) or FailedCall(error) from None
 
     def stream(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Stream:
         """Begins a call whose answer is a stream. Raises `ConfigError`."""
         requests = _serialized(method, request)
-        return Stream(method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata))
+        return Stream(method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata), requests)
 
 
 class Stream(Iterator[Any]):
-    """The messages of an answer as they come; `FailedCall` where it fails. Dropped or closed early, it is cancelled."""
+    """The messages of an answer as they come; fails as `Calls.call` does. Dropped or closed early, it is cancelled."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, requests: Any) -> None:
         self._call = call
+        self._requests = requests
 
     def __next__(self) -> Any:
         try:
             return next(self._call)
         except grpc.RpcError as error:
-            raise FailedCall(error) from None
+            raise _raised_by(self._requests) or FailedCall(error) from None
 
     def close(self) -> None:
         self._call.cancel()
@@ -159,7 +157,7 @@ class AsyncCalls:
     def __init__(self, address: str) -> None:
         import grpc.aio
 
-        self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        self._channel = grpc.aio.insecure_channel(address, channel_options(address))
 
     async def call(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> Any:
         """See `Calls.call`; ``request`` may be an async iterable, too. Cancelling the task cancels the call."""
@@ -167,19 +165,25 @@ class AsyncCalls:
         try:
             return await method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            raise FailedCall(error) from None
+            raise _raised_by(requests) or FailedCall(error) from None
+        except asyncio.CancelledError:
+            # So grpc ends a call whose requests it can't get.
+            if raised := _raised_by(requests):
+                raise raised from None
+            raise
 
     def stream(self, method: RemoteMethod, request: Any, timeout: float | None, metadata: Pairs) -> AsyncStream:
         """See `Calls.stream`."""
         requests = _serialized(method, request)
-        return AsyncStream(method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata))
+        return AsyncStream(method.callable_of(self._channel)(requests, timeout=timeout, metadata=metadata), requests)
 
 
 class AsyncStream(AsyncIterator[Any]):
     """`Stream` for asyncio."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, requests: Any) -> None:
         self._call = call
+        self._requests = requests
         self._messages: Any = None
 
     async def __anext__(self) -> Any:
@@ -188,7 +192,11 @@ class AsyncStream(AsyncIterator[Any]):
         try:
             return await anext(self._messages)
         except grpc.RpcError as error:
-            raise FailedCall(error) from None
+            raise _raised_by(self._requests) or FailedCall(error) from None
+        except asyncio.CancelledError:
+            if raised := _raised_by(self._requests):
+                raise raised from None
+            raise
 
     async def aclose(self) -> None:
         self._call.cancel()
@@ -201,12 +209,54 @@ def _serialized(method: RemoteMethod, request: Any) -> Any:
     if not method.client_streaming:
         return method.serialize(request)
     if isinstance(request, AsyncIterable):
-        return _serialized_later(method, request)
+        return _AsyncRequests(method, request)
     if isinstance(request, Iterable):
-        return map(method.serialize, request)
+        return _Requests(method, request)
     raise ConfigError(f"Method '{method.path[1:]}' takes an iterable of messages, but actually {type(request)}")
 
 
-async def _serialized_later(method: RemoteMethod, requests: AsyncIterable[Any]) -> AsyncIterator[bytes]:
-    async for request in requests:
-        yield method.serialize(request)
+def _raised_by(requests: Any) -> BaseException | None:
+    """What kept grpc from the next request, of which it tells nothing itself."""
+    return requests.error if isinstance(requests, _Requests | _AsyncRequests) else None
+
+
+class _Requests(Iterator[bytes]):
+    """A stream of requests. grpc iterates over it in a thread of its own.
+
+    Attributes:
+        error: what the iteration has raised.
+    """
+
+    def __init__(self, method: RemoteMethod, requests: Iterable[Any]) -> None:
+        self.error: BaseException | None = None
+        self._serialize = method.serialize
+        self._requests = iter(requests)
+        # Who makes the requests does so for what the caller is doing.
+        self._context = contextvars.copy_context()
+
+    def __next__(self) -> bytes:
+        try:
+            return self._serialize(self._context.run(next, self._requests))
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+class _AsyncRequests(AsyncIterator[bytes]):
+    """`_Requests` for ``async for``; in a task of grpc's."""
+
+    def __init__(self, method: RemoteMethod, requests: AsyncIterable[Any]) -> None:
+        self.error: BaseException | None = None
+        self._serialize = method.serialize
+        self._requests = aiter(requests)
+
+    async def __anext__(self) -> bytes:
+        try:
+            return self._serialize(await anext(self._requests))
+        except (StopAsyncIteration, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            self.error = error
+            raise

@@ -20,10 +20,12 @@ from mindserve.tls import SSLConfig
 # What types don't say.
 _SHAPES: dict[tuple[type, str], Shape] = {
     (ServableStartConfig, "servable_directory"): shapes.PATH,
-    (ServableStartConfig, "device_ids"): OneOf((shapes.whole_number(0), ListOf(shapes.whole_number(0)))),
+    (ServableStartConfig, "device_ids"): OneOf((shapes.whole_number(0), ListOf(shapes.whole_number(0), unique=True))),
+    (ServableStartConfig, "device_type"): shapes.DEVICE_TYPE,
     (Listener, "address"): shapes.ADDRESS,
     (Listener, "mode"): shapes.MODE,
     (GrpcSettings, "address"): shapes.ADDRESS,
+    (GrpcSettings, "grpc_servicer_functions"): ListOf(shapes.IMPORT_PATH, unique=True),
     (RestSettings, "address"): shapes.ADDRESS,
     (SSLConfig, "certificate"): shapes.PATH,
     (SSLConfig, "private_key"): shapes.PATH,
@@ -111,7 +113,7 @@ def _scalar(hint: Any, mark: Range | Seconds | None) -> Shape:
     if hint is float and isinstance(mark, Seconds):
         bound = "minimum" if mark.zero else "exclusiveMinimum"
         schema = {"type": "number", bound: mark.above, "maximum": MAX_SECONDS}
-        return Plain("a number of seconds", (float, int), schema)
+        return Plain("a number of seconds", (float, int), schema, mark)
     known: dict[Any, Shape] = {bool: shapes.BOOLEAN, str: shapes.TEXT, bytes: shapes.BYTES}
     if hint not in known:
         raise TypeError(f"{hint} has no shape in a config file")

@@ -53,17 +53,31 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Values by their keys."""
+    """Values by their keys.
+
+    Attributes:
+        place: where it begins.
+        entries: by key.
+        whole: whether they are all there; else one of them could not be read, which has been told.
+    """
 
     place: Place
     entries: Mapping[str, Entry]
+    whole: bool = True
 
 
-Node = Scalar | Listing | Table
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """In the place of what could not be read, which has been told."""
+
+    place: Place
+
+
+Node = Scalar | Listing | Table | Broken
 
 
 def parse(data: bytes | str, file: str) -> Node:
-    """The document in ``data``.
+    """The document in ``data``, without anything `Broken`.
 
     Args:
         data: the text; bytes are UTF-8.
@@ -71,6 +85,18 @@ def parse(data: bytes | str, file: str) -> Node:
 
     Raises:
         ConfigFileError: it is no YAML, holds nothing or more than one document, is too large, or says something twice.
+    """
+    node, problems = parse_leniently(data, file)
+    if problems:
+        raise ConfigFileError(problems)
+    return node
+
+
+def parse_leniently(data: bytes | str, file: str) -> tuple[Node, list[Problem]]:
+    """As `parse`, with what is wrong where the rest can be read all the same: such as keys that come twice.
+
+    Raises:
+        ConfigFileError: nothing of it can be read.
     """
     if len(data) > MAX_BYTES:
         raise _error(Place(file), f"the file has {len(data)} bytes, at most {MAX_BYTES} are expected")
@@ -100,14 +126,13 @@ class _Reader:
         self._nodes = 0
         self._problems: list[Problem] = []
 
-    def document(self) -> Node:
+    def document(self) -> tuple[Node, list[Problem]]:
         root = self._compose()
         if root is None:
             raise _error(Place(self._file), "the file is empty: expected at least 'servables:'")
         node = self._convert(root, 1)
-        if self._problems:
-            raise ConfigFileError(self._problems)
-        return node
+        # What an alias repeats is told once.
+        return node, list(dict.fromkeys(self._problems))
 
     def _compose(self) -> yaml.Node | None:
         try:
@@ -144,6 +169,7 @@ class _Reader:
             return self._scalar(node, place)
         if node.tag not in ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
             self._problem(place, f"the tag {_tag(node)} is not known here")
+            return Broken(place)
         if isinstance(node, yaml.SequenceNode):
             return Listing(place, tuple(self._convert(item, depth + 1) for item in node.value))
         assert isinstance(node, yaml.MappingNode)
@@ -152,32 +178,45 @@ class _Reader:
     def _table(self, node: yaml.MappingNode, place: Place, depth: int) -> Table:
         entries: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
+        whole = True
         for key_node, value_node in node.value:
             at = self._at(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 self._problem(at, "a key should be text")
+                whole = False
                 continue
             key: str = key_node.value
             if key == "<<" and key_node.style is None:
-                self._merge(self._convert(value_node, depth + 1), merged)
+                whole &= self._merge(self._convert(value_node, depth + 1), merged)
                 continue
             if key in entries:
                 first = entries[key].place
                 self._problem(at, f"the key '{key}' is given twice, first in line {first.line}: expected once")
                 continue
             entries[key] = Entry(at, self._convert(value_node, depth + 1))
-        return Table(place, {**merged, **entries})
+        return Table(place, {**merged, **entries}, whole)
 
-    def _merge(self, node: Node, into: dict[str, Entry]) -> None:
-        """What ``<<: *name`` brings along; of several, the first has the last word."""
+    def _merge(self, node: Node, into: dict[str, Entry]) -> bool:
+        """What ``<<: *name`` brings along; of several, the first has the last word. Whether that is all there is."""
+        whole = True
         for item in node.items if isinstance(node, Listing) else (node,):
             if not isinstance(item, Table):
-                self._problem(item.place, "'<<' takes the keys of another mapping: expected an alias such as *defaults")
+                whole = False
+                if not isinstance(item, Broken):
+                    expected = "'<<' takes the keys of another mapping: expected an alias such as *defaults"
+                    self._problem(item.place, expected)
                 continue
+            whole &= item.whole
             for key, entry in item.entries.items():
                 into.setdefault(key, entry)
+        return whole
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place) -> Scalar:
+    def _scalar(self, node: yaml.ScalarNode, place: Place) -> Scalar | Broken:
+        before = len(self._problems)
+        scalar = self._read_scalar(node, place)
+        return scalar if len(self._problems) == before else Broken(place)
+
+    def _read_scalar(self, node: yaml.ScalarNode, place: Place) -> Scalar:
         text: str = node.value
         if node.tag == "tag:yaml.org,2002:str":
             # Without quotes or a tag of its own it may be something else.

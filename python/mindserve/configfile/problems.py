@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator
 
 from mindserve.errors import ConfigError
 
@@ -73,9 +74,32 @@ class ConfigFileError(ConfigError):
         problems: at least one, in the order of the file.
     """
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: (problem.place.line, problem.place.column)))
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(in_order(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Problems:
+    """What has been found wrong so far, each thing once however often aliases or a command line's options repeat it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Place, str], Problem] = {}
+
+    def add(self, problem: Problem) -> None:
+        """Notes a problem."""
+        # Two that differ in the number of the list item only, and not in their place, are one.
+        self._found.setdefault((problem.place, re.sub(r"\[\d+\]", "[]", problem.text)), problem)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found.values())
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """By their places in the file."""
+    return sorted(problems, key=lambda problem: (problem.place.line, problem.place.column))
 
 
 def closest(given: str, known: Iterable[str]) -> str:

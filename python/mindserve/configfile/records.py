@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from mindserve.configfile.document import Node, Scalar, Table
 from mindserve.configfile.problems import closest, did_you_mean
-from mindserve.configfile.shapes import ListOf, Reader, Schema, Shape, Wrong, shown
+from mindserve.configfile.shapes import BOOLEAN, ListOf, Made, Reader, Schema, Shape, Wrong, unlike
 from mindserve.errors import MindserveError
 
 
@@ -66,45 +66,53 @@ class Record:
         return isinstance(node, Table)
 
     def read(self, node: Node, reader: Reader) -> Any:
-        where = f"'{reader.here}'" if reader.here else "the file"
         if not isinstance(node, Table):
-            raise reader.problem(node.place, f"{where} should be {self.expected}, but is {shown(node)}")
+            raise unlike(self, node, reader)
+        where = f"'{reader.here}'" if reader.here else "the file"
         before = len(reader.problems)
-        values, meant = self._read_entries(node, reader, where)
-        for field in self.fields:
-            if field.required and not {field.key, *field.aliases} & (node.entries.keys() | meant):
-                expected = field.shape.expected
-                reader.problem(node.place, f"the key '{field.key}' is missing in {where}: expected {expected}")
-        if len(reader.problems) > before:
+        values, wrong, meant = self._read_entries(node, reader, where)
+        missing = {
+            field.parameter: field
+            for field in self.fields
+            if field.required and field.parameter not in {*values, *wrong, *meant}
+        }
+        for field in missing.values() if node.whole else ():
+            expected = field.shape.expected
+            reader.problem(node.place, f"the key '{field.key}' is missing in {where}: expected {expected}")
+        made = _Maker(self, node, reader, values, wrong, {*meant, *missing}).make()
+        if made is not None:
+            reader.note_made(made)
+        if made is None or len(reader.problems) > before or not node.whole:
             raise Wrong
-        try:
-            return self.kind(**values)
-        except MindserveError as error:
-            raise self._refused(str(error), node, reader) from error
+        return made.value
 
-    def _read_entries(self, node: Table, reader: Reader, where: str) -> tuple[dict[str, Any], set[str]]:
-        """The values, and the keys that those which are not known may have been meant for."""
+    def _read_entries(self, node: Table, reader: Reader, where: str) -> tuple[dict[str, Any], set[str], set[str]]:
+        """The values, which of the others are wrong, and which keys that are not known may have been meant for."""
         fields = {name: field for field in self.fields for name in (field.key, *field.aliases)}
         values: dict[str, Any] = {}
+        wrong: set[str] = set()
         meant: set[str] = set()
         for key, entry in node.entries.items():
             field = fields.get(key)
             if field is None:
                 if not self._is_extension(key, reader):
                     name, hint = self._meant(key, fields, reader)
-                    meant.add(name)
                     place = entry.place
+                    if name:
+                        meant.add(fields[name].parameter)
                     if name and fields[name].shape.secret:
                         place = place.without_source()
                     reader.problem(place, f"the key '{key}' is not known in {where}{hint}")
-            elif field.parameter in values:
+            elif field.parameter in {*values, *wrong}:
                 reader.problem(entry.place, f"the key '{key}' is another word for '{field.key}', which is given too")
             elif isinstance(entry.node, Scalar) and entry.node.value is None and not field.required:
                 continue  # As if it were not there: all that stood under it may be commented out.
             else:
+                wrong.add(field.parameter)
                 with reader.inside(field.key, entry.place, given=key), contextlib.suppress(Wrong):
                     values[field.parameter] = field.shape.read(entry.node, reader)
-        return values, meant
+                    wrong.remove(field.parameter)
+        return values, wrong, meant - {*values, *wrong}
 
     @staticmethod
     def _is_extension(key: str, reader: Reader) -> bool:
@@ -121,16 +129,8 @@ class Record:
         name = name or closest(key, known)
         return name, did_you_mean(name) or f"; expected one of {', '.join(field.key for field in self.fields)}"
 
-    def _refused(self, text: str, node: Table, reader: Reader) -> Wrong:
-        """What the class itself says is wrong, at the key that it names."""
-        keys = {field.parameter: field.key for field in self.fields}
-        named = [keys[name] for name in re.findall(r"'(\w+)'", text) if keys.get(name) in node.entries]
-        text = re.sub(r"\b[Pp]arameter '(\w+)'", lambda found: f"'{keys.get(found[1], found[1])}'", text)
-        if not named:
-            return reader.problem(node.place, text)
-        entry = node.entries[named[0]]
-        with reader.inside(named[0], entry.place):
-            return reader.problem(entry.node.place, text)
+    def stand_in(self) -> Any:
+        return self.kind(**{field.parameter: field.shape.stand_in() for field in self.fields if field.required})
 
     def homes(self) -> dict[str, list[str]]:
         """By key, the fields of this record in whose values it is known."""
@@ -169,6 +169,81 @@ class Record:
             **({"required": required} if required else {}),
             "additionalProperties": False,
         }
+
+
+class _Maker:
+    """Makes a record's object, and tells everything that its class finds wrong: not only the first thing.
+
+    What the class refuses is told, set aside, and the object is made of the rest, until the class has nothing against
+    it. It is not told again of what is wrong anyway, nor of what follows from that.
+
+    Args:
+        record: what to make.
+        node: what was given.
+        reader: of the file.
+        values: by the class's parameters: those that could be read.
+        wrong: parameters whose values could not be read.
+        unsure: parameters that nobody can tell whether, or as what, they were meant to be given.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        node: Table,
+        reader: Reader,
+        values: Mapping[str, Any],
+        wrong: Set[str],
+        unsure: Set[str],
+    ) -> None:
+        self._fields = {field.parameter: field for field in record.fields}
+        self._kind = record.kind
+        self._node = node
+        self._reader = reader
+        self._values = dict(values)
+        self._wrong = wrong
+        # True and false are opposites: what may follow from either is not known.
+        self._unsure = {*unsure, *(name for name in wrong if self._fields[name].shape is BOOLEAN)}
+        for name in wrong | unsure:
+            self._set_aside(name)
+
+    def make(self) -> Made | None:
+        """The object; None if there is none, even of what is right."""
+        while True:
+            try:
+                return Made(self._kind(**self._values), self._wrong | self._unsure)
+            except MindserveError as error:
+                named = [name for name in re.findall(r"'(\w+)'", str(error)) if name in self._fields]
+                given = [name for name in named if name in self._values]
+                alone_wrong = len(given) == 1 and given[0] in self._wrong
+                if not self._unsure & {*named} and not alone_wrong:
+                    self._tell(str(error), given)
+                left = [name for name in given if name not in self._unsure]
+                if not left:
+                    return None
+                self._unsure.add(left[0])
+                self._set_aside(left[0])
+
+    def _set_aside(self, name: str) -> None:
+        """Lets something that the class takes stand for a parameter."""
+        field = self._fields[name]
+        self._values.pop(name, None)
+        if field.required or (name not in self._unsure and field.default in (None, ())):
+            self._values[name] = field.shape.stand_in()
+
+    def _tell(self, text: str, given: Sequence[str]) -> None:
+        """What the class says is wrong, at the first of the keys that it names."""
+        keys = {field.parameter: field.key for field in self._fields.values()}
+        text = re.sub(r"\b[Pp]arameter '(\w+)'", lambda found: f"'{keys.get(found[1], found[1])}'", text)
+        entries = self._node.entries
+        for name in given:
+            field = self._fields[name]
+            for key in (field.key, *field.aliases):
+                if key in entries:
+                    place = entries[key].node.place
+                    with self._reader.inside(key, entries[key].place):
+                        self._reader.problem(place.without_source() if field.shape.secret else place, text)
+                    return
+        self._reader.problem(self._node.place, text)
 
 
 def _or_null(schema: Schema) -> Schema:

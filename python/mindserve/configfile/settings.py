@@ -7,11 +7,12 @@ from typing import Annotated
 
 from mindserve import checks
 from mindserve.checks import Range
-from mindserve.config import Limits, Listener, ServableStartConfig, check_servable_configs
+from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError
 from mindserve.tls import SSLConfig
 
 DEFAULT_PORT = 9000
+MAX_PORT = 65535
 DEFAULT_REST_PORT = 5501
 
 
@@ -33,7 +34,7 @@ class GrpcSettings:
     """
 
     address: str | None = None
-    port: Annotated[int | None, Range(0, 65535)] = None
+    port: Annotated[int | None, Range(0, MAX_PORT)] = None
     ssl_config: SSLConfig | None = None
     listeners: tuple[Listener, ...] = ()
     grpc_servicer_functions: tuple[str, ...] = ()
@@ -47,8 +48,7 @@ class GrpcSettings:
         if self.listeners and self.ssl_config is not None:
             raise ConfigError("Parameter 'ssl_config' belongs to each of 'listeners', where there are several")
         for path in self.grpc_servicer_functions:
-            module, _, function = path.replace(":", ".").rpartition(".")
-            if not all(name.isidentifier() for name in (*module.split("."), function)):
+            if not is_import_path(path):
                 raise ConfigError(
                     "The item of parameter 'grpc_servicer_functions' should be an import path, such as "
                     f"'user_pb2_grpc.add_UserServicer_to_server', but actually '{path}'"
@@ -60,6 +60,12 @@ class GrpcSettings:
             return self.listeners
         port = DEFAULT_PORT if self.port is None else self.port
         return (Listener(self.address or f"127.0.0.1:{port}", self.ssl_config),)
+
+
+def is_import_path(text: str) -> bool:
+    """Whether it reads "package.module.function" or "package.module:function"."""
+    module, _, function = text.replace(":", ".").rpartition(".")
+    return all(name.isidentifier() for name in (*module.split("."), function))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,7 @@ class RestSettings:
     """
 
     address: str | None = None
-    port: Annotated[int | None, Range(0, 65535)] = None
+    port: Annotated[int | None, Range(0, MAX_PORT)] = None
     ssl_config: SSLConfig | None = None
     max_msg_mb_size: Annotated[int, Range(1, 512)] = 100
 
@@ -106,8 +112,10 @@ class ServerSettings:
         limits: what a server admits.
         rest: where HTTP with JSON is answered. Default: nowhere.
 
+    That its parts agree with each other is checked by `mindserve.configfile.agreement`, which knows where they stand.
+
     Raises:
-        ConfigError: no servables, or such as disagree with each other.
+        ConfigError: no servables.
     """
 
     servables: tuple[ServableStartConfig, ...]
@@ -118,10 +126,6 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not self.servables:
             raise ConfigError("Parameter 'servables' should not be empty")
-        check_servable_configs(self.servables)
-        given, limit = self.grpc.max_msg_mb_size, self.limits.max_msg_mb_size
-        if given is not None and limit not in (given, Limits().max_msg_mb_size):
-            raise ConfigError(f"'max_msg_mb_size' is {limit} in 'limits', but {given} in 'grpc': expected it once")
 
     def all_limits(self) -> Limits:
         """What is admitted, by whichever section it was given."""

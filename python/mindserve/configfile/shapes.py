@@ -7,12 +7,18 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from mindserve.configfile.document import Listing, Node, Scalar, Table
-from mindserve.configfile.problems import Place, Problem
+from mindserve.checks import Range, Seconds
+from mindserve.config import DEVICE_TYPES, parse_device_type
+from mindserve.configfile.document import Broken, Listing, Node, Scalar, Table
+from mindserve.configfile.problems import Place, Problem, Problems
+from mindserve.configfile.settings import MAX_PORT, is_import_path
+from mindserve.errors import ConfigError
 
+# What the server takes as an address besides a Unix socket's path; it looks closer at it itself.
+_TCP = re.compile(r"(?:\[[0-9a-f:.]+(?:%[\w.-]+)?\]|[\w.-]+):(?P<port>\d{1,9})", re.ASCII | re.IGNORECASE)
 # How much of what was given an error shows.
 _MAX_SHOWN = 60
 
@@ -24,6 +30,19 @@ class Wrong(Exception):
     """A value could not be read; why is among the reader's problems."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """An object that was made of keys and values, or an import path.
+
+    Attributes:
+        value: it.
+        doubtful: its parameters that hold something else than what was meant: what was given is wrong, and told.
+    """
+
+    value: Any
+    doubtful: Collection[str] = ()
+
+
 class Reader:
     """What the reading of one file knows and finds.
 
@@ -32,13 +51,15 @@ class Reader:
         homes: by key, the sections at the root where it would be known.
         problems: found so far.
         places: of everything that was given, by its way from the root; of keys where there are.
+        made: the objects that could be made, by their ways from the root.
     """
 
     def __init__(self, directory: str, homes: Mapping[str, Sequence[str]]) -> None:
         self.directory = directory
         self.homes = homes
-        self.problems: list[Problem] = []
+        self.problems = Problems()
         self.places: dict[Path, Place] = {}
+        self.made: dict[Path, Made] = {}
         self._path: Path = ()
         self._given: Path = ()
 
@@ -55,8 +76,16 @@ class Reader:
 
     def problem(self, place: Place, text: str) -> Wrong:
         """Notes a problem with what is being read."""
-        self.problems.append(Problem(place, text, _spell(self._given)))
+        self.problems.add(Problem(place, text, spell(self._given)))
         return Wrong()
+
+    def problem_at(self, path: Path, text: str) -> None:
+        """Notes a problem with something that was given."""
+        self.problems.add(Problem(self.places[path], text, spell(path)))
+
+    def note_made(self, made: Made) -> None:
+        """Notes the object that what is being read has made."""
+        self.made[self._path] = made
 
     def resolve(self, path: str) -> str:
         """A path in the file as one that does not depend on the current directory."""
@@ -65,10 +94,10 @@ class Reader:
     @property
     def here(self) -> str:
         """What is being read, for texts: "servables[0].name"."""
-        return _spell(self._given)
+        return spell(self._given)
 
 
-def _spell(path: Path) -> str:
+def spell(path: Path) -> str:
     """("servables", 0, "name") → "servables[0].name"."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
@@ -91,11 +120,15 @@ class Shape(Protocol):
         ...
 
     def read(self, node: Node, reader: Reader) -> Any:
-        """The value.
+        """The value. Tells of everything that is wrong with it.
 
         Raises:
             Wrong: there is none.
         """
+        ...
+
+    def stand_in(self) -> Any:
+        """A value that is right, for where what was given is wrong."""
         ...
 
     def schema(self, definitions: dict[str, Schema]) -> Schema:
@@ -111,12 +144,14 @@ class Plain:
         expected: in words.
         types: of the value.
         json: its schema.
+        bounds: of the value; None: there are none.
         secret: must not be shown.
     """
 
     expected: str
     types: tuple[type, ...]
     json: Mapping[str, Any]
+    bounds: Range | Seconds | None = None
     secret: bool = False
 
     def accepts(self, node: Node) -> bool:
@@ -124,8 +159,18 @@ class Plain:
 
     def read(self, node: Node, reader: Reader) -> Any:
         if not isinstance(node, Scalar) or type(node.value) not in self.types:
-            raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}, but is {shown(node, self)}")
+            raise unlike(self, node, reader)
+        number = node.value if isinstance(node.value, int | float) else 0
+        if self.bounds is not None and (wrong := self.bounds.wrong(number)):
+            raise reader.problem(node.place, f"'{reader.here}' {wrong}, but is {shown(node)}")
         return node.value
+
+    def stand_in(self) -> Any:
+        if isinstance(self.bounds, Range):
+            return self.bounds.minimum
+        if isinstance(self.bounds, Seconds):
+            return self.bounds.above + 1
+        return "-" if str in self.types else self.types[0]()
 
     def schema(self, definitions: dict[str, Schema]) -> Schema:
         return dict(self.json)
@@ -136,10 +181,10 @@ BOOLEAN = Plain("true or false", (bool,), {"type": "boolean"})
 
 
 def whole_number(minimum: int | None = None, maximum: int | None = None) -> Plain:
-    """An int. The bounds are only for the schema: the classes check them."""
+    """An int."""
     bounds = {"minimum": minimum, "maximum": maximum}
     schema = {"type": "integer", **{name: bound for name, bound in bounds.items() if bound is not None}}
-    return Plain("a whole number", (int,), schema)
+    return Plain("a whole number", (int,), schema, None if minimum is None else Range(minimum, maximum))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +194,13 @@ class Converted:
     Attributes:
         plain: how it is written.
         convert: gives the value; raises ValueError with what is expected.
+        right: some value that is right.
         secret: must not be shown.
     """
 
     plain: Plain
     convert: Callable[[Scalar, Reader], Any]
+    right: Any = "-"
     secret: bool = False
 
     @property
@@ -166,7 +213,7 @@ class Converted:
     def read(self, node: Node, reader: Reader) -> Any:
         if self.secret:
             node = dataclasses.replace(node, place=node.place.without_source())
-            if not self.accepts(node):
+            if not self.accepts(node) and not isinstance(node, Broken):
                 raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}")
         self.plain.read(node, reader)
         assert isinstance(node, Scalar)
@@ -176,15 +223,24 @@ class Converted:
             what = "" if self.secret else f", but is {shown(node)}"
             raise reader.problem(node.place, f"'{reader.here}' should be {error}{what}") from None
 
+    def stand_in(self) -> Any:
+        return self.right
+
     def schema(self, definitions: dict[str, Schema]) -> Schema:
         return self.plain.schema(definitions)
 
 
 @dataclasses.dataclass(frozen=True)
 class ListOf:
-    """Values of one shape, as a tuple."""
+    """Values of one shape, as a tuple.
+
+    Attributes:
+        item: of each.
+        unique: whether a value may stand there only once.
+    """
 
     item: Shape
+    unique: bool = False
 
     @property
     def secret(self) -> bool:
@@ -199,14 +255,20 @@ class ListOf:
 
     def read(self, node: Node, reader: Reader) -> Any:
         if not isinstance(node, Listing):
-            raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}, but is {shown(node)}")
+            raise unlike(self, node, reader)
         values: list[Any] = []
         for number, item in enumerate(node.items):
             with reader.inside(number, item.place), contextlib.suppress(Wrong):
-                values.append(self.item.read(item, reader))
+                value = self.item.read(item, reader)
+                if self.unique and value in values:
+                    raise reader.problem(item.place, f"'{reader.here}' is {shown(item)} again: expected it once")
+                values.append(value)
         if len(values) != len(node.items):
             raise Wrong
         return tuple(values)
+
+    def stand_in(self) -> Any:
+        return (self.item.stand_in(),)
 
     def schema(self, definitions: dict[str, Schema]) -> Schema:
         return {"type": "array", "items": self.item.schema(definitions)}
@@ -233,14 +295,27 @@ class OneOf:
         for shape in self.shapes:
             if shape.accepts(node):
                 return shape.read(node, reader)
-        raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}, but is {shown(node)}")
+        raise unlike(self, node, reader)
+
+    def stand_in(self) -> Any:
+        return self.shapes[0].stand_in()
 
     def schema(self, definitions: dict[str, Schema]) -> Schema:
         return {"anyOf": [shape.schema(definitions) for shape in self.shapes]}
 
 
+def unlike(shape: Shape, node: Node, reader: Reader) -> Wrong:
+    """Tells that what is being read is not of its shape's kind, unless it could not be read, which has been told."""
+    if isinstance(node, Broken):
+        return Wrong()
+    where = f"'{reader.here}'" if reader.here else "the file"
+    return reader.problem(node.place, f"{where} should be {shape.expected}, but is {shown(node, shape)}")
+
+
 def shown(node: Node, shape: Shape | None = None) -> str:
     """What was given, in words."""
+    if isinstance(node, Broken):
+        return "something else"
     if isinstance(node, Listing):
         return f"a list of {len(node.items)}"
     if isinstance(node, Table):
@@ -260,10 +335,29 @@ def _as_path(scalar: Scalar, reader: Reader) -> str:
 
 
 def _as_address(scalar: Scalar, reader: Reader) -> str:
-    scheme, _, path = str(scalar.value).partition(":")
-    if scheme != "unix" or not path:
-        return str(scalar.value)
-    return f"unix:{path}" if path.startswith("/") else f"unix:{reader.resolve(path)}"
+    text = str(scalar.value)
+    scheme, _, path = text.partition(":")
+    if scheme == "unix" and path:
+        return f"unix:{path}" if path.startswith("/") else f"unix:{reader.resolve(path)}"
+    tcp = _TCP.fullmatch(text)
+    if tcp is None or int(tcp["port"]) > MAX_PORT:
+        raise ValueError(f"'host:port', '[IPv6]:port' or 'unix:path', with a port up to {MAX_PORT}")
+    return text
+
+
+def _as_device_type(scalar: Scalar, reader: Reader) -> str | None:
+    try:
+        return parse_device_type(scalar.value)
+    except ConfigError:
+        raise ValueError(f"one of {', '.join(DEVICE_TYPES)}") from None
+
+
+def _as_import_path(scalar: Scalar, reader: Reader) -> str:
+    text = str(scalar.value)
+    if not is_import_path(text):
+        raise ValueError("an import path, such as 'user_pb2_grpc.add_UserServicer_to_server'")
+    reader.note_made(Made(text))
+    return text
 
 
 def _as_mode(scalar: Scalar, reader: Reader) -> int:
@@ -281,6 +375,8 @@ def _as_bytes(scalar: Scalar, reader: Reader) -> bytes:
 
 PATH = Converted(TEXT, _as_path)
 ADDRESS = Converted(TEXT, _as_address)
+DEVICE_TYPE = Converted(TEXT, _as_device_type, None)
+IMPORT_PATH = Converted(TEXT, _as_import_path, "module.function")
 MODE = Converted(
     Plain(
         "permissions as octal digits, such as 0o660",
@@ -293,7 +389,8 @@ MODE = Converted(
         },
     ),
     _as_mode,
+    0o600,
 )
 BYTES = Converted(
-    Plain("bytes in base64", (str,), {"type": "string", "contentEncoding": "base64"}), _as_bytes, secret=True
+    Plain("bytes in base64", (str,), {"type": "string", "contentEncoding": "base64"}), _as_bytes, None, secret=True
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mindserve import checks
 from mindserve.errors import ConfigError
-from mindserve.register.request import current
+from mindserve.register.request import Request, current
 from mindserve.register.values import current_registration, function_name
 
 if TYPE_CHECKING:
@@ -180,12 +180,15 @@ def _get(cache: _Cache, load: Callable[[str], Any], model_id: str) -> Any:
             if claim is _Claim.THERE:
                 return future.result()
             continue
+        asking = current.set(_for_everybody())
         try:
             dropped.clear()
             model = load(model_id)
         except BaseException as error:
             cache.failed(model_id, error)
             raise
+        finally:
+            current.reset(asking)
         cache.loaded(model_id, model)
         return model
 
@@ -204,7 +207,9 @@ async def _get_async(cache: _Cache, load: Callable[[str], Any], model_id: str) -
         elif future.done() and claim is _Claim.THERE:
             return future.result()
         if claim is _Claim.FULL:
-            await asyncio.wait([asyncio.wrap_future(future)])
+            other = asyncio.wrap_future(future)
+            await asyncio.wait([other])
+            other.exception()  # is for those who asked for that model
         else:
             return await asyncio.wrap_future(future)
 
@@ -212,6 +217,7 @@ async def _get_async(cache: _Cache, load: Callable[[str], Any], model_id: str) -
 async def _load_async(cache: _Cache, load: Callable[[str], Any], model_id: str, dropped: list[Any]) -> None:
     import asyncio
 
+    current.set(_for_everybody())
     try:
         for model in dropped:
             if inspect.iscoroutinefunction(getattr(type(model), "__del__", None)):
@@ -237,6 +243,25 @@ async def _end_model(model: Any) -> None:
         await model.__del__()
     except Exception:
         _log.exception("a model that was dropped raised in its __del__")
+
+
+class _Loading:
+    """What a model is loaded for: as the request that asked first, but with no end, since others wait for it, too."""
+
+    deadline: float | None = None
+    parent = ""
+    cancelled = False
+
+    def __init__(self, first: Request) -> None:
+        self.request_id = first.request_id
+        self.model_id = first.model_id
+        self.client = first.client
+        self.depth = first.depth
+
+
+def _for_everybody() -> _Loading | None:
+    first = current.get()
+    return None if first is None else _Loading(first)
 
 
 def _seconds_left() -> float | None:

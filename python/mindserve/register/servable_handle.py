@@ -93,13 +93,11 @@ class ServableHandle:
         self._check_may_block("call")
         method, sent, count = self._request(PREDICT_METHOD, request, inputs)
         calls, terms = _connections.calls(self), self._terms()
-        server.begin_blocked()
-        try:
-            answer = calls.call(method, sent, *terms)
-        except FailedCall as error:
-            raise self._failed(error) from None
-        finally:
-            server.end_blocked()
+        with _Waiting():
+            try:
+                answer = calls.call(method, sent, *terms)
+            except FailedCall as error:
+                raise self._failed(error) from None
         return self._answer(answer, count)
 
     async def call_async(self, *request: Any, **inputs: Any) -> Any:
@@ -107,10 +105,11 @@ class ServableHandle:
         self._check_kind(streams=False)
         method, sent, count = self._request(PREDICT_METHOD, request, inputs)
         calls, terms = _connections.async_calls(self), self._terms()
-        try:
-            answer = await calls.call(method, sent, *terms)
-        except FailedCall as error:
-            raise self._failed(error) from None
+        with _Waiting():
+            try:
+                answer = await calls.call(method, sent, *terms)
+            except FailedCall as error:
+                raise self._failed(error) from None
         return self._answer(answer, count)
 
     def stream(self, *request: Any, **inputs: Any) -> Iterator[Any]:
@@ -225,6 +224,19 @@ class ServableHandle:
         return CallError(f"{self!r} failed: {code}, {text}", code)
 
 
+class _Waiting:
+    """While it is entered, the request that is being handled waits for a servable."""
+
+    __slots__ = ("_request",)
+
+    def __enter__(self) -> None:
+        self._request = current.get()
+        server.begin_call(self._request)
+
+    def __exit__(self, *_: object) -> None:
+        server.end_call(self._request)
+
+
 class _Items(Iterator[Any]):
     """What `ServableHandle.stream` gives."""
 
@@ -233,13 +245,11 @@ class _Items(Iterator[Any]):
         self._stream = stream
 
     def __next__(self) -> Any:
-        server.begin_blocked()
-        try:
-            answer = next(self._stream)
-        except FailedCall as error:
-            raise self._handle._failed(error) from None
-        finally:
-            server.end_blocked()
+        with _Waiting():
+            try:
+                answer = next(self._stream)
+            except FailedCall as error:
+                raise self._handle._failed(error) from None
         return self._handle._answer(answer, None)
 
     def close(self) -> None:
@@ -255,10 +265,11 @@ class _AsyncItems(AsyncIterator[Any]):
         self._stream = stream
 
     async def __anext__(self) -> Any:
-        try:
-            answer = await anext(self._stream)
-        except FailedCall as error:
-            raise self._handle._failed(error) from None
+        with _Waiting():
+            try:
+                answer = await anext(self._stream)
+            except FailedCall as error:
+                raise self._handle._failed(error) from None
         return self._handle._answer(answer, None)
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mindserve.register.servable_handle import ServableHandle
 
 
-def _nothing() -> None:
+def _nothing(_: object) -> None:
     pass
 
 
@@ -19,8 +19,8 @@ class Server:
     """Where the calls of this process go; see `set_server`. ``address`` None: it is not known yet."""
 
     address: str | None = None
-    begin_blocked: Callable[[], None] = _nothing
-    end_blocked: Callable[[], None] = _nothing
+    begin_call: Callable[[object], None] = _nothing
+    end_call: Callable[[object], None] = _nothing
 
 
 server = Server()
@@ -28,17 +28,17 @@ server = Server()
 
 def set_server(
     address: str,
-    begin_blocked: Callable[[], None] = _nothing,
-    end_blocked: Callable[[], None] = _nothing,
+    begin_call: Callable[[object], None] = _nothing,
+    end_call: Callable[[object], None] = _nothing,
 ) -> None:
     """Says where the calls of this worker go; for the worker, before it serves.
 
     Args:
         address: of its server's gateway; empty: there is no way to it.
-        begin_blocked: called on a thread that begins to wait for an answer.
-        end_blocked: called when it has waited.
+        begin_call: called where something begins to wait for an answer, with the request for which, or None.
+        end_call: called there when it has waited, with the same.
     """
-    server.address, server.begin_blocked, server.end_blocked = address, begin_blocked, end_blocked
+    server.address, server.begin_call, server.end_call = address, begin_call, end_call
 
 
 def get_servable(name: str, *, method: str, version_number: int = 0) -> ServableHandle:

@@ -107,6 +107,10 @@ class ValueRef:
     stage: int
     index: int
 
+    def as_native(self) -> tuple[int, int]:
+        """As the native engine takes it."""
+        return self.stage, self.index
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:

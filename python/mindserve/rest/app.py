@@ -45,8 +45,7 @@ class App:
                 raise
             scope["mindserve.cycle"].disconnected = True
         except Exception:
-            logs.request_id.set(exchange.request_id)
-            _log.exception("a fault in the RESTful server")
+            _log.exception("a fault in the RESTful server, request_id %s", exchange.request_id)
             if not exchange.started:
                 await exchange.fail(HttpError(500, f"internal error, see the log: {exchange.request_id}", "INTERNAL"))
         finally:

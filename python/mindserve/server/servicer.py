@@ -10,10 +10,11 @@ import base64
 import binascii
 import dataclasses
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mindserve.control import ReadyRpc, ReadyService
+from mindserve.proto.adders import NotingServer
 from mindserve.proto.generated import import_beside
 
 # What an item of `grpc_servicer_functions` has to be.
@@ -76,7 +77,7 @@ def describe(function: Callable[..., Any]) -> list[Description]:
     Raises:
         NotServicerError: it adds none, or something else.
     """
-    server = _NotingServer()
+    server = NotingServer()
     attributes: list[str] = []
     try:
         function(_noting_servicer(attributes), server)
@@ -90,20 +91,6 @@ def describe(function: Callable[..., Any]) -> list[Description]:
     if not found:
         raise NotServicerError("calling it adds no service to the server")
     return [_describe(name, methods) for name, methods in found.items()]
-
-
-class _NotingServer:
-    """In place of a ``grpc.Server``, of which generated functions use these methods only."""
-
-    def __init__(self) -> None:
-        self.generic: list[Any] = []
-        self.registered: dict[str, Mapping[str, Any]] = {}
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
-        self.generic += generic_rpc_handlers
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
-        self.registered[service_name] = dict(method_handlers)
 
 
 def _noting_servicer(attributes: list[str]) -> object:

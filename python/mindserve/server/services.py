@@ -69,7 +69,46 @@ class Given:
         return f"{module}.{name}" if module else str(name)
 
 
-Item = ImportPath | Given
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """An import path, and what it has been found to lead to."""
+
+    path: ImportPath
+    descriptions: tuple[Description, ...]
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Item = ImportPath | Given | Followed
+
+
+class NotFoundError(ConfigError):
+    """The module of an import path, or one that it imports, lies in none of the places where it was looked for."""
+
+
+def follow(paths: Sequence[str], directories: Sequence[Path]) -> list[Followed | ConfigError]:
+    """Where import paths lead, or what is wrong with them: each is imported, by a process that ends afterwards.
+
+    Args:
+        paths: as items of ``grpc_servicer_functions``.
+        directories: of the servables: modules may lie there too.
+
+    Returns:
+        For each path what `check_functions` and `Described.add` take, without importing it again.
+    """
+    items = [_parse(path) for path in paths]
+    found = _describe_paths(items, directories)
+    results: list[Followed | ConfigError] = []
+    described = Described()
+    for item in items:
+        try:
+            followed = Followed(item, found[item].descriptions_of(item, directories))
+            described = described.add([followed], directories)
+            results.append(followed)
+        except ConfigError as error:
+            results.append(error)
+    return results
 
 
 def check_functions(functions: Any) -> tuple[Item, ...]:
@@ -87,7 +126,7 @@ def check_functions(functions: Any) -> tuple[Item, ...]:
         )
     items: list[Item] = []
     for each in functions:
-        item = _parse(each) if isinstance(each, str) else Given(each)
+        item = each if isinstance(each, Followed) else _parse(each) if isinstance(each, str) else Given(each)
         if isinstance(item, Given) and not is_function(each):
             raise _wrong(_shown(each), describe_value(each))
         if any(_same(item, other) for other in items):
@@ -121,14 +160,14 @@ class Described:
         for item in items:
             if isinstance(item, Given):
                 result = _describe_given(item)
+            elif isinstance(item, Followed):
+                result = item.descriptions
             elif (outcome := found[item]).missing and not directories:
                 _log.info("%s: %s; it is looked for again when servables are started", item, outcome.error)
                 deferred.append(item)
                 continue
-            elif outcome.error:
-                raise _wrong(str(item), f"{outcome.error}{_where(directories) if outcome.missing else ''}")
             else:
-                result = outcome.descriptions
+                result = outcome.descriptions_of(item, directories)
             for each in result:
                 _add(services, item, each)
         return Described(services, tuple(deferred))
@@ -252,6 +291,18 @@ class _Outcome:
     missing: bool = False
     lacking: str = ""  # the file of a module that has nothing of the function's name
 
+    def descriptions_of(self, item: ImportPath, directories: Sequence[Path]) -> tuple[Description, ...]:
+        """What ``item`` was found to lead to.
+
+        Raises:
+            ConfigError: to nothing, or to something else.
+        """
+        if self.missing:
+            raise NotFoundError(_wrong_text(str(item), f"{self.error}{_where(directories)}"))
+        if self.error:
+            raise _wrong(str(item), self.error)
+        return self.descriptions
+
     def may_be_in(self, directory: Path, module: str) -> bool:
         """Whether it may be in another module of that name, which the directory holds."""
         return bool(self.lacking) and _holds(directory, module) and not Path(self.lacking).is_relative_to(directory)
@@ -265,6 +316,7 @@ def _parse(text: str) -> ImportPath:
 
 
 def _same(one: Item, other: Item) -> bool:
+    one, other = (each.path if isinstance(each, Followed) else each for each in (one, other))
     if isinstance(one, ImportPath) and isinstance(other, ImportPath):
         return (one.module, one.function) == (other.module, other.function)
     return isinstance(one, Given) and isinstance(other, Given) and one.function == other.function
@@ -369,9 +421,11 @@ def _add(services: dict[str, tuple[Item, Description]], item: Item, each: Descri
 
 
 def _wrong(item: str, found: str) -> ConfigError:
-    return ConfigError(
-        f"The item {item} of parameter 'grpc_servicer_functions' should be {EXPECTED}, but actually {found}"
-    )
+    return ConfigError(_wrong_text(item, found))
+
+
+def _wrong_text(item: str, found: str) -> str:
+    return f"The item {item} of parameter 'grpc_servicer_functions' should be {EXPECTED}, but actually {found}"
 
 
 def _where(directories: Sequence[Path]) -> str:

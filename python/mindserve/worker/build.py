@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from mindserve import engines, logs
 from mindserve.config import find_version, missing_version
-from mindserve.control import ReadyMethod, ReadyService, TensorType, WorkerParameters
+from mindserve.control import ReadyMethod, ReadyService, WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
-from mindserve.register.values import METHOD_INPUT, Method, Model, Registration, Stage, ValueRef
+from mindserve.register.values import Method, Model, Registration, Stage
 from mindserve.worker.model_calls import bind_models, lazy_loops
 from mindserve.worker.multiplexing import announce_models
 from mindserve.worker.streaming import stream_handler
+from mindserve.worker.tensor_types import TensorTypes
 
 if TYPE_CHECKING:
     from mindserve._native import Runtime
@@ -82,7 +83,7 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
         found += answering
     if found:
         announce_models(registration.multiplexed, runtime.set_model)
-    types = _Types(runtime, models)
+    types = TensorTypes(runtime, models)
     methods = [types.describe(each) for each in plain]
     methods += [ReadyMethod(handler.path, handler.idempotent) for handler in found]
     handlers = {_add_handler(runtime, handler): handler for handler in found}
@@ -213,7 +214,7 @@ class _MethodBuilder:
             method.inputs,
             method.outputs,
             stages,
-            _pairs(method.results),
+            [ref.as_native() for ref in method.results],
             idempotent=method.idempotent,
         )
 
@@ -231,7 +232,7 @@ class _MethodBuilder:
         else:
             kind, number = "function", self._function(stage.target, stage.batch_size)
         tag = f"{stage.tag} Failed" if stage.tag else ""
-        return kind, number, _pairs(stage.inputs), stage.outputs_count, tag
+        return kind, number, [ref.as_native() for ref in stage.inputs], stage.outputs_count, tag
 
     def _model(self, method: Method, stage: Stage, model: Model) -> int:
         number = self._models.get(model)
@@ -269,41 +270,3 @@ class _MethodBuilder:
             self._numbers[key] = number
             self.functions.append((number, label))
         return number
-
-
-class _Types:
-    """What is known of methods' inputs and outputs: those that are a model's have its types."""
-
-    def __init__(self, runtime: Runtime, models: Mapping[Model, int]) -> None:
-        self._inputs = {model: runtime.model_inputs(number) for model, number in models.items()}
-        self._outputs = {model: runtime.model_outputs(number) for model, number in models.items()}
-
-    def describe(self, method: Method) -> ReadyMethod:
-        inputs: list[TensorType | None] = [None] * len(method.inputs)
-        for stage in method.stages:
-            if not isinstance(stage.target, Model):
-                continue
-            for number, (ref, (_, name, shape)) in enumerate(
-                zip(stage.inputs, self._inputs[stage.target], strict=True)
-            ):
-                if ref.stage == METHOD_INPUT:
-                    batched = number not in stage.target.without_batch_dim_inputs
-                    inputs[ref.index] = _of_instance(stage.target, name, shape, batched)
-        outputs = [self._output(method, ref) for ref in method.results]
-        return ReadyMethod(method.name, method.idempotent, method.inputs, method.outputs, tuple(inputs), tuple(outputs))
-
-    def _output(self, method: Method, ref: ValueRef) -> TensorType | None:
-        target = None if ref.stage == METHOD_INPUT else method.stages[ref.stage].target
-        if not isinstance(target, Model):
-            return None
-        _, name, shape = self._outputs[target][ref.index]
-        return _of_instance(target, name, shape, True)
-
-
-def _of_instance(model: Model, name: str, shape: Sequence[int], batched: bool) -> TensorType:
-    """A model's input or output as an instance has it, without the batch's dimension."""
-    return TensorType(name, tuple(shape[1:] if model.with_batch_dim and batched else shape))
-
-
-def _pairs(refs: Sequence[ValueRef]) -> list[tuple[int, int]]:
-    return [(ref.stage, ref.index) for ref in refs]

@@ -182,6 +182,11 @@ class _Answer:
         if events & WRITABLE and self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
+    def wake_waiting(self) -> None:
+        """The call has been ended: whoever waits for it to go on learns so by trying again. Any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._owner.loop.call_soon_threadsafe(self.wake, READABLE | WRITABLE)
+
     async def run(self) -> None:
         """The body of the call's task."""
         self._begun = True
@@ -309,6 +314,12 @@ class LoopContext(GrpcContext):
     def __init__(self, answer: _Answer) -> None:
         super().__init__(answer.call, answer.handler)
         self._answer = answer
+
+    def cancel(self) -> bool:
+        ended = super().cancel()
+        if ended:
+            self._answer.wake_waiting()
+        return ended
 
     async def read(self) -> Any:
         """The client's next message; ``grpc.aio.EOF`` when it has sent its last one."""

@@ -152,6 +152,9 @@ class GrpcContext:
             self._callbacks.append(callback)
         if first and self._watch is not None:
             self._watch.add(self._call, self)
+            if self._ended:
+                # Meanwhile, on another thread, which had nothing to remove yet.
+                self._watch.remove(self._call)
         return True
 
     def add_done_callback(self, callback: Callable[[Any], Any]) -> None:

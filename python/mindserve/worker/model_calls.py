@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from mindserve._native import LocalMethod, Runtime
     from mindserve.register.values import Model
     from mindserve.worker.async_calls import Loops
+
+
+# Of calls that end, or are refused, since the worker is stopping.
+_STOPPING = "UNAVAILABLE"
+# Seconds until such a call raises: threads that call again and again would keep the interpreter's lock, in the moment
+# that all have to end, from those that end.
+_PAUSE = 0.01
 
 
 def bind_models(runtime: Runtime, models: Mapping[Model, int], loops: Callable[[], Loops]) -> None:
@@ -51,15 +59,23 @@ class MethodCaller:
         """Waits for the results; see `mindserve.register.Model.call`."""
         try:
             return self._method.call(arguments, *made_for())
-        except self._failure as error:
-            raise _call_error(error) from None
+        except self._failure as failure:
+            error = _call_error(failure)
+            if error.code == _STOPPING:
+                time.sleep(_PAUSE)
+            raise error from None
 
     async def call_async(self, arguments: tuple[Any, ...]) -> Any:
         """The same for coroutines."""
         try:
             return await self._loops().current().run(self._method, arguments, *made_for())
-        except self._failure as error:
-            raise _call_error(error) from None
+        except self._failure as failure:
+            error = _call_error(failure)
+            if error.code == _STOPPING:
+                import asyncio  # there by now, but not in every worker
+
+                await asyncio.sleep(_PAUSE)
+            raise error from None
 
 
 def made_for() -> tuple[float, int]:

@@ -156,7 +156,7 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
 
         answering = Answering(runtime, built.handlers, parameters, native=core, on_death=_end_for_lost_thread)
         threads += answering.threads
-    set_server(parameters.internal_address, runtime.begin_blocked, runtime.end_blocked)
+    set_server(parameters.internal_address, runtime.begin_call, runtime.end_call)
     for thread in threads:
         thread.start()
     if answering is not None:
@@ -181,7 +181,10 @@ def _end_threads(threads: Sequence[threading.Thread], answering: Answering | Non
     ended = answering is None or answering.stop_loop(_END_TIMEOUT)
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
-    if not ended or any(thread.is_alive() for thread in threads):
+    extra = [] if answering is None else answering.extra_threads()
+    for thread in extra:
+        thread.join(max(0.0, end - time.monotonic()))
+    if not ended or any(thread.is_alive() for thread in (*threads, *extra)):
         _log.warning("a stage function or a handler is still running, the process ends without it")
         logging.shutdown()
         os._exit(1)

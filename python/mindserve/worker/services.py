@@ -14,6 +14,7 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, Service
 
 from mindserve.control import ReadyRpc, ReadyService
 from mindserve.errors import ConfigError, StartError
+from mindserve.proto.adders import NotingServer
 from mindserve.proto.generated import import_beside
 from mindserve.proto.ray_serve import PredictRequest, PredictResponse
 from mindserve.register.values import GrpcDriver, GrpcFunction, GrpcService, Registration, function_name
@@ -87,7 +88,7 @@ class _Finder:
         self._services = dict(services)
 
     def add_function(self, declared: GrpcFunction) -> None:
-        what = f"handler '{_label(declared.function)}'"
+        what = f"handler '{function_name(declared.function)}'"
         for method in self._methods_named(declared, what):
             self._add(method, declared.function, what, declared.idempotent, CONTEXT_PARAMETER)
 
@@ -188,12 +189,12 @@ class _Finder:
 
     def _service_of_base(self, base: type, module: ModuleType) -> ServiceDescriptor:
         """The service of a generated ``XServicer``, by what its ``add_XServicer_to_server`` adds."""
-        recorder = _Recorder()
+        server = NotingServer()
         adder = getattr(module, _adder_name(base))
-        adder(base(), recorder)
-        if recorder.service is None:
+        adder(base(), server)
+        if not server.services():
             raise ConfigError(f"'{module.__name__}.{adder.__name__}' has added no service")
-        return self._service(recorder.service, f"class '{base.__name__}'")
+        return self._service(server.services()[-1], f"class '{base.__name__}'")
 
     def _what_to_do(self, services: Iterable[ServiceDescriptor]) -> str:
         if any(True for _ in services):
@@ -279,20 +280,6 @@ def _adder_name(servicer: type) -> str:
     return f"add_{servicer.__name__}_to_server"
 
 
-class _Recorder:
-    """Stands in for a ``grpc.Server`` to learn which service it is given."""
-
-    def __init__(self) -> None:
-        self.service: str | None = None
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
-        for handler in generic_rpc_handlers:
-            self.service = handler.service_name()
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
-        self.service = service_name
-
-
 def _defines(declared: type, name: str, generated: Sequence[type]) -> bool:
     """Whether a class or a base that people wrote has the attribute; generated ones have all, and answer nothing."""
     return any(name in base.__dict__ for base in declared.__mro__ if base is not object and base not in generated)
@@ -328,10 +315,6 @@ def _check_alike(what: str, methods: Sequence[MethodDescriptor]) -> None:
 
 def _path(method: MethodDescriptor) -> str:
     return f"/{method.containing_service.full_name}/{method.name}"
-
-
-def _label(function: Any) -> str:
-    return function_name(function)
 
 
 def _names(services: Iterable[ServiceDescriptor]) -> str:

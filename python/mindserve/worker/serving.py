@@ -10,6 +10,7 @@ from mindserve.control import WorkerParameters
 from mindserve.register.request import current
 from mindserve.worker.answering import Ends, Handler, Native
 from mindserve.worker.event_loop import LoopHandlers
+from mindserve.worker.handler_watch import HandlerWatch
 from mindserve.worker.handlers import ThreadHandlers
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Answering:
         on_death: told of a thread that has ended, and of what; it ends the process.
 
     Attributes:
-        threads: for plain functions; not started.
+        threads: for plain functions, and the one that looks after them; not started.
     """
 
     def __init__(
@@ -53,6 +54,14 @@ class Answering:
             threading.Thread(target=self._run, name=f"handler-{number}", daemon=True)
             for number in range(parameters.handler_threads if needed else 0)
         ]
+        self._watch = HandlerWatch(
+            runtime,
+            f"servable '{parameters.servable_name}'",
+            lambda: self._run(extra=True),
+            lambda error: on_death("the thread that looks after the handlers'", error),
+        )
+        if needed:
+            self.threads.append(self._watch.thread)
         self._loop_lock = threading.Lock()
         self._loop: LoopHandlers | None = None
 
@@ -65,6 +74,10 @@ class Answering:
         """Cancels what runs on the loop; False: it takes longer than ``timeout`` seconds."""
         with self._loop_lock:
             return self._loop is None or self._loop.stop(timeout)
+
+    def extra_threads(self) -> list[threading.Thread]:
+        """Threads that have been started besides; once ``threads`` have ended there come no more."""
+        return self._watch.extra_threads()
 
     def add(self, call: ServiceCall, context: GrpcContext) -> None:
         """Tells a context of a call on a handler's thread when the call is cancelled. Any thread."""
@@ -88,9 +101,9 @@ class Answering:
                 self._loop.start()
             return self._loop
 
-    def _run(self) -> None:
+    def _run(self, extra: bool = False) -> None:
         try:
-            self._runtime.run_handlers(self._plain.dispatch, self._plain.failed, current)
+            self._runtime.run_handlers(self._plain.dispatch, self._plain.failed, current, extra=extra)
         except BaseException as error:
             # With all of them gone calls would wait for ever.
             self._on_death("a handler's thread", error)

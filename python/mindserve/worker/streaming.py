@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mindserve import logs, native
 from mindserve.proto import PREDICT_STREAM
 from mindserve.register.request import current
-from mindserve.register.values import Method, ValueRef, function_name
+from mindserve.register.values import Method, function_name
 from mindserve.worker.answering import Handler
 from mindserve.worker.model_calls import made_for
 from mindserve.worker.status import trace_of
@@ -47,7 +47,7 @@ def stream_handler(
         method.inputs,
         method.outputs,
         stages,
-        _pairs(last.inputs),
+        [ref.as_native() for ref in last.inputs],
         function=label,
         items=last.outputs_count,
         order=[result.index for result in method.results],
@@ -152,7 +152,3 @@ class _Answers:
                 return False
             self._logged = now
             return True
-
-
-def _pairs(refs: Sequence[ValueRef]) -> list[tuple[int, int]]:
-    return [(ref.stage, ref.index) for ref in refs]

@@ -1,0 +1,368 @@
+// The part of Handlers that is about threads: who takes which call, and when another one is woken.
+#include <pthread.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "worker/handlers.h"
+#include "worker/service_call.h"
+
+namespace mindserve::worker {
+namespace {
+
+// A call that has waited so long in the line is reason to wake another thread.
+constexpr Duration kPatience = std::chrono::milliseconds(1);
+// After a thread was woken, until it is known what came of it.
+constexpr Duration kTrial = std::chrono::milliseconds(10);
+// After one that had to wait for the interpreter's lock. Of those that do, only so many go on.
+constexpr Duration kContended = std::chrono::milliseconds(50);
+constexpr size_t kEnough = 3;
+// After an extra thread could not be started.
+constexpr Duration kRetryExtra = std::chrono::seconds(1);
+
+}  // namespace
+
+thread_local constinit Handlers::Thread* Handlers::this_thread_ = nullptr;
+
+Handlers::Thread* Handlers::Self() const {
+  return this_thread_ != nullptr && this_thread_->handlers == this ? this_thread_ : nullptr;
+}
+
+Handlers::Thread& Handlers::Enter(bool extra) {
+  if (Thread* const self = Self()) return *self;
+  const std::lock_guard lock(line_mutex_);
+  threads_.push_back(std::make_unique<Thread>(this, extra, static_cast<uint64_t>(::pthread_self())));
+  this_thread_ = threads_.back().get();
+  if (!extra) {
+    ++ordinary_;
+  } else {
+    ++extra_idle_;
+    if (starting_ > 0) --starting_;
+  }
+  return *this_thread_;
+}
+
+// With line_mutex_ held, and no call.
+void Handlers::Leave(Thread& self) {
+  --(self.extra ? extra_idle_ : ordinary_);
+  this_thread_ = nullptr;
+  std::erase_if(threads_, [&self](const auto& each) { return each.get() == &self; });
+}
+
+void Handlers::Count(Thread& thread) {
+  const bool runs = thread.up && thread.blocked == 0 && thread.calls == 0;
+  if (std::exchange(thread.runs, runs) != runs) running_ += runs ? 1 : size_t{0} - 1;
+  const bool waits = thread.calls > 0 || (thread.call != nullptr && thread.call->calls > 0);
+  if (std::exchange(thread.waits_for_servable, waits) != waits) waiting_for_servables_ += waits ? 1 : size_t{0} - 1;
+}
+
+bool Handlers::WakeOne(TimePoint now) {
+  if (idle_ == 0) return Assign(now);
+  if (running_ > 0) next_wake_ = now + kTrial;
+  --idle_;
+  ++running_;
+  ++permits_;
+  woken_.notify_one();
+  return true;
+}
+
+// Gives an inner call to an extra thread. See the class for why it may, or not.
+bool Handlers::Assign(TimePoint now) {
+  if (inner_ == 0 || !tended_ || now < next_extra_ || extra_held_ >= waiting_for_servables_) return false;
+  Line* const line = OldestForExtra();
+  if (line == nullptr) return false;
+  if (running_ > 0) next_wake_ = now + kTrial;
+  assigned_.push_back(Pop(*line));
+  ++extra_by_depth_.at(assigned_.back().call->depth());
+  ++extra_held_;
+  ++running_;
+  if (assigned_.size() > extra_idle_ + starting_) {
+    ++starting_;
+    ++wanted_;
+    needs_changed_.notify_one();
+  } else {
+    extra_woken_.notify_one();
+  }
+  return true;
+}
+
+Handlers::Line* Handlers::Oldest() {
+  Line* oldest = lines_.front().empty() ? nullptr : &lines_.front();
+  if (inner_ == 0) return oldest;
+  for (Line& line : lines_) {
+    if (line.empty()) continue;
+    if (oldest == nullptr || line.front().since < oldest->front().since) oldest = &line;
+  }
+  return oldest;
+}
+
+Handlers::Line* Handlers::OldestForExtra() {
+  Line* oldest = nullptr;
+  for (size_t depth = 1; depth < lines_.size(); ++depth) {
+    Line& line = lines_.at(depth);
+    if (line.empty() || extra_by_depth_.at(depth) >= ordinary_) continue;
+    if (oldest == nullptr || line.front().since < oldest->front().since) oldest = &line;
+  }
+  return oldest;
+}
+
+Handlers::Waiting Handlers::Pop(Line& line) {
+  Waiting waiting = std::move(line.front());
+  line.pop_front();
+  --waiting_;
+  if (waiting.call->depth() > 0) --inner_;
+  return waiting;
+}
+
+// Whether something waits for another thread than those that run.
+bool Handlers::IsDue(TimePoint now) {
+  return waiting_ > 0 && (running_ == 0 || (now >= next_wake_ && now - Oldest()->front().since >= kPatience));
+}
+
+void Handlers::Push(std::shared_ptr<ServiceCall> call) {
+  const TimePoint now = time_.Now();
+  const std::lock_guard lock(line_mutex_);
+  const uint32_t depth = call->depth();
+  lines_.at(depth).push_back({std::move(call), now});
+  ++waiting_;
+  if (depth > 0) ++inner_;
+  if (running_ == 0) WakeOne(now);
+}
+
+void Handlers::PushBack(std::shared_ptr<ServiceCall> call) {
+  Push(std::move(call));
+  // It looks after the line only when it comes round.
+  wake_();
+}
+
+std::shared_ptr<ServiceCall> Handlers::LetGo(Thread& self) {
+  std::shared_ptr<ServiceCall> call = std::move(self.call);
+  // One that was parked may be another thread's by now.
+  if (call != nullptr && call->holder == &self) call->holder = nullptr;
+  self.blocked = 0;
+  self.calls = 0;
+  if (call != nullptr && self.extra) {
+    self.up = false;
+    --extra_by_depth_.at(call->depth());
+    --extra_held_;
+    ++extra_idle_;
+  }
+  Count(self);
+  return call;
+}
+
+void Handlers::Hold(Thread& self, std::shared_ptr<ServiceCall> call, TimePoint now) {
+  call->holder = &self;
+  self.call = std::move(call);
+  self.since = now;
+  Count(self);
+}
+
+void Handlers::TakeOldest(Thread& self, TimePoint now) {
+  Line* const line = Oldest();
+  if (line == nullptr) return;
+  Hold(self, Pop(*line).call, now);
+  ++taken_;
+  if (std::exchange(stuck_, false)) needs_changed_.notify_one();
+  if ((idle_ > 0 || inner_ > 0) && IsDue(now)) WakeOne(now);
+}
+
+void Handlers::TakeAssigned(Thread& self, TimePoint now) {
+  if (IsDue(now)) WakeOne(now);
+  if (assigned_.empty()) return;
+  --extra_idle_;
+  // It was counted when the call was assigned.
+  self.up = true;
+  self.runs = true;
+  std::shared_ptr<ServiceCall> call = std::move(assigned_.front().call);
+  assigned_.pop_front();
+  Hold(self, std::move(call), now);
+}
+
+const std::shared_ptr<ServiceCall>& Handlers::TryTake() {
+  static const std::shared_ptr<ServiceCall> kNone;
+  Thread* const self = Self();
+  if (self == nullptr || !(self->up || self->extra)) return kNone;
+  do {
+    const TimePoint now = time_.Now();
+    std::shared_ptr<ServiceCall> before;  // goes when the lock has gone
+    {
+      const std::lock_guard lock(line_mutex_);
+      before = LetGo(*self);
+      self->extra ? TakeAssigned(*self, now) : TakeOldest(*self, now);
+      self->defers = self->call != nullptr && waiting_ > 0;
+    }
+    if (!self->defers) Flush();
+    if (self->call == nullptr || self->call->Begin(now)) break;
+  } while (true);
+  return self->call;
+}
+
+bool Handlers::Await(bool step_back) {
+  Thread& self = Enter(false);
+  self.defers = false;
+  Flush();
+  std::shared_ptr<ServiceCall> before;
+  std::unique_lock lock(line_mutex_);
+  before = LetGo(self);
+  const bool goes_on = std::exchange(self.up, false);
+  Count(self);
+  if (!stopped_ && (waiting_ == 0 || (running_ > 0 && (step_back || !goes_on)))) {
+    ++idle_;
+    woken_.wait(lock, [this] { return permits_ > 0 || stopped_; });
+    if (permits_ > 0) {
+      --permits_;
+      self.up = true;
+      self.runs = true;
+      return true;
+    }
+    --idle_;
+  }
+  if (waiting_ == 0) {
+    Leave(self);
+    return false;
+  }
+  self.up = true;
+  Count(self);
+  return true;
+}
+
+bool Handlers::AwaitExtra(std::chrono::milliseconds idle_for) {
+  Thread& self = Enter(true);
+  self.defers = false;
+  Flush();
+  std::unique_lock lock(line_mutex_);
+  if (extra_woken_.wait_for(lock, idle_for, [this] { return !assigned_.empty() || stopped_; }) && !assigned_.empty()) {
+    return true;
+  }
+  Leave(self);
+  return false;
+}
+
+size_t Handlers::idle_threads() const {
+  const std::lock_guard lock(line_mutex_);
+  return idle_;
+}
+
+size_t Handlers::waiting() const {
+  const std::lock_guard lock(line_mutex_);
+  return waiting_;
+}
+
+std::vector<Handlers::Held> Handlers::held() const {
+  const TimePoint now = time_.Now();
+  std::vector<Held> held;
+  const std::lock_guard lock(line_mutex_);
+  for (const auto& thread : threads_) {
+    if (thread->call != nullptr) held.push_back({thread->id, thread->call->handler(), now - thread->since});
+  }
+  return held;
+}
+
+bool Handlers::Stay(Duration waited) {
+  const std::lock_guard lock(line_mutex_);
+  const TimePoint now = time_.Now();
+  if (waited < kPatience) {
+    next_wake_ = now;
+    return true;
+  }
+  next_wake_ = now + kContended;
+  return running_ <= kEnough || stopped_;
+}
+
+void Handlers::BeginBlocked() {
+  Thread* const self = Self();
+  if (self == nullptr) return;
+  self->defers = false;
+  Flush();
+  const std::lock_guard lock(line_mutex_);
+  ++self->blocked;
+  Count(*self);
+  if (running_ == 0 && waiting_ > 0) WakeOne(time_.Now());
+}
+
+void Handlers::EndBlocked() {
+  Thread* const self = Self();
+  if (self == nullptr) return;
+  const std::lock_guard lock(line_mutex_);
+  if (self->blocked > 0) --self->blocked;
+  Count(*self);
+}
+
+void Handlers::BeginCall(ServiceCall* call) {
+  Thread* const self = Self();
+  if (self == nullptr && call == nullptr) return;
+  if (self != nullptr) {
+    self->defers = false;
+    Flush();
+  }
+  const std::lock_guard lock(line_mutex_);
+  ++(self != nullptr ? self->calls : call->calls);
+  auto* const thread = self != nullptr ? self : static_cast<Thread*>(call->holder);
+  if (thread != nullptr) Count(*thread);
+  if (IsDue(time_.Now())) WakeOne(time_.Now());
+}
+
+void Handlers::EndCall(ServiceCall* call) {
+  Thread* const self = Self();
+  if (self == nullptr && call == nullptr) return;
+  const std::lock_guard lock(line_mutex_);
+  size_t& calls = self != nullptr ? self->calls : call->calls;
+  if (calls > 0) --calls;
+  auto* const thread = self != nullptr ? self : static_cast<Thread*>(call->holder);
+  if (thread != nullptr) Count(*thread);
+}
+
+TimePoint Handlers::Tend(TimePoint now) {
+  const std::lock_guard lock(line_mutex_);
+  if (waiting_ == 0) return kNever;
+  FindStuck(now);
+  // Also without a thread to wake it is looked again: answers are handed over meanwhile without a wake.
+  const TimePoint due = Oldest()->front().since + kPatience;
+  if (now < due) return due;
+  if (running_ == 0 || now >= next_wake_) WakeOne(now);
+  return now + kPatience;
+}
+
+void Handlers::FindStuck(TimePoint now) {
+  if (std::exchange(taken_before_, taken_) != taken_ || idle_ + permits_ > 0) last_taken_ = now;
+  if (stuck_ || now - std::max(last_taken_, Oldest()->front().since) < kStuck) return;
+  stuck_ = true;
+  needs_changed_.notify_one();
+}
+
+Handlers::Needs Handlers::AwaitNeeds(bool stuck) {
+  std::unique_lock lock(line_mutex_);
+  // From now on there may be extra threads.
+  const TimePoint now = time_.Now();
+  if (!std::exchange(tended_, true) && IsDue(now)) WakeOne(now);
+  needs_changed_.wait(lock, [&] { return wanted_ > 0 || stuck_ != stuck || stopped_; });
+  return {.threads = std::exchange(wanted_, size_t{0}), .stuck = stuck_, .stopped = stopped_};
+}
+
+void Handlers::ThreadsFailed(size_t count) {
+  const std::lock_guard lock(line_mutex_);
+  starting_ -= std::min(starting_, count);
+  next_extra_ = time_.Now() + kRetryExtra;
+  // Ordinary threads may take them meanwhile.
+  while (assigned_.size() > extra_idle_ + starting_) {
+    const uint32_t depth = assigned_.back().call->depth();
+    lines_.at(depth).push_front(std::move(assigned_.back()));
+    assigned_.pop_back();
+    ++waiting_;
+    ++inner_;
+    --extra_by_depth_.at(depth);
+    --extra_held_;
+    --running_;
+  }
+}
+
+void Handlers::Stop() {
+  const std::lock_guard lock(line_mutex_);
+  stopped_ = true;
+  woken_.notify_all();
+  extra_woken_.notify_all();
+  needs_changed_.notify_all();
+}
+
+}  // namespace mindserve::worker

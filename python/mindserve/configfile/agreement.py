@@ -1,0 +1,37 @@
+"""Whether the parts of a config file agree with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mindserve.config import SHARED_PARAMETERS, Limits, disagreement
+from mindserve.configfile.shapes import Made, Path
+
+
+def disagreements(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
+    """Where parts disagree, and how. What is doubtful agrees with everything.
+
+    Args:
+        made: the objects that a file stands for, by their ways from its root.
+    """
+    yield from _of_servables({path: each for path, each in made.items() if path[:1] == ("servables",)})
+    yield from _of_sizes(made.get(("grpc",)), made.get(("limits",)))
+
+
+def _of_servables(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
+    for parameter in SHARED_PARAMETERS:
+        usable = [(path, each) for path, each in made.items() if not {"servable_name", parameter} & {*each.doubtful}]
+        for number, (path, each) in enumerate(usable):
+            # With the first of its name: a third that agrees with neither is told once.
+            first = next(other for _, other in usable if other.value.servable_name == each.value.servable_name)
+            if number and (wrong := disagreement(first.value, each.value, parameter)):
+                yield (*path, parameter.replace("servable_directory", "directory")), wrong
+
+
+def _of_sizes(grpc: Made | None, limits: Made | None) -> Iterator[tuple[Path, str]]:
+    name = "max_msg_mb_size"
+    if grpc is None or limits is None or name in {*grpc.doubtful, *limits.doubtful}:
+        return
+    given, limit = grpc.value.max_msg_mb_size, limits.value.max_msg_mb_size
+    if given is not None and limit not in (given, Limits().max_msg_mb_size):
+        yield ("limits", name), f"'{name}' is {limit} in 'limits', but {given} in 'grpc': expected it once"
