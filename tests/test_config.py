@@ -467,6 +467,13 @@ def test_parameters_round_trip() -> None:
     [
         control.Phase("loading\nmodel"),
         control.Ready((control.ReadyMethod("a"), control.ReadyMethod("b", idempotent=False))),
+        control.Ready(
+            (
+                control.ReadyMethod(
+                    "a", True, ("x",), ("y", "z"), (None,), (control.TensorType("float32", (-1, 2)), None)
+                ),
+            )
+        ),
         control.Ready(()),
         control.Ready(
             (control.ReadyMethod("/p.S/M"),),

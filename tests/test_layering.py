@@ -146,7 +146,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
     # HTTP with JSON: it is given what it needs of the server.
-    "rest": {"auth", "config", "control", "native", "logs", "proto"},
+    "rest": {"auth", "config", "control", "native", "logs", "proto", ""},
     # It has "register" only to hand it on under the name that servables import.
     "server": {"supervisor", "register", "admin", "proto", "rest", "auth"},
     "client": {"config", "proto"},

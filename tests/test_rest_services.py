@@ -17,6 +17,7 @@ from stubs import compile_protos
 PROTO = """
 package kinds.v1;
 import "google/protobuf/any.proto";
+import "google/protobuf/struct.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
 import "other.proto";
@@ -34,6 +35,8 @@ message Ask {
   google.protobuf.Int32Value maybe = 8;
   repeated Ask inner = 9;
   other.Other other = 10;
+  google.protobuf.Value value = 11;
+  google.protobuf.NullValue nothing = 12;
 }
 
 service Kinds {
@@ -186,6 +189,13 @@ def test_large_messages(rest: Rest) -> None:
         (b'{"data": "wrong!"}', ""),
         (b'{"at": "yesterday"}', ""),
         (b'{"any": {"@type": "type.googleapis.com/no.Such"}}', "no.Such"),
+        # What protobuf's parser of JSON has no errors of its own for.
+        (b'{"any": {"@type": {}}}', "'dict' object has no attribute 'split'"),
+        (b'{"any": {"@type": "type.googleapis.com/google.protobuf.Any"}}', "KeyError: 'value'"),
+        (b'{"value": ' + b"9" * 400 + b"}", "OverflowError: int too large to convert to float"),
+        (b'{"value": 1e400}', "the number 1e400 is too large for a double"),
+        (b'{"value": ' + b"9" * 400 + b".0}", "is too large for a double"),
+        (b'{"nothing": "\\ud800"}', "SystemError: "),
         (b'{"text": "\xff"}', "utf-8"),
         (b'{"text": "\\ud800"}', ""),
         (b'{"inner": [' * 5000 + b"]}" * 5000, "expected at most 100 levels"),

@@ -215,13 +215,15 @@ def test_status_and_readiness(servables: Servables, tmp_path: pathlib.Path) -> N
                     "ready": True,
                     "workers": 1,
                     "methods": [
-                        {"name": "same", "path": "/model/echo/version/1:same", "inputs": ["x"], "outputs": ["x"]},
                         {
-                            "name": "worker_pid",
-                            "path": "/model/echo/version/1:worker_pid",
+                            "name": name,
+                            "path": f"/model/echo/version/1:{name}",
                             "inputs": ["x"],
-                            "outputs": ["pid"],
-                        },
+                            "outputs": [output],
+                            "input_types": {},
+                            "output_types": {},
+                        }
+                        for name, output in (("same", "x"), ("worker_pid", "pid"))
                     ],
                     "services": [],
                 }

@@ -80,17 +80,33 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
+class TensorType:
+    """What a model says of one of its inputs or outputs.
+
+    Attributes:
+        type: numpy's name of the elements' type; "str" for strings.
+        shape: of one instance; -1: of any size.
+    """
+
+    type: str
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ReadyMethod:
     """A method that the worker serves, and whether to execute a request of it again does no harm.
 
     A ``name`` that begins with "/" is the path of a gRPC method, "/pkg.Service/Method"; another is one of Predict's
-    and has the names of its ``inputs`` and ``outputs``.
+    and has the names of its ``inputs`` and ``outputs``. Of those that are a model's own, ``input_types`` and
+    ``output_types`` say what they are; of others, functions', nobody knows: they are None there, or the tuple is empty.
     """
 
     name: str
     idempotent: bool = True
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    input_types: tuple[TensorType | None, ...] = ()
+    output_types: tuple[TensorType | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +187,32 @@ def decode_event(line: bytes) -> Event:
 
 def _decode_method(values: Any) -> ReadyMethod:
     match values:
-        case {"name": str(name), "idempotent": bool(idempotent), "inputs": list(inputs), "outputs": list(outputs)}:
-            return ReadyMethod(name, idempotent, tuple(map(str, inputs)), tuple(map(str, outputs)))
+        case {
+            "name": str(name),
+            "idempotent": bool(idempotent),
+            "inputs": list(inputs),
+            "outputs": list(outputs),
+            "input_types": list(input_types),
+            "output_types": list(output_types),
+        }:
+            return ReadyMethod(
+                name,
+                idempotent,
+                tuple(map(str, inputs)),
+                tuple(map(str, outputs)),
+                tuple(map(_decode_type, input_types)),
+                tuple(map(_decode_type, output_types)),
+            )
     raise ControlError(f"No method of a worker: {str(values)[:200]!r}")
+
+
+def _decode_type(values: Any) -> TensorType | None:
+    match values:
+        case None:
+            return None
+        case {"type": str(name), "shape": list(shape)}:
+            return TensorType(name, tuple(map(int, shape)))
+    raise ControlError(f"No type of a tensor of a worker: {str(values)[:200]!r}")
 
 
 def _decode_service(values: Any) -> ReadyService:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Match, Route
 
 from mindserve import logs
-from mindserve.rest import status, token
+from mindserve.rest import openapi, page, status, token
 from mindserve.rest.context import Context
 from mindserve.rest.guard import Guard
 from mindserve.rest.http import ClientGone, Exchange, HttpError, Receive, Scope, Send
@@ -28,7 +28,12 @@ class App:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._services = ServiceRoutes(context.backend.services)
-        self._routes: Sequence[Route] = [*status.routes(context), *token.routes(context)]
+        self._routes: Sequence[Route] = [
+            *status.routes(context),
+            *openapi.routes(context),
+            *page.routes(),
+            *token.routes(context),
+        ]
         self._guard = None if context.authority is None else Guard(context.authority)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 from mindserve.auth.authority import Authority
-from mindserve.control import ReadyService
+from mindserve.control import ReadyService, TensorType
 from mindserve.rest.calls import Calls
 from mindserve.rest.http import HttpError
 from mindserve.rest.pool import Pool
@@ -26,11 +26,13 @@ class ServedService:
 
 @dataclasses.dataclass(frozen=True)
 class ServedMethod:
-    """A method of a servable, and the names of its inputs and outputs."""
+    """A method of a servable, and the names of its inputs and outputs, with the types of those that are known."""
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    input_types: tuple[TensorType | None, ...] = ()
+    output_types: tuple[TensorType | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -193,7 +193,7 @@ class Exchange:
         sent = [(b"content-type", content_type), (b"x-request-id", self.request_id.encode("ascii")), *headers]
         if len(body) >= _MIN_PACKED_BYTES:
             sent.append((b"vary", b"accept-encoding"))
-            if _takes_gzip(self.headers.get(b"accept-encoding", b"")):
+            if takes_gzip(self.headers.get(b"accept-encoding", b"")):
                 body = await self.context.run(len(body) > INLINE_BYTES, gzip, body)
                 sent.append((b"content-encoding", b"gzip"))
         sent.append((b"content-length", b"%d" % len(body)))
@@ -257,7 +257,8 @@ def gzip(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def _takes_gzip(accepted: bytes) -> bool:
+def takes_gzip(accepted: bytes) -> bool:
+    """Whether a client that sent this ``accept-encoding`` takes gzip."""
     for item in accepted.lower().split(b","):
         name, _, quality = item.partition(b";")
         if name.strip() in (b"gzip", b"x-gzip"):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,8 @@ from mindserve.rest.metadata import error_of, headers_of, initial_headers, make_
 
 # Levels of a message, one inside the other, as protobuf's own parsers have it.
 _MAX_DEPTH = 100
+# What a number has in it if it is too large for a double. Python reads it as infinity, which a Struct can't have.
+_MAYBE_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{200}")
 
 
 class Rpc:
@@ -51,7 +55,10 @@ class Rpc:
         expected: str = message.DESCRIPTOR.full_name
         try:
             value = json.loads(
-                text.decode("utf-8-sig") or "{}", object_pairs_hook=_without_duplicates, parse_constant=_no_constant
+                text.decode("utf-8-sig") or "{}",
+                object_pairs_hook=_without_duplicates,
+                parse_constant=_no_constant,
+                parse_float=_finite if _MAYBE_INFINITE.search(text) else None,
             )
             if not isinstance(value, dict) and not expected.startswith("google.protobuf."):
                 raise ValueError("expected an object, {…}")
@@ -61,6 +68,10 @@ class Rpc:
             reason = f"expected at most {_MAX_DEPTH} levels, one inside the other"
         except (ValueError, TypeError, json_format.Error) as error:  # UnicodeDecodeError is a ValueError
             reason = str(error)
+        except Exception as error:
+            # Of forms that it does not expect, protobuf's parser raises whatever comes: AttributeError for a "@type"
+            # that is no string, OverflowError for a long number in a Struct, SystemError for half a surrogate pair.
+            reason = f"{type(error).__name__}: {error}"
         raise HttpError(400, f"{where}the body is no {expected} in JSON: {reason[:1000]}", "INVALID_ARGUMENT")
 
     def decode(self, messages: Iterable[bytes]) -> list[bytes]:
@@ -75,7 +86,7 @@ class Rpc:
         try:
             message: Message = self._output.FromString(data)
             text: str = json_format.MessageToJson(message, indent=None, ensure_ascii=False, descriptor_pool=self._pool)
-        except (DecodeError, json_format.Error, TypeError, ValueError) as error:
+        except (DecodeError, json_format.Error, TypeError, ValueError, RecursionError) as error:
             name = self._output.DESCRIPTOR.full_name
             raise HttpError(500, f"the answer is no {name} that has a JSON form: {error}", "INTERNAL") from None
         return text.encode()
@@ -198,6 +209,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"the key '{name[:80]}' is given twice, expected once")
             seen.add(name)
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:80]} is too large for a double")
+    return number
 
 
 def _no_constant(name: str) -> Any:

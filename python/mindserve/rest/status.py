@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mindserve.control import TensorType
 from mindserve.rest.context import Context, ServedVersion
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def describe(versions: Iterable[ServedVersion]) -> list[dict[str, Any]]:
                         "path": f"/model/{each.servable}/version/{each.version}:{method.name}",
                         "inputs": list(method.inputs),
                         "outputs": list(method.outputs),
+                        "input_types": _types(method.inputs, method.input_types),
+                        "output_types": _types(method.outputs, method.output_types),
                     }
                     for method in each.methods
                 ],
@@ -77,6 +81,11 @@ def describe(versions: Iterable[ServedVersion]) -> list[dict[str, Any]]:
             }
         )
     return list(found.values())
+
+
+def _types(names: Sequence[str], types: Sequence[TensorType | None]) -> dict[str, Any]:
+    """Of those that are known."""
+    return {name: dataclasses.asdict(each) for name, each in zip(names, types, strict=False) if each is not None}
 
 
 def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Response:

@@ -63,7 +63,7 @@ def list_versions(supervisor: Supervisor) -> list[ServedVersion]:
                 count > 0,
                 count,
                 tuple(
-                    ServedMethod(each.name, each.inputs, each.outputs)
+                    ServedMethod(each.name, each.inputs, each.outputs, each.input_types, each.output_types)
                     for each in served
                     if not each.name.startswith("/")
                 ),

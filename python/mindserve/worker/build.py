@@ -17,6 +17,7 @@ from mindserve.register.values import Method, Model, Registration, Stage
 from mindserve.worker.model_calls import bind_models, lazy_loops
 from mindserve.worker.multiplexing import announce_models
 from mindserve.worker.streaming import stream_handler
+from mindserve.worker.tensor_types import TensorTypes
 
 if TYPE_CHECKING:
     from mindserve._native import Runtime
@@ -82,7 +83,8 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
         found += answering
     if found:
         announce_models(registration.multiplexed, runtime.set_model)
-    methods = [ReadyMethod(each.name, each.idempotent, tuple(each.inputs), tuple(each.outputs)) for each in plain]
+    types = TensorTypes(runtime, models)
+    methods = [types.describe(each) for each in plain]
     methods += [ReadyMethod(handler.path, handler.idempotent) for handler in found]
     handlers = {_add_handler(runtime, handler): handler for handler in found}
     return BuiltRuntime(tuple(methods), tuple(builder.functions), services, handlers)
