@@ -139,6 +139,14 @@ def test_a_token_by_the_query(tokens: Tokens) -> None:
     assert jwt.decode(body["access_token"], options={"verify_signature": False})["sub"] == "app"
 
 
+def test_a_query_of_too_many_fields_is_the_clients_error(tokens: Tokens) -> None:
+    answer = tokens.post(query="?" + "a=1&" * 101)
+    assert (answer.status_code, answer.json()["error_msg"]) == (
+        400,
+        "the query has more than 100 fields, among which no token is looked for",
+    )
+
+
 def test_a_token_by_a_form(tokens: Tokens) -> None:
     form = {"grant_type": "client_credentials", "client_id": "app", "client_secret": SECRET}
     by_form = tokens.rest.session.post(tokens.rest.url + "/token", data=form, timeout=60)

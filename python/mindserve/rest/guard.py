@@ -15,6 +15,8 @@ from mindserve.rest.http import Exchange, HttpError
 # Verdicts that are remembered, of good tokens and of bad ones each.
 _MOST = 1_000
 _OPEN = ("/healthz", "/token")
+# Fields of a query, among which the token may be.
+_MOST_FIELDS = 100
 
 
 class Guard:
@@ -69,7 +71,11 @@ class Guard:
                 raise _refused(f"header 'authorization' has {shown}, expected 'Bearer' and a token")
             return self._checked(token.strip())
         if exchange.query:
-            given = parse_qs(exchange.query.decode("latin-1"), max_num_fields=100).get("oauth_token", [])
+            try:
+                given = parse_qs(exchange.query.decode("latin-1"), max_num_fields=_MOST_FIELDS).get("oauth_token", [])
+            except ValueError:
+                text = f"the query has more than {_MOST_FIELDS} fields, among which no token is looked for"
+                raise HttpError(400, text, "INVALID_ARGUMENT") from None
             if given:
                 token = given[0].encode("latin-1", "replace")
                 headers[b"oauth_token"] = token
