@@ -549,7 +549,8 @@ TEST(DirectClientsTest, OfSoManyItIsRemembered) {
   ChildCalls children;
   ThreadContext context(0, loop, memory, children);
   const Router router(context.stats);
-  const Health health(router);
+  const std::shared_ptr<const Served> served;
+  const Health health(router, served);
   DirectThread thread(context, health);
   const auto first = thread.ClientOf(0);
   EXPECT_EQ(thread.ClientOf(0), first);

@@ -328,18 +328,23 @@ TEST_F(SlowClientTest, ManySmallMessagesComeInOrder) {
   constexpr size_t kCount = 20'000;
   std::vector<std::string> expected;
   for (size_t i = 0; i < kCount; ++i) expected.push_back(i % 7 == 0 ? "" : std::to_string(i));
-  worker->Do(
-      [&](link::WorkerLink& link, const auto* seen) {
-        for (const std::string& text : expected) {
-          const auto slab = link.AllocateReply(seen->lane, text.size());
-          ASSERT_TRUE(slab);
-          std::copy_n(reinterpret_cast<const std::byte*>(text.data()), text.size(), slab->bytes.begin());
-          link.SendReply(seen->lane, seen->number, *slab, 0);
-        }
-      },
-      0);
-  client.RunUntil([&] { return client.response(call).body.ends_with(Framed(expected.back())); });
-  worker->Await(0, [](const auto& c) { return c.credits == kCount; });
+  for (size_t sent = 0; sent < kCount;) {
+    const size_t end = std::min(sent + link::kMostMessagesAhead, kCount);
+    worker->Do(
+        [&](link::WorkerLink& link, const auto* seen) {
+          for (size_t i = sent; i < end; ++i) {
+            const std::string& text = expected[i];
+            const auto slab = link.AllocateReply(seen->lane, text.size());
+            ASSERT_TRUE(slab);
+            std::copy_n(reinterpret_cast<const std::byte*>(text.data()), text.size(), slab->bytes.begin());
+            link.SendReply(seen->lane, seen->number, *slab, 0);
+          }
+        },
+        0);
+    client.RunUntil([&] { return client.response(call).body.ends_with(Framed(expected[end - 1])); });
+    worker->Await(0, [&](const auto& c) { return c.credits == end; });
+    sent = end;
+  }
   worker->End(0, Code::kOk);
   IsOk(client.Wait(call), expected);
 }
