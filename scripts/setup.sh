@@ -7,6 +7,9 @@ PACKAGES=(make pkg-config libnghttp2-dev libssl-dev libprotozero-dev libsimdjson
 # What the clients of tests/interop are built with. Half a gigabyte: only where no test may be left out.
 if [[ -n "${CI:-}" ]]; then
   PACKAGES+=(golang-go golang-google-grpc-dev)
+  # In which a test opens the page of the REST server. Ubuntu's package of this name is not a browser but a snap.
+  command -v chromium >/dev/null || command -v google-chrome >/dev/null || PACKAGES+=(chromium)
+  command -v curl >/dev/null || PACKAGES+=(curl)
   command -v npm >/dev/null || PACKAGES+=(nodejs npm)
 fi
 

@@ -48,11 +48,10 @@ def logs_of(directory: pathlib.Path) -> str:
     return "\n".join([errors_of(directory), *(log.read_text(errors="replace") for log in logs)])
 
 
-def ask(example: str, *options: object) -> str:
+def ask(example: str, *options: object, script: str = "serving_client.py") -> str:
     """What the example's client prints."""
-    script = EXAMPLE / example / "serving_client.py"
     done = subprocess.run(
-        [sys.executable, script, *map(str, options)],
+        [sys.executable, EXAMPLE / example / script, *map(str, options)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -1,14 +1,19 @@
 """example/tensor_add: server and client as processes, over TCP, a Unix socket, TLS and mutual TLS."""
 
+import ast
+import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
+from certificates import files_in
 from example_process import EXAMPLE, ask, errors_of, load_script, serving
+from mindserve.certs import make_certificates
 from mindserve.client import Client, SSLConfig
 
 ADD_COMMON = (
@@ -89,6 +94,49 @@ def test_over_mutual_tls(tmp_path: pathlib.Path, certificates: pathlib.Path) -> 
         nobody = SSLConfig(custom_ca=str(certificates / "ca.crt"))
         with Client(name, "add", "add_common", ssl_config=nobody) as client:
             assert "Grpc Error, (14, 'unavailable')" in client.infer(ONES)["error"]
+
+
+def test_by_http_with_requests(tmp_path: pathlib.Path) -> None:
+    with serving("tensor_add", tmp_path, "--rest-address", "127.0.0.1:0") as addresses:
+        printed = ask("tensor_add", "--url", addresses.split(" and ")[1], script="rest_client.py")
+    assert [ast.literal_eval(line) for line in printed.splitlines()] == [
+        [{"y": [[2.5, 3.5], [4.5, 5.5]]}, {"y": [[2.0, 2.0], [2.0, 2.0]]}],
+        [{"y": [[2.5, 3.5], [4.5, 5.5]]}, {"error_msg": "Cannot find input x2 in instance input"}],
+        [{"y": [[2.0, 2.0], [2.0, 2.0]]}],
+    ]
+
+
+def curl(*options: object) -> list[str]:
+    """The lines that the client with curl prints."""
+    script = EXAMPLE / "tensor_add" / "rest_client.sh"
+    done = subprocess.run(["sh", script, *map(str, options)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+ANSWERS_TO_CURL = [
+    '{"status": "ready"}',
+    '{"instances":[{"y":[[2.5,3.5],[4.5,5.5]]}]}',
+    '{"instances":[{"y":[[5.5,5.5],[5.5,5.5]]}]}',
+    '{"error_msg":"Request Servable(add) method(add_all), method is not available"}',
+]
+
+
+@pytest.mark.skipif(not shutil.which("curl") and not os.environ.get("CI"), reason="curl is not installed")
+def test_by_http_with_curl(tmp_path: pathlib.Path) -> None:
+    with serving("tensor_add", tmp_path, "--rest-address", "127.0.0.1:0") as addresses:
+        assert curl(addresses.split(" and ")[1], "--noproxy", "*") == ANSWERS_TO_CURL
+
+
+def test_by_https(tmp_path: pathlib.Path) -> None:
+    make_certificates(tmp_path / "files")
+    files = files_in(tmp_path / "files")
+    options = ("--certificate", files.server, "--private-key", files.server_key)
+    with serving("tensor_add", tmp_path, "--rest-address", "127.0.0.1:0", *options) as addresses:
+        url = addresses.split(" and ")[1]
+        assert url.startswith("https://")
+        printed = ask("tensor_add", "--url", url, "--custom-ca", files.ca, script="rest_client.py")
+        assert len(printed.splitlines()) == 3
 
 
 def test_a_key_of_another_certificate_is_an_error_at_start(tmp_path: pathlib.Path, certificates: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ from mindserve import server
 def start():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", default="127.0.0.1:5500", help="host:port or unix:path (default: %(default)s)")
+    parser.add_argument("--rest-address", help="host:port, to answer HTTP with JSON, too")
     parser.add_argument("--certificate", help="certificate of the server; with it the server speaks TLS")
     parser.add_argument("--private-key", help="its key")
     parser.add_argument("--custom-ca", help="ask clients for a certificate of this authority (mutual TLS)")
@@ -30,7 +31,11 @@ def start():
             verify_client=args.custom_ca is not None,
         )
     (address,) = server.start_grpc_server(address=args.address, ssl_config=ssl_config)
-    print(f"add is served at {address}", flush=True)
+    served = f"add is served at {address}"
+    if args.rest_address:
+        scheme = "http" if ssl_config is None else "https"
+        served += f" and {scheme}://{server.start_restful_server(args.rest_address, ssl_config=ssl_config)}"
+    print(served, flush=True)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ COMMON: dict[str, Schema] = {
             "anyOf": [
                 {"type": ["number", "boolean", "string", "null"]},
                 {"$ref": "#/components/schemas/OutputArray"},
+                {"$ref": "#/components/schemas/OutputBytes"},
             ]
         },
     },
@@ -101,10 +102,10 @@ def output_schema(known: TensorType | None) -> Schema:
     if known is None:
         return {"$ref": "#/components/schemas/Output"}
     schema: Schema = {"description": _describe(known), "x-tensor": {"type": known.type, "shape": list(known.shape)}}
+    if known.type == "str":  # alone it is no array, and bytes if it is not UTF-8
+        return {**schema, "allOf": [{"$ref": "#/components/schemas/Output"}]}
     if known.type == "bool":
         item: Schema = {"type": "boolean"}
-    elif known.type == "str":
-        item = {"type": "string"}
     elif known.type.startswith("float"):
         item = {"type": ["number", "null"]}  # null: no number
     else:

@@ -1,0 +1,75 @@
+"""example/iris: a pipeline of scikit-learn that is trained when the server starts, asked by gRPC and by HTTP."""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import requests
+
+from example_process import EXAMPLE, ask, load_script, serving
+from mindserve.client import Client
+
+CLASSES = ["Iris-setosa", "Iris-versicolor", "Iris-virginica"]
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    with serving("iris", tmp_path_factory.mktemp("iris"), "--rest-address", "127.0.0.1:0") as at:
+        grpc, url = at.split(" and ")
+        yield grpc, url
+
+
+def test_by_grpc(addresses: tuple[str, str]) -> None:
+    printed = ask("iris", "--address", addresses[0]).splitlines()
+    found = [re.fullmatch(r"\(.*\): (\S+) \((0\.\d+|1\.000)\)", line) for line in printed]
+    assert [match and match[1] for match in found] == CLASSES
+    assert all(match and float(match[2]) > 0.9 for match in found)
+
+
+def test_by_http(addresses: tuple[str, str]) -> None:
+    printed = ask("iris", "--url", addresses[1], script="rest_client.py").splitlines()
+    assert [line.partition(": ")[0] for line in printed] == CLASSES
+    probabilities = [float(line.partition(": ")[2]) for line in printed]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-3)
+    assert probabilities[2] > 0.9
+
+
+def test_both_give_what_the_pipeline_gives(addresses: tuple[str, str]) -> None:
+    """For all flowers that it has learned from."""
+    import pandas as pd
+    from sklearn.datasets import load_iris
+
+    script = load_script(EXAMPLE / "iris" / "prepare_model.py")
+    data = load_iris().data
+    expected = script.train().predict_proba(pd.DataFrame(data, columns=script.FEATURES))
+    instances = [dict(zip(script.FEATURES, map(float, row), strict=True)) for row in data]
+    with Client(addresses[0], "iris", "predict") as client:
+        by_grpc = client.infer(instances)
+    assert isinstance(by_grpc, list)
+    np.testing.assert_array_equal([each["prediction"] for each in by_grpc], expected)
+    answer = requests.post(f"{addresses[1]}/model/iris:predict", json={"instances": instances}, timeout=60)
+    by_http = answer.json()["instances"]
+    # JSON's numbers are float32 on the way.
+    np.testing.assert_allclose([each["prediction"] for each in by_http], expected, atol=1e-3)
+    assert all(each["predicted_class"] == CLASSES for each in by_http)
+
+
+@pytest.mark.parametrize("value", ["wide", [1.0, 2.0], {"b64": "AAAA"}])
+def test_flowers_that_are_none_fail_alone(addresses: tuple[str, str], value: object) -> None:
+    good = {"f1": 1, "f2": 2.7, "f3": 5.3, "f4": 1.9}
+    body = json.dumps({"instances": [good, {**good, "f4": value}, good]})
+    first, wrong, last = requests.post(f"{addresses[1]}/model/iris:predict", data=body, timeout=60).json()["instances"]
+    assert wrong["error_msg"].startswith("Preprocess Failed")
+    assert first == last
+    assert first["predicted_class"] == CLASSES
+
+
+def test_what_the_server_says_of_itself(addresses: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    document = requests.get(f"{addresses[1]}/openapi.json", timeout=60).json()
+    body = document["paths"]["/model/iris:predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert list(body["example"]["instances"][0]) == ["f1", "f2", "f3", "f4"]
+    answer = requests.post(f"{addresses[1]}/model/iris:predict", json=body["example"], timeout=60).json()
+    assert answer["instances"][0]["predicted_class"] == CLASSES
