@@ -9,6 +9,7 @@
 #include "base/utf8.h"
 #include "gateway/admit.h"
 #include "gateway/direct_thread.h"
+#include "gateway/request_id.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
 #include "gateway/message_reader.h"
@@ -179,6 +180,7 @@ void DirectCall::Finish(Status status, Metadata trailing) {
   DirectEvent end = Event(DirectEvent::Kind::kEnd);
   end.status = std::move(status);
   end.metadata = std::move(trailing_);
+  if (key_.known()) end.metadata.emplace_back(kRequestIdKey, RequestId{.made = key_}.text());
   for (auto& each : trailing) {
     // The text of an OK; that of an error is the status's.
     if (each.first != "grpc-message") end.metadata.push_back(std::move(each));

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "gateway/predict_service.h"
+#include "gateway/request_id.h"
 #include "gateway/timer_heap.h"
 
 namespace mindserve::gateway {
@@ -22,10 +23,7 @@ inline constexpr size_t kMostWaiting = 1000;
 
 class PredictCall final : public CallHandler, private WorkerCallListener, private TimerNode {
  public:
-  // `request_id`: the client's; empty: it gave none. Then one is made if the answer is an error, and only then: the
-  // header field alone, of every answer, would cost more than a tenth of a small call.
-  PredictCall(PredictService& service, Call& call, std::string request_id)
-      : service_(service), call_(call), request_id_(std::move(request_id)) {}
+  PredictCall(PredictService& service, Call& call, RequestId id) : service_(service), call_(call), id_(std::move(id)) {}
   ~PredictCall() override { GiveUp(); }
 
   void OnMessage(Message message) override { message_ = std::move(message); }
@@ -67,8 +65,6 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
   // A worker died while it executed the part, and that was once too often.
   void SetAside(const Part& part, const LostCall& lost);
 
-  // The request's id, which from now on it has.
-  const std::string& Id();
   void AnswerError(wire::ErrorCode code, const std::string& text);
   void Fail(Status status, Metadata trailing = {});
   void Complete();
@@ -82,7 +78,7 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   PredictService& service_;
   Call& call_;
-  std::string request_id_;
+  const RequestId id_;
   MethodCounts* counts_ = &service_.counts();    // as what the call is counted; until it is finished
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered

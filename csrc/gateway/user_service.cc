@@ -18,9 +18,9 @@ std::string Names(const std::vector<std::string>& servables) {
 }  // namespace
 
 std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
-  std::string id;
-  Status status = Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
-  auto handler = std::make_unique<UserCall>(*this, call, std::move(id), std::move(goal));
+  RequestId id;
+  Status status = Identify(call, shared_.context.keys, &id);
+  auto handler = std::make_unique<UserCall>(*this, call, id.text(), std::move(goal));
   if (status.ok()) {
     handler->Begin();
   } else {
@@ -30,8 +30,8 @@ std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal
 }
 
 void UserService::OnRefused(Call& call) {
-  std::string id;
-  (void)Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
+  RequestId id;
+  (void)Identify(call, shared_.context.keys, &id);
 }
 
 const std::vector<std::string>& UserService::Answering() {

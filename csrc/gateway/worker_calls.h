@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/request_key.h"
 #include "base/execution.h"
 #include "base/status.h"
 #include "gateway/call.h"
@@ -127,6 +128,7 @@ class WorkerCalls {
   struct Terms {
     TimePoint deadline = kNever;
     uint64_t client = 0;
+    RequestKey key = {};  // of which the worker makes the request's id, where no head gives one
     bool alone = false;  // nothing else is to be executed meanwhile
   };
   // Sends the first and last message of a call. Returns its number. `listener` is told until Cancel.
