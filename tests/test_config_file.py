@@ -204,7 +204,7 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
         ("servables: [{directory: m}]", (1, 13, "the key 'name' is missing in 'servables[0]': expected text")),
         (ONE + "? [a]\n: 5", (2, 3, "a key should be text")),
         # Kinds of values.
-        ("[]", (1, 1, "the file should be keys and values (servables, grpc, limits), but is a list of 0")),
+        ("[]", (1, 1, "the file should be keys and values (servables, grpc, limits, …), but is a list of 0")),
         ("servables: add", (1, 12, "'servables' should be a list, each item keys and values *, but is the text 'add'")),
         ("servables:", (1, 11, "'servables' should be a list, each item keys and values *, but is nothing")),
         ("servables: [add]", (1, 13, "'servables[0]' should be keys and values (directory, name, *), but is the text *")),

@@ -135,7 +135,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "proto": set(),
     # It calls servables by way of "client", once they do.
     "register": {"config", "client"},
-    "configfile": {"config"},
+    "traffic": {"checks"},
+    "configfile": {"config", "traffic"},
     "loader": {"register"},
     "inspection": {"loader"},
     "control": {"errors"},
@@ -144,7 +145,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin", "proto"},
+    "server": {"supervisor", "register", "admin", "proto", "traffic"},
     "client": {"config", "proto"},
     "cli": {"server", "client", "configfile", "inspection", "certs", "admin", ""},
     "main": {"cli"},

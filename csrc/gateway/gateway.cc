@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "gateway/io_thread.h"
+#include "gateway/traffic.h"
 #include "gateway/worker_watch.h"
 
 namespace mindserve::gateway {
@@ -281,6 +282,12 @@ Status Gateway::SetServices(std::vector<ServiceSpec> services, std::string_view 
   auto served = Served::Create(std::move(services), descriptors, state_->descriptors);
   if (!served.ok()) return served.status();
   state_->OnAll([&](IoThread& io) { io.SetServices(*served); });
+  return Status::Ok();
+}
+
+Status Gateway::SetTraffic(const std::vector<SplitSpec>& splits) {
+  MS_RETURN_IF_ERROR(CheckSplits(splits));
+  state_->OnAll([&](IoThread& io) { io.SetTraffic(splits); });
   return Status::Ok();
 }
 

@@ -69,6 +69,19 @@ struct ServiceSpec {
   std::vector<Method> methods;
 };
 
+// A name that stands for several servables or versions, which answer its calls by turns.
+struct SplitSpec {
+  struct Variation {
+    std::string name;  // letters, digits, '.', '_' and '-'
+    std::string servable;
+    uint64_t version = 0;  // 0: the newest
+    double weight = 1;     // in proportion to the others'; 0: it gets nothing
+  };
+  std::string name;
+  std::vector<Variation> variations;
+  std::string sticky = {};  // a key of metadata: calls with the same value go to the same variation; empty: none
+};
+
 // Limits of a servable, in all of its versions, besides those over all. 0: none.
 struct ServableLimits {
   size_t max_enqueued_requests = 0;
@@ -93,6 +106,11 @@ class Gateway {
   // for reflection. INVALID_ARGUMENT, and nothing is changed, if it doesn't parse, or a service has no name that
   // protobuf allows, is given twice, or is a built-in one.
   Status SetServices(std::vector<ServiceSpec> services, std::string_view descriptors);
+
+  // The names that are split, instead of those before. A name may be a servable's: calls that ask for no version of it
+  // are split, then. INVALID_ARGUMENT, and nothing is changed, as CheckSplits says (traffic.h). That a servable is not
+  // known is no error: its share of the calls is answered so.
+  Status SetTraffic(const std::vector<SplitSpec>& splits);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
   // listening; INVALID_ARGUMENT if an internal listener is not behind all others. Without `accept`, connections wait

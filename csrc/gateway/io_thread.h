@@ -20,6 +20,7 @@
 #include "gateway/router.h"
 #include "gateway/served.h"
 #include "gateway/thread_context.h"
+#include "gateway/traffic.h"
 #include "gateway/worker_calls.h"
 #include "link/lane.h"
 #include "net/event_loop.h"
@@ -70,6 +71,7 @@ class IoThread final : private net::RoundHooks {
   void RemoveServable(const std::string& name);
   // Instead of what was served before. `served` is shared by all threads and the answers under way.
   void SetServices(std::shared_ptr<const Served> served);
+  void SetTraffic(const std::vector<SplitSpec>& splits);
   void AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane);
   void DrainWorker(uint64_t id);
   void RemoveVersion(const std::string& servable, uint64_t version);
@@ -104,6 +106,7 @@ class IoThread final : private net::RoundHooks {
   ThreadContext context_;
   WorkerCalls calls_;
   Router router_;
+  Traffic traffic_;
   PredictService* predict_ = nullptr;  // of the context's services
   std::unique_ptr<UserCalls> user_calls_;
   // Of the context's services those of users, by their paths; and those that were replaced while they had calls.

@@ -1,5 +1,6 @@
 #include "gateway/ray_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "wire/ray_serve.h"
@@ -34,13 +35,21 @@ class AskedCall : public CallHandler {
 
 class ListApplicationsCall final : public AskedCall {
  public:
-  ListApplicationsCall(const Router& router, const Health& health, Call& call)
-      : AskedCall(health, call, "ListApplicationsRequest"), router_(router) {}
+  ListApplicationsCall(const Router& router, const Traffic& traffic, const Health& health, Call& call)
+      : AskedCall(health, call, "ListApplicationsRequest"), router_(router), traffic_(traffic) {}
 
  private:
-  std::string Answer() const override { return wire::WriteListApplicationsResponse(router_.Servables()); }
+  std::string Answer() const override {
+    std::vector<std::string> names = router_.Servables();
+    for (const Split* split : traffic_.splits()) {
+      const auto at = std::ranges::lower_bound(names, split->name());
+      if (at == names.end() || *at != split->name()) names.insert(at, split->name());
+    }
+    return wire::WriteListApplicationsResponse(names);
+  }
 
   const Router& router_;
+  const Traffic& traffic_;
 };
 
 class HealthzCall final : public AskedCall {
@@ -54,7 +63,7 @@ class HealthzCall final : public AskedCall {
 }  // namespace
 
 std::unique_ptr<CallHandler> ListApplicationsService::Start(Call& call) {
-  return std::make_unique<ListApplicationsCall>(router_, health_, call);
+  return std::make_unique<ListApplicationsCall>(router_, traffic_, health_, call);
 }
 
 std::unique_ptr<CallHandler> HealthzService::Start(Call& call) {

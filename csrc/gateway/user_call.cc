@@ -7,6 +7,7 @@
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
 #include "gateway/inner_call.h"
+#include "gateway/request_id.h"
 #include "gateway/user_metadata.h"
 #include "wire/call_head.h"
 
@@ -52,13 +53,20 @@ bool UserCall::Open() {
     return false;
   };
   if (!goal_) {
-    auto servable = service_.ChooseServable(call_);
-    if (!servable.ok()) return refuse(servable.status());
-    goal_.emplace(*std::move(servable), service_.path_);
+    auto goal = service_.ChooseGoal(call_);
+    if (!goal.ok()) return refuse(goal.status());
+    goal_ = *std::move(goal);
+  }
+  const std::shared_ptr<Variation>& variation = goal_->variation;
+  if (variation) {
+    call_.SetTrailing({{std::string(kRequestIdKey), request_id_}, {std::string(kVariationKey), variation->name}});
   }
   const auto target = service_.ChooseWorker(*goal_, model_);
-  if (!target.ok()) return refuse(target.status());
-  call_.CountAs(*target->counts);
+  if (!target.ok()) {
+    if (variation) call_.CountAs(shared_.traffic.Unanswered(*variation, service_.path_));
+    return refuse(target.status());
+  }
+  call_.CountAs(variation ? shared_.traffic.Counts(*variation, *target) : *target->counts);
   std::string head;
   if (Status status = WriteHead(&head); !status.ok()) return refuse(std::move(status));
   CallStats& stats = shared_.context.stats;

@@ -13,6 +13,7 @@
 #include "gateway/call.h"
 #include "gateway/router.h"
 #include "gateway/thread_context.h"
+#include "gateway/traffic.h"
 #include "gateway/worker_calls.h"
 
 namespace mindserve::gateway {
@@ -25,6 +26,7 @@ struct UserCalls {
   ThreadContext& context;
   Admission& admission;
   Router& router;
+  Traffic& traffic;
   WorkerCalls& calls;
   std::vector<Router::Target> targets = {};  // reused from call to call
 };
@@ -34,8 +36,9 @@ class UserService final : public Service {
   // Who is to answer a call.
   struct Goal {
     std::string servable;
-    std::string method;    // a path
-    uint64_t version = 0;  // 0: the newest
+    std::string method;                         // a path
+    uint64_t version = 0;                       // 0: the newest
+    std::shared_ptr<Variation> variation = {};  // that this is; null: none. Shared as Traffic says
   };
   struct Kind {
     bool client_streaming = false;
@@ -60,12 +63,14 @@ class UserService final : public Service {
 
  private:
   friend class UserCall;
-  // Who answers: the servable that metadata names, or else the only one that can.
+  // Who answers: the servable that metadata names, or else the only one that can; a variation, if that is split.
+  Result<Goal> ChooseGoal(const Call& call);
   Result<std::string> ChooseServable(const Call& call);
   // And there the worker.
   Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model);
   // Among workers of one version, the least loaded first: the best for the model.
   static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
+  // The servables that a client may mean who names none. A name that is split stands for its variations' servables.
   const std::vector<std::string>& Answering();
   std::string Described() const;  // "service 'pkg.Service'"
 
@@ -73,9 +78,9 @@ class UserService final : public Service {
   const std::string path_;
   const Kind kind_;
   size_t calls_ = 0;
-  // What the router said, at this revision of it.
+  // What router and traffic said, at these revisions of theirs.
   std::vector<std::string> answering_;
-  uint64_t revision_ = 0;
+  std::pair<uint64_t, uint64_t> revisions_;
 };
 
 }  // namespace mindserve::gateway

@@ -24,7 +24,6 @@ def set_log_sink(sink: Callable[[int, str], None] | None) -> None:
     """Hand native log lines to ``sink(level, text)``, level 0 debug to 3 error; None: stderr."""
 
 def set_log_level(level: int) -> None: ...
-
 def predict_request_from_json(body: bytes, servable: str, method: str, version: int) -> bytes:
     """A serialized PredictRequest of ``{"instances": [{input: value, …}, …]}``; version 0: the newest.
 
@@ -62,6 +61,13 @@ class Gateway:
         Args:
             services: full name of each, and of its methods the name, whether the client, and the server, streams.
             descriptors: a serialized FileDescriptorSet of them, for reflection.
+        """
+    def set_traffic(self, splits: Sequence[Mapping[str, Any]]) -> None:
+        """Split the calls of these names, and of no others.
+
+        Args:
+            splits: each {"name": str, "variations": [{"name": str, "servable": str, "version": int, "weight": float}],
+                "sticky": None | str}. See SplitSpec in csrc/gateway/gateway.h.
         """
     def listen(
         self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int], accept: bool = True

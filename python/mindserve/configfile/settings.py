@@ -10,6 +10,7 @@ from mindserve.checks import Range
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError
 from mindserve.tls import SSLConfig
+from mindserve.traffic import Split
 
 DEFAULT_PORT = 9000
 MAX_PORT = 65535
@@ -75,6 +76,7 @@ class ServerSettings:
         servables: what to serve. A servable may come more than once, in other versions or on other devices.
         grpc: where gRPC is answered. Default: 127.0.0.1:9000.
         limits: what a server admits.
+        traffic: names whose calls are split between servables or versions. Default: none.
 
     That its parts agree with each other is checked by `mindserve.configfile.agreement`, which knows where they stand.
 
@@ -85,6 +87,7 @@ class ServerSettings:
     servables: tuple[ServableStartConfig, ...]
     grpc: GrpcSettings = dataclasses.field(default_factory=GrpcSettings)
     limits: Limits = dataclasses.field(default_factory=Limits)
+    traffic: tuple[Split, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.servables:

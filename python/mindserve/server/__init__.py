@@ -12,28 +12,37 @@ SIGINT, SIGTERM or `stop`::
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.server import master, register
 from mindserve.server.start import (
+    clear_traffic,
     handover,
     reload,
+    set_traffic,
     start_grpc_server,
     start_restful_server,
     start_servables,
     stats,
     stop,
+    traffic,
 )
 from mindserve.tls import SSLConfig
+from mindserve.traffic import Split, Variation
 
 __all__ = [
     "Limits",
     "Listener",
     "SSLConfig",
     "ServableStartConfig",
+    "Split",
+    "Variation",
+    "clear_traffic",
     "handover",
     "master",
     "register",
     "reload",
+    "set_traffic",
     "start_grpc_server",
     "start_restful_server",
     "start_servables",
     "stats",
     "stop",
+    "traffic",
 ]
