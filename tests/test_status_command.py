@@ -158,10 +158,13 @@ def test_lines() -> None:
 
 def test_variations_are_told_apart() -> None:
     ended, latency = {"OK": 2}, histogram((0.001, 2))
+    a = {"split": "both", "variation": "a", "mirrored": False}
+    b, copies = {**a, "variation": "b"}, {**a, "variation": "", "mirrored": True}
     methods = [
-        method(ended, latency, split="both", variation="a"),
-        method(ended, latency, split="both", variation="b"),
-        method({"UNAVAILABLE": 2}, latency, version=0, method="", split="both", variation="b"),
+        method(ended, latency, **a),
+        method(ended, latency, **b),
+        method({"UNAVAILABLE": 2}, latency, version=0, method="", **b),
+        method(ended, latency, **copies),
     ]
     before = [methods[0], {**methods[1], "ended": {"OK": 1}}]
     seen = window(status(2, methods, []), status(1, before, []))
@@ -169,6 +172,7 @@ def test_variations_are_told_apart() -> None:
         ("both, variation a: s.m version 1", 2, 0, 0),
         ("both, variation b: s.m version 1", 2, 0, 1),
         ("both, variation b: s, not answered, version 0", 2, 2, 2),
+        ("both, copies: s.m version 1", 2, 0, 2),
     ]
 
 

@@ -33,6 +33,7 @@ void SetLimit(Limits& limits, const std::string& name, uint64_t value) {
       MS_COUNT(max_connections),        MS_COUNT(max_connections_per_peer),
       MS_COUNT(max_concurrent_streams), MS_COUNT(max_metadata_bytes),
       MS_COUNT(max_resets_per_second),  MS_COUNT(max_attempts),
+      MS_COUNT(max_mirrored_requests),  MS_COUNT(max_mirrored_bytes),
       MS_TIME(header_timeout),          MS_TIME(body_idle_timeout),
       MS_TIME(idle_connection_timeout), MS_TIME(default_deadline),
       MS_TIME(drain_timeout),
@@ -155,6 +156,11 @@ void SetTraffic(Gateway& self, const std::vector<py::dict>& given) {
                                   .version = variation["version"].cast<uint64_t>(),
                                   .weight = variation["weight"].cast<double>()});
     }
+    for (const auto& mirror : each["mirrors"].cast<std::vector<py::dict>>()) {
+      split.mirrors.push_back({.servable = mirror["servable"].cast<std::string>(),
+                               .version = mirror["version"].cast<uint64_t>(),
+                               .fraction = mirror["fraction"].cast<double>()});
+    }
   }
   Raise([&] {
     py::gil_scoped_release release;
@@ -232,6 +238,7 @@ py::dict ToDict(const Gateway::MethodStats& method) {
   result["method"] = method.key.method;
   result["split"] = method.key.split;
   result["variation"] = method.key.variation;
+  result["mirrored"] = method.key.mirrored;
   py::dict ended;
   for (size_t code = 0; code < method.ended.size(); ++code) {
     if (method.ended[code] > 0) ended[py::str(std::string(CodeName(static_cast<Code>(code))))] = method.ended[code];

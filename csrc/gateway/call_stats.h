@@ -33,13 +33,16 @@ enum class Refusal : uint8_t {
   kBodyIdleTimeout,
   kIdleConnectionTimeout,
   kMaxAttempts,
+  kMaxMirroredRequests,
+  kMaxMirroredBytes,
   kQuarantine,  // no limit: quarantine.h
 };
-inline constexpr std::array<std::string_view, 13> kRefusalNames = {
-    "max_msg_mb_size", "max_instances_per_request", "max_enqueued_requests",   "max_enqueued_bytes",
-    "max_connections", "max_concurrent_streams",    "max_metadata_bytes",      "max_resets_per_second",
-    "header_timeout",  "body_idle_timeout",         "idle_connection_timeout", "max_attempts",
-    "quarantine",
+inline constexpr std::array<std::string_view, 15> kRefusalNames = {
+    "max_msg_mb_size",       "max_instances_per_request", "max_enqueued_requests",
+    "max_enqueued_bytes",    "max_connections",           "max_concurrent_streams",
+    "max_metadata_bytes",    "max_resets_per_second",     "header_timeout",
+    "body_idle_timeout",     "idle_connection_timeout",   "max_attempts",
+    "max_mirrored_requests", "max_mirrored_bytes",        "quarantine",
 };
 
 // Calls of one method that are over.
@@ -63,7 +66,8 @@ struct MethodKey {
   uint64_t version = 0;        // with a servable, 0: those that were served long ago
   std::string method = {};     // of the servable
   std::string split = {};      // the name that the client asked for, where it stands for several servables, and
-  std::string variation = {};  // which of them this is (traffic.h)
+  std::string variation = {};  // which of them this is (traffic.h), or
+  bool mirrored = false;       // that it is one of those that get copies
   auto operator<=>(const MethodKey&) const = default;
 };
 

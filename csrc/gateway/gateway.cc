@@ -316,6 +316,8 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
                                                                      : DefaultMaxEnqueuedBytes());
+  state_->shared.mirrored.SetMaxRequests(limits.max_mirrored_requests);
+  state_->shared.mirrored.SetMaxBytes(limits.max_mirrored_bytes);
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
   state_->OnFirst([&] {
     state_->listeners = std::move(listeners);
@@ -525,7 +527,7 @@ Gateway::Stats Gateway::GetStats() const {
     }
   });
   for (auto& [key, method] : methods) {
-    for (size_t code = 0; code < method.ended.size(); ++code) {
+    for (size_t code = 0; code < method.ended.size() && !key.mirrored; ++code) {
       (code == 0 ? stats.replies : stats.errors) += method.ended[code];
     }
     method.key = key;

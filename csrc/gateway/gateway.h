@@ -79,6 +79,13 @@ struct SplitSpec {
   };
   std::string name;
   std::vector<Variation> variations;
+  // Gets copies of calls, whose answers are dropped.
+  struct Mirror {
+    std::string servable;
+    uint64_t version = 0;
+    double fraction = 1;  // of the calls, 0 to 1
+  };
+  std::vector<Mirror> mirrors = {};
   std::string sticky = {};  // a key of metadata: calls with the same value go to the same variation; empty: none
 };
 
@@ -181,7 +188,7 @@ class Gateway {
   };
   struct Stats {
     uint64_t requests = 0;        // gRPC calls begun, of every service
-    uint64_t replies = 0;         // that ended OK
+    uint64_t replies = 0;         // that ended OK; here and below copies of calls (mirrors.h) count only in `methods`
     uint64_t errors = 0;          // that ended otherwise, or were cancelled
     uint64_t in_flight = 0;       // Predict requests held now, as max_enqueued_requests counts them
     uint64_t enqueued_bytes = 0;  // of them, as max_enqueued_bytes counts them

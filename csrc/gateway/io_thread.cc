@@ -32,13 +32,14 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
              }),
       router_(context_.stats),
       traffic_(context_.stats),
+      mirrors_(context_, shared.mirrored, router_, traffic_, calls_),
       health_(router_, traffic_, served_),
       direct_(context_, health_) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
-  auto predict =
-      std::make_unique<PredictService>(context_, shared_.admission, router_, traffic_, calls_, shared.most_suspense);
+  auto predict = std::make_unique<PredictService>(context_, shared_.admission, router_, traffic_, mirrors_, calls_,
+                                                  shared.most_suspense);
   predict_ = predict.get();
   context_.services[kPredictPath] = std::move(predict);
   context_.services[kHealthCheckPath] =
@@ -52,7 +53,8 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
   for (const char* path : {kReflectionV1Path, kReflectionV1AlphaPath}) {
     context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
   }
-  user_calls_ = std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, traffic_, calls_});
+  user_calls_ =
+      std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, traffic_, mirrors_, calls_});
   context_.services[kPredictStreamPath] = std::make_unique<StreamService>(*user_calls_, *predict_);
   MakeUserServices({});
   thread_ = std::thread([this, number] {

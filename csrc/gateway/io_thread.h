@@ -16,6 +16,7 @@
 #include "gateway/direct_thread.h"
 #include "gateway/health_service.h"
 #include "gateway/http2_connection.h"
+#include "gateway/mirrors.h"
 #include "gateway/peer_count.h"
 #include "gateway/router.h"
 #include "gateway/served.h"
@@ -31,6 +32,7 @@ namespace mindserve::gateway {
 // What the I/O threads of a gateway share. Thread-safe.
 struct Shared {
   Admission admission;
+  Admission mirrored;  // copies of calls, which count only here
   PeerCount peers;
   KeepAlive keepalive;  // these two as they were when the threads began
   std::chrono::milliseconds most_suspense{};
@@ -107,6 +109,7 @@ class IoThread final : private net::RoundHooks {
   WorkerCalls calls_;
   Router router_;
   Traffic traffic_;
+  Mirrors mirrors_;
   PredictService* predict_ = nullptr;  // of the context's services
   std::unique_ptr<UserCalls> user_calls_;
   // Of the context's services those of users, by their paths; and those that were replaced while they had calls.

@@ -47,7 +47,7 @@ void PredictCall::OnHalfClose() {
   version_ = route.version;
   spec_ = route.spec;
   if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
-  if (!service_.traffic_.empty()) [[unlikely]]
+  if (variation_ || !service_.traffic_.empty()) [[unlikely]]
     Divert();
 
   const size_t workers = service_.router_.Workers(servable_, version_);
@@ -119,6 +119,11 @@ void PredictCall::OnHalfClose() {
   if (suspect) {
     parts_.front().alone = true;
     Dispatch(0);  // there is a worker
+  } else if (variation_ && variation_->mirrors != nullptr) [[unlikely]] {
+    const WorkerCalls::Payload all{.offset = instances_.offset,
+                                   .length = instances_.length,
+                                   .instances = static_cast<uint32_t>(route.instances.size())};
+    service_.mirrors_.Offer(*variation_, method_, call_, request_, all);
   }
 }
 

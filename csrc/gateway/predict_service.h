@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gateway/call.h"
+#include "gateway/mirrors.h"
 #include "gateway/router.h"
 #include "gateway/thread_context.h"
 #include "gateway/traffic.h"
@@ -23,13 +24,14 @@ class PredictService final : public Service {
  public:
   // All outlive the service. A suspect waits for `most_suspense` for a worker that may execute it, all its waits
   // together.
-  PredictService(ThreadContext& context, Admission& admission, Router& router, Traffic& traffic, WorkerCalls& calls,
-                 std::chrono::milliseconds most_suspense)
+  PredictService(ThreadContext& context, Admission& admission, Router& router, Traffic& traffic, Mirrors& mirrors,
+                 WorkerCalls& calls, std::chrono::milliseconds most_suspense)
       : Service(context.stats.Of({.path = kPredictPath})),
         context_(context),
         admission_(admission),
         router_(router),
         traffic_(traffic),
+        mirrors_(mirrors),
         calls_(calls),
         most_suspense_(most_suspense) {}
 
@@ -48,6 +50,7 @@ class PredictService final : public Service {
   Admission& admission_;
   Router& router_;
   Traffic& traffic_;
+  Mirrors& mirrors_;
   WorkerCalls& calls_;
   const std::chrono::milliseconds most_suspense_;
   // For a worker that may execute suspects: by the standing of their clients, the oldest first.

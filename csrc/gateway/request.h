@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -24,6 +25,12 @@ class HeldMessages {
   }
   // Frees the oldest one; there is one.
   void DropOldest() {
+    if (keeps_) [[unlikely]] {
+      Held& oldest = held_[first_++];
+      oldest.message.StopCounting();
+      oldest.servable_bytes = BytesTicket();
+      return;
+    }
     {
       const Held oldest = std::move(held_[first_++]);
     }
@@ -36,6 +43,8 @@ class HeldMessages {
       first_ = 0;
     }
   }
+  // From now on messages stay where they are until all of them go: others read them too.
+  void Keep() { keeps_ = true; }
   bool empty() const { return first_ == held_.size(); }
   auto begin() { return held_.begin() + static_cast<ptrdiff_t>(first_); }
   auto end() { return held_.end(); }
@@ -43,6 +52,7 @@ class HeldMessages {
  private:
   std::vector<Held> held_;
   size_t first_ = 0;
+  bool keeps_ = false;
 };
 
 // Shared by the call's handler and by the calls on workers that read its bytes. It counts against the limits until it
@@ -51,7 +61,8 @@ class HeldMessages {
 struct Request {
   explicit Request(Message&& its_message) : message(std::move(its_message)) {}
 
-  Message message;  // of a user's call the head, and the client's messages are these:
+  std::shared_ptr<Request> source = {};  // of a copy (mirrors.h): whose bytes these are. Shared with what that says
+  Message message;                       // of a user's call the head, and the client's messages are these:
   HeldMessages stream;
   Admitted admitted;
   std::optional<Message> head;  // of a Predict call of which the worker is to know more

@@ -51,6 +51,13 @@ Status CheckSplit(const SplitSpec& split) {
   if (!std::isfinite(sum) || sum <= 0) {
     return wrong("the weights sum to " + std::to_string(sum) + ", expected a number > 0");
   }
+  for (const SplitSpec::Mirror& each : split.mirrors) {
+    if (each.servable.empty()) return wrong("a mirror has no servable");
+    if (!(each.fraction >= 0 && each.fraction <= 1)) {
+      return wrong("the mirror " + Quoted(each.servable) + " has the fraction " + std::to_string(each.fraction) +
+                   ", expected 0 to 1");
+    }
+  }
   return Status::Ok();
 }
 
@@ -79,14 +86,28 @@ MethodCounts& CountsOf::Find(CallStats& stats, const Router::Target& target, con
   MethodKey key = KeyOf(spec, spec.methods[target.method].name);
   key.split = split;
   key.variation = variation;
+  key.mirrored = variation.empty();
   MethodCounts& counts = stats.Of(key);
   known_.emplace_back(target.counts, &counts);
   return counts;
 }
 
+bool Mirror::Due() {
+  credit += share;
+  if (credit < Split::kWhole) return false;
+  credit -= Split::kWhole;
+  return true;
+}
+
 Split::Split(const SplitSpec& spec) : name_(spec.name), sticky_(spec.sticky) {
   double sum = 0;
   for (const SplitSpec::Variation& each : spec.variations) sum += each.weight;
+  for (const SplitSpec::Mirror& each : spec.mirrors) {
+    mirrors_.push_back({.split = spec.name,
+                        .servable = each.servable,
+                        .version = each.version,
+                        .share = static_cast<int64_t>(std::llround(each.fraction * static_cast<double>(kWhole)))});
+  }
   for (const SplitSpec::Variation& each : spec.variations) {
     // However small, a weight is some.
     const auto share = static_cast<int64_t>(std::llround(each.weight / sum * static_cast<double>(kWhole)));
@@ -95,7 +116,8 @@ Split::Split(const SplitSpec& spec) : name_(spec.name), sticky_(spec.sticky) {
                            .servable = each.servable,
                            .version = each.version,
                            .weight = each.weight,
-                           .share = each.weight > 0 ? std::max<int64_t>(share, 1) : 0});
+                           .share = each.weight > 0 ? std::max<int64_t>(share, 1) : 0,
+                           .mirrors = mirrors_.empty() ? nullptr : &mirrors_});
     whole_ += variations_.back().share;
   }
 }
@@ -165,6 +187,18 @@ MethodCounts& Traffic::Unanswered(const Variation& variation, std::string_view p
                     .version = variation.version,
                     .split = variation.split,
                     .variation = variation.name});
+}
+
+MethodCounts& Traffic::Counts(Mirror& mirror, const Router::Target& target) {
+  return mirror.counts.Find(stats_, target, mirror.split, "");
+}
+
+MethodCounts& Traffic::Unanswered(const Mirror& mirror, std::string_view path) {
+  return stats_.Of({.path = std::string(path),
+                    .servable = mirror.servable,
+                    .version = mirror.version,
+                    .split = mirror.split,
+                    .mirrored = true});
 }
 
 }  // namespace mindserve::gateway

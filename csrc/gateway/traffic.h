@@ -19,8 +19,6 @@ namespace mindserve::gateway {
 
 // A key of trailing metadata: which variation has answered.
 inline constexpr std::string_view kVariationKey = "mindserve-variation";
-// Where something has to be said of a call that nothing was split for.
-inline constexpr std::string_view kNoVariation = "default";
 
 // INVALID_ARGUMENT, with what is wrong and where.
 Status CheckSplits(const std::vector<SplitSpec>& splits);
@@ -28,7 +26,7 @@ Status CheckSplits(const std::vector<SplitSpec>& splits);
 // Among what a method counts, the places for one that is counted apart. Belongs to an I/O thread.
 class CountsOf {
  public:
-  // Of the method that `target` is.
+  // Of the method that `target` is. `variation` empty: of a mirror.
   MethodCounts& Find(CallStats& stats, const Router::Target& target, const std::string& split,
                      const std::string& variation);
 
@@ -36,6 +34,19 @@ class CountsOf {
   // By the method's own counts: to look a key up costs more than the rest of a choice.
   std::vector<std::pair<const MethodCounts*, MethodCounts*>> known_;
   uint64_t freed_ = 0;  // CallStats::freed of when they were found
+};
+
+// Who gets copies of a share of a split's calls (mirrors.h).
+struct Mirror {
+  std::string split;
+  std::string servable;
+  uint64_t version = 0;
+  int64_t share = 0;  // of kWhole
+  int64_t credit = 0;
+  CountsOf counts = {};
+
+  // Whether it gets the next call: exactly its share of them, and as evenly as that allows.
+  bool Due();
 };
 
 // One of those that a name stands for.
@@ -48,7 +59,13 @@ struct Variation {
   int64_t share = 0;   // the weight, of kWhole for all
   int64_t credit = 0;  // what it is owed, in the same unit
   CountsOf counts = {};
+  std::vector<Mirror>* mirrors = nullptr;  // the split's; null: none
 };
+
+// What to call it where an answer always has a variation; null: none was chosen.
+inline std::string_view NameOf(const Variation* variation) {
+  return variation == nullptr ? std::string_view("default") : variation->name;
+}
 
 // A name and its variations, as one I/O thread has them.
 class Split {
@@ -57,10 +74,12 @@ class Split {
   static constexpr int64_t kWhole = int64_t{1} << 32;
 
   explicit Split(const SplitSpec& spec);
+  Split(const Split&) = delete;  // its variations refer to its mirrors
 
   const std::string& name() const { return name_; }
   const std::string& sticky() const { return sticky_; }
   const std::vector<Variation>& variations() const { return variations_; }
+  const std::vector<Mirror>& mirrors() const { return mirrors_; }
 
   // Each in proportion to its weight, and as evenly in between as that allows: after any number of calls each has had
   // its share of them to within one (smooth weighted round robin; with many variations of unequal weight to within a
@@ -74,6 +93,7 @@ class Split {
   std::string name_;
   std::string sticky_;
   std::vector<Variation> variations_;
+  std::vector<Mirror> mirrors_;
   int64_t whole_ = 0;  // of all shares
 };
 
@@ -101,6 +121,8 @@ class Traffic {
   // As what a call is counted that goes to a worker, and one for which there is none.
   MethodCounts& Counts(Variation& variation, const Router::Target& target);
   MethodCounts& Unanswered(const Variation& variation, std::string_view path);
+  MethodCounts& Counts(Mirror& mirror, const Router::Target& target);
+  MethodCounts& Unanswered(const Mirror& mirror, std::string_view path);
 
  private:
   CallStats& stats_;

@@ -47,6 +47,8 @@ TEST(SplitTest, TurnsAreExactlyAsWeightsSay) {
   EXPECT_THAT(Turns(even, 10'000), ElementsAre(Pair("a", 5'000), Pair("b", 5'000)));
   Split alone(Weights({0.25}));
   EXPECT_THAT(Turns(alone, 10), ElementsAre(Pair("a", 10)));
+  EXPECT_EQ(NameOf(&alone.Next()), "a");
+  EXPECT_EQ(NameOf(nullptr), "default");
   Split paused(Weights({3, 0, 1}));
   EXPECT_THAT(Turns(paused, 10'000), ElementsAre(Pair("a", 7'500), Pair("c", 2'500)));
   Split odd(Weights({50, 33.3, 16.7}));
@@ -142,6 +144,14 @@ TEST(CheckSplitsTest, SaysWhatIsWrong) {
   SplitSpec nowhere = Weights({1});
   nowhere.variations[0].servable = "";
   EXPECT_THAT(error(nowhere), HasSubstr("variation 'a' has no servable"));
+  for (const double fraction : {-0.1, 1.1, std::nan("")}) {
+    SplitSpec mirrored = Weights({1});
+    mirrored.mirrors.push_back({.servable = "m", .fraction = fraction});
+    EXPECT_THAT(error(mirrored), HasSubstr("the mirror 'm' has the fraction"));
+  }
+  SplitSpec mirrored = Weights({1});
+  mirrored.mirrors.push_back({.servable = ""});
+  EXPECT_THAT(error(mirrored), HasSubstr("a mirror has no servable"));
   SplitSpec nameless = Weights({1});
   nameless.name = "";
   EXPECT_THAT(error(nameless), HasSubstr("a name that is empty"));

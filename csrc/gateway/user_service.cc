@@ -45,6 +45,7 @@ const std::vector<std::string>& UserService::Answering() {
   std::erase_if(splits, [&](const Split* split) { return std::ranges::none_of(split->variations(), answers); });
   for (const Split* split : splits) {
     for (const Variation& each : split->variations()) names.erase(each.servable);
+    for (const Mirror& each : split->mirrors()) names.erase(each.servable);
   }
   for (const Split* split : splits) names.insert(split->name());
   answering_.assign(names.begin(), names.end());

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gateway/call.h"
+#include "gateway/mirrors.h"
 #include "gateway/router.h"
 #include "gateway/thread_context.h"
 #include "gateway/traffic.h"
@@ -27,6 +28,7 @@ struct UserCalls {
   Admission& admission;
   Router& router;
   Traffic& traffic;
+  Mirrors& mirrors;
   WorkerCalls& calls;
   std::vector<Router::Target> targets = {};  // reused from call to call
 };
@@ -70,7 +72,8 @@ class UserService final : public Service {
   Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model);
   // Among workers of one version, the least loaded first: the best for the model.
   static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
-  // The servables that a client may mean who names none. A name that is split stands for its variations' servables.
+  // The servables that a client may mean who names none. A name that is split stands for its variations' servables,
+  // and its mirrors' are not for clients.
   const std::vector<std::string>& Answering();
   std::string Described() const;  // "service 'pkg.Service'"
 

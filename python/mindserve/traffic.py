@@ -48,6 +48,28 @@ class Variation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mirror:
+    """Who gets copies of calls, whose answers are dropped.
+
+    Attributes:
+        servable: who; always a servable.
+        version: of it; 0, the default: the newest.
+        fraction: of the calls, 0 to 1. Default 1: all.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of its range.
+    """
+
+    servable: str
+    version: Annotated[int, Range(0, 2**63 - 1)] = 0
+    fraction: Annotated[float, Number(0, 1)] = 1.0
+
+    def __post_init__(self) -> None:
+        checks.check_str("servable", self.servable)
+        object.__setattr__(self, "fraction", float(checks.check_fields(self)["fraction"]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """A name that stands for several servables or versions.
 
@@ -56,6 +78,7 @@ class Split:
         variations: who answers.
         sticky: a key of metadata, in lower case: calls with the same value of it go to the same variation, as long as
             weights stay. Calls without it take turns. None, the default: all calls do.
+        mirrors: who gets copies of the calls, streams excepted. Default: nobody.
 
     Raises:
         ConfigError: a value of the wrong type; no variations, two of one name, or weights that sum to 0.
@@ -64,9 +87,11 @@ class Split:
     name: str
     variations: tuple[Variation, ...]
     sticky: str | None = None
+    mirrors: tuple[Mirror, ...] = ()
 
     def __post_init__(self) -> None:
         checks.check_str("name", self.name)
+        object.__setattr__(self, "mirrors", _items("mirrors", self.mirrors, Mirror))
         object.__setattr__(self, "variations", _items("variations", self.variations, Variation))
         if not self.variations:
             raise ConfigError("Parameter 'variations' should not be empty")
@@ -84,8 +109,7 @@ class Split:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dicts and lists, for JSON."""
         values = dataclasses.asdict(self)
-        values["variations"] = list(values["variations"])
-        return values
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Split:
@@ -95,7 +119,9 @@ class Split:
             ConfigError: it is something else.
         """
         try:
-            return cls(**{**values, "variations": tuple(Variation(**each) for each in values["variations"])})
+            variations = tuple(Variation(**each) for each in values["variations"])
+            mirrors = tuple(Mirror(**each) for each in values["mirrors"])
+            return cls(**{**values, "variations": variations, "mirrors": mirrors})
         except (TypeError, KeyError) as error:
             raise ConfigError(f"No description of traffic: {error}") from error
 

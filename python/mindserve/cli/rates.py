@@ -16,7 +16,8 @@ class Calls:
     """Calls of a method.
 
     Attributes:
-        name: "servable.method version N", or the gRPC path; of a variation that behind "split, variation b: ".
+        name: "servable.method version N", or the gRPC path; behind "split, variation b: " of a variation's, and
+            behind "split, copies: " of mirrored ones.
         calls: how many have ended.
         errors: of them, otherwise than "OK", or with an error in the reply.
         rate: that ended, each second.
@@ -112,7 +113,9 @@ def window(now: Status, before: Status | None) -> Window:
 
 def _method_key(method: Mapping[str, Any]) -> tuple[Any, ...]:
     # A server of an older version knows no variations.
-    return tuple(method.get(name) for name in ("path", "servable", "version", "method", "split", "variation"))
+    return tuple(
+        method.get(name) for name in ("path", "servable", "version", "method", "split", "variation", "mirrored")
+    )
 
 
 def _calls(now: Mapping[str, Any], before: Mapping[str, Any] | None, seconds: float) -> Calls:
@@ -126,7 +129,8 @@ def _calls(now: Mapping[str, Any], before: Mapping[str, Any] | None, seconds: fl
         method = f"{now['servable']}.{now['method']}" if now["method"] else f"{now['servable']}, not answered,"
         name = f"{method} version {now['version']}"
     if now.get("split"):
-        name = f"{now['split']}, variation {now['variation']}: {name}"
+        part = "copies" if now["mirrored"] else f"variation {now['variation']}"
+        name = f"{now['split']}, {part}: {name}"
     return Calls(
         name=name or "(unknown methods)",
         calls=calls,

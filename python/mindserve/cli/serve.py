@@ -131,7 +131,7 @@ def _serve(draft: Draft, as_json: bool) -> None:
     try:
         server.start_servables(settings.servables)
         for split in settings.traffic:
-            server.set_traffic(split.name, split.variations, split.sticky)
+            server.set_traffic(split.name, split.variations, split.sticky, split.mirrors)
         bound = server.start_grpc_server(listeners, limits=settings.all_limits(), **services)  # type: ignore[arg-type]
     except MindserveError as error:
         # First: what stops may be asked why.

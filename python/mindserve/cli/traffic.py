@@ -21,6 +21,8 @@ _Name = Annotated[str, typer.Argument(help="What clients ask for.", metavar="NAM
 
 # b=0.1, b=0.1:iris_b, b=0.1:iris_b@2
 _VARIATION = re.compile(r"(?P<name>[^=]+)=(?P<weight>[^:]+)(?::(?P<servable>.+?)(?:@(?P<version>\d{1,18}))?)?")
+# shadow, shadow=0.1, shadow@2=0.1
+_MIRROR = re.compile(r"(?P<servable>[^=]+?)(?:@(?P<version>\d{1,18}))?(?:=(?P<fraction>.+))?")
 
 
 @traffic.command()
@@ -53,18 +55,31 @@ def set_(
         typer.Option(help="Calls with the same value of this metadata key go to the same variation.", metavar="KEY"),
     ] = None,
     no_sticky: Annotated[bool, typer.Option("--no-sticky", help="All calls take turns.")] = False,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who gets copies of the calls, or of a fraction of them: shadow, shadow=0.1, shadow@2=0.1. Instead of "
+            "those there were; may be repeated.",
+            metavar="SERVABLE[@VERSION][=FRACTION]",
+        ),
+    ] = None,
+    no_mirrors: Annotated[bool, typer.Option("--no-mirrors", help="Nobody gets copies.")] = False,
     pid: _Pid = None,
     as_json: _Json = False,
 ) -> None:
     """Split the calls of a name, or change how they are split. Holds from the next call on."""
     if sticky is not None and no_sticky:
         raise typer.BadParameter("--sticky and --no-sticky exclude each other")
+    if mirror and no_mirrors:
+        raise typer.BadParameter("--mirror and --no-mirrors exclude each other")
     change: dict[str, Any] = {
         "variations": [_variation(text) for text in variations or ()],
         "remove": remove or [],
     }
     if sticky is not None or no_sticky:
         change["sticky"] = sticky
+    if mirror or no_mirrors:
+        change["mirrors"] = [_mirror(text) for text in mirror or ()]
     _ask(pid, {"name": name, "set": change}, as_json)
 
 
@@ -74,15 +89,26 @@ def clear(name: _Name, pid: _Pid = None, as_json: _Json = False) -> None:
     _ask(pid, {"name": name, "clear": True}, as_json)
 
 
+def _mirror(text: str) -> dict[str, Any]:
+    found = _MIRROR.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"'{text}' should read SERVABLE[@VERSION][=FRACTION]")
+    fraction = _number(text, found["fraction"] or "1")
+    return {"servable": found["servable"], "version": int(found["version"] or 0), "fraction": fraction}
+
+
+def _number(text: str, number: str) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' has '{number}', expected a number") from None
+
+
 def _variation(text: str) -> dict[str, Any]:
     found = _VARIATION.fullmatch(text)
     if found is None:
         raise typer.BadParameter(f"'{text}' should read VARIATION=WEIGHT, or VARIATION=WEIGHT:SERVABLE[@VERSION]")
-    try:
-        weight = float(found["weight"])
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' has the weight '{found['weight']}', expected a number") from None
-    given: dict[str, Any] = {"name": found["name"], "weight": weight}
+    given: dict[str, Any] = {"name": found["name"], "weight": _number(text, found["weight"])}
     if found["servable"] is not None:
         given |= {"servable": found["servable"], "version": int(found["version"] or 0)}
     return given
@@ -102,8 +128,13 @@ def _lines(splits: Sequence[dict[str, Any]]) -> list[str]:
         sticky = f", the same for the same '{split['sticky']}'" if split["sticky"] else ""
         shown.append(f"'{split['name']}'{sticky}:")
         shown += [
-            f"  {each['name']}: {each['weight'] / whole:.4g} of the calls, servable '{each['servable']}' "
-            + (f"version {each['version']}" if each["version"] else "in its newest version")
+            f"  {each['name']}: {each['weight'] / whole:.4g} of the calls, {_servable(each)}"
             for each in split["variations"]
         ]
+        shown += [f"  copies of {each['fraction']:.4g} of them: {_servable(each)}" for each in split["mirrors"]]
     return shown or ["no calls are split"]
+
+
+def _servable(given: dict[str, Any]) -> str:
+    version = f"version {given['version']}" if given["version"] else "in its newest version"
+    return f"servable '{given['servable']}' {version}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mindserve.config import SHARED_PARAMETERS, Limits, disagreement
 from mindserve.configfile.shapes import Made, Path
-from mindserve.traffic import Split, Variation
+from mindserve.traffic import Mirror, Split, Variation
 
 
 def disagreements(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
@@ -41,14 +41,14 @@ def _of_traffic(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
             if each.value.name in splits:
                 yield (*path, "name"), f"'name' is '{each.value.name}' again: expected a name once"
             splits.add(each.value.name)
-        elif isinstance(each.value, Variation) and _is_unknown(each, names):
+        elif isinstance(each.value, Variation | Mirror) and _is_unknown(each, names):
             known = ", ".join(f"'{name}'" for name in sorted(names))
             text = f"'servable' is '{each.value.servable}', expected one of 'servables': {known}"
             yield (*path, "servable"), text
 
 
-def _is_unknown(variation: Made, servables: set[str]) -> bool:
-    return "servable" not in variation.doubtful and variation.value.servable not in servables
+def _is_unknown(made: Made, servables: set[str]) -> bool:
+    return "servable" not in made.doubtful and made.value.servable not in servables
 
 
 def _of_sizes(grpc: Made | None, limits: Made | None) -> Iterator[tuple[Path, str]]:

@@ -24,11 +24,12 @@ from mindserve.server.start import (
     traffic,
 )
 from mindserve.tls import SSLConfig
-from mindserve.traffic import Split, Variation
+from mindserve.traffic import Mirror, Split, Variation
 
 __all__ = [
     "Limits",
     "Listener",
+    "Mirror",
     "SSLConfig",
     "ServableStartConfig",
     "Split",

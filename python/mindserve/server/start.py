@@ -17,7 +17,7 @@ from mindserve.server.services import check_functions
 from mindserve.server.signals import SignalWatch
 from mindserve.server.statistics import Stats
 from mindserve.tls import SSLConfig
-from mindserve.traffic import Split, Variation
+from mindserve.traffic import Mirror, Split, Variation
 
 _DEFAULT_MAX_MSG_MB_SIZE = Limits().max_msg_mb_size
 
@@ -135,7 +135,12 @@ def reload(servable_name: str | None = None) -> None:
     _current.reload(servable_name)
 
 
-def set_traffic(name: str, variations: tuple[Variation, ...] | list[Variation], sticky: str | None = None) -> None:
+def set_traffic(
+    name: str,
+    variations: tuple[Variation, ...] | list[Variation],
+    sticky: str | None = None,
+    mirrors: tuple[Mirror, ...] | list[Mirror] = (),
+) -> None:
     """Splits the calls of a name between servables or versions, or splits them otherwise than before.
 
     Holds for every call that comes after it has returned; those under way stay where they are. May be called at any
@@ -148,6 +153,8 @@ def set_traffic(name: str, variations: tuple[Variation, ...] | list[Variation], 
         variations: who answers, and how often.
         sticky: a key of metadata; calls with the same value of it go to the same variation. Default None: all calls
             take turns.
+        mirrors: who gets copies of the calls besides. Nobody waits for them, and of streams there are none. Default:
+            nobody.
 
     Raises:
         ConfigError: a wrong parameter: a weight that is negative or no number, weights that sum to 0, two variations of
@@ -155,7 +162,8 @@ def set_traffic(name: str, variations: tuple[Variation, ...] | list[Variation], 
         StartError: no server runs in this process, or it is being stopped.
     """
     given = tuple(variations) if isinstance(variations, list) else variations
-    _current.set_traffic(Split(name, given, sticky))
+    copied = tuple(mirrors) if isinstance(mirrors, list) else mirrors
+    _current.set_traffic(Split(name, given, sticky, copied))
 
 
 def clear_traffic(name: str) -> None:

@@ -60,6 +60,7 @@ class MethodStats:
         split: the name that the client asked for, where its calls are split between variations; else empty.
         variation: which of them this is; ``servable`` and ``version`` are its own. Calls are counted in one place only:
             those that come by a split are not counted as the servable's own.
+        mirrored: these are copies of calls of ``split``; they are no part of what `Stats` counts in all.
         ended: calls by gRPC status code, such as "OK" or "DEADLINE_EXCEEDED"; one that its client cancelled counts as
             "CANCELLED".
         with_errors: of those that ended "OK", how many had an error for an instance or for the whole request.
@@ -77,6 +78,7 @@ class MethodStats:
     method: str
     split: str
     variation: str
+    mirrored: bool
     ended: Mapping[str, int]
     with_errors: int
     errors: Mapping[str, int]

@@ -9,7 +9,7 @@ from typing import Any
 
 from mindserve import checks, logs
 from mindserve.errors import ConfigError
-from mindserve.traffic import Split, Variation
+from mindserve.traffic import Mirror, Split, Variation
 
 _log = logs.get_logger("server")
 
@@ -58,7 +58,8 @@ class TrafficTable:
         Args:
             name: the split's.
             change: "variations", each a dict with "name" and what is to change of "weight", "servable" and "version";
-                "remove", names of variations; "sticky", None for none. All may be absent.
+                "remove", names of variations; "sticky", None for none; "mirrors", dicts of `Mirror`'s attributes,
+                instead of those there were. All may be absent.
 
         Returns:
             What it is now.
@@ -112,6 +113,8 @@ class TrafficTable:
         served = self._served()
         for each in split.variations:
             _check_served(f"variation '{each.name}'", each.servable, each.version, served)
+        for mirror in split.mirrors:
+            _check_served("a mirror", mirror.servable, mirror.version, served)
         self._replace({**self._splits, split.name: split})
 
     def _clear(self, name: str) -> bool:
@@ -163,4 +166,7 @@ def _changed(split: Split | None, name: str, change: Mapping[str, Any]) -> Split
             raise ConfigError(f"There is no variation '{which}' of '{name}' to remove")
         del variations[which]
     sticky = change.get("sticky", split.sticky if split else None)
-    return Split(name, tuple(variations.values()), sticky)
+    mirrors = split.mirrors if split else ()
+    if "mirrors" in change:
+        mirrors = tuple(Mirror(**each) for each in change["mirrors"])
+    return Split(name, tuple(variations.values()), sticky, mirrors)
