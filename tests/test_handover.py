@@ -181,7 +181,7 @@ def test_how_calls_are_split_is_handed_over(serve: Serve, tmp_path: pathlib.Path
     script = script_for(tmp_path, "echo", ECHO_SERVABLE)
     served = serve(script.replace("print(", SPLITS + "print(", 1))
     for arguments in (("set", "changed", "b=3"), ("set", "added", "c=1:echo"), ("clear", "cleared")):
-        done = served.command("traffic", *arguments)
+        done = served.command("traffic", *arguments, "--pid", served.pid)
         assert done.returncode == 0, done.stderr
 
     def splits() -> dict[str, dict[str, float]]:
