@@ -6,6 +6,18 @@
 
 namespace mindserve::gateway {
 
+namespace {
+
+// Keeps the request whose bytes it has, which is shared with the call's handler and its workers, as long as a worker
+// may read them.
+struct CopiedRequest : Request {
+  explicit CopiedRequest(std::shared_ptr<Request> its_source)
+      : Request(its_source->message.View()), source(std::move(its_source)) {}
+  const std::shared_ptr<Request> source;
+};
+
+}  // namespace
+
 class MirroredCall final : public WorkerCallListener {
  public:
   MirroredCall(Mirrors& owner, MethodCounts& counts, bool is_predict, Ticket ticket, BytesTicket bytes)
@@ -92,12 +104,11 @@ void Mirrors::Send(Mirror& mirror, std::string_view method, const Call& call, co
   BytesTicket bytes(admission_);
   if (!bytes.GrowTo(size)) return drop(Refusal::kMaxMirroredBytes);
 
-  auto copy = std::make_shared<Request>(request->message.View());
-  copy->source = request;
+  auto copy = std::make_shared<CopiedRequest>(request);
   if (request->head) copy->head = request->head->View();
   for (const HeldMessages::Held& held : request->stream) copy->stream.Add(held.message.View(), {});
   copy->half_closed = true;
-  request->stream.Keep();
+  request->is_copied = true;
 
   under_way_.push_front(
       std::make_unique<MirroredCall>(*this, counts, payload.has_value(), std::move(ticket), std::move(bytes)));

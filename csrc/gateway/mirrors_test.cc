@@ -218,25 +218,23 @@ TEST_F(MirrorsTest, CallsOfTheServersOwnHandlersAreNotCopied) {
   std::filesystem::remove_all(directory);
 }
 
-TEST(HeldMessagesTest, WhatOthersReadTooStaysUntilAllGoes) {
+TEST(RequestTest, WhatCopiesReadTooStaysUntilTheRequestGoes) {
   auto port = link::GatewayPort::Create(1 << 20);
   ASSERT_TRUE(port.ok());
   Admission admission;
   RequestMemory memory((*port)->arena(), admission);
-  {
-    HeldMessages held;
-    for (const bool keeps : {false, true}) {
-      auto message = memory.Allocate(1000);
-      ASSERT_TRUE(message.ok());
-      held.Add(*std::move(message), {});
-      if (keeps) held.Keep();
-      held.DropOldest();
-      EXPECT_TRUE(held.empty());
-      EXPECT_EQ(admission.bytes(), 0u);
-      EXPECT_EQ((*port)->arena().slabs(), keeps ? 1u : 0u);
+  for (const bool is_copied : {false, true}) {
+    {
+      Request request(*memory.Allocate(100));
+      request.stream.Add(*memory.Allocate(1000), {});
+      request.is_copied = is_copied;
+      request.DropOldest();
+      EXPECT_TRUE(request.stream.empty());
+      EXPECT_EQ(admission.bytes(), 100u);
+      EXPECT_EQ((*port)->arena().slabs(), is_copied ? 2u : 1u);
     }
+    EXPECT_EQ((*port)->arena().slabs(), 0u);
   }
-  EXPECT_EQ((*port)->arena().slabs(), 0u);
 }
 
 }  // namespace

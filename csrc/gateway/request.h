@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -25,12 +24,6 @@ class HeldMessages {
   }
   // Frees the oldest one; there is one.
   void DropOldest() {
-    if (keeps_) [[unlikely]] {
-      Held& oldest = held_[first_++];
-      oldest.message.StopCounting();
-      oldest.servable_bytes = BytesTicket();
-      return;
-    }
     {
       const Held oldest = std::move(held_[first_++]);
     }
@@ -43,8 +36,12 @@ class HeldMessages {
       first_ = 0;
     }
   }
-  // From now on messages stay where they are until all of them go: others read them too.
-  void Keep() { keeps_ = true; }
+  // The oldest one counts no more, but stays where it is until all go.
+  void KeepOldest() {
+    Held& oldest = held_[first_++];
+    oldest.message.StopCounting();
+    oldest.servable_bytes = BytesTicket();
+  }
   bool empty() const { return first_ == held_.size(); }
   auto begin() { return held_.begin() + static_cast<ptrdiff_t>(first_); }
   auto end() { return held_.end(); }
@@ -52,7 +49,6 @@ class HeldMessages {
  private:
   std::vector<Held> held_;
   size_t first_ = 0;
-  bool keeps_ = false;
 };
 
 // Shared by the call's handler and by the calls on workers that read its bytes. It counts against the limits until it
@@ -61,15 +57,17 @@ class HeldMessages {
 struct Request {
   explicit Request(Message&& its_message) : message(std::move(its_message)) {}
 
-  std::shared_ptr<Request> source = {};  // of a copy (mirrors.h): whose bytes these are. Shared with what that says
-  Message message;                       // of a user's call the head, and the client's messages are these:
+  Message message;  // of a user's call the head, and the client's messages are these:
   HeldMessages stream;
   Admitted admitted;
   std::optional<Message> head;  // of a Predict call of which the worker is to know more
   bool half_closed = false;     // of a user's call: the client sends no more than these
+  bool is_copied = false;       // copies refer to its bytes (mirrors.h), so that those of the messages stay, too
   size_t working = 0;           // calls on workers that are neither ended nor released
   bool given_up = false;        // the handler waits for no answer any more
 
+  // Its worker needs the oldest message no more.
+  void DropOldest() { is_copied ? stream.KeepOldest() : stream.DropOldest(); }
   void StopCounting() {
     admitted.Release();
     message.StopCounting();
