@@ -289,6 +289,10 @@ def test_abort_with_ok_is_unknown(both: Both, caplog: Any) -> None:
         (lambda context: context.set_trailing_metadata([("grpc-x", "1")]), "key 'grpc-x', which is reserved"),
         (lambda context: context.set_trailing_metadata([("te", "1")]), "key 'te', which is reserved"),
         (lambda context: context.set_trailing_metadata([("request_id", "1")]), "key 'request_id', which is reserved"),
+        (
+            lambda context: context.set_trailing_metadata([("mindserve-variation", "a")]),
+            "key 'mindserve-variation', which is reserved",
+        ),
         (lambda context: context.send_initial_metadata([(":path", "1")]), "ValueError: The initial metadata has key"),
         (
             lambda context: (context.send_initial_metadata(()), context.send_initial_metadata(())),
