@@ -47,10 +47,13 @@ void PredictCall::OnHalfClose() {
   method_ = route.method;
   version_ = route.version;
   spec_ = route.spec;
+  // By the name that it calls, not by who answers for that.
   if (const ClientIdentity* identity = call_.identity(); identity != nullptr) [[unlikely]] {
     if (status = identity->Check(servable_); !status.ok()) return Fail(std::move(status));
   }
   if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
+  if (variation_ || !service_.traffic_.empty()) [[unlikely]]
+    Divert();
 
   const size_t workers = service_.router_.Workers(servable_, version_);
   // A worker's share is at least two instances, else the handing about costs more than it gains.
@@ -58,9 +61,16 @@ void PredictCall::OnHalfClose() {
   std::vector<Router::Target>& targets = service_.targets_;
   auto outcome = service_.router_.Find(servable_, method_, version_, shares, &targets);
   if (IsPath(method_) && outcome != Router::Outcome::kNoServable) outcome = Router::Outcome::kNoMethod;
+  if (variation_ && outcome != Router::Outcome::kFound) {
+    counts_ = &service_.traffic_.Unanswered(*variation_, kPredictPath);
+    call_.CountAs(*counts_);
+  }
   switch (outcome) {
     case Router::Outcome::kNoServable:
-      return AnswerError(wire::ErrorCode::kServableUnavailable, Described() + ", servable is not available");
+      return AnswerError(
+          wire::ErrorCode::kServableUnavailable,
+          Described() + ", servable is not available" +
+              (service_.traffic_.Find(servable_) != nullptr ? ": only calls without a version are split" : ""));
     case Router::Outcome::kNoMethod:
       if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &targets);
           stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
@@ -74,7 +84,7 @@ void PredictCall::OnHalfClose() {
       return Fail(
           {Code::kUnavailable, Described() + ", no worker of the servable is running: it is starting, or was stopped"});
     case Router::Outcome::kFound:
-      counts_ = targets.front().counts;
+      counts_ = variation_ ? &service_.traffic_.Counts(*variation_, targets.front()) : targets.front().counts;
       call_.CountAs(*counts_);
       break;
   }
@@ -114,7 +124,20 @@ void PredictCall::OnHalfClose() {
   if (suspect) {
     parts_.front().alone = true;
     Dispatch(0);  // there is a worker
+  } else if (variation_ && variation_->mirrors != nullptr) [[unlikely]] {
+    const WorkerCalls::Payload all{.offset = instances_.offset,
+                                   .length = instances_.length,
+                                   .instances = static_cast<uint32_t>(route.instances.size())};
+    service_.mirrors_.Offer(*variation_, method_, call_, request_, all);
   }
+}
+
+void PredictCall::Divert() {
+  if (!variation_) variation_ = service_.traffic_.Choose(servable_, version_, call_);
+  if (!variation_) return;
+  servable_ = variation_->servable;
+  version_ = variation_->version;
+  SetTrailing();
 }
 
 bool PredictCall::Admit() {
@@ -306,6 +329,13 @@ void PredictCall::Complete() {
   call_.Finish(Status::Ok());
 }
 
+void PredictCall::SetTrailing() {
+  Metadata trailing;
+  if (!id_.given.empty()) trailing.emplace_back(kRequestIdKey, id_.given);
+  if (variation_) trailing.emplace_back(kVariationKey, variation_->name);
+  call_.SetTrailing(std::move(trailing));
+}
+
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
   ++counts_->with_errors;
   ++counts_->errors[static_cast<size_t>(code)];
@@ -317,7 +347,9 @@ void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
 }
 
 std::string PredictCall::Described() const {
-  return "Request " + Describe(servable_, method_, version_);
+  if (!variation_) return "Request " + Describe(servable_, method_, version_);
+  return "Request " + Describe(variation_->split, method_, 0) + " variation(" + variation_->name + ": " +
+         Describe(servable_, method_, version_) + ")";
 }
 
 std::string_view PredictCall::Spec(const Message& message) const {
