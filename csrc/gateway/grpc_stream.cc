@@ -41,8 +41,8 @@ void AddMetadata(const Metadata& metadata, std::vector<std::string>* texts, std:
 }
 
 // Header fields of the end of a call. The encoded texts live in `texts` and `id` until the fields are submitted.
-void AddTrailers(const Status& status, const Metadata& trailing, const RequestKey& key,
-                 std::vector<std::string>* texts, RequestKeyText* id, std::vector<nghttp2_nv>* fields) {
+void AddTrailers(const Status& status, const Metadata& trailing, const RequestKey& key, std::vector<std::string>* texts,
+                 RequestKeyText* id, std::vector<nghttp2_nv>* fields) {
   texts->reserve(1 + trailing.size());
   fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
   if (!status.message().empty()) {

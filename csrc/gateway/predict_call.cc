@@ -196,9 +196,9 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
   // With version 0 another version may be asked than before.
   if (version_state_.get() != target.worker->version().get()) version_state_ = VersionOf(target.worker);
   idempotent_ = idempotent_ && target.worker->spec().methods[target.method].idempotent;
-  part.call =
-      service_.calls_.Open(target.worker, target.method, part.payload, request_,
-                           {.deadline = call_.deadline(), .client = call_.client(), .key = id_.made, .alone = part.alone}, *this, tag);
+  part.call = service_.calls_.Open(
+      target.worker, target.method, part.payload, request_,
+      {.deadline = call_.deadline(), .client = call_.client(), .key = id_.made, .alone = part.alone}, *this, tag);
 }
 
 void PredictCall::Suspend(uint32_t tag) {

@@ -35,9 +35,9 @@ struct RequestId {
   std::string text() const;
 };
 
-// The id of a call, which goes back with whatever ends it: the client's, or else a new one. An empty one counts as none.
-// INVALID_ARGUMENT: what the client gives is more than 128 characters, or not printable ASCII; the call then has a new
-// one.
+// The id of a call, which goes back with whatever ends it: the client's, or else a new one. An empty one counts as
+// none. INVALID_ARGUMENT: what the client gives is more than 128 characters, or not printable ASCII; the call then has
+// a new one.
 Status Identify(Call& call, RequestKeys& keys, RequestId* id);
 
 }  // namespace mindserve::gateway
