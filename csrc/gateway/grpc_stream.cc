@@ -354,14 +354,6 @@ void GrpcStream::SubmitResponse() {
 }
 
 void GrpcStream::SubmitTrailers() {
-  if (status_.ok() && trailing_.empty()) {
-    // That of every small call.
-    nghttp2_nv fields[] = {StaticField("grpc-status", "0"), {}};
-    RequestKeyText text;
-    if (key_.known()) fields[1] = KeyField(key_, &text);
-    nghttp2_submit_trailer(connection_->session(), id_, fields, key_.known() ? 2 : 1);
-    return;
-  }
   std::vector<std::string> texts;
   RequestKeyText id;
   std::vector<nghttp2_nv> fields;

@@ -57,6 +57,9 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   // Whether somebody waits for the client to take what is pending. A stream's reader may take its time: what is sent of
   // it is bounded.
   bool awaits_reader() const { return pending_ > 0 && !service_->server_streaming(); }
+  // Its trailers are those of PutPlainTrailers.
+  bool ends_plainly() const { return status_.ok() && trailing_.empty(); }
+  const RequestKey& key() const { return key_; }
   void SubmitTrailers();
   void set_deferred() { deferred_ = true; }
   // What was framed and may still be unwritten has to outlive the stream.

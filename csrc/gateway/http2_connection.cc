@@ -4,8 +4,11 @@
 #include <array>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <utility>
+
+#include "gateway/plain_trailers.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -64,9 +67,14 @@ struct Http2Connection::Callbacks {
   static int OnFrame(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
     Http2Connection& self = Self(user);
     switch (frame->hd.type) {
-      case NGHTTP2_SETTINGS:
+      case NGHTTP2_SETTINGS: {
+        const std::span entries(frame->settings.iv, frame->settings.niv);
+        self.table_changes_ |= self.established_ && std::ranges::any_of(entries, [](const auto& entry) {
+                                 return entry.settings_id == NGHTTP2_SETTINGS_HEADER_TABLE_SIZE;
+                               });
         self.established_ = true;
         return 0;
+      }
       case NGHTTP2_PING:
         // The client has seen the first GOAWAY: what it sends from now on it need not have sent.
         if (self.draining_ && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 &&
@@ -135,12 +143,16 @@ struct Http2Connection::Callbacks {
 
   // Reading a response: how much goes into the next DATA frame. The bytes themselves go out in SendData.
   static ssize_t Read(nghttp2_session*, int32_t, uint8_t*, size_t max, uint32_t* flags, nghttp2_data_source* source,
-                      void*) {
+                      void* user) {
     auto& stream = *static_cast<GrpcStream*>(source->ptr);
     const size_t size = stream.Next(max);
     if (stream.output_ends(size)) {
-      *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-      stream.SubmitTrailers();
+      *flags |= NGHTTP2_DATA_FLAG_EOF;
+      // Otherwise SendData puts them out; to nghttp2 the stream then ends with its data.
+      if (!stream.ends_plainly() || Self(user).table_changes_) {
+        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        stream.SubmitTrailers();
+      }
     } else if (size == 0) {
       stream.set_deferred();
       return NGHTTP2_ERR_DEFERRED;
@@ -152,9 +164,16 @@ struct Http2Connection::Callbacks {
   static int SendData(nghttp2_session*, nghttp2_frame*, const uint8_t* head, size_t size, nghttp2_data_source* source,
                       void* user) {
     constexpr size_t kFrameHead = 9;
+    constexpr size_t kFlags = 4;
     Output& output = Self(user).output_;
-    output.Copy(Bytes(head, kFrameHead));  // never padded: there is no padding callback
-    static_cast<GrpcStream*>(source->ptr)->Frame(size, output);
+    auto& stream = *static_cast<GrpcStream*>(source->ptr);
+    std::array<uint8_t, kFrameHead> copy;
+    std::copy_n(head, kFrameHead, copy.begin());  // never padded: there is no padding callback
+    const bool ends = (copy[kFlags] & kEndStream) != 0;
+    copy[kFlags] &= static_cast<uint8_t>(~kEndStream);
+    output.Copy(Bytes(copy.data(), copy.size()));
+    stream.Frame(size, output);
+    if (ends) PutPlainTrailers(stream.id(), stream.key(), output);
     return 0;
   }
 

@@ -98,6 +98,9 @@ class Http2Connection final : private TimerNode {
   size_t consumed_ = 0;              // of bodies, since the connection's window was last given back
   bool started_ = false;             // the transport's handshake is done
   bool established_ = false;         // the client's preface and SETTINGS came
+  // The client has changed the size of the header table after its first SETTINGS: the next block of header fields that
+  // is sent must say so, which only nghttp2's do.
+  bool table_changes_ = false;
   bool dirty_ = false;
   bool write_blocked_ = false;
   bool read_paused_ = false;
