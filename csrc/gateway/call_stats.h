@@ -29,8 +29,10 @@ enum class Refusal : uint8_t {
   kMaxConcurrentStreams,
   kMaxMetadataBytes,
   kMaxResetsPerSecond,
+  kMaxControlFramesPerSecond,
   kHeaderTimeout,
   kBodyIdleTimeout,
+  kMinBytesPerSecond,
   kIdleConnectionTimeout,
   kMaxAttempts,
   kQuarantine,  // no limit: quarantine.h
@@ -38,7 +40,7 @@ enum class Refusal : uint8_t {
   kMaxInFlight,
   kTokenQueue,
 };
-inline constexpr std::array<std::string_view, 16> kRefusalNames = {
+inline constexpr std::array<std::string_view, 18> kRefusalNames = {
     "max_msg_mb_size",
     "max_instances_per_request",
     "max_enqueued_requests",
@@ -47,8 +49,10 @@ inline constexpr std::array<std::string_view, 16> kRefusalNames = {
     "max_concurrent_streams",
     "max_metadata_bytes",
     "max_resets_per_second",
+    "max_control_frames_per_second",
     "header_timeout",
     "body_idle_timeout",
+    "min_bytes_per_second",
     "idle_connection_timeout",
     "max_attempts",
     "quarantine",

@@ -17,6 +17,7 @@ from mindserve import checks, logs, native
 from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
 from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
+from mindserve.server import descriptors
 from mindserve.server.admin import AdminSocket
 from mindserve.server.authentication import Authentication
 from mindserve.server.certificates import Certificates
@@ -459,6 +460,7 @@ class Server:
             inherited = self._predecessor.claim([listener.address for listener in listeners])
         for item, sockets in zip(given, inherited, strict=True):
             item["inherited"] = None if sockets is None else sockets.as_native()
+        descriptors.make_room(limits.max_connections)
         try:
             bound = self._open_gateway(given, limits)
         except self._native.NativeError as error:
