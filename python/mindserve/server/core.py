@@ -17,7 +17,7 @@ from mindserve import checks, logs, native
 from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
 from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
-from mindserve.server import descriptors
+from mindserve.server import descriptors, secrecy
 from mindserve.server.admin import AdminSocket
 from mindserve.server.authentication import Authentication
 from mindserve.server.certificates import Certificates
@@ -392,6 +392,8 @@ class Server:
         if auth is not None:
             for listener in listeners:
                 auth.check_listener(listener)
+        if auth is not None or any(listener.ssl_config is not None for listener in listeners):
+            secrecy.keep_memory_private()
         given = None if self._auth is None else self._auth.config
         if auth == given:
             return
