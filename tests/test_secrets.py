@@ -18,7 +18,9 @@ import certificates
 from certificates import Files
 from conftest import ECHO_SERVABLE, ServerProcess, children
 from e2e_support import request, server_process, status_of, tensor, until, write_servable
-from mindserve.auth.keys import ClientKey, Keys, hash_secret, save_keys, signing_path
+from mindserve.auth.hashing import hash_secret
+from mindserve.auth.keys import ClientKey, Keys, save_keys
+from mindserve.auth.signing import signing_path
 from mindserve.proto import PREDICT
 
 SECRET = "planted-consumer-secret-4711"
@@ -90,6 +92,7 @@ def everything_is_sent(planted: Planted) -> tuple[str, list[str]]:
     """Calls of each kind, right and wrong. The token, and what was answered but for the token."""
     said: list[str] = []
     session = requests.Session()
+    session.trust_env = False  # which may name another bundle
     session.verify = planted.files.ca
 
     def ask(method: str, path: str, **options: object) -> requests.Response:
