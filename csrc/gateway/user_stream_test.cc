@@ -240,9 +240,9 @@ TEST_F(PatienceTest, TheReaderOfAStreamMayRest) {
 TEST_F(PatienceTest, ButNotThatOfOneAnswer) {
   const auto worker = Start(1);
   TestClient client(ConnectTo(Listen(limits_)), 10, /*reads_slowly=*/true);
-  Begin(client, kUnary, "m");
+  const int32_t call = Begin(client, kUnary, "m");
   worker->Reply(0, std::string(100, 'x'), link::kEnds | link::kReleased);
-  client.RunUntil([&] { return client.ended(); });
+  EXPECT_EQ(client.Wait(call).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
   EXPECT_EQ(Refused(Refusal::kBodyIdleTimeout), 1u);
 }
 
