@@ -10,7 +10,7 @@ namespace mindserve::gateway {
 std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
   std::string id;
   Status status = Identify(call, context_.ids, WithoutId::kGoOn, &id);
-  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id));
+  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id), counts());
   if (!status.ok()) call.Finish(std::move(status));
   return handler;
 }

@@ -15,14 +15,17 @@ namespace mindserve::gateway {
 // A key of metadata, both ways.
 inline constexpr std::string_view kRequestIdKey = "request_id";
 
-// Makes random UUIDs (RFC 9562, version 4). Belongs to one thread.
+// Makes random ids. Belongs to one thread.
 class RequestIds {
  public:
-  std::string Next();
+  std::string Next();      // a UUID (RFC 9562, version 4)
+  std::string NextPuid();  // 40 hexadecimal digits, as Seldon's ids of predictions have
 
  private:
+  uint8_t NextByte();
+
   static constexpr size_t kIdBytes = 16;
-  std::array<uint8_t, 256 * kIdBytes> random_;  // from the kernel, for many at a time
+  std::array<uint8_t, 4096> random_;  // from the kernel, for many at a time
   size_t used_ = sizeof(random_);
 };
 

@@ -1,0 +1,125 @@
+#include "gateway/classifier_service.h"
+
+#include <utility>
+
+#include "base/utf8.h"
+#include "gateway/predict_call.h"
+#include "gateway/request_id.h"
+#include "gateway/user_metadata.h"
+#include "wire/classifier.h"
+
+namespace mindserve::gateway {
+namespace {
+
+// What a reply's meta says where nothing chooses between variations.
+constexpr std::string_view kOnlyVariation = "default";
+
+std::string Names(const std::vector<std::string>& servables) {
+  std::string names;
+  for (const std::string& name : servables) names.append(names.empty() ? "'" : ", '").append(name).append("'");
+  return names;
+}
+
+class ClassifierCall final : public PredictCall {
+ public:
+  ClassifierCall(ClassifierService& classifier, PredictService& service, Call& call, std::string request_id)
+      : PredictCall(service, call, std::move(request_id), classifier.counts()), classifier_(classifier) {}
+
+ private:
+  Status ReadRoute(wire::Route* route) override {
+    wire::ClassificationRoute read;
+    MS_RETURN_IF_ERROR(wire::ReadClassificationRoute(message().bytes(), &read));
+    if (read.data.length == 0) {
+      return {Code::kInvalidArgument, "the ClassificationRequest has no data: expected an Any with a message"};
+    }
+    MS_RETURN_IF_ERROR(ChooseServable());
+    puid_ = read.puid;
+    route->servable = asked_;
+    route->method = kClassifierPath;
+    route->version = 0;
+    route->spec = {};
+    route->merged = false;
+    route->instances.clear();
+    // Without the puid: a request that is sent again after it has killed a worker is known by its data.
+    route->instances.push_back(read.data);
+    return Status::Ok();
+  }
+
+  Status ChooseServable() {
+    asked_ = call().metadata_value(kApplicationKey);
+    if (!asked_.empty()) return Status::Ok();
+    const std::vector<std::string>& answering = classifier_.Answering();
+    if (answering.size() == 1) {
+      asked_ = answering.front();
+      return Status::Ok();
+    }
+    if (answering.empty()) {
+      return {Code::kUnavailable,
+              "no servable that answers the Classifier is running: it is starting, was stopped, or "
+              "its servable_config.py has neither register.classifier nor register.data_handler"};
+    }
+    return {Code::kNotFound, "Application metadata not set: the Classifier is answered by the servables " +
+                                 Names(answering) + ", metadata 'application' has to name one of them"};
+  }
+
+  bool RefuseRoute(Router::Outcome outcome) override {
+    const std::string name = "'" + std::string(CutUtf8(asked_, 256)) + "'";
+    switch (outcome) {
+      case Router::Outcome::kFound:
+        return false;
+      case Router::Outcome::kNoServable: {
+        const std::string names = Names(classifier_.Answering());
+        Fail({Code::kNotFound, "Application " + name + " not found: metadata 'application' has to name a servable" +
+                                   (names.empty() ? "" : " that answers the Classifier, of which there is " + names)});
+        return true;
+      }
+      case Router::Outcome::kNoMethod:
+        Fail({Code::kUnimplemented, "servable " + name +
+                                        " does not answer the Classifier: its servable_config.py has neither "
+                                        "register.classifier nor register.data_handler"});
+        return true;
+      case Router::Outcome::kNoWorker:
+      case Router::Outcome::kNoOther:
+        Fail({Code::kUnavailable, "no worker of servable " + name + " is running: it is starting, or was stopped"});
+        return true;
+    }
+    return false;
+  }
+
+  std::string Described() const override {
+    return "Classification by servable '" + std::string(CutUtf8(asked_, 256)) + "'" +
+           (puid_.empty() ? "" : " puid '" + std::string(CutUtf8(puid_, 128)) + "'");
+  }
+
+  Status BeginReply(const ReplyPart& first, Reply* reply) override {
+    auto meta =
+        wire::WriteClassificationMeta(puid_.empty() ? context().ids.NextPuid() : puid_, kOnlyVariation, first.bytes());
+    if (!meta.ok()) return meta.status();
+    reply->emplace_back(*std::move(meta));
+    return Status::Ok();
+  }
+
+  ClassifierService& classifier_;
+  std::string asked_;
+  std::string puid_;
+};
+
+}  // namespace
+
+std::unique_ptr<CallHandler> ClassifierService::Start(Call& call) {
+  std::string id;
+  Status status = Identify(call, context_.ids, WithoutId::kGoOn, &id);
+  auto handler = std::make_unique<ClassifierCall>(*this, predict_, call, std::move(id));
+  if (!status.ok()) call.Finish(std::move(status));
+  return handler;
+}
+
+const std::vector<std::string>& ClassifierService::Answering() {
+  if (revision_ != router_.revision()) {
+    revision_ = router_.revision();
+    answering_ = router_.Answering(ServiceOf(kClassifierPath));
+  }
+  return answering_;
+}
+
+}  // namespace mindserve::gateway
