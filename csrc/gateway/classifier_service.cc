@@ -5,25 +5,17 @@
 #include "base/utf8.h"
 #include "gateway/predict_call.h"
 #include "gateway/request_id.h"
+#include "gateway/traffic.h"
 #include "gateway/user_metadata.h"
 #include "wire/classifier.h"
 
 namespace mindserve::gateway {
 namespace {
 
-// What a reply's meta says where nothing chooses between variations.
-constexpr std::string_view kOnlyVariation = "default";
-
-std::string Names(const std::vector<std::string>& servables) {
-  std::string names;
-  for (const std::string& name : servables) names.append(names.empty() ? "'" : ", '").append(name).append("'");
-  return names;
-}
-
 class ClassifierCall final : public PredictCall {
  public:
   ClassifierCall(ClassifierService& classifier, PredictService& service, Call& call, std::string request_id)
-      : PredictCall(service, call, std::move(request_id), classifier.counts()), classifier_(classifier) {}
+      : PredictCall(service, call, std::move(request_id), nullptr, classifier.counts()), classifier_(classifier) {}
 
  private:
   Status ReadRoute(wire::Route* route) override {
@@ -59,16 +51,30 @@ class ClassifierCall final : public PredictCall {
               "its servable_config.py has neither register.classifier nor register.data_handler"};
     }
     return {Code::kNotFound, "Application metadata not set: the Classifier is answered by the servables " +
-                                 Names(answering) + ", metadata 'application' has to name one of them"};
+                                 Quoted(answering) + ", metadata 'application' has to name one of them"};
+  }
+
+  std::string_view Path() const override { return kClassifierPath; }
+
+  // The servable that was asked for, and the variation that stands in for it.
+  std::string Name() const {
+    std::string name = "'" + std::string(CutUtf8(asked_, 256)) + "'";
+    if (variation() == nullptr) return name;
+    name += " (variation '" + variation()->name + "': '" + variation()->servable + "'";
+    if (variation()->version != 0) name += " version " + std::to_string(variation()->version);
+    return name + ")";
   }
 
   bool RefuseRoute(Router::Outcome outcome) override {
-    const std::string name = "'" + std::string(CutUtf8(asked_, 256)) + "'";
+    if (outcome == Router::Outcome::kFound) return false;
+    const std::string name = Name();
     switch (outcome) {
-      case Router::Outcome::kFound:
-        return false;
       case Router::Outcome::kNoServable: {
-        const std::string names = Names(classifier_.Answering());
+        if (variation() != nullptr) {
+          Fail({Code::kUnavailable, "servable " + name + " is not available"});
+          return true;
+        }
+        const std::string names = Quoted(classifier_.Answering());
         Fail({Code::kNotFound, "Application " + name + " not found: metadata 'application' has to name a servable" +
                                    (names.empty() ? "" : " that answers the Classifier, of which there is " + names)});
         return true;
@@ -80,20 +86,21 @@ class ClassifierCall final : public PredictCall {
         return true;
       case Router::Outcome::kNoWorker:
       case Router::Outcome::kNoOther:
+      case Router::Outcome::kFound:
         Fail({Code::kUnavailable, "no worker of servable " + name + " is running: it is starting, or was stopped"});
         return true;
     }
-    return false;
+    return true;
   }
 
   std::string Described() const override {
-    return "Classification by servable '" + std::string(CutUtf8(asked_, 256)) + "'" +
+    return "Classification by servable " + Name() +
            (puid_.empty() ? "" : " puid '" + std::string(CutUtf8(puid_, 128)) + "'");
   }
 
   Status BeginReply(const ReplyPart& first, Reply* reply) override {
-    auto meta =
-        wire::WriteClassificationMeta(puid_.empty() ? context().ids.NextPuid() : puid_, kOnlyVariation, first.bytes());
+    auto meta = wire::WriteClassificationMeta(puid_.empty() ? context().ids.NextPuid() : puid_, NameOf(variation()),
+                                              first.bytes());
     if (!meta.ok()) return meta.status();
     reply->emplace_back(*std::move(meta));
     return Status::Ok();
@@ -112,14 +119,6 @@ std::unique_ptr<CallHandler> ClassifierService::Start(Call& call) {
   auto handler = std::make_unique<ClassifierCall>(*this, predict_, call, std::move(id));
   if (!status.ok()) call.Finish(std::move(status));
   return handler;
-}
-
-const std::vector<std::string>& ClassifierService::Answering() {
-  if (revision_ != router_.revision()) {
-    revision_ = router_.revision();
-    answering_ = router_.Answering(ServiceOf(kClassifierPath));
-  }
-  return answering_;
 }
 
 }  // namespace mindserve::gateway

@@ -2,11 +2,11 @@
 // Predict's.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "gateway/answering.h"
 #include "gateway/predict_service.h"
 #include "gateway/router.h"
 
@@ -18,22 +18,22 @@ inline constexpr const char* kClassifierPath = "/io.seldon.api.rpc.Classifier/Pr
 class ClassifierService final : public Service {
  public:
   // All outlive the service.
-  ClassifierService(ThreadContext& context, Router& router, PredictService& predict)
-      : Service(context.stats.Of({.path = kClassifierPath})), context_(context), router_(router), predict_(predict) {}
+  ClassifierService(ThreadContext& context, const Router& router, const Traffic& traffic, PredictService& predict)
+      : Service(context.stats.Of({.path = kClassifierPath})),
+        context_(context),
+        predict_(predict),
+        answering_(ServiceOf(kClassifierPath), router, traffic) {}
 
   std::unique_ptr<CallHandler> Start(Call& call) override;
   void OnRefused(Call& call) override { predict_.OnRefused(call); }
 
-  // The servables that answer, sorted.
-  const std::vector<std::string>& Answering();
+  // The servables that answer.
+  const std::vector<std::string>& Answering() { return answering_.Names(); }
 
  private:
   ThreadContext& context_;
-  Router& router_;
   PredictService& predict_;
-  // What the router said, at this revision of it.
-  std::vector<std::string> answering_;
-  uint64_t revision_ = 0;
+  gateway::Answering answering_;
 };
 
 }  // namespace mindserve::gateway

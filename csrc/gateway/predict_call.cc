@@ -47,18 +47,25 @@ void PredictCall::OnHalfClose() {
   method_ = route.method;
   version_ = route.version;
   spec_ = route.spec;
+  // By the name that it calls, not by who answers for that.
   if (const ClientIdentity* identity = call_.identity(); identity != nullptr) [[unlikely]] {
     if (status = identity->Check(servable_); !status.ok()) return Fail(std::move(status));
   }
   if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
+  if (variation_ || !service_.traffic_.empty()) [[unlikely]]
+    Divert();
 
   const size_t workers = service_.router_.Workers(servable_, version_);
   // A worker's share is at least two instances, else the handing about costs more than it gains.
   const size_t shares = std::clamp<size_t>(route.instances.size() / 2, 1, std::max<size_t>(workers, 1));
   std::vector<Router::Target>& targets = service_.targets_;
   auto outcome = service_.router_.Find(servable_, method_, version_, shares, &targets);
+  if (variation_ && outcome != Router::Outcome::kFound) {
+    counts_ = &service_.traffic_.Unanswered(*variation_, Path());
+    call_.CountAs(*counts_);
+  }
   if (RefuseRoute(outcome)) return;
-  counts_ = targets.front().counts;
+  counts_ = variation_ ? &service_.traffic_.Counts(*variation_, targets.front()) : targets.front().counts;
   call_.CountAs(*counts_);
   if (route.instances.empty()) {
     return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", instances count is 0, expected at least one");
@@ -96,6 +103,11 @@ void PredictCall::OnHalfClose() {
   if (suspect) {
     parts_.front().alone = true;
     Dispatch(0);  // there is a worker
+  } else if (variation_ && variation_->mirrors != nullptr) [[unlikely]] {
+    const WorkerCalls::Payload all{.offset = instances_.offset,
+                                   .length = instances_.length,
+                                   .instances = static_cast<uint32_t>(route.instances.size())};
+    service_.mirrors_.Offer(*variation_, method_, call_, request_, all);
   }
 }
 
@@ -111,7 +123,10 @@ bool PredictCall::RefuseRoute(Router::Outcome outcome) {
   };
   switch (outcome) {
     case Router::Outcome::kNoServable:
-      return refuse(wire::ErrorCode::kServableUnavailable, ", servable is not available");
+      return refuse(
+          wire::ErrorCode::kServableUnavailable,
+          std::string(", servable is not available") +
+              (service_.traffic_.Find(servable_) != nullptr ? ": only calls without a version are split" : ""));
     case Router::Outcome::kNoMethod:
       if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &service_.targets_);
           stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
@@ -129,6 +144,14 @@ bool PredictCall::RefuseRoute(Router::Outcome outcome) {
       break;
   }
   return false;
+}
+
+void PredictCall::Divert() {
+  if (!variation_) variation_ = service_.traffic_.Choose(servable_, version_, call_);
+  if (!variation_) return;
+  servable_ = variation_->servable;
+  version_ = variation_->version;
+  SetTrailing();
 }
 
 bool PredictCall::Admit() {
@@ -331,9 +354,16 @@ Status PredictCall::BeginReply(const ReplyPart&, Reply* reply) {
 const std::string& PredictCall::Id() {
   if (request_id_.empty()) {
     request_id_ = service_.context_.ids.Next();
-    call_.SetTrailing({{std::string(kRequestIdKey), request_id_}});
+    SetTrailing();
   }
   return request_id_;
+}
+
+void PredictCall::SetTrailing() {
+  Metadata trailing;
+  if (!request_id_.empty()) trailing.emplace_back(kRequestIdKey, request_id_);
+  if (variation_) trailing.emplace_back(kVariationKey, variation_->name);
+  call_.SetTrailing(std::move(trailing));
 }
 
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
@@ -348,7 +378,9 @@ void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
 }
 
 std::string PredictCall::Described() const {
-  return "Request " + Describe(servable_, method_, version_);
+  if (!variation_) return "Request " + Describe(servable_, method_, version_);
+  return "Request " + Describe(variation_->split, method_, 0) + " variation(" + variation_->name + ": " +
+         Describe(servable_, method_, version_) + ")";
 }
 
 std::string_view PredictCall::Spec(const Message& message) const {

@@ -24,9 +24,15 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
  public:
   // `request_id`: the client's; empty: it gave none. Then one is made if the answer is an error, and only then: the
   // header field alone, of every answer, would cost more than a tenth of a small call.
-  // `counts`: as what it is counted until it is known for which method it is; they outlive the call.
-  PredictCall(PredictService& service, Call& call, std::string request_id, MethodCounts& counts)
-      : service_(service), call_(call), request_id_(std::move(request_id)), counts_(&counts) {}
+  // `variation`: as PredictService::StartAt says. `counts`: as what it is counted until it is known for which method it
+  // is; they outlive the call.
+  PredictCall(PredictService& service, Call& call, std::string request_id, std::shared_ptr<Variation> variation,
+              MethodCounts& counts)
+      : service_(service),
+        call_(call),
+        request_id_(std::move(request_id)),
+        counts_(&counts),
+        variation_(std::move(variation)) {}
   ~PredictCall() override { GiveUp(); }
 
   void OnMessage(Message message) override { message_ = std::move(message); }
@@ -42,13 +48,16 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   const Message& message() const { return *message_; }
   const Call& call() const { return call_; }
   ThreadContext& context() { return service_.context_; }
+  const Variation* variation() const { return variation_.get(); }  // that answers; null: none was chosen
   void Fail(Status status, Metadata trailing = {});
 
   // Reads what the message asks for. What the route's views look at lives as long as the call.
   virtual Status ReadRoute(wire::Route* route);
   // There is nobody who could answer: answers that, and is true.
   virtual bool RefuseRoute(Router::Outcome outcome);
-  // "Request Servable(add) method(add_common) version(1)", as the client named them.
+  // Of the gRPC method that was called.
+  virtual std::string_view Path() const { return kPredictPath; }
+  // "Request Servable(add) method(add_common) version(1)", as the client named them, and the variation.
   virtual std::string Described() const;
   // Adds what comes before the workers' parts, of which this is the first. INTERNAL: that is broken.
   virtual Status BeginReply(const ReplyPart& first, Reply* reply);
@@ -73,6 +82,8 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   // It has waited for too long.
   void OnTimer() override;
 
+  // A variation answers it, instead of what the client has named.
+  void Divert();
   // Counts the request against the limits. False: there is no room, which is answered.
   bool Admit();
   // What the worker is to know of the call besides its message goes before it. RESOURCE_EXHAUSTED: there is no room.
@@ -87,6 +98,7 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
 
   // The request's id, which from now on it has.
   const std::string& Id();
+  void SetTrailing();
   void AnswerError(wire::ErrorCode code, const std::string& text);
   void Complete();
   void GiveUp();
@@ -102,7 +114,8 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered
   std::shared_ptr<VersionState> version_state_;  // of the version that it was routed to
-  std::string_view servable_;                    // these two lie in the request
+  std::shared_ptr<Variation> variation_;         // null: none. Shared as Traffic says
+  std::string_view servable_;                    // these two lie in the request, or the first in the variation
   std::string_view method_;
   uint64_t version_ = 0;
   bool idempotent_ = true;

@@ -7,10 +7,10 @@
 
 namespace mindserve::gateway {
 
-std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
+std::unique_ptr<CallHandler> PredictService::StartAt(Call& call, std::shared_ptr<Variation> variation) {
   std::string id;
   Status status = Identify(call, context_.ids, WithoutId::kGoOn, &id);
-  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id), counts());
+  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id), std::move(variation), counts());
   if (!status.ok()) call.Finish(std::move(status));
   return handler;
 }

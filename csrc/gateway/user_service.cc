@@ -3,20 +3,11 @@
 #include <algorithm>
 
 #include "base/utf8.h"
+#include "gateway/auth.h"
 #include "gateway/user_call.h"
 #include "gateway/user_metadata.h"
 
 namespace mindserve::gateway {
-namespace {
-
-std::string Names(const std::vector<std::string>& servables) {
-  std::string names;
-  for (const std::string& name : servables) names.append(names.empty() ? "'" : ", '").append(name).append("'");
-  return names;
-}
-
-}  // namespace
-
 std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
   std::string id;
   Status status = Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
@@ -34,26 +25,30 @@ void UserService::OnRefused(Call& call) {
   (void)Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
 }
 
-const std::vector<std::string>& UserService::Answering() {
-  if (revision_ != shared_.router.revision()) {
-    revision_ = shared_.router.revision();
-    answering_ = shared_.router.Answering(ServiceOf(path_));
-  }
-  return answering_;
-}
-
 std::string UserService::Described() const {
   return "service '" + std::string(ServiceOf(path_)) + "'";
+}
+
+Result<UserService::Goal> UserService::ChooseGoal(const Call& call) {
+  auto servable = ChooseServable(call);
+  if (!servable.ok()) return servable.status();
+  if (const ClientIdentity* identity = call.identity(); identity != nullptr) {
+    MS_RETURN_IF_ERROR(identity->Check(*servable));
+  }
+  if (auto variation = shared_.traffic.Choose(*servable, 0, call)) {
+    return Goal{variation->servable, path_, variation->version, variation};
+  }
+  return Goal{*std::move(servable), path_};
 }
 
 Result<std::string> UserService::ChooseServable(const Call& call) {
   const std::string_view named = call.metadata_value(kApplicationKey);
   if (!named.empty()) return std::string(named);
-  const std::vector<std::string>& answering = Answering();
+  const std::vector<std::string>& answering = answering_.Names();
   if (answering.size() == 1) return answering.front();
   if (!answering.empty()) {
     return Status(Code::kNotFound, "Application metadata not set: " + Described() + " is answered by the servables " +
-                                       Names(answering) + ", metadata 'application' has to name one of them");
+                                       Quoted(answering) + ", metadata 'application' has to name one of them");
   }
   if (path_ == kDriverPath) return Status(Code::kUnimplemented, "no servable has a driver");
   return Status(Code::kUnavailable,
@@ -61,15 +56,23 @@ Result<std::string> UserService::ChooseServable(const Call& call) {
 }
 
 Result<Router::Target> UserService::ChooseWorker(const Goal& goal, std::string_view model) {
-  const std::string name = "'" + std::string(CutUtf8(goal.servable, 256)) + "'";
+  std::string name = "'" + std::string(CutUtf8(goal.servable, 256)) + "'";
+  if (const auto& variation = goal.variation) {
+    name += " (variation '" + variation->name + "' of '" + variation->split + "')";
+  }
   std::vector<Router::Target>& targets = shared_.targets;
   switch (shared_.router.Find(goal.servable, goal.method, goal.version, SIZE_MAX, &targets)) {
     case Router::Outcome::kNoServable:
-      return Status(
-          Code::kNotFound,
-          "Application " + name + " not found: metadata 'application' has to name a servable" +
-              (Answering().empty() ? ""
-                                   : " that answers " + Described() + ", of which there is " + Names(Answering())));
+      if (goal.variation) {
+        return Status(Code::kUnavailable, "servable " + name +
+                                              (goal.version == 0 ? "" : " version " + std::to_string(goal.version)) +
+                                              " is not available");
+      }
+      return Status(Code::kNotFound,
+                    "Application " + name + " not found: metadata 'application' has to name a servable" +
+                        (answering_.Names().empty()
+                             ? ""
+                             : " that answers " + Described() + ", of which there is " + Quoted(answering_.Names())));
     case Router::Outcome::kNoMethod:
       return Status(
           Code::kUnimplemented,

@@ -229,7 +229,7 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
     if (entry->request == nullptr || entry->request->stream.empty()) {
       return Fault(worker, {Code::kInternal, "call " + std::to_string(frame.call) + " has no message to release"});
     }
-    entry->request->stream.DropOldest();
+    entry->request->DropOldest();
   }
   std::shared_ptr<ReplyLender> lender;
   if (frame.type == link::FrameType::kReply && entry->user && !ends) {
