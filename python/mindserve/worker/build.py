@@ -78,7 +78,7 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
         from mindserve.worker.classifier import plan_classifier
 
         plan = plan_classifier(registration, types.describe)
-        methods.append(ReadyMethod(plan.method.name, plan.method.idempotent))
+        methods.append(plan.describe())
         number = builder.add(plan.method)
     loops = lazy_loops()
     bind_models(runtime, models, loops)

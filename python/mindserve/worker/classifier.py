@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from mindserve import logs
 from mindserve.control import ReadyMethod
 from mindserve.errors import ConfigError
+from mindserve.proto import CLASSIFY
 from mindserve.register.values import METHOD_INPUT, Classifier, Method, Registration, Stage, ValueRef
 from mindserve.worker.classifier_data import adapt_handler
 from mindserve.worker.classifier_fields import Fields, map_fields
 from mindserve.worker.classifier_reply import REPLY_OUTPUTS, adapt_mapping
 
-PATH = "/io.seldon.api.rpc.Classifier/Predict"
-
+# Bytes of proto files that the master is told: they are part of a line.
+_MOST_FILES = 512 * 1024
 _PREDICTION = ("prediction", "probabilities", "probability")
 _CLASSES = ("predictedClass", "predicted_class")
 _CONFIDENCE = "confidence"
 _CUSTOM = "custom"
+
+_log = logs.get_logger("worker")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Plan:
         custom_type: full name of the message that output ``custom`` is; empty: an Any.
         fields: of messages that are read natively, by their types.
         handlers: of the others.
+        files: of all these messages, as `ReadyMethod` has them.
     """
 
     method: Method
@@ -59,6 +65,16 @@ class Plan:
     custom_type: str
     fields: Mapping[str, Fields]
     handlers: Mapping[str, HandledType]
+    files: tuple[str, ...]
+
+    def describe(self) -> ReadyMethod:
+        """The method as the master is told of it."""
+        return ReadyMethod(
+            self.method.name,
+            self.method.idempotent,
+            messages=tuple(sorted((*self.fields, *self.handlers))),
+            files=self.files,
+        )
 
 
 def plan_classifier(registration: Registration, described: Callable[[Method], ReadyMethod]) -> Plan:
@@ -73,7 +89,7 @@ def plan_classifier(registration: Registration, described: Callable[[Method], Re
     """
     declared = registration.classifier or Classifier()
     target = _find_method(registration, declared)
-    method = dataclasses.replace(target, name=PATH)
+    method = dataclasses.replace(target, name=CLASSIFY)
     if declared.mapping is not None:
         method = _mapped(method, declared, registration)
         outputs: tuple[int, int | None, int | None, int | None] = (0, 1, 2, 3)
@@ -104,7 +120,31 @@ def plan_classifier(registration: Registration, described: Callable[[Method], Re
         "" if declared.custom is None else declared.custom.DESCRIPTOR.full_name,  # type: ignore[attr-defined]
         fields,
         handlers,
+        _files_of([each.type for each in registration.data_handlers.values()], declared.custom),
     )
+
+
+def _files_of(messages: Iterable[type], custom: type | None) -> tuple[str, ...]:
+    """The messages' proto files, each after those that it imports."""
+    found: dict[str, str] = {}
+
+    def add(file: Any) -> None:
+        if file.name in found:
+            return
+        for imported in file.dependencies:
+            add(imported)
+        found[file.name] = base64.b64encode(file.serialized_pb).decode()
+
+    for each in (*messages, *(() if custom is None else (custom,))):
+        add(each.DESCRIPTOR.file)
+    files = tuple(found.values())
+    if sum(map(len, files)) <= _MOST_FILES:
+        return files
+    _log.warning(
+        "the proto files of the Classifier's messages come to more than %d bytes: POST /js/predict can't take them",
+        _MOST_FILES,
+    )
+    return ()
 
 
 def _find_method(registration: Registration, declared: Classifier) -> Method:
