@@ -40,12 +40,12 @@ Result<AnyView> ReadClassificationData(std::span<const std::byte> request);
 
 // Which of a method's outputs are what of a reply. Indices are those of outputs.
 struct ClassificationOutputs {
-  size_t prediction = 0;                  // numbers: one for each class
-  std::optional<size_t> predicted_class;  // texts, as many. None: `classes`
-  std::optional<size_t> confidence;       // numbers, as many. None: the predictions
-  std::optional<size_t> custom;           // a text: a serialized message. None: `custom` stays an empty Any
-  std::vector<std::string> classes;       // their names; none: their numbers, from 0
-  std::string custom_type;                // full name of that message; empty: it is an Any, or of no bytes none
+  size_t prediction = 0;                       // numbers: one for each class
+  std::optional<size_t> predicted_class = {};  // texts, as many. None: `classes`
+  std::optional<size_t> confidence = {};       // numbers, as many. None: the predictions
+  std::optional<size_t> custom = {};           // a text: a serialized message. None: `custom` stays an empty Any
+  std::vector<std::string> classes = {};       // their names; none: their numbers, from 0
+  std::string custom_type = {};                // full name of that message; empty: it is an Any, or of no bytes none
 };
 
 // Writes what a worker answers: the model's name as meta's field (what WriteClassificationMeta expects), then

@@ -135,7 +135,9 @@ TEST(ClassifierTest, TruncatedRequestsAreRefused) {
     ClassificationRoute route;
     const Status status = ReadClassificationRoute(Bytes(cut), &route);
     EXPECT_EQ(status.ok(), size == 0 || size == meta) << size;
-    if (!status.ok()) EXPECT_NE(status.message().find("doesn't parse at byte"), std::string::npos);
+    if (!status.ok()) {
+      EXPECT_NE(status.message().find("doesn't parse at byte"), std::string::npos);
+    }
     (void)ReadClassificationData(Bytes(cut));
   }
 }
@@ -149,7 +151,9 @@ TEST(ClassifierTest, BitFlipsReadNothingOutside) {
     if (!ReadClassificationRoute(Bytes(flipped), &route).ok()) continue;
     ASSERT_LE(route.data.offset + route.data.length, flipped.size());
     const auto any = ReadClassificationData(Bytes(flipped).subspan(route.data.offset, route.data.length));
-    if (any.ok()) EXPECT_FALSE(any->type.empty());
+    if (any.ok()) {
+      EXPECT_FALSE(any->type.empty());
+    }
   }
 }
 

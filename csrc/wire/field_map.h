@@ -35,7 +35,7 @@ enum class FieldType : uint8_t {
 // An input that is made of fields.
 struct MappedInput {
   DType dtype = DType::kUnknown;
-  Shape shape;            // as many elements as fields
+  Shape shape = {};       // as many elements as fields
   bool repeated = false;  // one repeated field: its shape is (n,), whatever n is
 };
 

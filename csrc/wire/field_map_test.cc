@@ -135,7 +135,9 @@ TEST(FieldMapTest, TruncatedMessagesAreRefused) {
   for (size_t size = 0; size < message.size(); ++size) {
     const Status status = map.Read(Bytes(message.substr(0, size)), nullptr, &inputs);
     EXPECT_EQ(status.ok(), size == 0 || size == 5 || size == 10) << size;
-    if (!status.ok()) EXPECT_NE(status.message().find("doesn't parse at byte"), std::string::npos);
+    if (!status.ok()) {
+      EXPECT_NE(status.message().find("doesn't parse at byte"), std::string::npos);
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -16,7 +16,9 @@ class ClassificationRequest(Message):
     def meta(self) -> ClassificationRequestMeta: ...
     @property
     def data(self) -> AnyMessage: ...
-    def __init__(self, *, meta: ClassificationRequestMeta | None = None, data: Message | None = None) -> None: ...
+    def __init__(
+        self, *, meta: ClassificationRequestMeta | None = None, data: Mapping[str, str | bytes] | None = None
+    ) -> None: ...
 
 class ClassificationReplyMeta(Message):
     puid: str
@@ -42,7 +44,7 @@ class ClassificationReply(Message):
         *,
         meta: ClassificationReplyMeta | None = None,
         predictions: Iterable[ClassificationResult] = (),
-        custom: Message | None = None,
+        custom: Mapping[str, str | bytes] | None = None,
     ) -> None: ...
 
 # Which kind of multi-callable it is depends on the channel.

@@ -6,11 +6,10 @@ import base64
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
 from mindserve import native
@@ -21,10 +20,13 @@ from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
 from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
 from mindserve.rest.split_names import answering_versions
+from mindserve.traffic import Split
 
 PATH = "/js/predict"
 INSTANCE = messages.Instance.DESCRIPTOR.full_name
 _PREFIX = "type.googleapis.com/"
+# Descriptors that are kept.
+_MOST_POOLS = 64
 _EXPECTED = 'expected {"data": {…}} and, if there is one, {"meta": {"puid": "…"}}'
 
 
@@ -48,26 +50,25 @@ class ClassifierTypes:
         Raises:
             HttpError: there is not one alone.
         """
-        by_name = served_classifiers(self._backend)
+        served = served_classifiers(self._backend.versions(), self._backend.splits().values())
         if not name:
-            if len(by_name) > 1:
-                names = ", ".join(f"'{each}'" for each in sorted(by_name))
+            if len(served.meant) > 1:
+                names = ", ".join(f"'{each}'" for each in served.meant)
                 text = (
                     f"the Classifier is answered by the servables {names}: header 'application' has to name one of them"
                 )
                 raise HttpError(404, text, "NOT_FOUND")
             # Of none the gateway has the text.
-            name = next(iter(by_name), "")
-        classifiers = by_name.get(name, ())
+            name = next(iter(served.meant), "")
+        classifiers = served.by_name.get(name, ())
         pools = {each: self._pool(each.files) for each in classifiers}
-        self._pools = {files: pool for files, pool in self._pools.items() if any(files == e.files for e in pools)} | {
-            each.files: pool for each, pool in pools.items()
-        }
         return _Taken(pools)
 
     def _pool(self, files: tuple[bytes, ...]) -> descriptor_pool.DescriptorPool:
         pool = self._pools.get(files)
         if pool is None:
+            if len(self._pools) >= _MOST_POOLS:  # servables were reloaded with others, time and again
+                self._pools.clear()
             pool = descriptor_pool.DescriptorPool()  # its own: files of several servables may share a name
             for file in files:
                 pool.AddSerializedFile(file)
@@ -97,23 +98,35 @@ class _Taken:
         return None
 
 
-def served_classifiers(backend: Backend) -> dict[str, tuple[ServedClassifier, ...]]:
-    """By the names that clients may call, what answers the Classifier there: of variations several, else the newest."""
-    versions = backend.versions()
+@dataclasses.dataclass(frozen=True)
+class ServedClassifiers:
+    """What answers the Classifier.
+
+    Attributes:
+        by_name: of each name that clients may call: of one that is split the variations', else the newest version's.
+        meant: names that a client may mean who names none, sorted: one that is split stands for its variations'
+            servables, and its mirrors' are not for clients.
+    """
+
+    by_name: Mapping[str, tuple[ServedClassifier, ...]]
+    meant: tuple[str, ...]
+
+
+def served_classifiers(versions: Sequence[ServedVersion], splits: Iterable[Split]) -> ServedClassifiers:
+    """What of that which is served answers the Classifier."""
     found: dict[str, tuple[ServedClassifier, ...]] = {}
     for each in sorted(versions, key=_newest_last):
         if each.classifier is not None:
             found[each.servable] = (each.classifier,)
-    splits = {}
-    for split in backend.splits().values():
+    meant = set(found)
+    names: dict[str, tuple[ServedClassifier, ...]] = {}
+    for split in splits:
         answering = [version.classifier for version in answering_versions(split, versions) if version.classifier]
         if answering:
-            splits[split.name] = tuple(dict.fromkeys(answering))
-    for split in backend.splits().values():
-        if split.name in splits:
-            for servable in (*(each.servable for each in split.variations), *(each.servable for each in split.mirrors)):
-                found.pop(servable, None)
-    return {**found, **splits}
+            names[split.name] = tuple(dict.fromkeys(answering))
+            meant.difference_update(part.servable for part in split.variations)
+            meant.difference_update(part.servable for part in split.mirrors)
+    return ServedClassifiers({**found, **names}, tuple(sorted(meant | names.keys())))
 
 
 def _newest_last(version: ServedVersion) -> tuple[bool, int]:
@@ -135,8 +148,8 @@ async def classify(exchange: Exchange, types: ClassifierTypes) -> None:
     identity = exchange.identity
     if identity is not None and name and not identity.may_call(name):
         # What it takes is nothing that this client may know; that it may not, the gateway says.
-        taken, request = _Taken({}), ClassificationRequest(data=AnyMessage(type_url=_PREFIX))
-        message = request.SerializeToString()
+        taken = _Taken({})
+        message = ClassificationRequest(data={"type_url": _PREFIX}).SerializeToString()
     else:
         taken = types.find(name)
         message = await exchange.context.run(len(body) > INLINE_BYTES, _encode, body, taken)
@@ -249,8 +262,3 @@ def _decode_custom(custom: Any, taken: _Taken) -> Any:
     message.ParseFromString(custom.value)
     fields = json_format.MessageToDict(message, descriptor_pool=pool)
     return {"@type": custom.type_url, **(fields if isinstance(fields, dict) else {"value": fields})}
-
-
-def type_names(classifiers: Sequence[ServedClassifier]) -> list[str]:
-    """The messages that any of them takes, each once."""
-    return list(dict.fromkeys(name for each in classifiers for name in each.messages))

@@ -77,7 +77,7 @@ def _inputs_of(given: Any, names: Sequence[str], label: str) -> Sequence[Any]:
             f"{label} gave a value of type '{type(given).__name__}', expected a dict, a tuple or a DataFrame with the "
             f"inputs {', '.join(names)}"
         )
-    return [np.asarray(given) if isinstance(given, list) else given]
+    return [given]
 
 
 def _is_frame(value: Any) -> bool:
@@ -100,6 +100,8 @@ def _of_frame(frame: Any, names: Sequence[str], label: str) -> Sequence[Any]:
 
 def _fit(value: Any, known: TensorType | None) -> Any:
     """The value in the type that a model wants of it, if it is numbers that lose nothing but digits by that."""
+    if isinstance(value, list):
+        value = np.asarray(value)
     if known is None or known.type == "str" or isinstance(value, str | bytes):
         return value
     array = np.asarray(value)
