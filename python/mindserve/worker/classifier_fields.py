@@ -80,10 +80,10 @@ def _one(field: Any, known: TensorType | None, where: str) -> tuple[str, list[in
 
 
 def _vector(fields: Sequence[Any], known: TensorType | None, where: str) -> tuple[str, list[int], bool]:
-    own = [_type_of(each, where) for each in fields]
-    for field, name in zip(fields, own, strict=True):
-        if name in _TEXTS or _is_repeated(field):
+    for field in fields:
+        if _TYPES.get(field.type) in _TEXTS or _is_repeated(field):
             raise _wrong(field, "is no single number", where)
+    own = [_type_of(each, where) for each in fields]
     common = np.result_type(*own).name
     if known is not None:
         for field, name in zip(fields, own, strict=True):
