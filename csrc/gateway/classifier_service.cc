@@ -14,8 +14,8 @@ namespace {
 
 class ClassifierCall final : public PredictCall {
  public:
-  ClassifierCall(ClassifierService& classifier, PredictService& service, Call& call, std::string request_id)
-      : PredictCall(service, call, std::move(request_id), nullptr, classifier.counts()), classifier_(classifier) {}
+  ClassifierCall(ClassifierService& classifier, PredictService& service, Call& call, RequestId id)
+      : PredictCall(service, call, std::move(id), nullptr, classifier.counts()), classifier_(classifier) {}
 
  private:
   Status ReadRoute(wire::Route* route) override {
@@ -99,7 +99,7 @@ class ClassifierCall final : public PredictCall {
   }
 
   Status BeginReply(const ReplyPart& first, Reply* reply) override {
-    auto meta = wire::WriteClassificationMeta(puid_.empty() ? context().ids.NextPuid() : puid_, NameOf(variation()),
+    auto meta = wire::WriteClassificationMeta(puid_.empty() ? context().keys.NextPuid() : puid_, NameOf(variation()),
                                               first.bytes());
     if (!meta.ok()) return meta.status();
     reply->emplace_back(*std::move(meta));
@@ -114,8 +114,8 @@ class ClassifierCall final : public PredictCall {
 }  // namespace
 
 std::unique_ptr<CallHandler> ClassifierService::Start(Call& call) {
-  std::string id;
-  Status status = Identify(call, context_.ids, WithoutId::kGoOn, &id);
+  RequestId id;
+  Status status = Identify(call, context_.keys, &id);
   auto handler = std::make_unique<ClassifierCall>(*this, predict_, call, std::move(id));
   if (!status.ok()) call.Finish(std::move(status));
   return handler;

@@ -38,7 +38,7 @@ TEST_F(ClassifierTest, TheWorkerGetsTheDataAndTheClientTheMeta) {
   const auto& response = client.Call(kClassifierPath, Field(1, Field(1, "12345")) + Data("abc"));
   EXPECT_EQ(response.grpc_status(), 0) << response.grpc_message();
   EXPECT_EQ(response.messages(), std::vector{Meta("12345") + Data("abc")});
-  EXPECT_FALSE(response.trailers.contains("request_id"));
+  EXPECT_TRUE(response.trailers.contains("request_id"));
 }
 
 TEST_F(ClassifierTest, APuidIsMadeWhereNoneIsGiven) {

@@ -163,7 +163,7 @@ bool PredictCall::Admit() {
     Fail(std::move(refused->status), std::move(refused->trailing));
     return false;
   }
-  if (call_.inner().depth == 0 && request_id_.empty()) [[likely]]
+  if (call_.inner().depth == 0 && id_.given.empty()) [[likely]]
     return true;
   Status status = AddHead();
   if (status.ok()) return true;
@@ -174,7 +174,7 @@ bool PredictCall::Admit() {
 
 Status PredictCall::AddHead() {
   const std::string head =
-      wire::WriteCallHead({.request_id = request_id_, .depth = call_.inner().depth, .callers = call_.inner().callers});
+      wire::WriteCallHead({.request_id = id_.given, .depth = call_.inner().depth, .callers = call_.inner().callers});
   auto place = service_.context_.memory.Allocate(head.size());
   if (!place.ok()) return place.status();
   std::memcpy(place->bytes().data(), head.data(), head.size());
@@ -210,9 +210,9 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
   // With version 0 another version may be asked than before.
   if (version_state_.get() != target.worker->version().get()) version_state_ = VersionOf(target.worker);
   idempotent_ = idempotent_ && target.worker->spec().methods[target.method].idempotent;
-  part.call =
-      service_.calls_.Open(target.worker, target.method, part.payload, request_,
-                           {.deadline = call_.deadline(), .client = call_.client(), .alone = part.alone}, *this, tag);
+  part.call = service_.calls_.Open(
+      target.worker, target.method, part.payload, request_,
+      {.deadline = call_.deadline(), .client = call_.client(), .key = id_.made, .alone = part.alone}, *this, tag);
 }
 
 void PredictCall::Suspend(uint32_t tag) {
@@ -313,7 +313,7 @@ void PredictCall::SetAside(const Part& part, const LostCall& lost) {
                            std::to_string(context.limits.max_attempts) + ")" +
                            (part.alone ? ", the last one while executing nothing else" : "") +
                            "; of the last one is known: " + lost.loss.why;
-  const std::string text = Described() + " of client " + call_.peer().address + Ids(call_, Id()) + died;
+  const std::string text = Described() + " of client " + call_.peer().address + Ids(call_, id_.text()) + died;
   context.log.Warn(context.now, text);
   if (part.alone) {
     Quarantine& quarantine = version_state_->quarantine;
@@ -329,10 +329,7 @@ void PredictCall::Complete() {
   reply.reserve(1 + 2 * parts_.size());
   if (Status begun = BeginReply(*parts_.front().reply, &reply); !begun.ok()) return Fail(std::move(begun));
   const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
-  if (has_errors) {
-    ++counts_->with_errors;
-    Id();
-  }
+  if (has_errors) ++counts_->with_errors;
   for (Part& part : parts_) {
     if (part.has_errors) wire::CountErrorCodes(part.reply->bytes(), counts_->errors);
     reply.push_back(*std::move(part.reply));
@@ -351,23 +348,14 @@ Status PredictCall::BeginReply(const ReplyPart&, Reply* reply) {
   return Status::Ok();
 }
 
-const std::string& PredictCall::Id() {
-  if (request_id_.empty()) {
-    request_id_ = service_.context_.ids.Next();
-    SetTrailing();
-  }
-  return request_id_;
-}
-
 void PredictCall::SetTrailing() {
   Metadata trailing;
-  if (!request_id_.empty()) trailing.emplace_back(kRequestIdKey, request_id_);
+  if (!id_.given.empty()) trailing.emplace_back(kRequestIdKey, id_.given);
   if (variation_) trailing.emplace_back(kVariationKey, variation_->name);
   call_.SetTrailing(std::move(trailing));
 }
 
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
-  Id();
   ++counts_->with_errors;
   ++counts_->errors[static_cast<size_t>(code)];
   Reply reply;
@@ -394,7 +382,6 @@ std::span<const std::byte> PredictCall::Instances(const Message& message) const 
 }
 
 void PredictCall::Fail(Status status, Metadata trailing) {
-  Id();
   GiveUp();
   call_.Finish(std::move(status), std::move(trailing));
 }

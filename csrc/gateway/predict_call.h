@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "gateway/predict_service.h"
+#include "gateway/request_id.h"
 #include "gateway/timer_heap.h"
 
 namespace mindserve::gateway {
@@ -22,17 +23,11 @@ inline constexpr size_t kMostWaiting = 1000;
 
 class PredictCall : public CallHandler, private WorkerCallListener, private TimerNode {
  public:
-  // `request_id`: the client's; empty: it gave none. Then one is made if the answer is an error, and only then: the
-  // header field alone, of every answer, would cost more than a tenth of a small call.
   // `variation`: as PredictService::StartAt says. `counts`: as what it is counted until it is known for which method it
   // is; they outlive the call.
-  PredictCall(PredictService& service, Call& call, std::string request_id, std::shared_ptr<Variation> variation,
+  PredictCall(PredictService& service, Call& call, RequestId id, std::shared_ptr<Variation> variation,
               MethodCounts& counts)
-      : service_(service),
-        call_(call),
-        request_id_(std::move(request_id)),
-        counts_(&counts),
-        variation_(std::move(variation)) {}
+      : service_(service), call_(call), id_(std::move(id)), counts_(&counts), variation_(std::move(variation)) {}
   ~PredictCall() override { GiveUp(); }
 
   void OnMessage(Message message) override { message_ = std::move(message); }
@@ -96,8 +91,6 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   // A worker died while it executed the part, and that was once too often.
   void SetAside(const Part& part, const LostCall& lost);
 
-  // The request's id, which from now on it has.
-  const std::string& Id();
   void SetTrailing();
   void AnswerError(wire::ErrorCode code, const std::string& text);
   void Complete();
@@ -109,7 +102,7 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
 
   PredictService& service_;
   Call& call_;
-  std::string request_id_;
+  const RequestId id_;
   MethodCounts* counts_;                         // as what the call is counted; until it is finished
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered

@@ -9,9 +9,9 @@
 
 namespace mindserve::gateway {
 std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
-  std::string id;
-  Status status = Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
-  auto handler = std::make_unique<UserCall>(*this, call, std::move(id), std::move(goal));
+  RequestId id;
+  Status status = Identify(call, shared_.context.keys, &id);
+  auto handler = std::make_unique<UserCall>(*this, call, id.text(), std::move(goal));
   if (status.ok()) {
     handler->Begin();
   } else {
@@ -21,8 +21,8 @@ std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal
 }
 
 void UserService::OnRefused(Call& call) {
-  std::string id;
-  (void)Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
+  RequestId id;
+  (void)Identify(call, shared_.context.keys, &id);
 }
 
 std::string UserService::Described() const {

@@ -109,6 +109,7 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
                            .client = terms.client,
                            .offset = request->message.offset() + payload.offset,
                            .length = payload.length,
+                           .key = terms.key,
                            .ends = true,
                            .alone = terms.alone});
   return call;
