@@ -13,6 +13,9 @@ import pytest
 from mindserve.control import ReadyMethod, TensorType
 from mindserve.errors import ConfigError
 from mindserve.register.values import METHOD_INPUT, Registration, ValueRef
+from mindserve.rest.context import Backend, ServedClassifier, ServedVersion
+from mindserve.rest.http import HttpError
+from mindserve.rest.seldon import ClassifierTypes, encode_body
 from mindserve.server import register
 from mindserve.server.register import add_stage, register_method
 from mindserve.worker.classifier import Plan, plan_classifier
@@ -279,3 +282,25 @@ def test_what_is_no_prediction(registration: Registration, given: Any) -> None:
     target: Any = plan(registration).method.stages[-1].target
     with pytest.raises(ValueError, match="expected"):
         target(0)
+
+
+def test_proto_files_that_are_too_large_are_kept(
+    registration: Registration, kinds: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By gRPC the messages are taken all the same; HTTP says why it can't."""
+    monkeypatch.setattr("mindserve.worker.classifier._MOST_FILES", 10)
+    method()
+    register.data_handler(kinds.Four)
+    described = plan(registration, None).describe()
+    assert described.messages == ("kinds.Four",)
+    assert described.files == ()
+    backend = Backend(
+        ready=lambda: True,
+        services=tuple,
+        versions=lambda: [ServedVersion("iris", 1, True, 1, (), (), ServedClassifier(described.messages, ()))],
+    )
+    taken = ClassifierTypes(backend).find("", None)
+    assert taken is not None
+    with pytest.raises(HttpError, match=r"the proto files of kinds\.Four are too large") as raised:
+        encode_body(b'{"data": {}}', taken)
+    assert raised.value.status == 400

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError
@@ -21,6 +21,9 @@ from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
 from mindserve.rest.split_names import answering_versions
 from mindserve.traffic import Split
+
+if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
 
 PATH = "/js/predict"
 INSTANCE = messages.Instance.DESCRIPTOR.full_name
@@ -41,11 +44,12 @@ class ClassifierTypes:
         self._backend = backend
         self._pools: dict[tuple[bytes, ...], descriptor_pool.DescriptorPool] = {}
 
-    def find(self, name: str) -> _Taken:
-        """What the servable, or name that is split, takes.
+    def find(self, name: str, identity: ClientIdentity | None) -> _Taken | None:
+        """What the servable, or name that is split, takes; None: it is nothing that this client may call.
 
         Args:
             name: empty: the only one that answers.
+            identity: the client's; None: nobody is asked.
 
         Raises:
             HttpError: there is not one alone.
@@ -60,6 +64,8 @@ class ClassifierTypes:
                 raise HttpError(404, text, "NOT_FOUND")
             # Of none the gateway has the text.
             name = next(iter(served.meant), "")
+        if identity is not None and name and not identity.may_call(name):
+            return None
         classifiers = served.by_name.get(name, ())
         pools = {each: self._pool(each.files) for each in classifiers}
         return _Taken(pools)
@@ -145,14 +151,13 @@ async def classify(exchange: Exchange, types: ClassifierTypes) -> None:
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
     name = exchange.headers.get(b"application", b"").decode("latin-1")
     body = await exchange.body()
-    identity = exchange.identity
-    if identity is not None and name and not identity.may_call(name):
-        # What it takes is nothing that this client may know; that it may not, the gateway says.
+    taken = types.find(name, exchange.identity)
+    if taken is None:
+        # What it takes is nothing that this client may know; that it may not call it, the gateway says.
         taken = _Taken({})
         message = ClassificationRequest(data={"type_url": _PREFIX}).SerializeToString()
     else:
-        taken = types.find(name)
-        message = await exchange.context.run(len(body) > INLINE_BYTES, _encode, body, taken)
+        message = await exchange.context.run(len(body) > INLINE_BYTES, encode_body, body, taken)
     ended = await exchange.context.calls.unary(make_call(exchange, CLASSIFY, [message]))
     if ended.code:
         raise error_of(ended)
@@ -160,7 +165,16 @@ async def classify(exchange: Exchange, types: ClassifierTypes) -> None:
     await exchange.answer(200, answer, headers=headers_of(ended))
 
 
-def _encode(body: bytes, taken: _Taken) -> bytes:
+def encode_body(body: bytes, taken: _Taken) -> bytes:
+    """The ClassificationRequest that a body is.
+
+    Args:
+        body: JSON, as the document has it.
+        taken: what the servable takes.
+
+    Raises:
+        HttpError: it is none.
+    """
     try:
         value = parse_json(body)
         if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
@@ -209,6 +223,8 @@ def _encode_data(data: dict[str, Any], kind: str, taken: _Taken) -> bytes:
             return fill_message(message, data, pool)
         except ValueError as error:
             raise ValueError(f"'data' is no {kind} in JSON: {error}") from None
+    if kind in taken.types():
+        raise ValueError(f"the proto files of {kind} are too large to be known here: send it by gRPC")
     if kind == INSTANCE:
         return _encode_instance(data)
     names = ", ".join(f"'{name}'" for name in (*taken.types(), INSTANCE))
