@@ -1,4 +1,4 @@
-"""The cases (a) to (m): what a request costs."""
+"""The cases (a) to (n): what a request costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from calls import Call, add
+from classifier import classifier_cases
 from json_bodies import measure_json
 from load import Load, Pattern, Running
 from models import LARGE, SMALL
@@ -18,7 +19,7 @@ from rounds import Case, Timing, measure
 from servers import Servers
 from services import measure_open_streams, measure_streams, measure_unary
 
-NAMES = "abcdefghijklm"
+NAMES = "abcdefghijklmn"
 
 _COLUMNS: list[Column] = [
     ("case", "case", ""),
@@ -137,4 +138,5 @@ _UNDER_H2LOAD: dict[str, Callable[[Servers], list[Case]]] = {
     "f": _tls,
     "l": _http,
     "m": _tokens,
+    "n": classifier_cases,
 }

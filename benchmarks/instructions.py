@@ -36,13 +36,30 @@ def main() -> None:
         "--idle", type=int, default=0, metavar="N", help="start N servables beside, which nobody calls; master only"
     )
     parser.add_argument("--token", action="store_true", help="each call shows a token, which the server asks for")
+    parser.add_argument(
+        "--classifier",
+        choices=("predict", "native", "python"),
+        help="call the servable classifier, by Predict, or the Classifier with a message that is read that way",
+    )
     parser.add_argument("--header", action="store_true", help="as --token, of a server that does not ask")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         make_servables(scratch / "servables", None)
         names = ["bench", *make_copies(scratch / "servables", options.idle)]
-        body = add(method=options.method).write(scratch / "body")
+        body, path = scratch / "body", PREDICT
+        if options.classifier:
+            # Only here: trees from before there was one are counted as well.
+            import classifier
+
+            names[0] = "classifier"
+            if options.classifier == "predict":
+                classifier.predict_call().write(body)
+            else:
+                classifier.write_request(options.classifier, body)
+                path = classifier.CLASSIFY
+        else:
+            add(method=options.method).write(body)
         # Each worker takes a minute to start under valgrind.
         traced = "no" if options.idle else "yes"
         command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--trace-children={traced}"]
@@ -66,7 +83,7 @@ def main() -> None:
             load = ["h2load", f"-c{options.connections}", f"-m{options.streams}", f"-d{body}", "-w20", "-W26"]
             load += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
             load += ["-H", f"oauth_token: {token}"] if token else []
-            load.append(f"http://{address}{PREDICT}")
+            load.append(f"http://{address}{path}")
             pids = process_tree(server.pid)[: 1 if options.idle else 2]
             _run([*load, "-n500"])
             _switch("on", pids)

@@ -18,6 +18,7 @@ cases:
   k  150,528 numbers in JSON into a request, against json and numpy
   l  small add by HTTP with JSON, against gRPC
   m  small add with a token that the server asks for, against one that does not
+  n  Classifier with an Any, against Predict of the same model
 
 sweeps:
   connections  1 to 1,000, one call at a time on each
