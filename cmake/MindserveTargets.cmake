@@ -21,7 +21,15 @@ if(MINDSERVE_SANITIZE)
       target_compile_options(mindserve_flags INTERFACE -Wno-tsan)
     endif()
   endif()
+  if(MINDSERVE_SANITIZE MATCHES "undefined")
+    # A finding ends the program, so that a test fails over it.
+    target_compile_options(mindserve_flags INTERFACE -fno-sanitize-recover=all)
+  endif()
   target_link_options(mindserve_flags INTERFACE -fsanitize=${MINDSERVE_SANITIZE})
+endif()
+if(MINDSERVE_FUZZERS)
+  # Everything counts the ways that it takes; libFuzzer itself is linked only where its main is wanted.
+  target_compile_options(mindserve_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # mindserve_library(<folder> SOURCES a.cc b.cc DEPS base tensor LINK third::party)

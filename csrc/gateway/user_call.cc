@@ -55,7 +55,7 @@ bool UserCall::Open() {
   if (!goal_) {
     auto servable = service_.ChooseServable(call_);
     if (!servable.ok()) return refuse(servable.status());
-    goal_.emplace(*std::move(servable), service_.path_);
+    goal_ = UserService::Goal{.servable = *std::move(servable), .method = service_.path_};
   }
   if (const ClientIdentity* identity = call_.identity(); identity != nullptr) {
     if (Status status = identity->Check(goal_->servable); !status.ok()) return refuse(std::move(status));
