@@ -38,8 +38,7 @@ static void Run(std::string_view body) {
     reply += kInstancesOfReply;
     reply += request->substr(instance.offset + 1, instance.length - 1);
   }
-  const auto json = wire::PredictReplyToJson(AsBytes(reply));
-  FUZZ_REQUIRE(json.ok() && json->find("Failed to construct") == std::string::npos);
+  FUZZ_REQUIRE(wire::PredictReplyToJson(AsBytes(reply)).ok());
 }
 
 }  // namespace mindserve::fuzz

@@ -342,6 +342,27 @@ def links() -> Iterator[bytes]:
     yield b"\x02" + bytes([24]) + accept + bytes([0]) + bytes([10]) + hello[:10] + bytes([2, 4, 4])
 
 
+# -- Config files --------------------------------------------------------------------------------------------------------
+
+
+def config_files() -> Iterator[bytes]:
+    yield b"servables: [{directory: models, name: add}]\n"
+    yield b"""\
+servables:
+  - &one {directory: models, name: add, version_number: 1, device_ids: [0, 1], num_parallel_workers: 2}
+  - {<<: *one, name: resnet, options: {intra_op_threads: 0x2}}
+grpc:
+  address: [127.0.0.1:5500, unix:/tmp/s.sock]
+  ssl: {certificate: c.pem, private_key: k.pem, custom_ca: ca.pem, verify_client: true}
+  limits: {max_msg_mb_size: 512, max_connections: 1_000, header_timeout: 1.5}
+restful: {address: "[::1]:1500", max_msg_mb_size: 1e2}
+"""
+    yield b"servables: [{directory: a, directory: b}]\n---\n"
+    yield b"{a: &a [x, x], b: &b [*a, *a], c: [*b, *b], servables: !!int '010'}"
+    yield b"\xff\xfe[[[[[[[[[[[[[[[["
+    yield "servables:\u2028- {nom\u00e9: .inf, device_ids: 0o7, name: 'it''s', x: !!str 1}\t".encode()
+
+
 SEEDS = {
     "route": requests,
     "predict": requests,
@@ -358,6 +379,7 @@ SEEDS = {
     "grpc": calls,
     "worker_frames": worker_frames,
     "link": links,
+    "config_file": config_files,
     "model_inputs": lambda: (bytes([model]) + each for model in range(8) for each in requests()),
 }
 
