@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 
+
 def run(data: bytes) -> None:
     """One file.
 

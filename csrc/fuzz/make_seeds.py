@@ -2,8 +2,8 @@
 
     python csrc/fuzz/make_seeds.py DIRECTORY
 
-One folder a fuzzer, one file an input. They are what corpus/ was grown from; needed again only for a fuzzer that is new,
-or whose input means something else than it did (scripts/fuzz.sh).
+One folder a fuzzer, one file an input. They are what corpus/ was grown from; needed again only for a fuzzer that is
+new, or whose input means something else than it did.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 import h2.config
 import h2.connection
 
-# -- Protobuf by hand, so that what is wrong can be written as well ------------------------------------------------------
+# -- Protobuf by hand, so that what is wrong can be written as well ----------------------------------------------------
 
 
 def number(value: int) -> bytes:
@@ -87,7 +87,7 @@ def replies() -> Iterator[bytes]:
     yield field(4, varint(1, 99) + field(2, b"no \xff UTF-8"))
 
 
-# -- JSON ----------------------------------------------------------------------------------------------------------------
+# -- JSON --------------------------------------------------------------------------------------------------------------
 
 
 def bodies() -> Iterator[bytes]:
@@ -117,7 +117,7 @@ def bodies() -> Iterator[bytes]:
     yield b"[" * 70
 
 
-# -- Texts ---------------------------------------------------------------------------------------------------------------
+# -- Texts -------------------------------------------------------------------------------------------------------------
 
 
 def with_size(text: bytes, size: str = "<H") -> bytes:
@@ -174,7 +174,7 @@ def descriptors() -> Iterator[bytes]:
     yield field(1, field(1, "self.proto") + field(3, "self.proto"))
 
 
-# -- gRPC ----------------------------------------------------------------------------------------------------------------
+# -- gRPC --------------------------------------------------------------------------------------------------------------
 
 
 def framed(message: bytes, compressed: bool = False) -> bytes:
@@ -252,14 +252,27 @@ def connections() -> Iterator[bytes]:
 START, START_RAW, MESSAGE, PIECE, HALF_CLOSE, RESET, WINDOW, TIME, ROOM, PING, SERVING, DRAIN = range(12)
 ENDS, COMPRESSED = 0x40, 0x80
 # By their places in the harness's list.
-PATHS = dict(
-    zip(
-        ("predict", "stream", "unary", "down", "up", "both", "fails", "check", "watch", "list", "healthz", "v1", "alpha")
-        + ("driver",),
-        range(14),
-        strict=True,
+PATHS = {
+    name: place
+    for place, name in enumerate(
+        [
+            "predict",
+            "stream",
+            "unary",
+            "down",
+            "up",
+            "both",
+            "fails",
+            "check",
+            "watch",
+            "list",
+            "healthz",
+            "v1",
+            "alpha",
+            "driver",
+        ]
     )
-)
+}
 
 
 def start(path: str, known: int = 0, *more: tuple[str, bytes]) -> bytes:
@@ -294,10 +307,16 @@ def calls() -> Iterator[bytes]:
     yield bytes([0x0F]) + start("predict", 0, *inner) + message(0, predict)
     raw = bytes([START_RAW]) + with_size(b"GET", "<B") + with_size(b"/", "<B") + bytes([0, 0, 1])
     yield how + raw
-    yield how + bytes([START, PATHS["unary"], 0, 0, PIECE, 0]) + with_size(framed(b"abc")[:6]) + bytes([PIECE, ENDS, 2, 0]) + b"bc"
+    yield (
+        how
+        + bytes([START, PATHS["unary"], 0, 0, PIECE, 0])
+        + with_size(framed(b"abc")[:6])
+        + bytes([PIECE, ENDS, 2, 0])
+        + b"bc"
+    )
 
 
-# -- Links ---------------------------------------------------------------------------------------------------------------
+# -- Links -------------------------------------------------------------------------------------------------------------
 
 
 def frame(kind: int, flags: int = 0, call: int = 0, payload: bytes | None = None, code: int | None = None) -> bytes:
@@ -342,7 +361,7 @@ def links() -> Iterator[bytes]:
     yield b"\x02" + bytes([24]) + accept + bytes([0]) + bytes([10]) + hello[:10] + bytes([2, 4, 4])
 
 
-# -- Config files --------------------------------------------------------------------------------------------------------
+# -- Config files ------------------------------------------------------------------------------------------------------
 
 
 def config_files() -> Iterator[bytes]:
