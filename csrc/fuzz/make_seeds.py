@@ -184,10 +184,15 @@ def framed(message: bytes, compressed: bool = False) -> bytes:
 def framings() -> Iterator[bytes]:
     predict = next(requests())
     for piece in (1, 4, 255):
-        for encoding, packed in ((0, None), (1, None), (2, gzip.compress(predict)), (3, zlib.compress(predict))):
+        for encoding, packed in (
+            (0, None),
+            (1, None),
+            (2, gzip.compress(predict, mtime=0)),
+            (3, zlib.compress(predict)),
+        ):
             body = framed(predict) + (framed(packed, compressed=True) if packed else framed(b""))
             yield bytes([encoding, piece]) + body + framed(b"end")
-    yield bytes([2, 255]) + framed(gzip.compress(bytes(1 << 19)), compressed=True)
+    yield bytes([2, 255]) + framed(gzip.compress(bytes(1 << 19), mtime=0), compressed=True)
     yield bytes([3, 255]) + framed(zlib.compress(bytes(1 << 18)), compressed=True)
     yield bytes([0, 255]) + struct.pack(">BI", 0, 0x7FFFFFFF) + b"not so much"
     yield bytes([0, 255]) + framed(bytes(70000))
@@ -288,7 +293,7 @@ def calls() -> Iterator[bytes]:
     for each in requests():
         yield how + start("predict") + message(0, each)
     predict = next(requests())
-    yield how + start("predict", 2 | 8) + message(0, gzip.compress(predict), ENDS | COMPRESSED)
+    yield how + start("predict", 2 | 8) + message(0, gzip.compress(predict, mtime=0), ENDS | COMPRESSED)
     yield how + start("predict", 4) + message(0, zlib.compress(predict), ENDS | COMPRESSED)
     yield how + start("stream") + message(0, request(PAIR, route=spec(method="tell")))
     for name in ("unary", "down", "up", "both", "fails", "driver"):
@@ -339,7 +344,12 @@ def worker_frames() -> Iterator[bytes]:
     for call in range(6):
         yield put + frame(REPLY, LAST | RELEASED, call, field(3, PAIR) * 2)
         yield put + frame(REPLY, 0, call, b"one") + put + frame(END, RELEASED, call, b"text", 9)
-        yield put + frame(INITIAL, GZIP, call, field(1, pair)) + put + frame(REPLY, GZIP, call, gzip.compress(b"x"))
+        yield (
+            put
+            + frame(INITIAL, GZIP, call, field(1, pair))
+            + put
+            + frame(REPLY, GZIP, call, gzip.compress(b"x", mtime=0))
+        )
         yield put + frame(END, RELEASED | TRAILING, call, field(1, "details") + field(2, pair), 0)
         yield put + frame(RELEASE_MESSAGE, 0, call) + b"\x21" + put + frame(RELEASE, 0, call)
         yield put + frame(REPLY, LAST | ERRORS, call, field(4, varint(1, 1))) + put + frame(RELEASE, 0, call)
