@@ -217,10 +217,11 @@ def check_counts(ledgers: Iterable[Ledger], notes: Iterable[str], stats: Mapping
         offences.append(
             f"the server counts {stats['requests']} requests, {stats['replies']} replies and {stats['errors']} errors"
         )
-    ended: Counter[str] = Counter()
+    ended: dict[tuple[str, str], Counter[str]] = {}
     inner = {name: Counter[str]() for name in INNER}
     for method in stats["methods"]:
-        inner.get(method["method"], ended).update(method["ended"])
+        called = ended.setdefault((method["servable"], method["method"]), Counter())
+        inner.get(method["method"], called).update(method["ended"])
         bad = {code: count for code, count in method["ended"].items() if code in _NEVER}
         bad |= {
             code: count for code, count in method["errors"].items() if code not in _ERRORS.get(method["method"], ())
@@ -228,6 +229,9 @@ def check_counts(ledgers: Iterable[Ledger], notes: Iterable[str], stats: Mapping
         if bad:
             offences.append(f"the server counts for {method['servable']}.{method['method']}: {bad}")
     noted = Counter(notes)
+    # Calls that came while nothing served them are counted without a servable, also those that handlers make.
+    unserved = ended.pop(("", ""), Counter())
+    refused_inner = sum(noted[f"call {name}"] - counted.total() for name, counted in inner.items())
     for name, counted in inner.items():
         made, answered = noted[f"call {name}"], noted[f"done {name}"]
         # A handler may end, or its worker die, before what it has noted leaves it, or what was answered reaches it.
@@ -236,7 +240,7 @@ def check_counts(ledgers: Iterable[Ledger], notes: Iterable[str], stats: Mapping
                 f"the server counts {counted.total()} calls of {name} and answers {counted['OK']}, handlers have made"
                 f" {made} and got {answered}"
             )
-    return offences + _join(ledgers, ended)
+    return offences + _join(ledgers, ended, unserved.total(), refused_inner)
 
 
 def compare(before: Snapshot, after: Snapshot, tolerance: Tolerance) -> list[str]:
@@ -322,27 +326,62 @@ def _excuses(fault: Fault, entry: Entry, ended: Ended) -> bool:
     return method in _UNREPEATABLE and any(text in ended.details for text in (*_BEGUN, _ANSWERED))
 
 
-def _join(ledgers: Iterable[Ledger], counted: Counter[str]) -> list[str]:
-    """Offences: more or fewer calls at the server than the clients can have made."""
-    sent, reached, right, given_up = 0, 0, 0, 0
+def _join(
+    ledgers: Iterable[Ledger], counted: Mapping[tuple[str, str], Counter[str]], unserved: int, inner: int
+) -> list[str]:
+    """Offences: more or fewer calls at the server than the clients can have made.
+
+    Args:
+        ledgers: of all client processes.
+        counted: calls at the server, by servable and method, then by how they ended.
+        unserved: calls at the server of which it is not known whose they were.
+        inner: calls that handlers may have made besides, and which may be among those.
+    """
+    made: dict[tuple[str, str], _Made] = {}
     for ledger in ledgers:
         for entry in ledger.entries.values():
-            sent += 1
-            codes = {ended.code for ended in entry.ended}
-            right += "OK" in codes
-            # These may have ended before they left their client, or with an answer that it did not wait for.
-            left = bool(codes) and not codes & {"CANCELLED", "DEADLINE_EXCEEDED"}
-            reached += left
-            given_up += not left
-    calls = counted.total()
+            made.setdefault((entry.sent.servable, entry.sent.method), _Made()).add(entry)
     offences = []
-    if not reached <= calls <= sent:
-        offences.append(f"the server counts {calls} calls, its clients sent {sent} and know the end of {reached}")
-    if not right <= counted["OK"] <= right + given_up:
+    for name in sorted({*made, *counted}):
+        server, clients = counted.get(name, Counter[str]()), made.get(name, _Made())
+        calls, answers, method = server.total(), server["OK"], ".".join(name)
+        if not clients.reached - unserved <= calls <= clients.sent:
+            offences.append(
+                f"the server counts {calls} calls of {method} that ended {dict(server)} and {unserved} of nobody, its"
+                f" clients sent {clients.sent} and know the end of {clients.reached}"
+            )
+        if not clients.right <= answers <= clients.right + clients.given_up:
+            offences.append(
+                f"the server counts {answers} answers of {method}, its clients got {clients.right} and gave"
+                f" {clients.given_up} requests up"
+            )
+    calls = unserved + sum(server.total() for server in counted.values())
+    sent, reached = (sum(getattr(clients, what) for clients in made.values()) for what in ("sent", "reached"))
+    if not offences and not reached <= calls <= sent + inner:
         offences.append(
-            f"the server counts {counted['OK']} answers, its clients got {right} and gave {given_up} requests up"
+            f"the server counts {calls} calls, its clients sent {sent} and know the end of {reached}, its handlers"
+            f" made {inner} that are not counted as theirs"
         )
     return offences
+
+
+@dataclass
+class _Made:
+    """Calls of one method, as clients know them."""
+
+    sent: int = 0
+    reached: int = 0
+    right: int = 0
+    given_up: int = 0
+
+    def add(self, entry: Entry) -> None:
+        codes = {ended.code for ended in entry.ended}
+        self.sent += 1
+        self.right += "OK" in codes
+        # These may have ended before they left their client, or with an answer that it did not wait for.
+        left = bool(codes) and not codes & {"CANCELLED", "DEADLINE_EXCEEDED"}
+        self.reached += left
+        self.given_up += not left
 
 
 def _most_descriptors(processes: Iterable[Process]) -> Mapping[str, int]:

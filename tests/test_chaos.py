@@ -286,10 +286,10 @@ CLIENTS = [
         (stats({"OK": 1, "UNAVAILABLE": 1}, requests=3), "3 requests, 1 replies and 1 errors"),
         (stats({"OK": 1, "UNAVAILABLE": 1}, errors={"SYSTEM_ERROR": 1}), "{'SYSTEM_ERROR': 1}"),
         (stats({"OK": 1, "UNAVAILABLE": 1, "INTERNAL": 1}), "{'INTERNAL': 1}"),
-        (stats({"OK": 1}), "1 calls, its clients sent 4 and know the end of 2"),
-        (stats({"OK": 3, "UNAVAILABLE": 2}), "5 calls, its clients sent 4"),
-        (stats({"OK": 4}), "4 answers, its clients got 1 and gave 2 requests up"),
-        (stats({"UNAVAILABLE": 3}), "0 answers, its clients got 1"),
+        (stats({"OK": 1}), "1 calls of add.add that ended"),
+        (stats({"OK": 3, "UNAVAILABLE": 2}), "5 calls of add.add that ended"),
+        (stats({"OK": 4}), "4 answers of add.add, its clients got 1 and gave 2 requests up"),
+        (stats({"UNAVAILABLE": 3}), "0 answers of add.add, its clients got 1"),
     ],
 )
 def test_counts(counted: dict[str, Any], complaint: str) -> None:
@@ -316,6 +316,30 @@ def test_counts_of_what_servables_call(ended: dict[str, int], complaint: str) ->
     counted = stats({"OK": 1, "UNAVAILABLE": 1})
     counted["methods"].append({"servable": "work", "method": "InnerEcho", "ended": ended, "errors": {}})
     offences = accounting.check_counts(CLIENTS, NOTES, counted)
+    assert len(offences) == bool(complaint)
+    assert all(complaint in offence for offence in offences)
+
+
+def unserved(ended: dict[str, int], calls: dict[str, int]) -> dict[str, Any]:
+    """What is counted when the server has answered `calls`, and `ended` while nothing served them."""
+    counted = stats(calls)
+    counted["methods"].append({"servable": "", "method": "", "ended": ended, "errors": {}})
+    total = sum(ended.values())
+    return {**counted, "requests": counted["requests"] + total, "errors": counted["errors"] + total}
+
+
+@pytest.mark.parametrize(
+    ("ended", "notes", "complaint"),
+    [
+        # Four were sent, two of them reached the server for certain.
+        ({"UNAVAILABLE": 3}, [], ""),
+        ({"UNAVAILABLE": 4}, [], "counts 5 calls, its clients sent 4 and know the end of 2, its handlers made 0"),
+        ({"UNAVAILABLE": 5}, ["call InnerEcho", "call InnerEcho"], ""),
+        ({"UNAVAILABLE": 6}, ["call InnerEcho", "call InnerEcho"], "its handlers made 2"),
+    ],
+)
+def test_counts_of_calls_that_nothing_served(ended: dict[str, int], notes: list[str], complaint: str) -> None:
+    offences = accounting.check_counts(CLIENTS, notes, unserved(ended, {"OK": 1}))
     assert len(offences) == bool(complaint)
     assert all(complaint in offence for offence in offences)
 

@@ -76,13 +76,14 @@ def test_each_row_for_users_of_ray_serve_names_tests_that_are_there() -> None:
         assert test in names_of_tests(file), f"docs/ray_serve.md names {file}::{test}"
 
 
-def test_each_row_of_tokens_names_tests_that_are_there() -> None:
-    text = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8").partition("\n## What shows it")[2]
+@pytest.mark.parametrize("page", ["tokens.md", "traffic.md"])
+def test_each_row_of_what_shows_it_names_tests_that_are_there(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition("\n## What shows it")[2]
     rows = re.findall(r"^\| .* \| (.*) \|$", text, re.MULTILINE)[2:]
     assert len(rows) > 10
     assert [row for row in rows if not re.fullmatch(r"(`\w+\.(py|cc)::\w+`(, |$))+", row)] == []
     for file, test in re.findall(r"`(\w+\.\w+)::(\w+)`", text):
-        assert test in names_of_tests(file), f"docs/tokens.md names {file}::{test}"
+        assert test in names_of_tests(file), f"docs/{page} names {file}::{test}"
 
 
 def test_each_promise_of_http_names_tests_that_are_there() -> None:

@@ -201,8 +201,17 @@ def test_predict_takes_a_request_id(calm: Composed) -> None:
     assert "[of-predict]" in line
     assert log_lines(calm, "last", "[of-predict]")
 
-    _, call = predict.with_call(body, timeout=60)
-    assert "request_id" not in dict(call.trailing_metadata())
+
+def test_a_request_id_is_made_for_predict(calm: Composed) -> None:
+    predict = calm.channel.unary_unary(PREDICT, bytes, bytes)
+    body = request("middle", "relay", {"text": tensor("tell"), "file": tensor("")}).SerializeToString()
+    made = [dict(predict.with_call(body, timeout=60)[1].trailing_metadata())["request_id"] for _ in range(2)]
+    assert len(set(made)) == 2
+    for each in made:
+        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", str(each))
+        # Both the servable that was asked and the one that it asks know it.
+        assert [line for line in log_lines(calm, "middle", "in middle") if f"[{each}]" in line]
+        assert log_lines(calm, "last", f"[{each}]")
 
 
 def test_threads_with_a_copy_of_the_context_know_the_request(calm: Composed) -> None:
@@ -279,7 +288,9 @@ def test_each_instance_has_its_own_request(tmp_path: pathlib.Path, generated: An
             for result in results:
                 assert json.loads(result["y"]) == [1, str(number), bool(number % 2), 0, True]
         (result,) = server.ask("single", {"x": 1}, servable="batches")
-        assert json.loads(result["y"]) == [1, "", True, 0, True]
+        _, made, *rest = json.loads(result["y"])
+        assert len(made) == 36
+        assert rest == [True, 0, True]
 
 
 NARROW = """

@@ -103,6 +103,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokens]:
     clients = [
         client("app"),
         client("narrow", servables=("echo",)),
+        client("outside", servables=("split",)),
         client("rated", rate=0.001, burst=2),
         client("leaving"),
         client("renewed"),
@@ -111,6 +112,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokens]:
     script = f"""
 from mindserve import server
 server.start_servables([server.ServableStartConfig({str(folder / "servables")!r}, name) for name in ("echo", "other")])
+server.set_traffic("split", [server.Variation("a", "other"), server.Variation("b", "other", version=1)])
 auth = server.AuthConfig({keys!r})
 functions = ["who_pb2_grpc.add_WhoServicer_to_server"]
 print(*server.start_grpc_server("127.0.0.1:0", grpc_servicer_functions=functions, auth=auth), flush=True)
@@ -315,7 +317,32 @@ def test_a_client_reaches_only_its_servables(tokens: Tokens) -> None:
     assert [each["name"] for each in listed] == ["echo"]
     assert tokens.rest.get("/servables/other", headers=headers).status_code == 404
     everything = tokens.rest.get("/servables", headers={"oauth_token": tokens.token("app")}).json()["servables"]
-    assert [each["name"] for each in everything] == ["echo", "other"]
+    assert [each["name"] for each in everything] == ["echo", "other", "split"]
+
+
+def test_a_name_that_is_split_is_allowed_by_itself(tokens: Tokens) -> None:
+    """Who may call it needs no permission for its variations, and who may call those none for it."""
+    headers = {"oauth_token": tokens.token("outside")}
+    message = request("split", "same", {"x": tensor(1)}).SerializeToString()
+    said = set()
+    for _ in range(2):
+        _, call = tokens.channel.unary_unary(PREDICT).with_call(message, timeout=60, metadata=tuple(headers.items()))
+        said.add(dict(call.trailing_metadata())["mindserve-variation"])
+    assert said == {"a", "b"}
+    answers = [tokens.post("split", headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert {answer.headers["mindserve-variation"] for answer in answers} == said
+    code, text = tokens.status(*headers.items(), servable="other")
+    assert (code, "client 'outside' may not call servable 'other'" in text) == (DENIED, True)
+    assert tokens.post("other", headers).status_code == 403
+    listed = tokens.rest.get("/servables", headers=headers).json()["servables"]
+    assert [each["name"] for each in listed] == ["split"]
+    narrow = {"oauth_token": tokens.token("narrow")}
+    code, text = tokens.status(*narrow.items(), servable="split")
+    assert (code, "client 'narrow' may not call servable 'split'" in text) == (DENIED, True)
+    denied = tokens.post("split", narrow)
+    assert denied.status_code == 403
+    assert "mindserve-variation" not in denied.headers
 
 
 def test_a_client_keeps_to_its_rate_over_both(tokens: Tokens) -> None:

@@ -289,6 +289,10 @@ def test_abort_with_ok_is_unknown(both: Both, caplog: Any) -> None:
         (lambda context: context.set_trailing_metadata([("grpc-x", "1")]), "key 'grpc-x', which is reserved"),
         (lambda context: context.set_trailing_metadata([("te", "1")]), "key 'te', which is reserved"),
         (lambda context: context.set_trailing_metadata([("request_id", "1")]), "key 'request_id', which is reserved"),
+        (
+            lambda context: context.set_trailing_metadata([("mindserve-variation", "a")]),
+            "key 'mindserve-variation', which is reserved",
+        ),
         (lambda context: context.send_initial_metadata([(":path", "1")]), "ValueError: The initial metadata has key"),
         (
             lambda context: (context.send_initial_metadata(()), context.send_initial_metadata(())),
@@ -325,7 +329,7 @@ def test_metadata_in_forms_that_grpc_takes(both: Both) -> None:
 
 def test_the_gateway_reserves_the_same_keys() -> None:
     root = pathlib.Path(__file__).resolve().parent.parent
-    native: set[str] = {"request_id"}
+    native: set[str] = {"request_id", "mindserve-variation"}  # by the names of constants
     for file, function in (("grpc_text.cc", "bool IsMetadataKey("), ("user_metadata.cc", "bool IsReserved(")):
         text = (root / "csrc" / "gateway" / file).read_text(encoding="utf-8")
         body = text.partition(function)[2].partition("\n}\n")[0]

@@ -169,6 +169,35 @@ def test_a_start_timeout_that_never_passes(serve: Serve, tmp_path: pathlib.Path)
     served.hand_over()
 
 
+SPLITS = """
+from mindserve.server import Variation
+for name in ("kept", "changed", "cleared"):
+    server.set_traffic(name, [Variation("a", "echo"), Variation("b", "echo", weight=0)])
+"""
+
+
+def test_how_calls_are_split_is_handed_over(serve: Serve, tmp_path: pathlib.Path) -> None:
+    """What was said by the command line; the rest is the start script's to say."""
+    script = script_for(tmp_path, "echo", ECHO_SERVABLE)
+    served = serve(script.replace("print(", SPLITS + "print(", 1))
+    for arguments in (("set", "changed", "b=3"), ("set", "added", "c=1:echo"), ("clear", "cleared")):
+        done = served.command("traffic", *arguments, "--pid", served.pid)
+        assert done.returncode == 0, done.stderr
+
+    def splits() -> dict[str, dict[str, float]]:
+        shown = ask(served.pid, "traffic", {}, str)["traffic"]
+        return {each["name"]: {part["name"]: part["weight"] for part in each["variations"]} for each in shown}
+
+    expected = {"added": {"c": 1.0}, "changed": {"a": 1.0, "b": 3.0}, "kept": {"a": 1.0, "b": 0.0}}
+    assert splits() == expected
+    # Over two of them: what was taken over is passed on, too.
+    for _ in range(2):
+        served.hand_over()
+        assert splits() == expected
+    with Client(served.addresses[0], "added", "same") as client:
+        assert client.infer({"x": 1}, timeout=60) == [{"x": 1}]
+
+
 def test_calls_in_flight_are_finished_by_the_old_server(serve: Serve, tmp_path: pathlib.Path) -> None:
     served = serve(script_for(tmp_path, "block", BLOCKING_SERVABLE))
     old = served.pid

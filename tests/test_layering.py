@@ -136,7 +136,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "proto": set(),
     # It calls servables by way of "client", once they do.
     "register": {"config", "client"},
-    "configfile": {"config"},
+    "traffic": {"checks"},
+    "configfile": {"config", "traffic"},
     # Clients, their keys and tokens; the keys file is read as config files are.
     "auth": {"configfile", "native", "logs"},
     "loader": {"register"},
@@ -147,9 +148,9 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "worker": {"loader", "engines", "control", "native", "logs", "proto"},
     "supervisor": {"config", "control", "native", "logs"},
     # HTTP with JSON: it is given what it needs of the server.
-    "rest": {"auth", "config", "control", "native", "logs", "proto", ""},
+    "rest": {"auth", "config", "traffic", "control", "native", "logs", "proto", ""},
     # It has "register" only to hand it on under the name that servables import.
-    "server": {"supervisor", "register", "admin", "proto", "rest", "auth"},
+    "server": {"supervisor", "register", "admin", "proto", "rest", "auth", "traffic"},
     "client": {"config", "proto"},
     "cli": {"server", "client", "configfile", "inspection", "certs", "admin", "auth", ""},
     "main": {"cli"},

@@ -156,6 +156,26 @@ def test_lines() -> None:
     assert shown[-1] == "s.m version 1: 23 calls, 7 with errors, latency p50/p99 4/4 ms"
 
 
+def test_variations_are_told_apart() -> None:
+    ended, latency = {"OK": 2}, histogram((0.001, 2))
+    a = {"split": "both", "variation": "a", "mirrored": False}
+    b, copies = {**a, "variation": "b"}, {**a, "variation": "", "mirrored": True}
+    methods = [
+        method(ended, latency, **a),
+        method(ended, latency, **b),
+        method({"UNAVAILABLE": 2}, latency, version=0, method="", **b),
+        method(ended, latency, **copies),
+    ]
+    before = [methods[0], {**methods[1], "ended": {"OK": 1}}]
+    seen = window(status(2, methods, []), status(1, before, []))
+    assert [(calls.name, calls.calls, calls.errors, calls.rate) for calls in seen.calls] == [
+        ("both, variation a: s.m version 1", 2, 0, 0),
+        ("both, variation b: s.m version 1", 2, 0, 1),
+        ("both, variation b: s, not answered, version 0", 2, 2, 2),
+        ("both, copies: s.m version 1", 2, 0, 2),
+    ]
+
+
 # -- The command -------------------------------------------------------------------------------------------------------
 
 

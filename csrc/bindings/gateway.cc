@@ -33,6 +33,7 @@ void SetLimit(Limits& limits, const std::string& name, uint64_t value) {
       MS_COUNT(max_connections),        MS_COUNT(max_connections_per_peer),
       MS_COUNT(max_concurrent_streams), MS_COUNT(max_metadata_bytes),
       MS_COUNT(max_resets_per_second),  MS_COUNT(max_attempts),
+      MS_COUNT(max_mirrored_requests),  MS_COUNT(max_mirrored_bytes),
       MS_TIME(header_timeout),          MS_TIME(body_idle_timeout),
       MS_TIME(idle_connection_timeout), MS_TIME(default_deadline),
       MS_TIME(drain_timeout),
@@ -143,6 +144,30 @@ void SetServices(Gateway& self, std::vector<GivenService> given, const py::bytes
   }());
 }
 
+void SetTraffic(Gateway& self, const std::vector<py::dict>& given) {
+  std::vector<gateway::SplitSpec> splits;
+  for (const py::dict& each : given) {
+    gateway::SplitSpec& split = splits.emplace_back();
+    split.name = each["name"].cast<std::string>();
+    if (!each["sticky"].is_none()) split.sticky = each["sticky"].cast<std::string>();
+    for (const auto& variation : each["variations"].cast<std::vector<py::dict>>()) {
+      split.variations.push_back({.name = variation["name"].cast<std::string>(),
+                                  .servable = variation["servable"].cast<std::string>(),
+                                  .version = variation["version"].cast<uint64_t>(),
+                                  .weight = variation["weight"].cast<double>()});
+    }
+    for (const auto& mirror : each["mirrors"].cast<std::vector<py::dict>>()) {
+      split.mirrors.push_back({.servable = mirror["servable"].cast<std::string>(),
+                               .version = mirror["version"].cast<uint64_t>(),
+                               .fraction = mirror["fraction"].cast<double>()});
+    }
+  }
+  Raise([&] {
+    py::gil_scoped_release release;
+    return self.SetTraffic(splits);
+  }());
+}
+
 void AttachWorker(Gateway& self, int fd, uint64_t id, std::string servable, uint64_t version,
                   const std::vector<std::pair<std::string, bool>>& methods, double heartbeat_timeout, double timeout) {
   UniqueFd socket(fd);
@@ -211,6 +236,9 @@ py::dict ToDict(const Gateway::MethodStats& method) {
   result["servable"] = method.key.servable;
   result["version"] = method.key.version;
   result["method"] = method.key.method;
+  result["split"] = method.key.split;
+  result["variation"] = method.key.variation;
+  result["mirrored"] = method.key.mirrored;
   py::dict ended;
   for (size_t code = 0; code < method.ended.size(); ++code) {
     if (method.ended[code] > 0) ended[py::str(std::string(CodeName(static_cast<Code>(code))))] = method.ended[code];
@@ -278,6 +306,7 @@ void RegisterGateway(py::module_& module) {
           py::arg("name"), py::arg("max_enqueued_requests") = 0, py::arg("max_enqueued_bytes") = 0, release_gil())
       .def("remove_servable", &Gateway::RemoveServable, py::arg("name"), release_gil())
       .def("set_services", &SetServices, py::arg("services"), py::arg("descriptors"))
+      .def("set_traffic", &SetTraffic, py::arg("splits"))
       .def("listen", &Listen, py::arg("listeners"), py::arg("limits"), py::arg("accept") = true)
       .def("set_tls", &SetTls, py::arg("listener"), py::arg("tls"))
       .def("accept", &Gateway::Accept, release_gil())

@@ -33,7 +33,11 @@ const Object& ToObject(PyObject* self) {
 
 PyObject* GetRequestId(PyObject* self, void*) {
   const auto& request = ToObject(self).request;
-  return Utf8ToPython(request && request->origin ? std::string_view(request->origin->request_id) : std::string_view());
+  if (!request) return Utf8ToPython({});
+  if (request->origin && !request->origin->request_id.empty()) return Utf8ToPython(request->origin->request_id);
+  if (!request->key.known()) return Utf8ToPython({});
+  const RequestKeyText text = TextOf(request->key);
+  return Utf8ToPython(std::string_view(text.data(), text.size()));
 }
 
 PyObject* GetModelId(PyObject*, void*) {

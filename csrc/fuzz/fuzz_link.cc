@@ -1,4 +1,6 @@
 // Frames and counts of the other side's ring, as each end of a link takes them.
+#include <array>
+
 #include "fuzz/raw_link.h"
 
 namespace mindserve::fuzz {
@@ -95,11 +97,19 @@ void RunHandshake(Input input) {
   UniqueFd workers(fds[1]);
   const int kinds[] = {small.fd(), bell.get(), stats.fd(), region.fd(), gateways.get()};
   for (int message = 0; message < 2; ++message) {
-    const auto sent = input.Bytes(input.Byte() % (2 * sizeof(link::HandshakeMessage)));
+    // A good message, but for what the input has other than zeros, and its size.
+    link::HandshakeMessage good;
+    good.step = message == 0 ? link::HandshakeStep::kHello : link::HandshakeStep::kAccept;
+    std::array<std::byte, 2 * sizeof(good)> text{};
+    std::memcpy(text.data(), &good, sizeof(good));
+    const size_t longer = input.Byte();
+    const auto sent = std::span(text).first((sizeof(good) + longer) % text.size());
+    const auto changes = input.Bytes(input.Byte() % text.size());
+    for (size_t i = 0; i < changes.size(); ++i) text[i] ^= changes[i];
     int given[4];
     const size_t count = input.Byte() % std::size(given);
     for (size_t i = 0; i < count; ++i) given[i] = kinds[input.Byte() % std::size(kinds)];
-    iovec part{const_cast<std::byte*>(sent.data()), sent.size()};
+    iovec part{sent.data(), sent.size()};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(given))] = {};
     msghdr header{};
     header.msg_iov = &part;

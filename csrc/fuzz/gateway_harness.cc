@@ -261,14 +261,19 @@ GatewayHarness::GatewayHarness()
                }
              }),
       router_(context_.stats),
+      traffic_(context_.stats),
+      mirrors_(context_, mirrored_, router_, traffic_, calls_),
       served_(*gateway::Served::Create({UsersService()}, HarnessDescriptors(), "")),
-      health_(router_, served_),
-      user_calls_(std::make_unique<gateway::UserCalls>(gateway::UserCalls{context_, admission_, router_, calls_})),
+      health_(router_, traffic_, served_),
+      user_calls_(std::make_unique<gateway::UserCalls>(
+          gateway::UserCalls{context_, admission_, router_, traffic_, mirrors_, calls_})),
       version_(new gateway::VersionState{
           .number = 1, .version = 1, .admission = std::make_shared<gateway::Admission>(), .quarantine = {}}) {
   SetLogSink([](LogLevel, std::string_view) {});
   admission_.SetMaxRequests(64);
   admission_.SetMaxBytes(kMostEnqueuedBytes);
+  mirrored_.SetMaxRequests(16);
+  mirrored_.SetMaxBytes(kMostEnqueuedBytes / 4);
   version_->admission->SetMaxRequests(0);
   version_->admission->SetMaxBytes(0);
   children_.Expect();
@@ -284,7 +289,7 @@ GatewayHarness::GatewayHarness()
   // As an I/O thread has them (gateway/io_thread.cc).
   auto& services = context_.services;
   auto& stats = context_.stats;
-  auto predict = std::make_unique<gateway::PredictService>(context_, admission_, router_, calls_,
+  auto predict = std::make_unique<gateway::PredictService>(context_, admission_, router_, traffic_, mirrors_, calls_,
                                                            std::chrono::milliseconds(10'000));
   auto* const predict_service = predict.get();
   services[gateway::kPredictPath] = std::move(predict);
@@ -294,7 +299,7 @@ GatewayHarness::GatewayHarness()
   services[gateway::kHealthWatchPath] =
       std::make_unique<gateway::HealthWatchService>(stats.Of({.path = gateway::kHealthWatchPath}), health_);
   services[gateway::kListApplicationsPath] = std::make_unique<gateway::ListApplicationsService>(
-      stats.Of({.path = gateway::kListApplicationsPath}), router_, health_);
+      stats.Of({.path = gateway::kListApplicationsPath}), router_, traffic_, health_);
   services[gateway::kHealthzPath] =
       std::make_unique<gateway::HealthzService>(stats.Of({.path = gateway::kHealthzPath}), health_);
   for (const char* path : {gateway::kReflectionV1Path, gateway::kReflectionV1AlphaPath}) {
@@ -310,6 +315,10 @@ GatewayHarness::GatewayHarness()
   services[gateway::kDriverPath] =
       std::make_unique<gateway::UserService>(*user_calls_, gateway::kDriverPath, gateway::UserService::Kind{});
   router_.Declare("s");
+  traffic_.Set({{.name = "split",
+                 .variations = {{.name = "new", .servable = "s"}, {.name = "old", .servable = "s", .version = 1}},
+                 .mirrors = {{.servable = "s", .version = 1, .fraction = 0.5}},
+                 .sticky = "k"}});
   health_.SetServing(true);
 }
 
@@ -405,6 +414,7 @@ void GatewayHarness::HangUp() {
     // What the client had asked for is gone with it, to the last byte.
     FUZZ_REQUIRE(calls_.size() == 0);
     FUZZ_REQUIRE(admission_.requests() == 0 && admission_.bytes() == 0);
+    FUZZ_REQUIRE(mirrored_.requests() == 0 && mirrored_.bytes() == 0);
     FUZZ_REQUIRE(version_->admission->requests() == 0 && version_->admission->bytes() == 0);
     FUZZ_REQUIRE(port_->arena().slabs() == 0);
     FUZZ_REQUIRE(children_.size() == 0);

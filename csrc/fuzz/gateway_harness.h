@@ -16,9 +16,11 @@
 #include "gateway/child_calls.h"
 #include "gateway/health_service.h"
 #include "gateway/http2_connection.h"
+#include "gateway/mirrors.h"
 #include "gateway/router.h"
 #include "gateway/served.h"
 #include "gateway/thread_context.h"
+#include "gateway/traffic.h"
 #include "gateway/user_service.h"
 #include "gateway/worker_calls.h"
 #include "link/lane.h"
@@ -96,12 +98,15 @@ class GatewayHarness {
 
   net::EventLoop loop_;  // needed, never run: nothing here waits
   gateway::Admission admission_;
+  gateway::Admission mirrored_;
   gateway::ChildCalls children_;
   std::unique_ptr<link::GatewayPort> port_;
   gateway::RequestMemory memory_;
   gateway::ThreadContext context_;
   gateway::WorkerCalls calls_;
   gateway::Router router_;
+  gateway::Traffic traffic_;
+  gateway::Mirrors mirrors_;
   std::shared_ptr<const gateway::Served> served_;
   gateway::Health health_;
   std::unique_ptr<gateway::UserCalls> user_calls_;

@@ -301,6 +301,10 @@ def calls() -> Iterator[bytes]:
     for each in builtin():
         for name in ("check", "watch", "list", "healthz", "v1", "alpha"):
             yield how + start(name) + message(0, each, 0) + bytes([SERVING, 0, SERVING, 1, HALF_CLOSE, 0])
+    split = spec(name="split")
+    yield how + start("predict", 0, ("k", b"v")) + message(0, request(PAIR, PAIR, route=split))
+    yield how + b"".join(start("predict") + message(i, request(PAIR, route=split)) for i in range(4))
+    yield how + b"".join(start("unary", 0, ("application", b"split")) + message(i, b"text") for i in range(4))
     small = bytes([0x02])  # no window at all
     both = start("both", 8) + message(0, b"x" * 100, 0) * 3
     yield small + both + bytes([WINDOW, 0, 10, 0, WINDOW, 0, 255, 255]) + bytes([HALF_CLOSE, 0])
@@ -364,11 +368,11 @@ def links() -> Iterator[bytes]:
         yield b"\x00" + each.replace(b"\x07", b"\x01")
     for kind in (1, 2, 3, 4):
         yield b"\x01\x01" + frame(kind, 3, 0, b"payload") + b"\xfe\x10\x01" + frame(3, 32, 1)
-    hello = struct.pack("<6I", 0x4B4C534D, 4, 1, 4096, 0, 0)
-    accept = struct.pack("<6I", 0x4B4C534D, 4, 3, 4096, 0, 0)
-    yield b"\x02" + bytes([24]) + hello + bytes([3, 0, 1, 2]) + bytes([24]) + accept + bytes([1, 3])
-    yield b"\x02" + bytes([24]) + hello + bytes([3, 2, 1, 2]) + bytes([24]) + accept + bytes([1, 0])
-    yield b"\x02" + bytes([24]) + accept + bytes([0]) + bytes([10]) + hello[:10] + bytes([2, 4, 4])
+    # Handshakes: how much longer than it should be, what is changed, which descriptors.
+    yield b"\x02" + bytes([0, 0, 3, 0, 1, 2]) + bytes([0, 0, 1, 3])
+    yield b"\x02" + bytes([0, 0, 3, 2, 1, 2]) + bytes([0, 0, 1, 0])
+    yield b"\x02" + bytes([0, 12]) + bytes(8) + bytes([2, 0, 0, 0]) + bytes([3, 0, 1, 2]) + bytes([10, 0, 2, 4, 4])
+    yield b"\x02" + bytes([0, 5]) + bytes(4) + bytes([1]) + bytes([3, 0, 1, 2])
 
 
 # -- Config files ------------------------------------------------------------------------------------------------------

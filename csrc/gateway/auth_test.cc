@@ -11,8 +11,11 @@
 #include "gateway/guarded_call.h"
 #include "gateway/health_service.h"
 #include "gateway/predict_service.h"
+#include "gateway/ray_service.h"
+#include "gateway/stream_service.h"
 #include "gateway/test_client.h"
 #include "gateway/test_gateway.h"
+#include "gateway/test_user_worker.h"
 #include "gateway/test_worker.h"
 
 namespace mindserve::gateway {
@@ -354,6 +357,62 @@ TEST_F(AuthTest, AClientCallsOnlyItsServables) {
     EXPECT_THAT(denied.grpc_message(), HasSubstr("client 'app' may not call servable '" + std::string(name) + "'"));
   }
   EXPECT_EQ(other.calls(), 0);
+}
+
+TEST_F(AuthTest, AClientIsAllowedTheNameThatItCallsNotWhatStandsBehindIt) {
+  constexpr const char* kUnary = "/t.Users/Unary";
+  ASSERT_TRUE(gateway_->SetServices({{.name = "t.Users", .methods = {{"Unary", false, false}}}}, "").ok());
+  Verify();
+  Know("n.a.me", {.name = "outside", .servables = {{"both"}}});
+  Know("o.n.e", {.name = "inside", .servables = {{"one"}}});
+  const std::vector<WorkerSpec::Method> methods = {{kUnary, true}, {StreamPath("many"), true}};
+  TestUserWorker one(*gateway_, 1, "one", methods), two(*gateway_, 2, "two", methods);
+  one.Echo();
+  two.Echo();
+  TestWorker plain_one(*gateway_, 3, "plain one"), plain_two(*gateway_, 4, "plain two");
+  ASSERT_TRUE(gateway_
+                  ->SetTraffic({{.name = "both", .variations = {{"a", "one"}, {"b", "two"}}},
+                                {.name = "plain", .variations = {{"a", "plain one"}, {"b", "plain two"}}}})
+                  .ok());
+  Know("p.lai.n", {.name = "plain", .servables = {{"plain"}}});
+  TestClient client(Listen());
+  struct Kind {
+    const char* path;
+    std::string token, name, variation, message, variations_message;
+    std::string application = {}, variations_application = {};
+  };
+  for (const Kind& kind : std::vector<Kind>{
+           {kPredictPath, "p.lai.n", "plain", "plain one", Request("plain"), Request("plain one")},
+           {kPredictStreamPath, "p.lai.n", "plain", "plain one", Request("plain"), Request("plain one")},
+           {kPredictStreamPath, "n.a.me", "both", "one", Request("both", "many"), Request("one", "many")},
+           {kUnary, "n.a.me", "both", "one", "x", "x", "both", "one"},
+       }) {
+    SCOPED_TRACE(std::string(kind.path) + " " + kind.name);
+    const auto call = [&](const std::string& token, const std::string& message, const std::string& application) {
+      auto fields = Bearing(token);
+      if (!application.empty()) fields.emplace_back("application", application);
+      return client.Call(kind.path, message, fields);
+    };
+    std::map<std::string, int> told;
+    for (int i = 0; i < 4; ++i) {
+      // One that may not call it takes nobody's turn, and learns nothing of variations.
+      auto denied = call("o.n.e", kind.message, kind.application);
+      EXPECT_EQ(denied.grpc_status(), kDenied);
+      EXPECT_THAT(denied.grpc_message(), HasSubstr("may not call servable '" + kind.name + "'"));
+      EXPECT_FALSE(denied.trailers.contains("mindserve-variation"));
+      EXPECT_TRUE(denied.trailers.contains("request_id"));
+      auto answered = call(kind.token, kind.message, kind.application);
+      EXPECT_EQ(answered.grpc_status(), 0) << answered.grpc_message();
+      ++told[answered.trailers["mindserve-variation"]];
+    }
+    EXPECT_EQ(told, (std::map<std::string, int>{{"a", 2}, {"b", 2}}));
+    const auto denied = call(kind.token, kind.variations_message, kind.variations_application);
+    EXPECT_EQ(denied.grpc_status(), kDenied);
+    EXPECT_THAT(denied.grpc_message(), HasSubstr("may not call servable '" + kind.variation + "'"));
+  }
+  EXPECT_EQ(client.Call(kUnary, "x", Bearing("n.a.me")).grpc_status(), 0) << "the name is the only one that is meant";
+  EXPECT_EQ(client.Call(kUnary, "x", Bearing("o.n.e")).grpc_status(), kDenied);
+  EXPECT_EQ(client.Call(kListApplicationsPath, "", Bearing("n.a.me")).messages().at(0), wire::test::Field(1, "both"));
 }
 
 TEST_F(AuthTest, AClientKeepsToItsLimits) {

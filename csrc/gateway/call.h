@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/execution.h"
+#include "base/request_key.h"
 #include "base/status.h"
 #include "gateway/call_stats.h"
 #include "gateway/quarantine.h"
@@ -105,6 +106,8 @@ class Call {
   //
   // Trailing metadata that goes with whatever ends the call. Before anything can.
   virtual void SetTrailing(Metadata trailing) = 0;
+  // The same of the request id that is made of the key, for less than that costs. Once at most.
+  virtual void SetKey(const RequestKey& key) = 0;
   // Sends initial metadata, at once. Not after Send. With `gzip` messages may be compressed.
   virtual void SendInitial(const Metadata& initial, bool gzip) = 0;
   // Sends a message.

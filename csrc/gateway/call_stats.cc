@@ -29,8 +29,11 @@ void CallStats::OnRemoved(const std::string& servable, uint64_t version) {
         ++method;
         continue;
       }
-      Of({method->first.path, oldest.first, 0, method->first.method}).Add(*method->second);
+      MethodKey key = method->first;
+      key.version = 0;
+      Of(key).Add(*method->second);
       method = methods.erase(method);
+      ++freed;
     }
     removed.pop_front();
   }

@@ -33,12 +33,14 @@ enum class Refusal : uint8_t {
   kBodyIdleTimeout,
   kIdleConnectionTimeout,
   kMaxAttempts,
+  kMaxMirroredRequests,
+  kMaxMirroredBytes,
   kQuarantine,  // no limit: quarantine.h
   kRate,        // these of a client: auth.h
   kMaxInFlight,
   kTokenQueue,
 };
-inline constexpr std::array<std::string_view, 16> kRefusalNames = {
+inline constexpr std::array<std::string_view, 18> kRefusalNames = {
     "max_msg_mb_size",
     "max_instances_per_request",
     "max_enqueued_requests",
@@ -51,6 +53,8 @@ inline constexpr std::array<std::string_view, 16> kRefusalNames = {
     "body_idle_timeout",
     "idle_connection_timeout",
     "max_attempts",
+    "max_mirrored_requests",
+    "max_mirrored_bytes",
     "quarantine",
     "rate",
     "max_in_flight",
@@ -73,10 +77,13 @@ struct MethodCounts {
 
 // A method as it is told apart from others. Empty where nothing was found to serve it.
 struct MethodKey {
-  std::string path = {};      // of the gRPC method
-  std::string servable = {};  // that answers; for Predict and users' services
-  uint64_t version = 0;       // with a servable, 0: those that were served long ago
-  std::string method = {};    // of the servable
+  std::string path = {};       // of the gRPC method
+  std::string servable = {};   // that answers; for Predict and users' services
+  uint64_t version = 0;        // with a servable, 0: those that were served long ago
+  std::string method = {};     // of the servable
+  std::string split = {};      // the name that the client asked for, where it stands for several servables, and
+  std::string variation = {};  // which of them this is (traffic.h), or
+  bool mirrored = false;       // that it is one of those that get copies
   auto operator<=>(const MethodKey&) const = default;
 };
 
@@ -100,6 +107,7 @@ struct CallStats {
   std::map<MethodKey, std::unique_ptr<MethodCounts>> methods;
   std::deque<std::pair<std::string, uint64_t>> removed;  // versions of servables, what left first first
   std::array<uint64_t, kRefusalNames.size()> refused{};
+  uint64_t freed = 0;     // how often counts of `methods` were: who keeps places among them has to look again
   uint64_t begun = 0;     // calls
   Counter replies;        // calls that ended OK
   uint64_t accepted = 0;  // connections

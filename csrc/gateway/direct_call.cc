@@ -13,6 +13,7 @@
 #include "gateway/inflater.h"
 #include "gateway/message_reader.h"
 #include "gateway/request_head.h"
+#include "gateway/request_id.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -179,6 +180,7 @@ void DirectCall::Finish(Status status, Metadata trailing) {
   DirectEvent end = Event(DirectEvent::Kind::kEnd);
   end.status = std::move(status);
   end.metadata = std::move(trailing_);
+  if (key_.known()) end.metadata.emplace_back(kRequestIdKey, RequestId{.made = key_}.text());
   for (auto& each : trailing) {
     // The text of an OK; that of an error is the status's.
     if (each.first != "grpc-message") end.metadata.push_back(std::move(each));

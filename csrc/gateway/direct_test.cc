@@ -549,8 +549,9 @@ TEST(DirectClientsTest, OfSoManyItIsRemembered) {
   ChildCalls children;
   ThreadContext context(0, loop, memory, children);
   const Router router(context.stats);
+  const Traffic traffic(context.stats);
   const std::shared_ptr<const Served> served;
-  const Health health(router, served);
+  const Health health(router, traffic, served);
   DirectThread thread(context, health);
   const auto first = thread.ClientOf(0);
   EXPECT_EQ(thread.ClientOf(0), first);

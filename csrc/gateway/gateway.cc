@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "gateway/io_thread.h"
+#include "gateway/traffic.h"
 #include "gateway/worker_watch.h"
 
 namespace mindserve::gateway {
@@ -288,6 +289,12 @@ Status Gateway::SetServices(std::vector<ServiceSpec> services, std::string_view 
   return Status::Ok();
 }
 
+Status Gateway::SetTraffic(const std::vector<SplitSpec>& splits) {
+  MS_RETURN_IF_ERROR(CheckSplits(splits));
+  state_->OnAll([&](IoThread& io) { io.SetTraffic(splits); });
+  return Status::Ok();
+}
+
 Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> specs, const Limits& limits, bool accept) {
   MS_RETURN_IF_ERROR(CheckLimits(limits));
   std::lock_guard lock(state_->listen_mutex);
@@ -315,6 +322,8 @@ Result<std::vector<net::Address>> Gateway::Listen(std::vector<ListenerSpec> spec
   state_->shared.admission.SetMaxRequests(limits.max_enqueued_requests);
   state_->shared.admission.SetMaxBytes(limits.max_enqueued_bytes > 0 ? limits.max_enqueued_bytes
                                                                      : DefaultMaxEnqueuedBytes());
+  state_->shared.mirrored.SetMaxRequests(limits.max_mirrored_requests);
+  state_->shared.mirrored.SetMaxBytes(limits.max_mirrored_bytes);
   state_->OnAll([&](IoThread& io) { io.Serve(limits); });
   state_->OnFirst([&] {
     std::ranges::move(state_->listeners, std::back_inserter(listeners));  // internal ones, if any
@@ -548,7 +557,7 @@ Gateway::Stats Gateway::GetStats() const {
     }
   });
   for (auto& [key, method] : methods) {
-    for (size_t code = 0; code < method.ended.size(); ++code) {
+    for (size_t code = 0; code < method.ended.size() && !key.mirrored; ++code) {
       (code == 0 ? stats.replies : stats.errors) += method.ended[code];
     }
     method.key = key;

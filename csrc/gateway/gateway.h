@@ -70,6 +70,26 @@ struct ServiceSpec {
   std::vector<Method> methods;
 };
 
+// A name that stands for several servables or versions, which answer its calls by turns.
+struct SplitSpec {
+  struct Variation {
+    std::string name;  // letters, digits, '.', '_' and '-'
+    std::string servable;
+    uint64_t version = 0;  // 0: the newest
+    double weight = 1;     // in proportion to the others'; 0: it gets nothing
+  };
+  std::string name;
+  std::vector<Variation> variations;
+  // Gets copies of calls, whose answers are dropped.
+  struct Mirror {
+    std::string servable;
+    uint64_t version = 0;
+    double fraction = 1;  // of the calls, 0 to 1
+  };
+  std::vector<Mirror> mirrors = {};
+  std::string sticky = {};  // a key of metadata: calls with the same value go to the same variation; empty: none
+};
+
 // Limits of a servable, in all of its versions, besides those over all. 0: none.
 struct ServableLimits {
   size_t max_enqueued_requests = 0;
@@ -94,6 +114,11 @@ class Gateway {
   // for reflection. INVALID_ARGUMENT, and nothing is changed, if it doesn't parse, or a service has no name that
   // protobuf allows, is given twice, or is a built-in one.
   Status SetServices(std::vector<ServiceSpec> services, std::string_view descriptors);
+
+  // The names that are split, instead of those before. A name may be a servable's: calls that ask for no version of it
+  // are split, then. INVALID_ARGUMENT, and nothing is changed, as CheckSplits says (traffic.h). That a servable is not
+  // known is no error: its share of the calls is answered so.
+  Status SetTraffic(const std::vector<SplitSpec>& splits);
 
   // Binds, listens, and begins to answer, all or none. Returns the addresses bound. FAILED_PRECONDITION if already
   // listening; but while only internal ones listen, or none at all, for calls from inside the process, it may be called
@@ -176,7 +201,7 @@ class Gateway {
   };
   struct Stats {
     uint64_t requests = 0;        // gRPC calls begun, of every service
-    uint64_t replies = 0;         // that ended OK
+    uint64_t replies = 0;         // that ended OK; here and below copies of calls (mirrors.h) count only in `methods`
     uint64_t errors = 0;          // that ended otherwise, or were cancelled
     uint64_t in_flight = 0;       // Predict requests held now, as max_enqueued_requests counts them
     uint64_t enqueued_bytes = 0;  // of them, as max_enqueued_bytes counts them

@@ -17,6 +17,17 @@ namespace {
 constexpr const char* kCodes[kCodeCount] = {"0", "1",  "2",  "3",  "4",  "5",  "6",  "7", "8",
                                             "9", "10", "11", "12", "13", "14", "15", "16"};
 
+// Of what does not come again: a place in the header table would cost more than the field itself.
+constexpr uint8_t kOnce = NGHTTP2_NV_FLAG_NO_INDEX;
+
+// The request id that is made of the key. `text` lives until the field is submitted.
+nghttp2_nv KeyField(const RequestKey& key, RequestKeyText* text) {
+  *text = TextOf(key);
+  nghttp2_nv field = Field(kRequestIdKey, std::string_view(text->data(), text->size()));
+  field.flags |= kOnce;
+  return field;
+}
+
 void AddMetadata(const Metadata& metadata, std::vector<std::string>* texts, std::vector<nghttp2_nv>* fields) {
   for (const auto& [key, value] : metadata) {
     if (IsBinaryKey(key)) {
@@ -24,15 +35,14 @@ void AddMetadata(const Metadata& metadata, std::vector<std::string>* texts, std:
       fields->push_back(Field(std::string_view(key), texts->back()));
     } else {
       fields->push_back(Field(std::string_view(key), value));
-      // It does not come again: a place in the header table would cost more than the field itself.
-      if (key == kRequestIdKey) fields->back().flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+      if (key == kRequestIdKey) fields->back().flags |= kOnce;
     }
   }
 }
 
-// Header fields of the end of a call. The encoded texts live in `texts` until the fields are submitted.
-void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std::string>* texts,
-                 std::vector<nghttp2_nv>* fields) {
+// Header fields of the end of a call. The encoded texts live in `texts` and `id` until the fields are submitted.
+void AddTrailers(const Status& status, const Metadata& trailing, const RequestKey& key, std::vector<std::string>* texts,
+                 RequestKeyText* id, std::vector<nghttp2_nv>* fields) {
   texts->reserve(1 + trailing.size());
   fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
   if (!status.message().empty()) {
@@ -43,6 +53,7 @@ void AddTrailers(const Status& status, const Metadata& trailing, std::vector<std
     fields->push_back(StaticField("grpc-accept-encoding", kAcceptedEncodings));
   }
   AddMetadata(trailing, texts, fields);
+  if (key.known()) fields->push_back(KeyField(key, id));
 }
 
 }  // namespace
@@ -60,6 +71,7 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   half_closed_ = ended_ = responded_ = finished_ = deferred_ = false;
   status_ = Status::Ok();
   trailing_.clear();
+  key_ = {};
 }
 
 void GrpcStream::Close() {
@@ -291,7 +303,7 @@ void GrpcStream::Finish(Status status, Metadata trailing) {
 
 void GrpcStream::Abort(Status status, Metadata trailing) {
   if (finished_) return;
-  if (trailing_.empty() && service_ != nullptr) service_->OnRefused(*this);
+  if (trailing_.empty() && !key_.known() && service_ != nullptr) service_->OnRefused(*this);
   // What was not sent is not worth sending any more. A part that is half framed has to stay.
   Finish(std::move(status), std::move(trailing));
   if (handler_) handler_->OnCancel();
@@ -313,8 +325,9 @@ void GrpcStream::SubmitTrailersOnly() {
   responded_ = true;
   connection_->Touch();
   std::vector<std::string> texts;
+  RequestKeyText id;
   std::vector<nghttp2_nv> fields = {StaticField(":status", "200"), StaticField("content-type", "application/grpc")};
-  AddTrailers(status_, trailing_, &texts, &fields);
+  AddTrailers(status_, trailing_, key_, &texts, &id, &fields);
   nghttp2_submit_response(connection_->session(), id_, fields.data(), fields.size(), nullptr);
 }
 
@@ -342,13 +355,17 @@ void GrpcStream::SubmitResponse() {
 
 void GrpcStream::SubmitTrailers() {
   if (status_.ok() && trailing_.empty()) {
-    nghttp2_nv field = StaticField("grpc-status", "0");
-    nghttp2_submit_trailer(connection_->session(), id_, &field, 1);
+    // That of every small call.
+    nghttp2_nv fields[] = {StaticField("grpc-status", "0"), {}};
+    RequestKeyText text;
+    if (key_.known()) fields[1] = KeyField(key_, &text);
+    nghttp2_submit_trailer(connection_->session(), id_, fields, key_.known() ? 2 : 1);
     return;
   }
   std::vector<std::string> texts;
+  RequestKeyText id;
   std::vector<nghttp2_nv> fields;
-  AddTrailers(status_, trailing_, &texts, &fields);
+  AddTrailers(status_, trailing_, key_, &texts, &id, &fields);
   nghttp2_submit_trailer(connection_->session(), id_, fields.data(), fields.size());
 }
 

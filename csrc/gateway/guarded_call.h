@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/request_key.h"
 #include "gateway/auth.h"
 #include "gateway/call.h"
 
@@ -47,6 +48,7 @@ class HeldCall final : public CallHandler, public TokenCache::Waiter {
 class GuardedCall : public Call, private HeldCall::Owner {
  public:
   const ClientIdentity* identity() const final { return pass_.identity(); }
+  void SetKey(const RequestKey& key) final { key_ = key; }
 
  protected:
   explicit GuardedCall() = default;
@@ -61,6 +63,7 @@ class GuardedCall : public Call, private HeldCall::Owner {
 
   std::unique_ptr<CallHandler> handler_;
   bool finished_ = false;
+  RequestKey key_;  // unknown: no id was made
 
  private:
   void OnVerdict(const TokenCache::Verdict& verdict) override;

@@ -79,13 +79,18 @@ void Health::Changed() {
 }
 
 bool Health::Known(std::string_view name) const {
-  return name.empty() || router_.Known(name) ||
+  return name.empty() || router_.Known(name) || traffic_.Find(name) != nullptr ||
          (served_ != nullptr && std::ranges::binary_search(served_->names, name));
 }
 
 // Of one that is known.
 bool Health::Alive(std::string_view name) const {
   if (name.empty()) return true;
+  if (const Split* split = traffic_.Find(name)) {
+    return std::ranges::any_of(split->variations(), [this](const Variation& variation) {
+      return variation.share > 0 && router_.Alive(variation.servable);
+    });
+  }
   if (router_.Known(name)) return router_.Alive(name);
   if (std::ranges::find(served_->services, name, &ServiceSpec::name) == served_->services.end()) return true;
   return std::ranges::any_of(router_.Answering(name), [this](const auto& servable) { return router_.Alive(servable); });

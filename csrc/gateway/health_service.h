@@ -9,6 +9,7 @@
 #include "gateway/call.h"
 #include "gateway/router.h"
 #include "gateway/served.h"
+#include "gateway/traffic.h"
 #include "wire/health.h"
 
 namespace mindserve::gateway {
@@ -20,7 +21,8 @@ inline constexpr const char* kHealthWatchPath = "/grpc.health.v1.Health/Watch";
 class Health {
  public:
   // `served` is null until services are known.
-  Health(const Router& router, const std::shared_ptr<const Served>& served) : router_(router), served_(served) {}
+  Health(const Router& router, const Traffic& traffic, const std::shared_ptr<const Served>& served)
+      : router_(router), traffic_(traffic), served_(served) {}
 
   class Watcher {
    public:
@@ -31,11 +33,12 @@ class Health {
   // Listening, and not about to stop.
   void SetServing(bool serving);
   bool serving() const { return serving_; }
-  // Something in the router, or what is served, changed.
+  // Something in the router, the traffic, or what is served, changed.
   void Changed();
 
-  // Of a servable, or of a service: one of users' serves as long as a servable that answers it does, a built-in one as
-  // long as the server does. kServiceUnknown: there is none of this name.
+  // Of a servable; of a name that is split, which serves as long as a variation that gets calls does; or of a service:
+  // one of users' serves as long as a servable that answers it does, a built-in one as long as the server does.
+  // kServiceUnknown: there is none of this name.
   wire::ServingStatus Get(std::string_view name) const;
 
   void Add(Watcher& watcher) { watchers_.insert(&watcher); }
@@ -46,6 +49,7 @@ class Health {
   bool Alive(std::string_view name) const;
 
   const Router& router_;
+  const Traffic& traffic_;
   const std::shared_ptr<const Served>& served_;
   bool serving_ = false;
   std::unordered_set<Watcher*> watchers_;

@@ -31,26 +31,30 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
                for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
              }),
       router_(context_.stats),
-      health_(router_, served_),
+      traffic_(context_.stats),
+      mirrors_(context_, shared.mirrored, router_, traffic_, calls_),
+      health_(router_, traffic_, served_),
       direct_(context_, health_) {
   context_.now = Clock::now();
   context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
-  auto predict = std::make_unique<PredictService>(context_, shared_.admission, router_, calls_, shared.most_suspense);
+  auto predict = std::make_unique<PredictService>(context_, shared_.admission, router_, traffic_, mirrors_, calls_,
+                                                  shared.most_suspense);
   predict_ = predict.get();
   context_.services[kPredictPath] = std::move(predict);
   context_.services[kHealthCheckPath] =
       std::make_unique<HealthCheckService>(context_.stats.Of({.path = kHealthCheckPath}), health_);
   context_.services[kHealthWatchPath] =
       std::make_unique<HealthWatchService>(context_.stats.Of({.path = kHealthWatchPath}), health_);
-  context_.services[kListApplicationsPath] =
-      std::make_unique<ListApplicationsService>(context_.stats.Of({.path = kListApplicationsPath}), router_, health_);
+  context_.services[kListApplicationsPath] = std::make_unique<ListApplicationsService>(
+      context_.stats.Of({.path = kListApplicationsPath}), router_, traffic_, health_);
   context_.services[kHealthzPath] =
       std::make_unique<HealthzService>(context_.stats.Of({.path = kHealthzPath}), health_);
   for (const char* path : {kReflectionV1Path, kReflectionV1AlphaPath}) {
     context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
   }
-  user_calls_ = std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, calls_});
+  user_calls_ =
+      std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, traffic_, mirrors_, calls_});
   context_.services[kPredictStreamPath] = std::make_unique<StreamService>(*user_calls_, *predict_);
   MakeUserServices({});
   thread_ = std::thread([this, number] {
@@ -233,6 +237,11 @@ void IoThread::RemoveServable(const std::string& name) {
 void IoThread::SetServices(std::shared_ptr<const Served> served) {
   served_ = std::move(served);
   MakeUserServices(served_->services);
+  health_.Changed();
+}
+
+void IoThread::SetTraffic(const std::vector<SplitSpec>& splits) {
+  traffic_.Set(splits);
   health_.Changed();
 }
 

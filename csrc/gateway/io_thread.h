@@ -17,10 +17,12 @@
 #include "gateway/direct_thread.h"
 #include "gateway/health_service.h"
 #include "gateway/http2_connection.h"
+#include "gateway/mirrors.h"
 #include "gateway/peer_count.h"
 #include "gateway/router.h"
 #include "gateway/served.h"
 #include "gateway/thread_context.h"
+#include "gateway/traffic.h"
 #include "gateway/worker_calls.h"
 #include "link/lane.h"
 #include "net/event_loop.h"
@@ -31,6 +33,7 @@ namespace mindserve::gateway {
 // What the I/O threads of a gateway share. Thread-safe.
 struct Shared {
   Admission admission;
+  Admission mirrored;  // copies of calls, which count only here
   PeerCount peers;
   KeepAlive keepalive;  // these two as they were when the threads began
   std::chrono::milliseconds most_suspense{};
@@ -77,6 +80,7 @@ class IoThread final : private net::RoundHooks {
   void RemoveServable(const std::string& name);
   // Instead of what was served before. `served` is shared by all threads and the answers under way.
   void SetServices(std::shared_ptr<const Served> served);
+  void SetTraffic(const std::vector<SplitSpec>& splits);
   void AddWorker(WorkerSpec spec, std::shared_ptr<VersionState> version, std::unique_ptr<link::Lane> lane);
   void DrainWorker(uint64_t id);
   void RemoveVersion(const std::string& servable, uint64_t version);
@@ -112,6 +116,8 @@ class IoThread final : private net::RoundHooks {
   std::unique_ptr<TokenCache> tokens_;  // null: nobody is asked
   WorkerCalls calls_;
   Router router_;
+  Traffic traffic_;
+  Mirrors mirrors_;
   PredictService* predict_ = nullptr;  // of the context's services
   std::unique_ptr<UserCalls> user_calls_;
   // Of the context's services those of users, by their paths; and those that were replaced while they had calls.

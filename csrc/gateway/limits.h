@@ -23,6 +23,8 @@ struct Limits {
   std::chrono::milliseconds idle_connection_timeout{0};  // 0: none
   std::chrono::milliseconds default_deadline{0};         // 0: none
   std::chrono::milliseconds drain_timeout{30'000};
+  size_t max_mirrored_requests = 100;
+  size_t max_mirrored_bytes = 64 * 1024 * 1024;
   size_t max_attempts = 2;  // workers that may die while they execute a request
 };
 

@@ -47,10 +47,13 @@ void PredictCall::OnHalfClose() {
   method_ = route.method;
   version_ = route.version;
   spec_ = route.spec;
+  // By the name that it calls, not by who answers for that.
   if (const ClientIdentity* identity = call_.identity(); identity != nullptr) [[unlikely]] {
     if (status = identity->Check(servable_); !status.ok()) return Fail(std::move(status));
   }
   if (route.merged) merged_spec_ = wire::SpecContent(route.servable, route.method, route.version);
+  if (variation_ || !service_.traffic_.empty()) [[unlikely]]
+    Divert();
 
   const size_t workers = service_.router_.Workers(servable_, version_);
   // A worker's share is at least two instances, else the handing about costs more than it gains.
@@ -58,9 +61,16 @@ void PredictCall::OnHalfClose() {
   std::vector<Router::Target>& targets = service_.targets_;
   auto outcome = service_.router_.Find(servable_, method_, version_, shares, &targets);
   if (IsPath(method_) && outcome != Router::Outcome::kNoServable) outcome = Router::Outcome::kNoMethod;
+  if (variation_ && outcome != Router::Outcome::kFound) {
+    counts_ = &service_.traffic_.Unanswered(*variation_, kPredictPath);
+    call_.CountAs(*counts_);
+  }
   switch (outcome) {
     case Router::Outcome::kNoServable:
-      return AnswerError(wire::ErrorCode::kServableUnavailable, Described() + ", servable is not available");
+      return AnswerError(
+          wire::ErrorCode::kServableUnavailable,
+          Described() + ", servable is not available" +
+              (service_.traffic_.Find(servable_) != nullptr ? ": only calls without a version are split" : ""));
     case Router::Outcome::kNoMethod:
       if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &targets);
           stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
@@ -74,7 +84,7 @@ void PredictCall::OnHalfClose() {
       return Fail(
           {Code::kUnavailable, Described() + ", no worker of the servable is running: it is starting, or was stopped"});
     case Router::Outcome::kFound:
-      counts_ = targets.front().counts;
+      counts_ = variation_ ? &service_.traffic_.Counts(*variation_, targets.front()) : targets.front().counts;
       call_.CountAs(*counts_);
       break;
   }
@@ -114,7 +124,20 @@ void PredictCall::OnHalfClose() {
   if (suspect) {
     parts_.front().alone = true;
     Dispatch(0);  // there is a worker
+  } else if (variation_ && variation_->mirrors != nullptr) [[unlikely]] {
+    const WorkerCalls::Payload all{.offset = instances_.offset,
+                                   .length = instances_.length,
+                                   .instances = static_cast<uint32_t>(route.instances.size())};
+    service_.mirrors_.Offer(*variation_, method_, call_, request_, all);
   }
+}
+
+void PredictCall::Divert() {
+  if (!variation_) variation_ = service_.traffic_.Choose(servable_, version_, call_);
+  if (!variation_) return;
+  servable_ = variation_->servable;
+  version_ = variation_->version;
+  SetTrailing();
 }
 
 bool PredictCall::Admit() {
@@ -126,7 +149,7 @@ bool PredictCall::Admit() {
     Fail(std::move(refused->status), std::move(refused->trailing));
     return false;
   }
-  if (call_.inner().depth == 0 && request_id_.empty()) [[likely]]
+  if (call_.inner().depth == 0 && id_.given.empty()) [[likely]]
     return true;
   Status status = AddHead();
   if (status.ok()) return true;
@@ -137,7 +160,7 @@ bool PredictCall::Admit() {
 
 Status PredictCall::AddHead() {
   const std::string head =
-      wire::WriteCallHead({.request_id = request_id_, .depth = call_.inner().depth, .callers = call_.inner().callers});
+      wire::WriteCallHead({.request_id = id_.given, .depth = call_.inner().depth, .callers = call_.inner().callers});
   auto place = service_.context_.memory.Allocate(head.size());
   if (!place.ok()) return place.status();
   std::memcpy(place->bytes().data(), head.data(), head.size());
@@ -173,9 +196,9 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
   // With version 0 another version may be asked than before.
   if (version_state_.get() != target.worker->version().get()) version_state_ = VersionOf(target.worker);
   idempotent_ = idempotent_ && target.worker->spec().methods[target.method].idempotent;
-  part.call =
-      service_.calls_.Open(target.worker, target.method, part.payload, request_,
-                           {.deadline = call_.deadline(), .client = call_.client(), .alone = part.alone}, *this, tag);
+  part.call = service_.calls_.Open(
+      target.worker, target.method, part.payload, request_,
+      {.deadline = call_.deadline(), .client = call_.client(), .key = id_.made, .alone = part.alone}, *this, tag);
 }
 
 void PredictCall::Suspend(uint32_t tag) {
@@ -276,7 +299,7 @@ void PredictCall::SetAside(const Part& part, const LostCall& lost) {
                            std::to_string(context.limits.max_attempts) + ")" +
                            (part.alone ? ", the last one while executing nothing else" : "") +
                            "; of the last one is known: " + lost.loss.why;
-  const std::string text = Described() + " of client " + call_.peer().address + Ids(call_, Id()) + died;
+  const std::string text = Described() + " of client " + call_.peer().address + Ids(call_, id_.text()) + died;
   context.log.Warn(context.now, text);
   if (part.alone) {
     Quarantine& quarantine = version_state_->quarantine;
@@ -292,10 +315,7 @@ void PredictCall::Complete() {
   reply.reserve(1 + 2 * parts_.size());
   reply.emplace_back(wire::SpecField(Spec(request_->message)));
   const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
-  if (has_errors) {
-    ++counts_->with_errors;
-    Id();
-  }
+  if (has_errors) ++counts_->with_errors;
   for (Part& part : parts_) {
     if (part.has_errors) wire::CountErrorCodes(part.reply->bytes(), counts_->errors);
     reply.push_back(*std::move(part.reply));
@@ -309,16 +329,14 @@ void PredictCall::Complete() {
   call_.Finish(Status::Ok());
 }
 
-const std::string& PredictCall::Id() {
-  if (request_id_.empty()) {
-    request_id_ = service_.context_.ids.Next();
-    call_.SetTrailing({{std::string(kRequestIdKey), request_id_}});
-  }
-  return request_id_;
+void PredictCall::SetTrailing() {
+  Metadata trailing;
+  if (!id_.given.empty()) trailing.emplace_back(kRequestIdKey, id_.given);
+  if (variation_) trailing.emplace_back(kVariationKey, variation_->name);
+  call_.SetTrailing(std::move(trailing));
 }
 
 void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
-  Id();
   ++counts_->with_errors;
   ++counts_->errors[static_cast<size_t>(code)];
   Reply reply;
@@ -329,7 +347,9 @@ void PredictCall::AnswerError(wire::ErrorCode code, const std::string& text) {
 }
 
 std::string PredictCall::Described() const {
-  return "Request " + Describe(servable_, method_, version_);
+  if (!variation_) return "Request " + Describe(servable_, method_, version_);
+  return "Request " + Describe(variation_->split, method_, 0) + " variation(" + variation_->name + ": " +
+         Describe(servable_, method_, version_) + ")";
 }
 
 std::string_view PredictCall::Spec(const Message& message) const {
@@ -343,7 +363,6 @@ std::span<const std::byte> PredictCall::Instances(const Message& message) const 
 }
 
 void PredictCall::Fail(Status status, Metadata trailing) {
-  Id();
   GiveUp();
   call_.Finish(std::move(status), std::move(trailing));
 }

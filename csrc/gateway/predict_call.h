@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "gateway/predict_service.h"
+#include "gateway/request_id.h"
 #include "gateway/timer_heap.h"
 
 namespace mindserve::gateway {
@@ -22,10 +23,9 @@ inline constexpr size_t kMostWaiting = 1000;
 
 class PredictCall final : public CallHandler, private WorkerCallListener, private TimerNode {
  public:
-  // `request_id`: the client's; empty: it gave none. Then one is made if the answer is an error, and only then: the
-  // header field alone, of every answer, would cost more than a tenth of a small call.
-  PredictCall(PredictService& service, Call& call, std::string request_id)
-      : service_(service), call_(call), request_id_(std::move(request_id)) {}
+  // `variation`: as PredictService::StartAt says.
+  PredictCall(PredictService& service, Call& call, RequestId id, std::shared_ptr<Variation> variation)
+      : service_(service), call_(call), id_(std::move(id)), variation_(std::move(variation)) {}
   ~PredictCall() override { GiveUp(); }
 
   void OnMessage(Message message) override { message_ = std::move(message); }
@@ -55,6 +55,8 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
   // It has waited for too long.
   void OnTimer() override;
 
+  // A variation answers it, instead of what the client has named.
+  void Divert();
   // Counts the request against the limits. False: there is no room, which is answered.
   bool Admit();
   // What the worker is to know of the call besides its message goes before it. RESOURCE_EXHAUSTED: there is no room.
@@ -67,13 +69,12 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
   // A worker died while it executed the part, and that was once too often.
   void SetAside(const Part& part, const LostCall& lost);
 
-  // The request's id, which from now on it has.
-  const std::string& Id();
+  void SetTrailing();
   void AnswerError(wire::ErrorCode code, const std::string& text);
   void Fail(Status status, Metadata trailing = {});
   void Complete();
   void GiveUp();
-  // "Request Servable(add) method(add_common) version(1)", as the client named them.
+  // "Request Servable(add) method(add_common) version(1)", as the client named them, and the variation.
   std::string Described() const;
   // The content of the reply's servable_spec. It lies in the message, or here.
   std::string_view Spec(const Message& message) const;
@@ -82,12 +83,13 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   PredictService& service_;
   Call& call_;
-  std::string request_id_;
+  const RequestId id_;
   MethodCounts* counts_ = &service_.counts();    // as what the call is counted; until it is finished
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered
   std::shared_ptr<VersionState> version_state_;  // of the version that it was routed to
-  std::string_view servable_;                    // these two lie in the request
+  std::shared_ptr<Variation> variation_;         // null: none. Shared as Traffic says
+  std::string_view servable_;                    // these two lie in the request, or the first in the variation
   std::string_view method_;
   uint64_t version_ = 0;
   bool idempotent_ = true;

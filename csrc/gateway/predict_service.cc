@@ -7,17 +7,17 @@
 
 namespace mindserve::gateway {
 
-std::unique_ptr<CallHandler> PredictService::Start(Call& call) {
-  std::string id;
-  Status status = Identify(call, context_.ids, WithoutId::kGoOn, &id);
-  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id));
+std::unique_ptr<CallHandler> PredictService::StartAt(Call& call, std::shared_ptr<Variation> variation) {
+  RequestId id;
+  Status status = Identify(call, context_.keys, &id);
+  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id), std::move(variation));
   if (!status.ok()) call.Finish(std::move(status));
   return handler;
 }
 
 void PredictService::OnRefused(Call& call) {
-  std::string id;
-  (void)Identify(call, context_.ids, WithoutId::kMakeOne, &id);
+  RequestId id;
+  (void)Identify(call, context_.keys, &id);
 }
 
 void PredictService::OnWorkerAdded() {

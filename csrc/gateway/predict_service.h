@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "gateway/call.h"
+#include "gateway/mirrors.h"
 #include "gateway/router.h"
 #include "gateway/thread_context.h"
+#include "gateway/traffic.h"
 #include "gateway/worker_calls.h"
 #include "wire/predict.h"
 
@@ -22,16 +24,20 @@ class PredictService final : public Service {
  public:
   // All outlive the service. A suspect waits for `most_suspense` for a worker that may execute it, all its waits
   // together.
-  PredictService(ThreadContext& context, Admission& admission, Router& router, WorkerCalls& calls,
-                 std::chrono::milliseconds most_suspense)
+  PredictService(ThreadContext& context, Admission& admission, Router& router, Traffic& traffic, Mirrors& mirrors,
+                 WorkerCalls& calls, std::chrono::milliseconds most_suspense)
       : Service(context.stats.Of({.path = kPredictPath})),
         context_(context),
         admission_(admission),
         router_(router),
+        traffic_(traffic),
+        mirrors_(mirrors),
         calls_(calls),
         most_suspense_(most_suspense) {}
 
-  std::unique_ptr<CallHandler> Start(Call& call) override;
+  std::unique_ptr<CallHandler> Start(Call& call) override { return StartAt(call, nullptr); }
+  // For the variation that was chosen for it already; null: none was.
+  std::unique_ptr<CallHandler> StartAt(Call& call, std::shared_ptr<Variation> variation);
   void OnRefused(Call& call) override;
   AlignedAt aligned_at() const override { return wire::FirstLargeData; }
 
@@ -43,6 +49,8 @@ class PredictService final : public Service {
   ThreadContext& context_;
   Admission& admission_;
   Router& router_;
+  Traffic& traffic_;
+  Mirrors& mirrors_;
   WorkerCalls& calls_;
   const std::chrono::milliseconds most_suspense_;
   // For a worker that may execute suspects: by the standing of their clients, the oldest first.

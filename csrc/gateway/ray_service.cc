@@ -1,5 +1,6 @@
 #include "gateway/ray_service.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -36,19 +37,24 @@ class AskedCall : public CallHandler {
 
 class ListApplicationsCall final : public AskedCall {
  public:
-  ListApplicationsCall(const Router& router, const Health& health, Call& call)
-      : AskedCall(health, call, "ListApplicationsRequest"), router_(router), call_(call) {}
+  ListApplicationsCall(const Router& router, const Traffic& traffic, const Health& health, Call& call)
+      : AskedCall(health, call, "ListApplicationsRequest"), router_(router), traffic_(traffic), call_(call) {}
 
  private:
   std::string Answer() const override {
-    auto servables = router_.Servables();
-    if (const ClientIdentity* identity = call_.identity(); identity != nullptr) {
-      std::erase_if(servables, [&](const auto& name) { return !identity->MayCall(name); });
+    std::vector<std::string> names = router_.Servables();
+    for (const Split* split : traffic_.splits()) {
+      const auto at = std::ranges::lower_bound(names, split->name());
+      if (at == names.end() || *at != split->name()) names.insert(at, split->name());
     }
-    return wire::WriteListApplicationsResponse(servables);
+    if (const ClientIdentity* identity = call_.identity(); identity != nullptr) {
+      std::erase_if(names, [&](const auto& name) { return !identity->MayCall(name); });
+    }
+    return wire::WriteListApplicationsResponse(names);
   }
 
   const Router& router_;
+  const Traffic& traffic_;
   const Call& call_;
 };
 
@@ -63,7 +69,7 @@ class HealthzCall final : public AskedCall {
 }  // namespace
 
 std::unique_ptr<CallHandler> ListApplicationsService::Start(Call& call) {
-  return std::make_unique<ListApplicationsCall>(router_, health_, call);
+  return std::make_unique<ListApplicationsCall>(router_, traffic_, health_, call);
 }
 
 std::unique_ptr<CallHandler> HealthzService::Start(Call& call) {

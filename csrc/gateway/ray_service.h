@@ -7,6 +7,7 @@
 #include "gateway/call.h"
 #include "gateway/health_service.h"
 #include "gateway/router.h"
+#include "gateway/traffic.h"
 
 namespace mindserve::gateway {
 
@@ -15,12 +16,13 @@ inline constexpr const char* kHealthzPath = "/ray.serve.RayServeAPIService/Healt
 
 class ListApplicationsService final : public Service {
  public:
-  ListApplicationsService(MethodCounts& counts, const Router& router, const Health& health)
-      : Service(counts), router_(router), health_(health) {}
+  ListApplicationsService(MethodCounts& counts, const Router& router, const Traffic& traffic, const Health& health)
+      : Service(counts), router_(router), traffic_(traffic), health_(health) {}
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:
   const Router& router_;
+  const Traffic& traffic_;
   const Health& health_;
 };
 

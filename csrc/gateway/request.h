@@ -36,6 +36,12 @@ class HeldMessages {
       first_ = 0;
     }
   }
+  // The oldest one counts no more, but stays where it is until all go.
+  void KeepOldest() {
+    Held& oldest = held_[first_++];
+    oldest.message.StopCounting();
+    oldest.servable_bytes = BytesTicket();
+  }
   bool empty() const { return first_ == held_.size(); }
   auto begin() { return held_.begin() + static_cast<ptrdiff_t>(first_); }
   auto end() { return held_.end(); }
@@ -56,9 +62,12 @@ struct Request {
   Admitted admitted;
   std::optional<Message> head;  // of a Predict call of which the worker is to know more
   bool half_closed = false;     // of a user's call: the client sends no more than these
+  bool is_copied = false;       // copies refer to its bytes (mirrors.h), so that those of the messages stay, too
   size_t working = 0;           // calls on workers that are neither ended nor released
   bool given_up = false;        // the handler waits for no answer any more
 
+  // Its worker needs the oldest message no more.
+  void DropOldest() { is_copied ? stream.KeepOldest() : stream.DropOldest(); }
   void StopCounting() {
     admitted.Release();
     message.StopCounting();

@@ -3,13 +3,14 @@
 #include <sys/random.h>
 
 #include <cerrno>
+#include <cstring>
 #include <random>
 
 #include "gateway/grpc_text.h"
 
 namespace mindserve::gateway {
 
-std::string RequestIds::Next() {
+RequestKey RequestKeys::Next() {
   if (used_ == random_.size()) {
     for (size_t got = 0; got < random_.size();) {
       const ssize_t n = ::getrandom(random_.data() + got, random_.size() - got, 0);
@@ -24,31 +25,31 @@ std::string RequestIds::Next() {
     }
     used_ = 0;
   }
-  std::array<uint8_t, kIdBytes> bytes;
-  for (uint8_t& byte : bytes) byte = random_[used_++];
-  bytes[6] = static_cast<uint8_t>(0x40 | (bytes[6] & 0x0f));  // version 4
-  bytes[8] = static_cast<uint8_t>(0x80 | (bytes[8] & 0x3f));  // of that RFC
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::string text(36, '-');
-  size_t at = 0;
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) ++at;
-    text[at++] = kHex[bytes[i] >> 4];
-    text[at++] = kHex[bytes[i] & 15];
-  }
-  return text;
+  RequestKey key;
+  std::memcpy(&key.high, random_.data() + used_, sizeof(key.high));
+  std::memcpy(&key.low, random_.data() + used_ + sizeof(key.high), sizeof(key.low));
+  used_ += kKeyBytes;
+  if (!key.known()) key.low = 1;  // that it was drawn is no reason to have none
+  return key;
 }
 
-Status Identify(Call& call, RequestIds& ids, WithoutId without, std::string* id) {
+std::string RequestId::text() const {
+  if (!given.empty()) return given;
+  const RequestKeyText text = TextOf(made);
+  return {text.data(), text.size()};
+}
+
+Status Identify(Call& call, RequestKeys& keys, RequestId* id) {
   constexpr size_t kLongest = 128;
   const std::string_view given = call.metadata_value(kRequestIdKey);
   const bool valid = given.size() <= kLongest && IsMetadataText(given);
   if (valid && !given.empty()) {
-    *id = given;
-  } else if (!valid || without == WithoutId::kMakeOne) {
-    *id = ids.Next();
+    id->given = given;
+    call.SetTrailing({{std::string(kRequestIdKey), id->given}});
+    return Status::Ok();
   }
-  if (!id->empty()) call.SetTrailing({{std::string(kRequestIdKey), *id}});
+  id->made = keys.Next();
+  call.SetKey(id->made);
   if (valid) return Status::Ok();
   return {Code::kInvalidArgument, "metadata 'request_id' has " + std::to_string(given.size()) +
                                       " characters, expected at most 128 of printable ASCII"};

@@ -61,6 +61,9 @@ class Message {
   std::span<std::byte> bytes() const { return slab_.bytes.subspan(skew_); }
   uint64_t offset() const { return slab_.offset + skew_; }  // in the arena's region
 
+  // The same bytes, as long as this message, or where it is moved to, has them: freed by nobody, and counted nowhere.
+  Message View() const { return {nullptr, slab_, skew_}; }
+
   // From now on it doesn't count as enqueued: its request is over, though somebody may still read it.
   void StopCounting() {
     if (memory_ != nullptr && std::exchange(counted_, false)) memory_->admission_.RemoveBytes(bytes().size());

@@ -4,6 +4,15 @@
 
 namespace mindserve::gateway {
 
+MethodKey KeyOf(const WorkerSpec& spec, const std::string& method) {
+  MethodKey key{kPredictPath, spec.servable, spec.version, method};
+  if (IsPath(method)) {
+    key.method = RpcOf(method);
+    key.path = method == StreamPath(key.method) ? kPredictStreamPath : method;
+  }
+  return key;
+}
+
 size_t Router::Version::Routable() const {
   return static_cast<size_t>(std::ranges::count_if(workers, [](const auto& worker) { return worker->routable(); }));
 }
@@ -29,12 +38,7 @@ void Router::SetMethods(Version& version, const WorkerSpec& spec) {
   ++revision_;
   version.methods.clear();
   for (const auto& [name, idempotent] : spec.methods) {
-    MethodKey key{kPredictPath, spec.servable, spec.version, name};
-    if (IsPath(name)) {
-      key.method = RpcOf(name);
-      key.path = name == StreamPath(key.method) ? kPredictStreamPath : name;
-    }
-    version.methods.push_back({name, &stats_.Of(key)});
+    version.methods.push_back({name, &stats_.Of(KeyOf(spec, name))});
   }
 }
 

@@ -35,6 +35,9 @@ inline std::string_view RpcOf(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
 }
 
+// As what calls of a worker's method are counted.
+MethodKey KeyOf(const WorkerSpec& spec, const std::string& method);
+
 // Belongs to one I/O thread.
 class Router {
  public:

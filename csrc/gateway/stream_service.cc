@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "gateway/auth.h"
+
 namespace mindserve::gateway {
 
 class StreamCall final : public CallHandler {
@@ -27,8 +29,20 @@ class StreamCall final : public CallHandler {
     wire::Route& route = service_.route_;
     const size_t most = service_.shared_.context.limits.max_instances_per_request;
     const Status read = wire::ReadRoute(message.bytes(), most, &route);
+    std::shared_ptr<Variation> variation;
     if (read.ok()) {
+      if (const ClientIdentity* identity = call_.identity(); identity != nullptr) {
+        if (Status status = identity->Check(route.servable); !status.ok()) {
+          service_.OnRefused(call_);
+          call_.Finish(std::move(status));
+          return nullptr;
+        }
+      }
       UserService::Goal goal{std::string(route.servable), StreamPath(route.method), route.version};
+      variation = service_.shared_.traffic.Choose(route.servable, route.version, call_);
+      if (variation) {
+        goal = {variation->servable, std::move(goal.method), variation->version, variation};
+      }
       const auto outcome =
           service_.shared_.router.Find(goal.servable, goal.method, goal.version, 1, &service_.targets_);
       const bool streams = outcome != Router::Outcome::kNoServable && outcome != Router::Outcome::kNoMethod;
@@ -39,7 +53,7 @@ class StreamCall final : public CallHandler {
       }
       if (streams) return service_.streams_.StartAt(call_, std::move(goal));
     }
-    return service_.predict_.Start(call_);
+    return service_.predict_.StartAt(call_, std::move(variation));
   }
 
   void Refuse(const wire::Route& route, const Message& message) {

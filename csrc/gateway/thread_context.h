@@ -80,7 +80,7 @@ struct ThreadContext {
   CallStats stats;
   MethodCounts& unserved = stats.Of({});  // calls of what no service is there for
   LimitedLog log;
-  RequestIds ids;
+  RequestKeys keys;
   TimePoint now;  // when this round began
   uint64_t next_client = 1;
 

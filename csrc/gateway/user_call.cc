@@ -4,10 +4,10 @@
 #include <cstring>
 #include <utility>
 
-#include "gateway/auth.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
 #include "gateway/inner_call.h"
+#include "gateway/request_id.h"
 #include "gateway/user_metadata.h"
 #include "wire/call_head.h"
 
@@ -53,16 +53,20 @@ bool UserCall::Open() {
     return false;
   };
   if (!goal_) {
-    auto servable = service_.ChooseServable(call_);
-    if (!servable.ok()) return refuse(servable.status());
-    goal_ = UserService::Goal{.servable = *std::move(servable), .method = service_.path_};
+    auto goal = service_.ChooseGoal(call_);
+    if (!goal.ok()) return refuse(goal.status());
+    goal_ = *std::move(goal);
   }
-  if (const ClientIdentity* identity = call_.identity(); identity != nullptr) {
-    if (Status status = identity->Check(goal_->servable); !status.ok()) return refuse(std::move(status));
+  const std::shared_ptr<Variation>& variation = goal_->variation;
+  if (variation) {
+    call_.SetTrailing({{std::string(kRequestIdKey), request_id_}, {std::string(kVariationKey), variation->name}});
   }
   const auto target = service_.ChooseWorker(*goal_, model_);
-  if (!target.ok()) return refuse(target.status());
-  call_.CountAs(*target->counts);
+  if (!target.ok()) {
+    if (variation) call_.CountAs(shared_.traffic.Unanswered(*variation, service_.path_));
+    return refuse(target.status());
+  }
+  call_.CountAs(variation ? shared_.traffic.Counts(*variation, *target) : *target->counts);
   std::string head;
   if (Status status = WriteHead(&head); !status.ok()) return refuse(std::move(status));
   CallStats& stats = shared_.context.stats;
@@ -83,6 +87,10 @@ bool UserCall::Open() {
     message_.reset();
   }
   Send(*target);
+  const bool unary = !service_.kind_.client_streaming && !service_.kind_.server_streaming;
+  if (variation && variation->mirrors != nullptr && unary) {
+    shared_.mirrors.Offer(*variation, goal_->method, call_, request_, std::nullopt);
+  }
   return true;
 }
 
@@ -133,7 +141,17 @@ void UserCall::OnWorkerInitial(std::span<const std::byte> bytes, bool gzip) {
   if (replied_) return Fail(BrokenLink("initial metadata behind what comes after it"));
   replied_ = true;
   encodes_ = gzip && call_.accepts_gzip();
-  call_.SendInitial(ForClient(*given, request_id_, shared_.context), encodes_);
+  SendInitial(ForClient(*given, request_id_, shared_.context));
+}
+
+// The end of a stream may be far, and what is in front of one that ends well has HTTP's headers made of it.
+bool UserCall::NamesVariationFirst() const {
+  return service_.kind_.server_streaming && goal_->variation != nullptr;
+}
+
+void UserCall::SendInitial(Metadata initial) {
+  if (NamesVariationFirst()) initial.emplace_back(kVariationKey, goal_->variation->name);
+  call_.SendInitial(initial, encodes_);
 }
 
 void UserCall::OnWorkerReply(uint32_t, ReplyPart payload, uint8_t flags) {
@@ -148,6 +166,7 @@ void UserCall::OnWorkerReply(uint32_t, ReplyPart payload, uint8_t flags) {
     request_->StopCounting();
   }
   if ((flags & link::kCompressed) == 0) {
+    if (!replied_ && NamesVariationFirst()) SendInitial({});
     call_.SendOne(std::move(payload), /*compressed=*/false);
   } else if (!SendCompressed(std::move(payload))) {
     return;
@@ -160,7 +179,7 @@ void UserCall::OnWorkerReply(uint32_t, ReplyPart payload, uint8_t flags) {
 bool UserCall::SendCompressed(ReplyPart message) {
   if (!replied_ && call_.accepts_gzip()) {
     encodes_ = true;
-    call_.SendInitial({}, true);
+    SendInitial({});
   }
   if (encodes_) {
     call_.SendOne(std::move(message), /*compressed=*/true);

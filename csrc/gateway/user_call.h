@@ -49,6 +49,9 @@ class UserCall final : public CallHandler, private WorkerCallListener {
   void Send(const Router::Target& target);
   // INVALID_ARGUMENT for metadata that no handler could be shown.
   Status WriteHead(std::string* head);
+  // Whether the client is told of the variation before the first message, too.
+  bool NamesVariationFirst() const;
+  void SendInitial(Metadata initial);
   // False: it could not be, and the call is finished.
   bool SendCompressed(ReplyPart message);
   void Fail(Status status, Metadata trailing = {});

@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 #include "gateway/grpc_text.h"
 #include "gateway/request_id.h"
+#include "gateway/traffic.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -15,7 +16,8 @@ bool IsReserved(std::string_view key) {
   if (key == kStatusDetailsKey) return false;
   constexpr std::array<std::string_view, 6> kOfConnections = {"connection", "keep-alive",        "proxy-connection",
                                                               "upgrade",    "transfer-encoding", "status"};
-  return !IsMetadataKey(key) || key == kRequestIdKey || std::ranges::find(kOfConnections, key) != kOfConnections.end();
+  return !IsMetadataKey(key) || key == kRequestIdKey || key == kVariationKey ||
+         std::ranges::find(kOfConnections, key) != kOfConnections.end();
 }
 
 bool IsKeyCharacter(char c) {

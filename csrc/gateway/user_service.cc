@@ -1,8 +1,10 @@
 #include "gateway/user_service.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/utf8.h"
+#include "gateway/auth.h"
 #include "gateway/user_call.h"
 #include "gateway/user_metadata.h"
 
@@ -18,9 +20,9 @@ std::string Names(const std::vector<std::string>& servables) {
 }  // namespace
 
 std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
-  std::string id;
-  Status status = Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
-  auto handler = std::make_unique<UserCall>(*this, call, std::move(id), std::move(goal));
+  RequestId id;
+  Status status = Identify(call, shared_.context.keys, &id);
+  auto handler = std::make_unique<UserCall>(*this, call, id.text(), std::move(goal));
   if (status.ok()) {
     handler->Begin();
   } else {
@@ -30,20 +32,41 @@ std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal
 }
 
 void UserService::OnRefused(Call& call) {
-  std::string id;
-  (void)Identify(call, shared_.context.ids, WithoutId::kMakeOne, &id);
+  RequestId id;
+  (void)Identify(call, shared_.context.keys, &id);
 }
 
 const std::vector<std::string>& UserService::Answering() {
-  if (revision_ != shared_.router.revision()) {
-    revision_ = shared_.router.revision();
-    answering_ = shared_.router.Answering(ServiceOf(path_));
+  const std::pair revisions(shared_.router.revision(), shared_.traffic.revision());
+  if (std::exchange(revisions_, revisions) == revisions) return answering_;
+  const std::vector<std::string> servables = shared_.router.Answering(ServiceOf(path_));
+  const auto answers = [&](const Variation& each) { return std::ranges::binary_search(servables, each.servable); };
+  std::set<std::string> names(servables.begin(), servables.end());
+  std::vector<const Split*> splits = shared_.traffic.splits();
+  std::erase_if(splits, [&](const Split* split) { return std::ranges::none_of(split->variations(), answers); });
+  for (const Split* split : splits) {
+    for (const Variation& each : split->variations()) names.erase(each.servable);
+    for (const Mirror& each : split->mirrors()) names.erase(each.servable);
   }
+  for (const Split* split : splits) names.insert(split->name());
+  answering_.assign(names.begin(), names.end());
   return answering_;
 }
 
 std::string UserService::Described() const {
   return "service '" + std::string(ServiceOf(path_)) + "'";
+}
+
+Result<UserService::Goal> UserService::ChooseGoal(const Call& call) {
+  auto servable = ChooseServable(call);
+  if (!servable.ok()) return servable.status();
+  if (const ClientIdentity* identity = call.identity(); identity != nullptr) {
+    MS_RETURN_IF_ERROR(identity->Check(*servable));
+  }
+  if (auto variation = shared_.traffic.Choose(*servable, 0, call)) {
+    return Goal{variation->servable, path_, variation->version, variation};
+  }
+  return Goal{*std::move(servable), path_};
 }
 
 Result<std::string> UserService::ChooseServable(const Call& call) {
@@ -61,10 +84,18 @@ Result<std::string> UserService::ChooseServable(const Call& call) {
 }
 
 Result<Router::Target> UserService::ChooseWorker(const Goal& goal, std::string_view model) {
-  const std::string name = "'" + std::string(CutUtf8(goal.servable, 256)) + "'";
+  std::string name = "'" + std::string(CutUtf8(goal.servable, 256)) + "'";
+  if (const auto& variation = goal.variation) {
+    name += " (variation '" + variation->name + "' of '" + variation->split + "')";
+  }
   std::vector<Router::Target>& targets = shared_.targets;
   switch (shared_.router.Find(goal.servable, goal.method, goal.version, SIZE_MAX, &targets)) {
     case Router::Outcome::kNoServable:
+      if (goal.variation) {
+        return Status(Code::kUnavailable, "servable " + name +
+                                              (goal.version == 0 ? "" : " version " + std::to_string(goal.version)) +
+                                              " is not available");
+      }
       return Status(
           Code::kNotFound,
           "Application " + name + " not found: metadata 'application' has to name a servable" +

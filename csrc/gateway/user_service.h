@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "gateway/call.h"
+#include "gateway/mirrors.h"
 #include "gateway/router.h"
 #include "gateway/thread_context.h"
+#include "gateway/traffic.h"
 #include "gateway/worker_calls.h"
 
 namespace mindserve::gateway {
@@ -25,6 +27,8 @@ struct UserCalls {
   ThreadContext& context;
   Admission& admission;
   Router& router;
+  Traffic& traffic;
+  Mirrors& mirrors;
   WorkerCalls& calls;
   std::vector<Router::Target> targets = {};  // reused from call to call
 };
@@ -34,8 +38,9 @@ class UserService final : public Service {
   // Who is to answer a call.
   struct Goal {
     std::string servable;
-    std::string method;    // a path
-    uint64_t version = 0;  // 0: the newest
+    std::string method;                         // a path
+    uint64_t version = 0;                       // 0: the newest
+    std::shared_ptr<Variation> variation = {};  // that this is; null: none. Shared as Traffic says
   };
   struct Kind {
     bool client_streaming = false;
@@ -50,7 +55,7 @@ class UserService final : public Service {
   bool server_streaming() const override { return kind_.server_streaming; }
   bool holds_messages() const override { return kind_.client_streaming; }
   std::unique_ptr<CallHandler> Start(Call& call) override { return StartAt(call, std::nullopt); }
-  // Nothing: whom metadata names.
+  // For the goal that was chosen for it already, and that its client may call. Nothing: whom metadata names.
   std::unique_ptr<CallHandler> StartAt(Call& call, std::optional<Goal> goal);
   void OnRefused(Call& call) override;
 
@@ -60,12 +65,16 @@ class UserService final : public Service {
 
  private:
   friend class UserCall;
-  // Who answers: the servable that metadata names, or else the only one that can.
+  // Who answers: the servable that metadata names, or else the only one that can; a variation, if that is split. What
+  // the client has to be allowed is the name, not what stands behind it.
+  Result<Goal> ChooseGoal(const Call& call);
   Result<std::string> ChooseServable(const Call& call);
   // And there the worker.
   Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model);
   // Among workers of one version, the least loaded first: the best for the model.
   static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
+  // The servables that a client may mean who names none. A name that is split stands for its variations' servables,
+  // and its mirrors' are not for clients.
   const std::vector<std::string>& Answering();
   std::string Described() const;  // "service 'pkg.Service'"
 
@@ -73,9 +82,9 @@ class UserService final : public Service {
   const std::string path_;
   const Kind kind_;
   size_t calls_ = 0;
-  // What the router said, at this revision of it.
+  // What router and traffic said, at these revisions of theirs.
   std::vector<std::string> answering_;
-  uint64_t revision_ = 0;
+  std::pair<uint64_t, uint64_t> revisions_;
 };
 
 }  // namespace mindserve::gateway

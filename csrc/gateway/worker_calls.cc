@@ -109,6 +109,7 @@ uint64_t WorkerCalls::Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t me
                            .client = terms.client,
                            .offset = request->message.offset() + payload.offset,
                            .length = payload.length,
+                           .key = terms.key,
                            .ends = true,
                            .alone = terms.alone});
   return call;
@@ -229,7 +230,7 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
     if (entry->request == nullptr || entry->request->stream.empty()) {
       return Fault(worker, {Code::kInternal, "call " + std::to_string(frame.call) + " has no message to release"});
     }
-    entry->request->stream.DropOldest();
+    entry->request->DropOldest();
   }
   std::shared_ptr<ReplyLender> lender;
   if (frame.type == link::FrameType::kReply && entry->user && !ends) {

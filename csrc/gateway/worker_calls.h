@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/execution.h"
+#include "base/request_key.h"
 #include "base/status.h"
 #include "gateway/call.h"
 #include "gateway/gateway.h"
@@ -127,7 +128,8 @@ class WorkerCalls {
   struct Terms {
     TimePoint deadline = kNever;
     uint64_t client = 0;
-    bool alone = false;  // nothing else is to be executed meanwhile
+    RequestKey key = {};  // of which the worker makes the request's id, where no head gives one
+    bool alone = false;   // nothing else is to be executed meanwhile
   };
   // Sends the first and last message of a call. Returns its number. `listener` is told until Cancel.
   uint64_t Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,

@@ -9,7 +9,7 @@
 namespace mindserve::link {
 
 inline constexpr uint32_t kLinkMagic = 0x4B4C534D;  // "MSLK", little-endian
-inline constexpr uint32_t kLinkVersion = 4;
+inline constexpr uint32_t kLinkVersion = 5;
 
 inline constexpr size_t kCacheLine = 64;
 inline constexpr size_t kPage = 4096;
@@ -62,8 +62,8 @@ struct Frame {
   int64_t deadline_ns;  // on CLOCK_MONOTONIC; INT64_MAX: none
   uint64_t client;      // whose turn in the worker's queues this takes
   uint32_t code;        // kEnd: a gRPC status code
-  uint32_t reserved;    // 0
-  uint64_t reserved2;   // 0
+  uint32_t key_low;     // these two of a kMessage that opens a Predict call: the request's key (base/request_key.h), of
+  uint64_t key_high;    // which its id is made if no head gives one
 };
 static_assert(sizeof(Frame) == kCacheLine);
 static_assert(std::is_trivially_copyable_v<Frame>);

@@ -52,6 +52,8 @@ void Lane::SendOpen(const Open& open) {
   frame.length = open.length;
   frame.deadline_ns = open.deadline_ns;
   frame.client = open.client;
+  frame.key_high = open.key.high;
+  frame.key_low = open.key.low;
   Send(frame);
   wake_ = true;
 }

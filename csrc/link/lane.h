@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "base/request_key.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/arena.h"
@@ -75,6 +76,7 @@ class Lane {
     uint64_t client = 0;
     uint64_t offset = 0;  // of the payload in the arena
     uint64_t length = 0;
+    RequestKey key = {};
     bool ends = true;
     bool alone = false;  // see kAlone
   };

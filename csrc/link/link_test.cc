@@ -66,6 +66,7 @@ class LinkTest : public testing::TestWithParam<int> {
     open.instances = 2;
     open.deadline_ns = 99;
     open.client = 7;
+    open.key = {.high = 8, .low = 9};
     open.offset = slab->offset;
     open.length = text.size();
     lanes_[lane]->SendOpen(open);
@@ -116,6 +117,7 @@ TEST_P(LinkTest, ACallGoesThereAndItsAnswerComesBack) {
   EXPECT_EQ(asked.instances, 2u);
   EXPECT_EQ(asked.deadline_ns, 99);
   EXPECT_EQ(asked.client, 7u);
+  EXPECT_EQ(asked.key, (RequestKey{8, 9}));
   EXPECT_EQ(Text(asked.payload), "question");
 
   const auto slab = worker_->AllocateReply(1, 6);

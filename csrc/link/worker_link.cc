@@ -120,6 +120,7 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
     out->call = frame.call;
     out->deadline_ns = frame.deadline_ns;
     out->client = frame.client;
+    out->key = {.high = frame.key_high, .low = frame.key_low};
     out->payload = {};
     if (frame.length != 0) out->payload = {lane.port.data() + frame.offset, frame.length};
     return true;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/execution.h"
+#include "base/request_key.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/arena.h"
@@ -29,6 +30,7 @@ struct GatewayFrame {
   uint64_t call = 0;
   int64_t deadline_ns = INT64_MAX;
   uint64_t client = 0;
+  RequestKey key;
   std::span<const std::byte> payload;
 };
 

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/execution.h"
+#include "base/request_key.h"
 #include "base/stage_stats.h"
 #include "base/status.h"
 #include "device/device.h"
@@ -84,6 +85,7 @@ struct RequestContext {
   // Nobody waits for it: set by the runtime thread through Engine::Cancel. Others may look.
   std::atomic<bool> cancelled{false};
   std::shared_ptr<const RequestOrigin> origin;  // null: nothing is known; shared with whoever speaks of the request
+  RequestKey key;                               // its id is made of this if `origin` has none
   Instance* instances = nullptr;                // the engine's: those not done yet
 };
 

@@ -96,6 +96,7 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   request.context->sink = &request;
   request.context->mark = link_->MarkOf(lane, frame.call);
   request.context->origin = std::move(origin);
+  request.context->key = frame.key;
   request.context->alone = (frame.flags & link::kAlone) != 0;
   calls_[lane].emplace(frame.call, std::move(owned));
   if (frame.instances > SlicedReply::kInstances) return OpenSliced(request, frame);

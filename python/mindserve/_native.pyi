@@ -62,6 +62,13 @@ class Gateway:
             services: full name of each, and of its methods the name, whether the client, and the server, streams.
             descriptors: a serialized FileDescriptorSet of them, for reflection.
         """
+    def set_traffic(self, splits: Sequence[Mapping[str, Any]]) -> None:
+        """Split the calls of these names, and of no others. See SplitSpec in csrc/gateway/gateway.h.
+
+        Args:
+            splits: each {"name": str, "variations": [{"name": str, "servable": str, "version": int, "weight": float}],
+                "sticky": None | str, "mirrors": [{"servable": str, "version": int, "fraction": float}]}.
+        """
     def listen(
         self, listeners: Sequence[Mapping[str, Any]], limits: Mapping[str, int], accept: bool = True
     ) -> list[str]:

@@ -50,11 +50,30 @@ class Seconds:
         return f"should be {'>=' if self.zero else '>'} {self.above} seconds"
 
 
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """Which number, whole or not, a field may hold: a mark in its type, as `Range`.
+
+    Attributes:
+        minimum: the least.
+        maximum: the greatest.
+    """
+
+    minimum: float
+    maximum: float
+
+    def wrong(self, value: float) -> str:
+        """What ``value`` should be; empty if it is so."""
+        if self.minimum <= value <= self.maximum:
+            return ""
+        return f"should be a number in range [{self.minimum:g},{self.maximum:g}]"
+
+
 def check_fields(value: Any) -> dict[str, int | float]:
-    """Checks those fields of a dataclass whose types are marked with `Range` or `Seconds`.
+    """Checks those fields of a dataclass whose types are marked with `Range`, `Seconds` or `Number`.
 
     Returns:
-        Their values by name; times as float. Without those that are None, where that is a default.
+        Their values by name; times and such numbers as float. Without those that are None, where that is a default.
     """
     checked: dict[str, int | float] = {}
     defaults = {field.name: field.default for field in dataclasses.fields(value)}
@@ -65,14 +84,14 @@ def check_fields(value: Any) -> dict[str, int | float]:
         if isinstance(mark, Range):
             checked[name] = check_int(name, given, mark.minimum, mark.maximum)
         else:
-            checked[name] = _check_seconds(name, given, mark)
+            checked[name] = _check_number(name, given, mark)
     return checked
 
 
-def _marks(kind: type) -> dict[str, Range | Seconds]:
+def _marks(kind: type) -> dict[str, Range | Seconds | Number]:
     hints = typing.get_type_hints(kind, include_extras=True)
     marks = ((field.name, getattr(hints[field.name], "__metadata__", ())) for field in dataclasses.fields(kind))
-    return {name: mark for name, found in marks for mark in found if isinstance(mark, Range | Seconds)}
+    return {name: mark for name, found in marks for mark in found if isinstance(mark, Range | Seconds | Number)}
 
 
 def check_str(name: str, value: Any) -> str:
@@ -101,10 +120,10 @@ def check_int(name: str, value: Any, minimum: int | None = None, maximum: int | 
 
 def check_seconds(name: str, value: Any, *, zero: bool) -> float:
     """A time in seconds, greater than 0, or with ``zero`` that itself too."""
-    return _check_seconds(name, value, Seconds(zero=zero))
+    return _check_number(name, value, Seconds(zero=zero))
 
 
-def _check_seconds(name: str, value: Any, mark: Seconds) -> float:
+def _check_number(name: str, value: Any, mark: Seconds | Number) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"Parameter '{name}' should be int or float, but actually {type(value)}")
     if wrong := mark.wrong(value):

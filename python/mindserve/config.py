@@ -44,6 +44,9 @@ class Limits:
         max_metadata_bytes: headers of one call. Default 16 KiB.
         max_resets_per_second: streams that one connection may reset each second. Default 2,000.
         max_attempts: how many workers may die while they execute a request, until it is set aside. Default 2.
+        max_mirrored_requests: copies of calls (`Split`) that have not been answered yet; further ones are dropped.
+            Default 100.
+        max_mirrored_bytes: bytes of them. Default 64 MiB.
         header_timeout: seconds until a connection's handshakes and a call's headers are whole. Default 10.
         body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
@@ -65,6 +68,8 @@ class Limits:
     max_metadata_bytes: _Count = 16 * 1024
     max_resets_per_second: _Count = 2_000
     max_attempts: _Count = 2
+    max_mirrored_requests: _CountOrNone = 100
+    max_mirrored_bytes: Annotated[int, Range(0, 2**62)] = 64 << 20
     header_timeout: Annotated[float, Seconds()] = 10.0
     body_idle_timeout: Annotated[float, Seconds()] = 30.0
     idle_connection_timeout: Annotated[float, Seconds(zero=True)] = 0.0

@@ -18,6 +18,7 @@ from mindserve.cli.infer import infer
 from mindserve.cli.keys import keys
 from mindserve.cli.serve import run, start
 from mindserve.cli.status import status
+from mindserve.cli.traffic import traffic
 from mindserve.cli.validate import validate
 from mindserve.errors import MindserveError
 
@@ -64,3 +65,4 @@ for _panel, _commands in (
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 app.add_typer(keys, rich_help_panel="Use")
+app.add_typer(traffic, name="traffic", rich_help_panel="Look after a server that runs")

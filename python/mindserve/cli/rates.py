@@ -16,7 +16,8 @@ class Calls:
     """Calls of a method.
 
     Attributes:
-        name: "servable.method version N", or the gRPC path.
+        name: "servable.method version N", or the gRPC path; behind "split, variation b: " of a variation's, and
+            behind "split, copies: " of mirrored ones.
         calls: how many have ended.
         errors: of them, otherwise than "OK", or with an error in the reply.
         rate: that ended, each second.
@@ -111,7 +112,10 @@ def window(now: Status, before: Status | None) -> Window:
 
 
 def _method_key(method: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(method[name] for name in ("path", "servable", "version", "method"))
+    # A server of an older version knows no variations.
+    return tuple(
+        method.get(name) for name in ("path", "servable", "version", "method", "split", "variation", "mirrored")
+    )
 
 
 def _calls(now: Mapping[str, Any], before: Mapping[str, Any] | None, seconds: float) -> Calls:
@@ -120,7 +124,13 @@ def _calls(now: Mapping[str, Any], before: Mapping[str, Any] | None, seconds: fl
         return ended, ended - method["ended"].get("OK", 0) + method["with_errors"]
 
     (calls, errors), (calls_before, errors_before) = count(now), count(before) if before else (0, 0)
-    name = f"{now['servable']}.{now['method']} version {now['version']}" if now["servable"] else now["path"]
+    name = now["path"]
+    if now["servable"]:
+        method = f"{now['servable']}.{now['method']}" if now["method"] else f"{now['servable']}, not answered,"
+        name = f"{method} version {now['version']}"
+    if now.get("split"):
+        part = "copies" if now["mirrored"] else f"variation {now['variation']}"
+        name = f"{now['split']}, {part}: {name}"
     return Calls(
         name=name or "(unknown methods)",
         calls=calls,

@@ -142,6 +142,8 @@ def _serve(draft: Draft, as_json: bool) -> None:
     limits, auth = settings.all_limits(), settings.auth
     try:
         server.start_servables(settings.servables)
+        for split in settings.traffic:
+            server.set_traffic(split.name, split.variations, split.sticky, split.mirrors)
         bound = server.start_grpc_server(listeners, limits=limits, auth=auth, **services)  # type: ignore[arg-type]
         rest = _start_rest(settings)
     except MindserveError as error:

@@ -8,6 +8,7 @@ from mindserve.config import SHARED_PARAMETERS, Limits, disagreement
 from mindserve.configfile.settings import GrpcSettings, RestSettings
 from mindserve.configfile.shapes import Made, Path
 from mindserve.errors import ConfigError
+from mindserve.traffic import Mirror, Split, Variation
 
 
 def disagreements(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
@@ -17,6 +18,7 @@ def disagreements(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
         made: the objects that a file stands for, by their ways from its root.
     """
     yield from _of_servables({path: each for path, each in made.items() if path[:1] == ("servables",)})
+    yield from _of_traffic(made)
     yield from _of_sizes(made.get(("grpc",)), made.get(("limits",)))
     for section in ("grpc", "rest"):
         yield from _of_auth(made.get(("auth",)), made.get((section,)))
@@ -30,6 +32,27 @@ def _of_servables(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
             first = next(other for _, other in usable if other.value.servable_name == each.value.servable_name)
             if number and (wrong := disagreement(first.value, each.value, parameter)):
                 yield (*path, parameter.replace("servable_directory", "directory")), wrong
+
+
+def _of_traffic(made: dict[Path, Made]) -> Iterator[tuple[Path, str]]:
+    servables = [each for path, each in made.items() if path[:1] == ("servables",)]
+    if any("servable_name" in each.doubtful for each in servables):
+        return
+    names = {each.value.servable_name for each in servables}
+    splits: set[str] = set()
+    for path, each in made.items():
+        if isinstance(each.value, Split) and "name" not in each.doubtful:
+            if each.value.name in splits:
+                yield (*path, "name"), f"'name' is '{each.value.name}' again: expected a name once"
+            splits.add(each.value.name)
+        elif isinstance(each.value, Variation | Mirror) and _is_unknown(each, names):
+            known = ", ".join(f"'{name}'" for name in sorted(names))
+            text = f"'servable' is '{each.value.servable}', expected one of 'servables': {known}"
+            yield (*path, "servable"), text
+
+
+def _is_unknown(made: Made, servables: set[str]) -> bool:
+    return "servable" not in made.doubtful and made.value.servable not in servables
 
 
 def _of_sizes(grpc: Made | None, limits: Made | None) -> Iterator[tuple[Path, str]]:

@@ -9,7 +9,7 @@ import types
 import typing
 from typing import Any
 
-from mindserve.checks import MAX_SECONDS, Range, Seconds
+from mindserve.checks import MAX_SECONDS, Number, Range, Seconds
 from mindserve.config import AuthConfig, Listener, ServableStartConfig
 from mindserve.configfile import shapes
 from mindserve.configfile.records import Field, Record
@@ -111,16 +111,23 @@ def _shape(hint: Any, marks: tuple[Any, ...] = ()) -> Shape:
         return ListOf(_shape(item))
     if dataclasses.is_dataclass(hint):
         return _record(hint)
-    return _scalar(hint, next((mark for mark in marks if isinstance(mark, Range | Seconds)), None))
+    return _scalar(hint, next((mark for mark in marks if isinstance(mark, Range | Seconds | Number)), None))
 
 
-def _scalar(hint: Any, mark: Range | Seconds | None) -> Shape:
+def _scalar(hint: Any, mark: Range | Seconds | Number | None) -> Shape:
     if hint is int and isinstance(mark, Range | None):
         return shapes.whole_number() if mark is None else shapes.whole_number(mark.minimum, mark.maximum)
     if hint is float and isinstance(mark, Seconds):
         bound = "minimum" if mark.zero else "exclusiveMinimum"
         schema = {"type": "number", bound: mark.above, "maximum": MAX_SECONDS}
         return Plain("a number of seconds", (float, int), schema, mark)
+    if hint is float and isinstance(mark, Number):
+        return Plain(
+            "a number",
+            (float, int),
+            {"type": "number", "minimum": mark.minimum, "maximum": mark.maximum},
+            mark,
+        )
     known: dict[Any, Shape] = {bool: shapes.BOOLEAN, str: shapes.TEXT, bytes: shapes.BYTES}
     if hint not in known:
         raise TypeError(f"{hint} has no shape in a config file")

@@ -10,6 +10,7 @@ from mindserve.checks import Range
 from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError
 from mindserve.tls import SSLConfig
+from mindserve.traffic import Split
 
 DEFAULT_PORT = 9000
 MAX_PORT = 65535
@@ -112,6 +113,7 @@ class ServerSettings:
         limits: what a server admits.
         rest: where HTTP with JSON is answered. Default: nowhere.
         auth: that clients have to show who they are, by gRPC and by HTTP. Default: nobody is asked.
+        traffic: names whose calls are split between servables or versions. Default: none.
 
     That its parts agree with each other is checked by `mindserve.configfile.agreement`, which knows where they stand.
 
@@ -124,6 +126,7 @@ class ServerSettings:
     limits: Limits = dataclasses.field(default_factory=Limits)
     rest: RestSettings | None = None
     auth: AuthConfig | None = None
+    traffic: tuple[Split, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.servables:

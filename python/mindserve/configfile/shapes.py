@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from mindserve.checks import Range, Seconds
+from mindserve.checks import Number, Range, Seconds
 from mindserve.config import DEVICE_TYPES, parse_device_type
 from mindserve.configfile.document import Broken, Listing, Node, Scalar, Table
 from mindserve.configfile.problems import Place, Problem, Problems
@@ -151,7 +151,7 @@ class Plain:
     expected: str
     types: tuple[type, ...]
     json: Mapping[str, Any]
-    bounds: Range | Seconds | None = None
+    bounds: Range | Seconds | Number | None = None
     secret: bool = False
 
     def accepts(self, node: Node) -> bool:
@@ -170,6 +170,8 @@ class Plain:
             return self.bounds.minimum
         if isinstance(self.bounds, Seconds):
             return self.bounds.above + 1
+        if isinstance(self.bounds, Number):
+            return self.bounds.maximum
         return "-" if str in self.types else self.types[0]()
 
     def schema(self, definitions: dict[str, Schema]) -> Schema:

@@ -43,7 +43,6 @@ def get_request_id() -> str:
     """The id of the request that is being handled: the client's ``request_id`` metadata, or one that was made.
 
     Works in a handler, in a stage function without ``batch_size``, in what they call, and in the tasks that they make.
-    For calls of Predict none is made.
 
     Returns:
         The id; "" where no request is handled, or it has none.

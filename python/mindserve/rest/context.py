@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from mindserve.auth.authority import Authority
@@ -11,6 +11,7 @@ from mindserve.control import ReadyService, TensorType
 from mindserve.rest.calls import Calls
 from mindserve.rest.http import HttpError
 from mindserve.rest.pool import Pool
+from mindserve.traffic import Split
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,12 +66,14 @@ class Backend:
         services: of the users; the same object as long as nothing changes.
         versions: of all servables, by name and version.
         authority: who may call; None: everybody.
+        splits: names whose calls are split between servables or versions.
     """
 
     ready: Callable[[], bool]
     services: Callable[[], Sequence[ServedService]]
     versions: Callable[[], Sequence[ServedVersion]]
     authority: Authority | None = None
+    splits: Callable[[], Mapping[str, Split]] = dict
 
 
 class Memory:

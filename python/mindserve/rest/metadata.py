@@ -16,6 +16,8 @@ _PASSED = ("application", "authorization", "multiplexed_model_id", "oauth_token"
 # Other metadata of the client's, and what answers carry.
 _PREFIX = "grpc-metadata-"
 _TRAILER_PREFIX = "grpc-trailer-"
+# The gateway's own, of a call whose name is split: a header as it is, wherever it comes from.
+_VARIATION = "mindserve-variation"
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(rb"[ -~]*")
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -147,4 +149,4 @@ def _headers(prefix: str, metadata: Metadata) -> Iterable[tuple[bytes, bytes]]:
         if key == "request_id" or (key.startswith("grpc-") and not key.endswith("-bin")):
             continue
         text = base64.b64encode(value) if isinstance(value, bytes) else value.encode("ascii", "replace")
-        yield (prefix + key).encode("ascii", "replace"), text
+        yield (key if key == _VARIATION else prefix + key).encode("ascii", "replace"), text

@@ -22,6 +22,7 @@ from mindserve.rest.context import Context, ServedMethod, ServedService, ServedV
 from mindserve.rest.http import gzip, takes_gzip
 from mindserve.rest.message_schemas import MessageSchemas
 from mindserve.rest.metadata import CODES
+from mindserve.rest.split_names import SplitName, describe_splits
 
 Schema = dict[str, Any]
 
@@ -58,23 +59,38 @@ _DESCRIPTION = (
 )
 
 
-def make_document(versions: Iterable[ServedVersion], services: Iterable[ServedService]) -> Schema:
+def make_document(
+    versions: Iterable[ServedVersion], services: Iterable[ServedService], names: Iterable[SplitName] = ()
+) -> Schema:
     """The document for what is served."""
     versions = [each for each in versions if each.methods or each.services]  # others have not been ready yet
-    services = list(services)
+    services, names = list(services), list(names)
     paths: Schema = {}
     schemas: Schema = {**_common_schemas(), **tensor_schemas.COMMON}
     newest = {each.servable: each.version for each in sorted(versions, key=lambda each: each.version)}
     for each in versions:
         for method in each.methods:
             if newest[each.servable] == each.version:
-                paths[_predict_path(each.servable, None, method)] = _predict(each, method, newest=True)
-            paths[_predict_path(each.servable, each.version, method)] = _predict(each, method, newest=False)
+                which = f"the newest version, {each.version}"
+                paths[_predict_path(each.servable, None, method)] = _predict(each.servable, method, which)
+            which, name = f"version {each.version}", f"{each.servable}.{each.version}"
+            paths[_predict_path(each.servable, each.version, method)] = _predict(each.servable, method, which, name)
+    for split in names:
+        # Calls without a version are the variations', also where the name is a servable's.
+        prefix = f"/model/{split.name}:"
+        paths = {path: item for path, item in paths.items() if not path.startswith(quote(prefix, safe=_SAFE))}
+        for method in split.methods:
+            paths[_predict_path(split.name, None, method)] = _predict_split(split, method)
     for service in services:
-        answering = sorted({each.servable for each in versions if service.service.name in each.services})
+        name = service.service.name
+        answering = sorted(
+            {each.servable for each in versions if name in each.services}
+            | {each.name for each in names if name in each.services}
+        )
         paths.update(_service(service, answering, schemas))
     paths.update(_status_paths())
     tags = dict.fromkeys(each.servable for each in versions)
+    tags.update(dict.fromkeys(each.name for each in names))
     tags.update(dict.fromkeys(each.service.name for each in services))
     return {
         "openapi": "3.1.0",
@@ -100,9 +116,24 @@ def _predict_path(servable: str, version: int | None, method: ServedMethod) -> s
     return quote(f"/model/{servable}{middle}:{method.name}", safe=_SAFE)
 
 
-def _predict(version: ServedVersion, method: ServedMethod, *, newest: bool) -> Schema:
-    which = f"the newest version, {version.version}" if newest else f"version {version.version}"
-    name = version.servable if newest else f"{version.servable}.{version.version}"
+def _predict_split(split: SplitName, method: ServedMethod) -> Schema:
+    names = ", ".join(f"'{each.name}'" for each in split.variations)
+    made = _predict(split.name, method, f"one of the variations {names}")
+    made["post"]["responses"]["200"]["headers"] = {
+        "mindserve-variation": {"description": "Which of them has answered.", "schema": {"type": "string"}}
+    }
+    return made
+
+
+def _predict(servable: str, method: ServedMethod, which: str, name: str = "") -> Schema:
+    """The path of a method.
+
+    Args:
+        servable: whose it is.
+        method: the method.
+        which: of the servable, in words.
+        name: of it in the operation's id. Default: the servable's.
+    """
     input_types = method.input_types or (None,) * len(method.inputs)
     output_types = method.output_types or (None,) * len(method.outputs)
     instance: Schema = {
@@ -130,9 +161,9 @@ def _predict(version: ServedVersion, method: ServedMethod, *, newest: bool) -> S
     }
     return {
         "post": {
-            "operationId": f"{name}.{method.name}",
-            "summary": f"{version.servable}: {method.name}, of {which}",
-            "tags": [version.servable],
+            "operationId": f"{name or servable}.{method.name}",
+            "summary": f"{servable}: {method.name}, of {which}",
+            "tags": [servable],
             "parameters": _refer_parameters("request_id", "timeout"),
             "requestBody": {"required": True, "content": {_JSON: body}},
             "responses": {
@@ -276,6 +307,14 @@ def _common_schemas() -> Schema:
         methods={"type": "array", "items": method},
         services=array_of_strings,
     )
+    servable = _object(name=string, ready={"type": "boolean"}, versions={"type": "array", "items": version})
+    # Of a name that is split.
+    variation = _object(name=string, servable=string, version={"type": "integer"}, weight={"type": "number"})
+    servable["properties"] |= {
+        "variations": {"type": "array", "items": variation},
+        "methods": {"type": "array", "items": method},
+        "services": array_of_strings,
+    }
     names = list(dict.fromkeys(name for name, status in CODES if status != 200))
     return {
         "Error": _object(error_msg=string),
@@ -283,7 +322,7 @@ def _common_schemas() -> Schema:
             error=_object(code={"type": "integer"}, status={"type": "string", "enum": names}, message=string)
         ),
         "Status": _object(status={"type": "string", "enum": ["live", "ready", "not ready"]}),
-        "Servable": _object(name=string, ready={"type": "boolean"}, versions={"type": "array", "items": version}),
+        "Servable": servable,
         "Servables": _object(servables={"type": "array", "items": _refer("Servable")}),
     }
 
@@ -331,7 +370,7 @@ def _rpc_error_response(status: int) -> Schema:
 class _Made:
     """A document, and what it was made of."""
 
-    key: tuple[tuple[tuple[str, int, tuple[ServedMethod, ...], tuple[str, ...]], ...], Sequence[ServedService]]
+    key: tuple[object, ...]
     body: bytes
     packed: bytes
     etag: str
@@ -347,11 +386,22 @@ class Documents:
 
     async def get(self) -> _Made:
         async with self._making:
-            versions, services = self._context.backend.versions(), self._context.backend.services()
-            # Whether they are ready, and how many workers they have, is no matter of the document.
-            key = (tuple((each.servable, each.version, each.methods, each.services) for each in versions), services)
+            backend = self._context.backend
+            versions, services = backend.versions(), backend.services()
+            names = describe_splits(backend.splits().values(), versions)
+            # Whether they are ready, how many workers they have and how often they answer is no matter of the document.
+            key = (
+                tuple((each.servable, each.version, each.methods, each.services) for each in versions),
+                services,
+                tuple(
+                    (each.name, tuple(part.name for part in each.variations), each.methods, each.services)
+                    for each in names
+                ),
+            )
             if self._made is None or self._made.key != key:
-                body, packed, etag = await self._context.run(True, _write, lambda: make_document(versions, services))
+                body, packed, etag = await self._context.run(
+                    True, _write, lambda: make_document(versions, services, names)
+                )
                 self._made = _Made(key, body, packed, etag)
             return self._made
 

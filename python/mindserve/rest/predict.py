@@ -6,7 +6,7 @@ import dataclasses
 
 from mindserve import native
 from mindserve.rest.http import INLINE_BYTES, BodyTooLarge, Exchange, HttpError
-from mindserve.rest.metadata import error_of, make_call
+from mindserve.rest.metadata import error_of, headers_of, make_call
 
 PREFIX = "/model"
 _PATH = "/mindspore.serving.proto.MSService/Predict"
@@ -91,4 +91,4 @@ async def predict(exchange: Exchange) -> None:
             failed.status = 413  # waiting does not help: it is this request that is too large
         raise failed
     reply = await context.run(len(ended.message) > INLINE_BYTES, core.predict_reply_to_json, ended.message)
-    await exchange.answer(200, reply)
+    await exchange.answer(200, reply, headers=headers_of(ended))

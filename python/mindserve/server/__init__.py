@@ -12,29 +12,39 @@ server goes on until SIGINT, SIGTERM or `stop`::
 from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.server import master, register
 from mindserve.server.start import (
+    clear_traffic,
     handover,
     reload,
+    set_traffic,
     start_grpc_server,
     start_restful_server,
     start_servables,
     stats,
     stop,
+    traffic,
 )
 from mindserve.tls import SSLConfig
+from mindserve.traffic import Mirror, Split, Variation
 
 __all__ = [
     "AuthConfig",
     "Limits",
     "Listener",
+    "Mirror",
     "SSLConfig",
     "ServableStartConfig",
+    "Split",
+    "Variation",
+    "clear_traffic",
     "handover",
     "master",
     "register",
     "reload",
+    "set_traffic",
     "start_grpc_server",
     "start_restful_server",
     "start_servables",
     "stats",
     "stop",
+    "traffic",
 ]

@@ -59,12 +59,25 @@ def _reload(server: Server, arguments: Arguments, progress: Progress) -> dict[st
     }
 
 
+def _traffic(server: Server, arguments: Arguments, progress: Progress) -> dict[str, Any]:
+    """Shows it, after it has changed what "set" or "clear" says."""
+    name = arguments.get("name")
+    if (change := arguments.get("set")) is not None:
+        server.traffic.change(checks.check_str("name", name), change)
+    elif arguments.get("clear"):
+        server.traffic.remove(checks.check_str("name", name))
+        name = None
+    splits = server.traffic.splits()
+    return {"pid": os.getpid(), "traffic": [splits[each].as_dict() for each in splits if name in (None, each)]}
+
+
 # What a server can be asked to do. A command gets the server, the request's arguments and where to tell how far it is;
 # what it returns is the result, and a MindserveError that it raises is the error.
 COMMANDS: dict[str, Callable[[Server, Arguments, Progress], dict[str, Any]]] = {
     "handover": _handover,
     "reload": _reload,
     "status": _status,
+    "traffic": _traffic,
 }
 
 

@@ -29,10 +29,12 @@ from mindserve.server.servables import Started, make_specs, resolve
 from mindserve.server.services import Described, Item, Services
 from mindserve.server.signals import SignalWatch
 from mindserve.server.statistics import Stats, make_stats
+from mindserve.server.traffic_table import TrafficTable
 from mindserve.server.watch import FileWatch
 from mindserve.supervisor import Supervisor
 from mindserve.supervisor.progress import wait_with_progress
 from mindserve.tls import ServerTls
+from mindserve.traffic import Split
 
 if TYPE_CHECKING:
     from mindserve._native import Gateway
@@ -97,6 +99,7 @@ class Server:
         self._certificates: Certificates | None = None  # there while it listens
         self._auth: Authentication | None = None  # None: nobody is asked for a token
         self._declared: dict[str, tuple[int, int]] = {}  # servables, and their limits
+        self.traffic = TrafficTable(self._apply_traffic, self._served)
         self._stopping = False
         self._stopped = threading.Event()
         self._admin = None if predecessor is not None else AdminSocket(self)
@@ -167,6 +170,18 @@ class Server:
     def set_max_enqueued_requests(self, count: int) -> None:
         """See `mindserve.server.master.context.set_max_enqueued_requests`."""
         self._gateway.set_max_enqueued_requests(count)
+
+    def _apply_traffic(self, splits: Sequence[Split]) -> None:
+        with self._gateway_use:
+            self._gateway.set_traffic([split.as_dict() for split in splits])
+
+    def _served(self) -> dict[str, set[int]]:
+        """The servables that were started, and their versions."""
+        with self._lock:
+            served: dict[str, set[int]] = {name: set() for name in self._declared}
+        for state in self._supervisor.states():
+            served.setdefault(state.servable, set()).add(state.version)
+        return served
 
     def stats(self) -> Stats:
         """See `mindserve.server.stats`."""
@@ -250,7 +265,7 @@ class Server:
         try:
             progress(f"process {successor.pid} starts")
             taken = successor.wait_ready(timeout, progress)
-            successor.begin()
+            successor.begin(self.traffic.handed_over())
         except BaseException:
             successor.end()
             raise
@@ -411,6 +426,7 @@ class Server:
             self._supervisor,
             self._services,
             lambda: self._ready and not self._stopping and bool(self._ready_servables()),
+            self.traffic,
             None if self._auth is None else self._auth.authority,
         )
 
@@ -507,7 +523,7 @@ class Server:
                 )
             return
         if predecessor is not None:
-            if not predecessor.take_over(self._begin_to_accept):
+            if not predecessor.take_over(lambda: self._begin_to_accept(predecessor)):
                 return
             self._predecessor = None
         notify("READY=1")
@@ -518,9 +534,10 @@ class Server:
         waits += ["start_restful_server"] if predecessor.has_http and self._rest is None else []
         return waits + [f"servable '{name}'" for name in sorted(predecessor.servables - servables)]
 
-    def _begin_to_accept(self) -> bool:
+    def _begin_to_accept(self, predecessor: Predecessor) -> bool:
         """Returns False if it is being stopped, so that it is no successor."""
         try:
+            self.traffic.take_over(predecessor.traffic)
             self._gateway.accept()
         except StartError:
             return False

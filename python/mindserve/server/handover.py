@@ -6,7 +6,8 @@ The successor starts its workers, listens with those sockets, and tells how far 
 accepting; then, when it is ready::
 
     successor   {"ready": [places of the listeners that it took]}
-    old         {"go": true}                 from here on the successor may accept, and owns Unix sockets' files
+    old         {"go": true, "traffic": […]} from here on the successor may accept, and owns Unix sockets' files;
+                                             "traffic": what `TrafficTable.handed_over` gave
     successor   {"accepting": true}          and only now the old one stops accepting
 
 Before "go" either may give up, and the old one goes on as if nothing had been. The end of the stream tells either that
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mindserve import logs
@@ -226,15 +227,18 @@ class Successor:
                 case {"ready": list(taken)}:
                     return [int(place) for place in taken]
 
-    def begin(self) -> None:
+    def begin(self, traffic: Sequence[Mapping[str, Any]]) -> None:
         """Has it accept.
+
+        Args:
+            traffic: what its start script does not know of how calls are split.
 
         Raises:
             StartError: it does not.
         """
         deadline = time.monotonic() + _STEP_TIMEOUT
         with contextlib.suppress(_Closed):
-            self._pipe.send({"go": True})
+            self._pipe.send({"go": True, "traffic": list(traffic)})
         self._phase = "it was told to begin"
         while "accepting" not in self._receive(deadline, "did not begin: "):
             pass
@@ -313,6 +317,10 @@ def _describe_exit(status: int) -> str:
 class Predecessor:
     """The server that this process is to succeed.
 
+    Attributes:
+        servables: the names of those that it serves.
+        traffic: once this one may accept: what `Successor.begin` got.
+
     Args:
         end: this process's end of the socket.
 
@@ -340,6 +348,7 @@ class Predecessor:
             self._listeners.append(SharedListener(each["given"], each["bound"], taken, file))
         self._stderr = next(rest, None)
         self._taken: list[int] = []
+        self.traffic: list[dict[str, Any]] = []
         self._go = threading.Event()
         self._lock = threading.Lock()
         self._settled = False  # taken over, or given up
@@ -426,6 +435,7 @@ class Predecessor:
             while True:
                 message, _ = self._pipe.receive()
                 if message.get("go"):
+                    self.traffic = message.get("traffic", [])
                     self._go.set()
         if self._go.is_set() or not self._settle():
             return

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from mindserve.auth.authority import Authority
 from mindserve.rest.context import Backend, ServedMethod, ServedService, ServedVersion
 from mindserve.server.services import Described, Services
+from mindserve.server.traffic_table import TrafficTable
 from mindserve.supervisor import Supervisor
 
 
 def make_backend(
-    supervisor: Supervisor, services: Services, ready: Callable[[], bool], authority: Authority | None = None
+    supervisor: Supervisor,
+    services: Services,
+    ready: Callable[[], bool],
+    traffic: TrafficTable,
+    authority: Authority | None = None,
 ) -> Backend:
     """What a REST server asks of the parts of a server.
 
@@ -19,9 +24,10 @@ def make_backend(
         supervisor: knows the workers.
         services: of the users.
         ready: whether requests are taken.
+        traffic: which names are split.
         authority: who may call; None: everybody.
     """
-    return Backend(ready, _Shown(services).get, lambda: list_versions(supervisor), authority)
+    return Backend(ready, _Shown(services).get, lambda: list_versions(supervisor), authority, traffic.splits)
 
 
 class _Shown:

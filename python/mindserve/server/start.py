@@ -17,6 +17,7 @@ from mindserve.server.services import check_functions
 from mindserve.server.signals import SignalWatch
 from mindserve.server.statistics import Stats
 from mindserve.tls import SSLConfig
+from mindserve.traffic import Mirror, Split, Variation
 
 _DEFAULT_MAX_MSG_MB_SIZE = Limits().max_msg_mb_size
 
@@ -126,6 +127,55 @@ def reload(servable_name: str | None = None) -> None:
     if servable_name is not None:
         checks.check_str("servable_name", servable_name)
     _current.reload(servable_name)
+
+
+def set_traffic(
+    name: str,
+    variations: tuple[Variation, ...] | list[Variation],
+    sticky: str | None = None,
+    mirrors: tuple[Mirror, ...] | list[Mirror] = (),
+) -> None:
+    """Splits the calls of a name between servables or versions, or splits them otherwise than before.
+
+    Holds for every call that comes after it has returned; those under way stay where they are. May be called at any
+    time while servables run, as often as weights are to change. Of what was changed while the server ran, a
+    `handover` passes on what was changed by ``mindserve traffic``; the rest is the new server's start script's to say.
+
+    Args:
+        name: what clients ask for: a name of its own, or a servable's, of which then only the calls without a version
+            are split.
+        variations: who answers, and how often.
+        sticky: a key of metadata; calls with the same value of it go to the same variation. Default None: all calls
+            take turns.
+        mirrors: who gets copies of the calls besides. Nobody waits for them, and of streams there are none. Default:
+            nobody.
+
+    Raises:
+        ConfigError: a wrong parameter: a weight that is negative or no number, weights that sum to 0, two variations of
+            one name, or none; or a servable that was not started, or not in that version.
+        StartError: no server runs in this process, or it is being stopped.
+    """
+    given = tuple(variations) if isinstance(variations, list) else variations
+    copied = tuple(mirrors) if isinstance(mirrors, list) else mirrors
+    _current.set_traffic(Split(name, given, sticky, copied))
+
+
+def clear_traffic(name: str) -> None:
+    """From now on the calls of a name are split no more. No-op for one that is not split.
+
+    Raises:
+        StartError: no server runs in this process, or it is being stopped.
+    """
+    _current.clear_traffic(checks.check_str("name", name))
+
+
+def traffic() -> dict[str, Split]:
+    """The names that are split, and how, in alphabetical order.
+
+    Raises:
+        StartError: no server runs in this process.
+    """
+    return _current.traffic()
 
 
 def start_restful_server(
@@ -248,6 +298,15 @@ class _Current:
 
     def reload(self, servable_name: str | None) -> None:
         self._running().reload(servable_name)
+
+    def set_traffic(self, split: Split) -> None:
+        self._running().traffic.set(split)
+
+    def clear_traffic(self, name: str) -> None:
+        self._running().traffic.clear(name)
+
+    def traffic(self) -> dict[str, Split]:
+        return self._running().traffic.splits()
 
     def _running(self) -> Server:
         with self._lock:

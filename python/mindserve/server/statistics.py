@@ -55,7 +55,12 @@ class MethodStats:
         path: of the gRPC method, "/mindspore.serving.proto.MSService/Predict"; empty for calls of unknown ones.
         servable: for Predict and for users' services; empty where the request named none that is served.
         version: that answered; 0 where there was none, and for versions that were served long ago.
-        method: of the servable; for users' services the gRPC method's name without the service.
+        method: of the servable; for users' services the gRPC method's name without the service. Empty where no method
+            was found to answer.
+        split: the name that the client asked for, where its calls are split between variations; else empty.
+        variation: which of them this is; ``servable`` and ``version`` are its own. Calls are counted in one place only:
+            those that come by a split are not counted as the servable's own.
+        mirrored: these are copies of calls of ``split``; they are no part of what `Stats` counts in all.
         ended: calls by gRPC status code, such as "OK" or "DEADLINE_EXCEEDED"; one that its client cancelled counts as
             "CANCELLED".
         with_errors: of those that ended "OK", how many had an error for an instance or for the whole request.
@@ -71,6 +76,9 @@ class MethodStats:
     servable: str
     version: int
     method: str
+    split: str
+    variation: str
+    mirrored: bool
     ended: Mapping[str, int]
     with_errors: int
     errors: Mapping[str, int]

@@ -14,7 +14,7 @@ _TEXT = re.compile(r"[\x20-\x7e]*")
 # Beside whatever begins with "grpc-": what gRPC, HTTP/2 or the gateway says by itself.
 RESERVED = frozenset((
     *("accept-encoding", "connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection"),
-    *("request_id", "status", "te", "transfer-encoding", "upgrade"),
+    *("mindserve-variation", "request_id", "status", "te", "transfer-encoding", "upgrade"),
 ))  # fmt: skip
 
 

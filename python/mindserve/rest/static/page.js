@@ -220,14 +220,18 @@ function showOperations(api) {
 }
 
 function showServables(servables) {
-  const rows = servables.flatMap((servable) => servable.versions.map((version) => element("tr", {},
-    element("td", { textContent: servable.name }),
-    element("td", { textContent: version.version }),
-    element("td", { textContent: version.ready ? String(version.workers) : "not ready", className: version.ready ? "good" : "bad" }),
+  const row = (name, which, workers, served) => element("tr", {},
+    element("td", { textContent: name }),
+    element("td", { textContent: which }),
+    element("td", { textContent: served.ready ? workers : "not ready", className: served.ready ? "good" : "bad" }),
     element("td", { textContent: [
-      ...version.methods.map((method) => `${method.name}(${method.inputs.join(", ")}) → ${method.outputs.join(", ")}`),
-      ...version.services,
-    ].join("; ") }))));
+      ...served.methods.map((method) => `${method.name}(${method.inputs.join(", ")}) → ${method.outputs.join(", ")}`),
+      ...served.services,
+    ].join("; ") }));
+  const rows = servables.flatMap((servable) => [
+    ...(servable.variations ? [row(servable.name, `split: ${servable.variations.map((each) => each.name).join(", ")}`, "ready", servable)] : []),
+    ...servable.versions.map((version) => row(servable.name, String(version.version), String(version.workers), version)),
+  ]);
   if (!rows.length) rows.push(element("tr", {}, element("td", { colSpan: 4, className: "muted", textContent: "none" })));
   find("servables").tBodies[0].replaceChildren(...rows);
 }
