@@ -23,7 +23,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from chaos.report import Report, Table  # noqa: E402
+from chaos.report import Table, fill  # noqa: E402
 
 SOURCES = ROOT / "csrc" / "fuzz"
 BINARIES = ROOT / "build" / "asan" / "csrc" / "fuzz"
@@ -198,8 +198,10 @@ def main() -> int:
     print(table(runs).text())
     if options.write:
         made = f"{time.strftime('%Y-%m-%d')}, Linux {platform.release()}, each fuzzer's longest run so far."
-        report = Report(made, {"fuzzers": table(best)}, [])
-        options.write.write_text(report.fill(options.write.read_text(encoding="utf-8")), encoding="utf-8")
+        page = options.write.read_text(encoding="utf-8")
+        options.write.write_text(
+            fill(page, {"made-by-fuzzers": made, "fuzzers": table(best).markdown()}), encoding="utf-8"
+        )
     failed = [each for each in runs if each.failed]
     for each in failed:
         lines = log_of(each.name).read_text(encoding="utf-8", errors="replace").splitlines()
