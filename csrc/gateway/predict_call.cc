@@ -226,7 +226,7 @@ void PredictCall::Suspend(uint32_t tag) {
                                  "it does not know wait for a worker that may try them"},
                   TryLater());
     }
-    waiting_.emplace(line, line.insert(line.end(), this));
+    waiting_ = Waiting{&line, line.insert(line.end(), this)};
   }
   parts_[tag].suspended = true;
   const TimePoint now = service_.context_.now;
@@ -236,7 +236,7 @@ void PredictCall::Suspend(uint32_t tag) {
 
 void PredictCall::StopWaiting() {
   service_.context_.timers.Cancel(*this);
-  if (waiting_) waiting_->line.erase(waiting_->at);
+  if (waiting_) waiting_->line->erase(waiting_->at);
   waiting_.reset();
 }
 

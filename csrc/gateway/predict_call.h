@@ -119,7 +119,7 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   size_t missing_ = 0;  // parts without an answer
   // Its place, while it waits.
   struct Waiting {
-    std::list<PredictCall*>& line;
+    std::list<PredictCall*>* line;
     std::list<PredictCall*>::iterator at;
   };
   std::optional<Waiting> waiting_;
