@@ -42,7 +42,7 @@ enum class Refusal : uint8_t {
   kMaxInFlight,
   kTokenQueue,
 };
-inline constexpr std::array<std::string_view, 18> kRefusalNames = {
+inline constexpr std::array<std::string_view, 20> kRefusalNames = {
     "max_msg_mb_size",
     "max_instances_per_request",
     "max_enqueued_requests",
