@@ -16,6 +16,7 @@ from pathlib import Path
 from calls import add
 from models import make_copies, make_servables
 from processes import process_tree
+from splits import NAME, WEIGHTS
 from tokens import make_token
 
 HERE = Path(__file__).resolve().parent
@@ -38,12 +39,13 @@ def main() -> None:
     )
     parser.add_argument("--token", action="store_true", help="each call shows a token, which the server asks for")
     parser.add_argument("--header", action="store_true", help="as --token, of a server that does not ask")
+    parser.add_argument("--split", action="store_true", help="each call is for a name that is split, see splits.py")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         make_servables(scratch / "servables", None)
         names = ["bench", *make_copies(scratch / "servables", options.idle)]
-        body = add(method=options.method).write(scratch / "body")
+        body = add(NAME if options.split else "bench", options.method).write(scratch / "body")
         # Each worker takes a minute to start under valgrind.
         traced = "no" if options.idle else "yes"
         command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--trace-children={traced}"]
@@ -52,6 +54,8 @@ def main() -> None:
         token, keys = make_token(scratch) if options.token or options.header else ("", "")
         if options.token:
             command += ["--keys", keys]
+        if options.split:
+            command += ["--split", NAME, *map(str, WEIGHTS)]
         with (scratch / "log").open("w") as log:
             server = subprocess.Popen(
                 command, cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
