@@ -202,7 +202,6 @@ def test_predict_takes_a_request_id(calm: Composed) -> None:
     assert log_lines(calm, "last", "[of-predict]")
 
 
-
 def test_a_request_id_is_made_for_predict(calm: Composed) -> None:
     predict = calm.channel.unary_unary(PREDICT, bytes, bytes)
     body = request("middle", "relay", {"text": tensor("tell"), "file": tensor("")}).SerializeToString()
