@@ -1,4 +1,4 @@
-"""The cases (a) to (n): what a request costs."""
+"""The cases (a) to (o): what a request costs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from resnet50 import measure_resnet50
 from rounds import Case, Timing, measure
 from servers import Servers
 from services import measure_open_streams, measure_streams, measure_unary
+from splits import measure_split
 
 NAMES = "abcdefghijklmn"
 
@@ -54,6 +55,8 @@ def run_cases(names: str, servers: Servers, resnet50: Path | None, timing: Timin
             yield name, measure_service(servers, timing)
     if "k" in names:
         yield "k", measure_json(timing)
+    if "o" in names:
+        yield "o", measure_split(servers, timing)
 
 
 def small_add(servers: Servers, server: Running) -> list[Load]:

@@ -42,14 +42,15 @@ def main() -> None:
         help="call the servable classifier, by Predict, or the Classifier with a message that is read that way",
     )
     parser.add_argument("--header", action="store_true", help="as --token, of a server that does not ask")
+    parser.add_argument("--split", action="store_true", help="each call is for a name that is split, see splits.py")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         make_servables(scratch / "servables", None)
         names = ["bench", *make_copies(scratch / "servables", options.idle)]
         body, path = scratch / "body", PREDICT
+        # What some options need is imported only with them: trees from before there was that are counted as well.
         if options.classifier:
-            # Only here: trees from before there was one are counted as well.
             import classifier
 
             names[0] = "classifier"
@@ -58,6 +59,10 @@ def main() -> None:
             else:
                 classifier.write_request(options.classifier, body)
                 path = classifier.CLASSIFY
+        elif options.split:
+            import splits
+
+            add(splits.NAME, options.method).write(body)
         else:
             add(method=options.method).write(body)
         # Each worker takes a minute to start under valgrind.
@@ -73,6 +78,8 @@ def main() -> None:
             token, keys = make_token(scratch)
         if options.token:
             command += ["--keys", keys]
+        if options.split:
+            command += ["--split", splits.NAME, *map(str, splits.WEIGHTS)]
         with (scratch / "log").open("w") as log:
             server = subprocess.Popen(
                 command, cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True

@@ -23,6 +23,12 @@ def main() -> None:
     parser.add_argument("--unix", metavar="ADDRESS", help="a further address, a Unix socket")
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="a further address, a port with TLS")
     parser.add_argument("--keys", metavar="FILE", help="ask for tokens of the clients in this keys file")
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        metavar=("NAME", "WEIGHT"),
+        help="a name that the first servable answers by variations of these weights, called 0, 1 and so on",
+    )
     parser.add_argument("--rest", action="store_true", help="a further address, for HTTP with JSON; the last one")
     options = parser.parse_args()
     devices = tuple(range(options.workers))
@@ -36,6 +42,12 @@ def main() -> None:
     services = {"grpc_servicer_functions": [options.service]} if options.service else {}
     auth = {"auth": server.AuthConfig(options.keys)} if options.keys else {}
     bound = server.start_grpc_server(listeners, **services, **auth)
+    if options.split:
+        name, *weights = options.split
+        server.set_traffic(
+            name,
+            [server.Variation(str(n), options.names[0], weight=float(weight)) for n, weight in enumerate(weights)],
+        )
     if options.rest:
         bound.append(server.start_restful_server("127.0.0.1:0", **auth))
     print("listening on", *bound, flush=True)

@@ -91,15 +91,14 @@ class Servers:
         return self._mindserve[purpose]
 
     def start_mindserve(
-        self, stack: ExitStack, names: Sequence[str] = ("bench",), workers: int = 1, keys: str = ""
+        self, stack: ExitStack, names: Sequence[str] = ("bench",), workers: int = 1, options: Sequence[str] = ()
     ) -> Served:
-        """A MindServe server that lives as long as ``stack``; with a keys file it asks for tokens."""
+        """A MindServe server that lives as long as ``stack``; ``options`` are further ones of server.py."""
         files = self._certificates
         directory = self._directory("mindserve")
         command = [sys.executable, str(HERE / "server.py"), str(self.servables), "127.0.0.1:0", *names]
         command += ["--workers", str(workers), "--unix", f"unix:{directory}/socket"]
-        command += ["--tls", str(files.server_certificate), str(files.server_key), "--rest"]
-        command += ["--keys", keys] if keys else []
+        command += ["--tls", str(files.server_certificate), str(files.server_key), "--rest", *options]
         process, (tcp, unix, tls, rest) = _start(stack, command, directory)
         pid = process.pid
         return Served(
@@ -109,8 +108,12 @@ class Servers:
     def with_token(self) -> Running:
         """A MindServe server that asks for tokens, and a token for it."""
         token, keys = make_token(self._directory("keys"))
-        served = self.start_mindserve(self._stack, keys=keys)
+        served = self.start_mindserve(self._stack, options=["--keys", keys])
         return replace(served.tcp, token=token)
+
+    def with_split(self, name: str, weights: Sequence[float]) -> Served:
+        """A MindServe server of "bench", by a name that is split between as many variations as there are weights."""
+        return self.start_mindserve(self._stack, options=["--split", name, *map(str, weights)])
 
     def ceiling(self, load: Load) -> Load:
         """The same load for a do-nothing server that answers with as many bytes."""

@@ -15,6 +15,15 @@ EXAMPLE = pathlib.Path(__file__).resolve().parent.parent / "example"
 @contextlib.contextmanager
 def serving(example: str, directory: pathlib.Path, *options: object, address: str = "127.0.0.1:0") -> Iterator[str]:
     """The example's server, ready; gives the address it took. Its logs go to `directory`."""
+    with running(example, directory, *options, address=address) as (_, at):
+        yield at
+
+
+@contextlib.contextmanager
+def running(
+    example: str, directory: pathlib.Path, *options: object, address: str = "127.0.0.1:0"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The same with the process itself, whose standard output has what it prints from then on."""
     script = EXAMPLE / example / "serving_server.py"
     with (directory / "server_errors.txt").open("wb") as errors:
         process = subprocess.Popen(
@@ -28,7 +37,7 @@ def serving(example: str, directory: pathlib.Path, *options: object, address: st
     try:
         said = next((line for line in process.stdout if " is served at " in line), None)
         assert said is not None, f"the server of {example} ended before it was ready:\n{errors_of(directory)}"
-        yield said.split(" is served at ")[1].strip()
+        yield process, said.split(" is served at ")[1].strip()
         assert process.poll() is None, f"the server of {example} has ended:\n{errors_of(directory)}"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, errors_of(directory)

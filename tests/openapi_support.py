@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 from conftest import ADD_SERVABLE, add_model
@@ -98,6 +102,16 @@ def size(text, data):
     return len(text) if isinstance(text, (str, bytes)) else text.nbytes
 
 
+def repeat(x):
+    for _ in range(3):
+        yield x
+
+
+@register.register_method(output_names="y", streaming=True)
+def thrice(x):
+    return register.add_stage(repeat, x, outputs_count=1)
+
+
 @register.grpc_method
 def Echo(request):
     return request
@@ -131,12 +145,69 @@ def Both(requests):
 )
 
 
+# Schemathesis knows no NDJSON: a message on a line in, the last line out.
+HOOKS = """
+import json
+import schemathesis
+
+
+@schemathesis.serializer("application/x-ndjson")
+def write(context, value):
+    return json.dumps(value).encode() + b"\\n"
+
+
+@schemathesis.deserializer("application/x-ndjson")
+def read(context, response):
+    return json.loads(response.content.splitlines()[-1]) if response.content else {}
+"""
+# It tries timeouts too short for any answer.
+SETTINGS = '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", 504]\n'
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
 @contextlib.contextmanager
-def serving_sorts(folder: pathlib.Path, listen: str = "'127.0.0.1:0'") -> Iterator[Rest]:
-    """A server with "add", a model; "sorts", functions that take anything; and the service sorts.v1.SortService."""
+def serving_sorts(folder: pathlib.Path, listen: str = "'127.0.0.1:0'", keys: str = "") -> Iterator[Rest]:
+    """A server with "add", a model; "sorts", functions that take anything; and the service sorts.v1.SortService.
+
+    With a keys file it asks its clients for tokens.
+    """
     write_servable(folder / "servables", "add", ADD_SERVABLE, {"add.onnx": add_model()})
     write_servable(folder / "servables", "sorts", SORTS_CONFIG)
     compile_protos(folder / "servables" / "sorts", sorts=SORTS)
-    grpc = f"server.start_grpc_server('127.0.0.1:0', grpc_servicer_functions=['{ADD_SORTS}'])\n"
+    auth = f", auth=server.AuthConfig({keys!r})" if keys else ""
+    listen += auth
+    grpc = f"server.start_grpc_server('127.0.0.1:0', grpc_servicer_functions=['{ADD_SORTS}']{auth})\n"
     with serving_rest(folder, "add", "sorts", before=grpc, listen=listen) as rest:
         yield rest
+
+
+def schemathesis(rest: Rest, folder: pathlib.Path, *options: str, checks: str = "") -> int:
+    """Runs the tester against the server's document, from `folder`; it has to find nothing.
+
+    Args:
+        rest: the server.
+        folder: an empty directory.
+        options: more of it.
+        checks: more of them, each behind a comma.
+
+    Returns:
+        How many operations it has tested.
+    """
+    (folder / "hooks.py").write_text(HOOKS, encoding="utf-8")
+    (folder / "schemathesis.toml").write_text(SETTINGS, encoding="utf-8")
+    program = pathlib.Path(sys.executable).parent / "schemathesis"
+    limits = ["--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--no-shrink"]
+    fixed = ["--seed", "20", "--generation-database", "none", "--request-timeout", "60", "--no-color"]
+    done = subprocess.run(
+        [program, "run", f"{rest.url}/openapi.json", "--checks", CHECKS + checks, *limits, *fixed, *options],
+        cwd=folder,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + rest.process.errors()[-5000:]
+    (operations,) = re.findall(r"Tested: (\d+)", done.stdout)
+    return int(operations)

@@ -39,7 +39,7 @@ def do_nothing(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def measured(do_nothing: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     """The results' file of the shortest run there is, and what was printed."""
     file = tmp_path_factory.mktemp("results") / "results.json"
-    wanted = ("--cases", "afgk", "--sweeps", "instances,memory", "--rounds", 1, "--seconds", 0.05)
+    wanted = ("--cases", "afgko", "--sweeps", "instances,memory", "--rounds", 1, "--seconds", 0.05)
     result = run(*wanted, "--do-nothing", do_nothing, "--json", file)
     assert result.returncode == 0, result.stderr
     return file, result.stdout
@@ -51,8 +51,8 @@ def rows_of(file: pathlib.Path, name: str) -> list[dict[str, Any]]:
         for key, value in row.items():
             if isinstance(value, float):
                 assert math.isfinite(value), (name, row)
-                # Differences of two measurements, of which the shortest run tells nothing.
-                assert value > 0 or key.endswith("_kb") or "cpu" in key, (name, row)
+                # Of differences of two measurements the shortest run tells nothing.
+                assert value > 0 or key.endswith(("_kb", "off_percent")) or "cpu" in key, (name, row)
     return rows
 
 
@@ -68,6 +68,13 @@ def test_every_row_is_there(measured: tuple[pathlib.Path, str]) -> None:
         (pattern, server) for pattern in ("4x16", "64x1") for server in ("plain", "TLS")
     ]
     assert [row["caller"] for row in rows_of(file, "g")] == ["bare grpcio stub", "Client.infer"]
+    rows = rows_of(file, "o")
+    assert [(row["pattern"], row["server"]) for row in rows] == [
+        (pattern, server) for pattern in ("4x16", "64x1") for server in ("no split", "split")
+    ]
+    for row in rows[1::2]:
+        assert sum(int(count.replace(",", "")) for count in row["counts"].split(" + ")) == 10_000
+        assert row["off_percent"] <= 1, "the one figure that does not depend on the machine"
     assert [row["numbers"] for row in rows_of(file, "k")] == [
         "integers, 0 to 255",
         "floats, 4 digits",
@@ -84,10 +91,12 @@ def test_every_row_is_there(measured: tuple[pathlib.Path, str]) -> None:
 @needs_h2load
 def test_figures_fit_each_other(measured: tuple[pathlib.Path, str]) -> None:
     file, _ = measured
-    for name in ("a", "f"):
+    for name in ("a", "f", "o"):
         rows = rows_of(file, name)
         for row in rows:
-            (base,) = (r for r in rows if r["pattern"] == row["pattern"] and r["server"] in ("do-nothing", "plain"))
+            (base,) = (
+                r for r in rows if r["pattern"] == row["pattern"] and r["server"] in ("do-nothing", "plain", "no split")
+            )
             assert base["rate_ratio"] == base["cpu_ratio"] == base["p50_ratio"] == 1
             for figure, ratio in (("rate", "rate_ratio"), ("cpu_us", "cpu_ratio"), ("p50_us", "p50_ratio")):
                 assert row[ratio] == pytest.approx(row[figure] / base[figure])
@@ -104,9 +113,9 @@ def test_tables_are_printed_as_they_are_kept(measured: tuple[pathlib.Path, str])
     again = run("--read", file)
     assert again.stdout == printed, again.stderr
     headings = [line for line in printed.splitlines() if line.startswith("| case ")]
-    assert len(headings) == 2
-    rows = sum(len(rows_of(file, name)) for name in ("a", "f", "g", "k", "instances", "memory"))
-    assert sum(line.startswith("| ") for line in printed.splitlines()) == rows + 2 * 6
+    assert len(headings) == 3
+    rows = sum(len(rows_of(file, name)) for name in ("a", "f", "g", "k", "o", "instances", "memory"))
+    assert sum(line.startswith("| ") for line in printed.splitlines()) == rows + 2 * 7
 
 
 @needs_h2load

@@ -142,7 +142,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "auth": {"configfile", "native", "logs"},
     "loader": {"register"},
     "inspection": {"loader"},
-    "control": {"errors"},
+    # Of "proto" the paths alone.
+    "control": {"errors", "proto"},
     "admin": {"control"},
     "engines": {"checks"},
     "worker": {"loader", "engines", "control", "native", "logs", "proto"},

@@ -5,11 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
 import pathlib
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,27 +17,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from conftest import ECHO_SERVABLE, add_model
 from e2e_support import until, write_servable
-from openapi_support import serving_sorts
+from openapi_support import schemathesis, serving_sorts
 from rest_support import Rest, serving_rest
-
-# Schemathesis knows no NDJSON: a message on a line in, the last line out.
-HOOKS = """
-import json
-import schemathesis
-
-
-@schemathesis.serializer("application/x-ndjson")
-def write(context, value):
-    return json.dumps(value).encode() + b"\\n"
-
-
-@schemathesis.deserializer("application/x-ndjson")
-def read(context, response):
-    return json.loads(response.content.splitlines()[-1]) if response.content else {}
-"""
-# It tries timeouts too short for any answer.
-SETTINGS = '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", 504]\n'
-CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +60,7 @@ def test_it_is_valid(document: Any) -> None:
 
 
 def test_paths(document: Any) -> None:
-    servables = ["add:add_common", "add:add_cast", "sorts:same", "sorts:size"]
+    servables = ["add:add_common", "add:add_cast", "sorts:same", "sorts:size", "sorts:thrice"]
     versions = [each.replace(":", "/version/1:") for each in servables]
     rpcs = ["Echo", "Scalar", "Tell", "Down", "Up", "Both"]
     own = ["/healthz", "/healthz/live", "/healthz/ready", "/servables", "/servables/{name}", "/openapi.json", "/docs"]
@@ -108,25 +85,9 @@ def test_a_server_without_anything_has_a_document(tmp_path: pathlib.Path) -> Non
 @pytest.mark.timeout(240)
 def test_schemathesis_finds_nothing(rest: Rest, tmp_path: pathlib.Path) -> None:
     """No status of 500 and above but 504, and no answer that is not as the document says."""
-    (tmp_path / "hooks.py").write_text(HOOKS, encoding="utf-8")
-    (tmp_path / "schemathesis.toml").write_text(SETTINGS, encoding="utf-8")
-    program = pathlib.Path(sys.executable).parent / "schemathesis"
-    options = ["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--no-shrink"]
-    fixed = ["--seed", "20", "--generation-database", "none", "--request-timeout", "60", "--no-color"]
-    done = subprocess.run(
-        [program, "run", f"{rest.url}/openapi.json", *options, *fixed],
-        cwd=tmp_path,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr + rest.process.errors()[-5000:]
-    (operations,) = re.findall(r"Tested: (\d+)", done.stdout)
+    operations = schemathesis(rest, tmp_path)
     paths = rest.get("/openapi.json").json()["paths"]
-    assert int(operations) == sum(len(item) for path, item in paths.items() if path != "/openapi.json")  # its own
+    assert operations == sum(len(item) for path, item in paths.items() if path != "/openapi.json")  # its own
     assert "[ERROR]" not in rest.process.errors()
 
 

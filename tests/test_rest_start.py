@@ -220,6 +220,7 @@ def test_status_and_readiness(servables: Servables, tmp_path: pathlib.Path) -> N
                             "path": f"/model/echo/version/1:{name}",
                             "inputs": ["x"],
                             "outputs": [output],
+                            "streaming": False,
                             "input_types": {},
                             "output_types": {},
                         }

@@ -132,6 +132,97 @@ TEST_F(MirrorsTest, WhatIsWrongWithACopyIsCountedAndNoMore) {
   EXPECT_TRUE(Eventually([&] { return Copies().with_errors == 1; }));
 }
 
+TEST_F(MirrorsTest, CopiesThatAreUnderWayEndWithTheGateway) {
+  const std::vector<WorkerSpec::Method> methods = {{"/t.Users/Unary", true}};
+  ASSERT_TRUE(gateway_->SetServices({{.name = "t.Users", .methods = {{"Unary", false, false}}}}, "").ok());
+  TestWorker one(*gateway_, 1, "one");
+  TestUserWorker user(*gateway_, 2, "two", methods);
+  TestWorker shadow(*gateway_, 3, "shadow");
+  TestUserWorker user_shadow(*gateway_, 4, "shade", methods);
+  one.Resume();
+  user.Echo();
+  ASSERT_TRUE(
+      gateway_
+          ->SetTraffic(
+              {Mirrored(),
+               {.name = "users", .variations = {{.name = "a", .servable = "two"}}, .mirrors = {{.servable = "shade"}}}})
+          .ok());
+  TestClient client(Listen());
+  for (int i = 0; i < 3; ++i) IsAnswered(client.Call(kPredictPath, One("hold")));
+  EXPECT_THAT(client.Call("/t.Users/Unary", "hello", {{"application", "users"}}).messages(), ElementsAre("hello"));
+  ASSERT_TRUE(Eventually([&] { return shadow.held() == 3 && user_shadow.calls() == 1; }));
+  gateway_.reset();
+  EXPECT_TRUE(Eventually([&] { return shadow.ended() && user_shadow.ended(); }));
+}
+
+TEST_F(MirrorsTest, ADeathEndsACallAndItsOwnCopies) {
+  // The variation is its own mirror: one worker has both.
+  TestWorker one(*gateway_, 1, "one");
+  ASSERT_TRUE(gateway_
+                  ->SetTraffic({{.name = "split",
+                                 .variations = {{.name = "a", .servable = "one"}},
+                                 .mirrors = {{.servable = "one"}, {.servable = "one"}}}})
+                  .ok());
+  TestClient client(Listen());
+  const int32_t call = client.Start(kPredictPath, Framed(One("hold")));
+  client.Flush();
+  ASSERT_TRUE(Eventually([&] { return one.held() == 3; }));
+  TestWorker other(*gateway_, 2, "one");
+  other.Resume();
+  one.Die();
+  IsAnswered(client.Wait(call));
+  EXPECT_TRUE(CopiesEnded(Code::kUnavailable, 2, "hold"));
+  EXPECT_EQ(other.calls(), 1u) << "the call goes again, its copies do not";
+}
+
+TEST_F(MirrorsTest, ADeathEndsCopiesOfUsersCalls) {
+  const std::vector<WorkerSpec::Method> methods = {{"/t.Users/Unary", true}};
+  ASSERT_TRUE(gateway_->SetServices({{.name = "t.Users", .methods = {{"Unary", false, false}}}}, "").ok());
+  TestUserWorker one(*gateway_, 1, "one", methods);
+  TestUserWorker shadow(*gateway_, 2, "shadow", methods);
+  one.Echo();
+  ASSERT_TRUE(gateway_->SetTraffic({Mirrored()}).ok());
+  TestClient client(Listen());
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(client.Call("/t.Users/Unary", "hello").grpc_status(), 0);
+  shadow.Call(1);
+  // One has begun to answer.
+  shadow.Initial(0, {});
+  ASSERT_TRUE(shadow.Reply(0, "some of it"));
+  shadow.Die();
+  EXPECT_TRUE(CopiesEnded(Code::kUnavailable, 2, "Unary"));
+}
+
+TEST_F(MirrorsTest, ACopyIsCountedWhereItBeganWhateverBecomesOfItsName) {
+  TestWorker one(*gateway_, 1, "one");
+  auto shadow = std::make_unique<TestWorker>(*gateway_, 2, "shadow");
+  one.Resume();
+  ASSERT_TRUE(gateway_->SetTraffic({Mirrored()}).ok());
+  TestClient client(Listen());
+  IsAnswered(client.Call(kPredictPath, One("hold")));
+  ASSERT_TRUE(Eventually([&] { return shadow->held() == 1; }));
+  ASSERT_TRUE(gateway_->SetTraffic({}).ok());
+  IsAnswered(client.Call(kPredictPath, PredictRequest("one", "add", 0, {{1, 2}})));
+  shadow->Resume();
+  EXPECT_TRUE(CopiesEnded(Code::kOk, 1, "hold"));
+}
+
+TEST_F(MirrorsTest, AnAnswerInPartsToACopyOfPredictIsAFault) {
+  TestWorker one(*gateway_, 1, "one");
+  TestUserWorker shadow(*gateway_, 2, "shadow", {{"add", true}});
+  ASSERT_TRUE(gateway_->SetTraffic({Mirrored()}).ok());
+  TestClient client(Listen());
+  IsAnswered(client.Call(kPredictPath, One()));
+  shadow.Call(0);
+  ASSERT_TRUE(shadow.Reply(0, "a part"));
+  EXPECT_TRUE(CopiesEnded(Code::kInternal, 1));
+  shadow.Await(0, [](const auto& call) { return call.cancelled; });
+  // The end that its worker sends then is nobody's.
+  IsAnswered(client.Call(kPredictPath, One()));
+  shadow.Call(1);
+  EXPECT_EQ(Copies().ended[static_cast<size_t>(Code::kCancelled)], 0u);
+  EXPECT_FALSE(shadow.faulty());
+}
+
 TEST_F(MirrorsTest, CopiesAreBounded) {
   TestWorker one(*gateway_, 1, "one");
   TestWorker shadow(*gateway_, 2, "shadow");

@@ -11,10 +11,12 @@ import json
 from typing import Any
 
 from mindserve.errors import MindserveError
+from mindserve.proto import PREDICT_STREAM
 
 MAX_LINE_BYTES = 1 << 20
 # What an error's text is cut to, so that its line fits.
 MAX_TEXT = 64 * 1024
+_STREAMING = f"{PREDICT_STREAM}/"
 # The exit status of a worker of which a stage went beyond its timeout.
 STAGE_TIMEOUT_STATUS = 71
 
@@ -97,7 +99,8 @@ class ReadyMethod:
     """A method that the worker serves, and whether to execute a request of it again does no harm.
 
     A ``name`` that begins with "/" is the path of a gRPC method, "/pkg.Service/Method"; another is one of Predict's
-    and has the names of its ``inputs`` and ``outputs``. Of those that are a model's own, ``input_types`` and
+    and has the names of its ``inputs`` and ``outputs``. One whose results come one by one, PredictStream's, has these
+    too, and that path and its name for ``name``. Of those that are a model's own, ``input_types`` and
     ``output_types`` say what they are; of others, functions', nobody knows: they are None there, or the tuple is empty.
 
     Of the Classifier's method, ``messages`` are the full names of those that its data may be, and ``files`` their proto
@@ -112,6 +115,11 @@ class ReadyMethod:
     output_types: tuple[TensorType | None, ...] = ()
     messages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+
+    @property
+    def streaming_name(self) -> str:
+        """The name of a method of PredictStream; empty for others."""
+        return self.name[len(_STREAMING) :] if self.name.startswith(_STREAMING) else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,19 @@ def show_error(text: str) -> None:
     console.print(text, markup=False)
 
 
+def check_auth(draft: Draft) -> tuple[list[Problem], list[str]]:
+    """What is wrong with the files that tokens need, and what is doubtful."""
+    from mindserve.configfile import Problem
+
+    made = draft.made.get(("auth",))
+    if made is None or made.doubtful:
+        return [], []
+    from mindserve.auth.check import check_files
+
+    wrong, warnings = check_files(made.value)
+    return [Problem(draft.place("auth", option), text, f"auth.{option}") for option, text in wrong], warnings
+
+
 def follow_functions(draft: Draft, missing: Sequence[Problem]) -> tuple[list[Followed], list[Problem]]:
     """The functions for services of one's own, and what is wrong with them: each is imported, in a process of its own.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mindserve.cli.common import extend_import_path, follow_functions, show_error
+from mindserve.cli.common import check_auth, extend_import_path, follow_functions, show_error
 from mindserve.errors import MindserveError
 
 if TYPE_CHECKING:
@@ -102,6 +102,14 @@ def start(
             help="Authorities that clients' certificates must come from: clients must show one.", metavar="FILE"
         ),
     ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask clients for tokens: the keys file, which mindserve keys manages. What else there is to tokens a "
+            "config file's section auth has.",
+            metavar="FILE",
+        ),
+    ] = None,
     as_json: _AsJson = False,
 ) -> None:
     """Serve the servables of one or more directories, until SIGINT (Ctrl-C) or SIGTERM.
@@ -121,6 +129,7 @@ def start(
         servable_options={"device_ids": device_ids, "device_type": device_type, "version_number": version_number},
         more_servable_options=servable_option or [],
         limits=limit or [],
+        auth=auth,
         tls={"certificate": tls_cert, "private_key": tls_key, "custom_ca": tls_ca},
     )
     extend_import_path(".")
@@ -135,8 +144,9 @@ def _serve(draft: Draft, as_json: bool) -> None:
     # All that can be found before anything is started. Warnings come with the start.
     missing = check_directories(draft)
     wrong_certificates, _ = check_certificates(draft)
+    wrong_auth, _ = check_auth(draft)
     functions, wrong_functions = follow_functions(draft, missing)
-    settings = draft.finish([*missing, *wrong_certificates, *wrong_functions]).settings
+    settings = draft.finish([*missing, *wrong_certificates, *wrong_auth, *wrong_functions]).settings
     listeners = settings.grpc.all_listeners()
     services = {"grpc_servicer_functions": functions} if functions else {}
     limits, auth = settings.all_limits(), settings.auth

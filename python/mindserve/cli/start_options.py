@@ -29,6 +29,7 @@ class StartOptions:
         servable_options: by name, those that have options of their own; None: not given.
         more_servable_options: the others, "name=value".
         limits: "name=value".
+        auth: the keys file; None: not given.
         tls: of `SSLConfig`; None: not given.
     """
 
@@ -41,6 +42,7 @@ class StartOptions:
     servable_options: Mapping[str, str | int | None]
     more_servable_options: Sequence[str]
     limits: Sequence[str]
+    auth: str | None
     tls: Mapping[str, str | None]
 
 
@@ -65,6 +67,7 @@ def as_config(options: StartOptions) -> Draft:
             "grpc": _grpc(options),
             "limits": _pairs("--limit", options.limits),
             **_rest(options),
+            **_auth(options),
         },
     )
     return read(root, "mindserve start", os.getcwd())
@@ -103,6 +106,10 @@ def _rest(options: StartOptions) -> dict[str, Node]:
         return {}
     option = "--rest-port" if options.rest_port is not None else "--rest-address"
     return {"rest": _table(option, {**found, **_tls(options)})}
+
+
+def _auth(options: StartOptions) -> dict[str, Node]:
+    return {} if options.auth is None else {"auth": _table("--auth", {"keys": _scalar("--auth", options.auth)})}
 
 
 def _grpc(options: StartOptions) -> Table:

@@ -34,9 +34,9 @@ def validate(
 ) -> None:
     """Check a config file, without starting anything.
 
-    Checks its keys and values, the directories and model files, the certificates, and that each servable_config.py and
-    each of grpc_servicer_functions can be imported, in processes of their own: --no-imports leaves that out. Status 1
-    if something is wrong.
+    Checks its keys and values, the directories and model files, the certificates, the keys file of section auth, and
+    that each servable_config.py and each of grpc_servicer_functions can be imported, in processes of their own:
+    --no-imports leaves that out. Status 1 if something is wrong.
     """
     from mindserve import configfile
 
@@ -57,13 +57,14 @@ def validate(
 
 
 def _examine(draft: Draft, timeout: float, *, imports: bool) -> dict[str, Any]:
-    from mindserve.cli.common import follow_functions
+    from mindserve.cli.common import check_auth, follow_functions
     from mindserve.configfile import in_order
     from mindserve.configfile.check import check_certificates, check_directories
 
     wrong_certificates, warnings = check_certificates(draft)
+    wrong_auth, more_warnings = check_auth(draft)
     missing = check_directories(draft)
-    problems = [*draft.problems, *wrong_certificates, *missing]
+    problems = [*draft.problems, *wrong_certificates, *wrong_auth, *missing]
     unusable = {problem.key.partition(".")[0] for problem in missing}
     servables: list[dict[str, Any]] = []
     for number, servable in draft.servables().items() if imports else ():
@@ -83,7 +84,7 @@ def _examine(draft: Draft, timeout: float, *, imports: bool) -> dict[str, Any]:
             listeners.append({"address": f"http://{rest.address}", "tls": rest.ssl_config is not None})
     return {
         "problems": in_order(problems),
-        "warnings": warnings,
+        "warnings": [*warnings, *more_warnings],
         "servables": servables,
         "listeners": listeners,
     }

@@ -27,13 +27,17 @@ class ServedService:
 
 @dataclasses.dataclass(frozen=True)
 class ServedMethod:
-    """A method of a servable, and the names of its inputs and outputs, with the types of those that are known."""
+    """A method of a servable, and the names of its inputs and outputs, with the types of those that are known.
+
+    ``streaming``: it gives its results one by one.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     input_types: tuple[TensorType | None, ...] = ()
     output_types: tuple[TensorType | None, ...] = ()
+    streaming: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Backend:
         versions: of all servables, by name and version.
         authority: who may call; None: everybody.
         splits: names whose calls are split between servables or versions.
+        streams: whether a method gives its results one by one, by the servable's name, the method's, and the version, 0
+            for the newest; of a name that is split, whether any does that may be asked.
     """
 
     ready: Callable[[], bool]
@@ -90,6 +96,7 @@ class Backend:
     versions: Callable[[], Sequence[ServedVersion]]
     authority: Authority | None = None
     splits: Callable[[], Mapping[str, Split]] = dict
+    streams: Callable[[str, str, int], bool] = lambda servable, method, version: False
 
 
 class Memory:

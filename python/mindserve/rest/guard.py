@@ -49,8 +49,7 @@ class Guard:
         Raises:
             HttpError: 401.
         """
-        path = exchange.path
-        if path in _OPEN or path.startswith("/healthz/"):
+        if is_open(exchange.path):
             return
         text = self._credentials(exchange)
         verdict = self._look(text)
@@ -117,6 +116,11 @@ class Guard:
                 if len(kept) > _MOST:
                     kept.popitem(last=False)
         return verdict
+
+
+def is_open(path: str) -> bool:
+    """Whether nobody is asked there."""
+    return path in _OPEN or path.startswith("/healthz/")
 
 
 def _refused(text: str, challenge: str = "Bearer") -> HttpError:

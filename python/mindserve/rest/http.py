@@ -216,10 +216,14 @@ class Exchange:
 
     async def fail(self, error: HttpError) -> None:
         """Answers with the error."""
+        await self.answer(error.status, self.error_body(error), headers=error.headers)
+
+    def error_body(self, error: HttpError) -> bytes:
+        """The error as JSON, on one line."""
         body: dict[str, Any] = {"error_msg": error.text}
         if self.rpc_errors:
             body = {"error": error_object(error.status, error.name, error.text, error.fields)}
-        await self.answer(error.status, json.dumps(body, ensure_ascii=False).encode(), headers=error.headers)
+        return json.dumps(body, ensure_ascii=False).encode()
 
 
 def error_object(status: int, name: str, text: str, fields: Mapping[str, Any]) -> dict[str, Any]:

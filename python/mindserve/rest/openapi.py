@@ -22,6 +22,7 @@ from mindserve.rest.context import Context, ServedMethod, ServedService, ServedV
 from mindserve.rest.http import gzip, takes_gzip
 from mindserve.rest.message_schemas import MessageSchemas
 from mindserve.rest.metadata import CODES
+from mindserve.rest.security_schemas import add_security
 from mindserve.rest.seldon import PATH as CLASSIFIER_PATH
 from mindserve.rest.seldon import ServedClassifiers, served_classifiers
 from mindserve.rest.split_names import SplitName, describe_splits
@@ -67,8 +68,10 @@ def make_document(
     services: Iterable[ServedService],
     names: Iterable[SplitName] = (),
     classifiers: ServedClassifiers | None = None,
+    *,
+    secured: bool = False,
 ) -> Schema:
-    """The document for what is served."""
+    """The document for what is served; ``secured``: clients are asked for tokens."""
     versions = [each for each in versions if each.methods or each.services]  # others have not been ready yet
     services, names = list(services), list(names)
     paths: Schema = {}
@@ -102,7 +105,7 @@ def make_document(
     tags.update(dict.fromkeys(each.service.name for each in services))
     if CLASSIFIER_PATH in paths:
         tags["io.seldon.api.rpc.Classifier"] = None
-    return {
+    document: Schema = {
         "openapi": "3.1.0",
         "info": {"title": "MindServe", "version": __version__, "description": _DESCRIPTION},
         "tags": [*({"name": name} for name in tags), {"name": "Server"}],
@@ -116,6 +119,9 @@ def make_document(
             },
         },
     }
+    if secured:
+        add_security(document)
+    return document
 
 
 # -- servables' methods ------------------------------------------------------------------------------------------------
@@ -161,14 +167,23 @@ def _predict(servable: str, method: ServedMethod, which: str, name: str = "") ->
         },
     }
     body: Schema = {"schema": _instances(instance, fewest=1)}
+    if method.streaming:
+        body["schema"]["properties"]["instances"]["maxItems"] = 1
     values = [tensor_schemas.example(known) for known in input_types]
     if None not in values:
         body["example"] = {"instances": [dict(zip(method.inputs, values, strict=True))]}
-    results = _instances({"anyOf": [result, {"$ref": "#/components/schemas/Error"}]}, fewest=0)
-    answer = {
-        "description": "A result or an error for each instance, in their order; or an error for all.",
-        "content": {_JSON: {"schema": {"anyOf": [results, {"$ref": "#/components/schemas/Error"}]}}},
-    }
+    result_or_error = {"anyOf": [result, _refer("Error")]}
+    if method.streaming:
+        answer = {
+            "description": "A result on each line, as they come, for one instance; an error is the last line, or all.",
+            "content": {_NDJSON: {"schema": result_or_error}, _JSON: {"schema": _refer("Error")}},
+        }
+    else:
+        results = _instances(result_or_error, fewest=0)
+        answer = {
+            "description": "A result or an error for each instance, in their order; or an error for all.",
+            "content": {_JSON: {"schema": {"anyOf": [results, _refer("Error")]}}},
+        }
     return {
         "post": {
             "operationId": f"{name or servable}.{method.name}",
@@ -335,6 +350,7 @@ def _common_schemas() -> Schema:
         outputs=array_of_strings,
         input_types=types,
         output_types=types,
+        streaming={"type": "boolean"},
     )
     version = _object(
         version={"type": "integer"},
@@ -394,7 +410,7 @@ def _error_response(status: int) -> Schema:
 
 def _rpc_error_response(status: int) -> Schema:
     schema = _refer("RpcError")
-    if status in _OF_CONNECTIONS:
+    if status in (*_OF_CONNECTIONS, 401):  # who calls is asked before it is known whom
         schema = {"anyOf": [schema, _refer("Error")]}
     return {"description": _TEXTS[status], "content": {_JSON: {"schema": schema}}}
 
@@ -438,8 +454,9 @@ class Documents:
                 classifiers,
             )
             if self._made is None or self._made.key != key:
+                secured = self._context.authority is not None
                 body, packed, etag = await self._context.run(
-                    True, _write, lambda: make_document(versions, services, names, classifiers)
+                    True, _write, lambda: make_document(versions, services, names, classifiers, secured=secured)
                 )
                 self._made = _Made(key, body, packed, etag)
             return self._made

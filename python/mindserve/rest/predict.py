@@ -1,17 +1,25 @@
-"""``POST /model/N[/version/V]:method``: Predict with JSON, as MindSpore Serving has it."""
+"""``POST /model/N[/version/V]:method``: Predict with JSON, as MindSpore Serving has it.
+
+Methods that stream answer with a result on each line.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from mindserve import native
+from mindserve.proto import PREDICT, PREDICT_STREAM
+from mindserve.rest.calls import Ended
 from mindserve.rest.http import INLINE_BYTES, BodyTooLarge, Exchange, HttpError
+from mindserve.rest.lines import answer_lines
 from mindserve.rest.metadata import error_of, headers_of, make_call
 
 PREFIX = "/model"
-_PATH = "/mindspore.serving.proto.MSService/Predict"
 _MAX_VERSION = 2**63 - 1
 _EXPECTED = "expected /model/{servable}[/version/{version}]:{method}"
+# Around a reply's results. An error of the whole reply ends with a quote and a brace.
+_LIST_BEGINS, _LIST_ENDS = b'{"instances":[', b"]}"
 # What the conversion of a body finds wrong, by the codes of its errors: MindSpore Serving has a text for the first.
 _WRONG = {"INVALID_ARGUMENT": 200, "OUT_OF_RANGE": 400, "RESOURCE_EXHAUSTED": 503}
 
@@ -84,11 +92,30 @@ async def predict(exchange: Exchange) -> None:
         )
     except core.NativeError as error:
         raise HttpError(_WRONG.get(error.code, 500), str(error), error.code) from None
-    ended = await context.calls.unary(make_call(exchange, _PATH, [message]))
+    if context.backend.streams(route.servable, route.method, route.version):
+        stream = context.calls.stream(make_call(exchange, PREDICT_STREAM, [message]))
+        await answer_lines(exchange, stream, _lines, _predict_error)
+        return
+    ended = await context.calls.unary(make_call(exchange, PREDICT, [message]))
     if ended.code:
-        failed = error_of(ended)
-        if failed.status == 429 and not any(name == b"retry-after" for name, _ in failed.headers):
-            failed.status = 413  # waiting does not help: it is this request that is too large
-        raise failed
+        raise _predict_error(ended)
     reply = await context.run(len(ended.message) > INLINE_BYTES, core.predict_reply_to_json, ended.message)
     await exchange.answer(200, reply, headers=headers_of(ended))
+
+
+def _predict_error(ended: Ended) -> HttpError:
+    failed = error_of(ended)
+    if failed.status == 429 and not any(name == b"retry-after" for name, _ in failed.headers):
+        failed.status = 413  # waiting does not help: it is this request that is too large
+    return failed
+
+
+def _lines(replies: Sequence[bytes]) -> list[bytes]:
+    """Each reply's one result, or its error, without what makes it a list."""
+    core = native.load()
+    try:
+        return [
+            core.predict_reply_to_json(reply).removeprefix(_LIST_BEGINS).removesuffix(_LIST_ENDS) for reply in replies
+        ]
+    except core.NativeError as error:
+        raise HttpError(500, str(error), error.code) from None

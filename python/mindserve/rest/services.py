@@ -7,18 +7,18 @@ descriptors that the server has of its services: no generated module is imported
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from mindserve.control import ReadyRpc
-from mindserve.rest.calls import CANCELLED, Ended, Stream
+from mindserve.rest.calls import CANCELLED, Ended
 from mindserve.rest.context import ServedService
-from mindserve.rest.http import INLINE_BYTES, NDJSON, Exchange, HttpError, error_object
+from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
+from mindserve.rest.lines import answer_lines
 from mindserve.rest.message_json import fill_message, parse_json
-from mindserve.rest.metadata import error_of, headers_of, initial_headers, make_call
+from mindserve.rest.metadata import error_of, headers_of, make_call
 
 
 class Rpc:
@@ -136,39 +136,13 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
     messages = await exchange.context.run(len(body) > INLINE_BYTES, rpc.encode, body)
     call = make_call(exchange, rpc.path, messages)
     if rpc.server_streaming:
-        await _answer_stream(exchange, rpc, exchange.context.calls.stream(call))
+        await answer_lines(exchange, exchange.context.calls.stream(call), rpc.decode, _rpc_error)
         return
     ended = await exchange.context.calls.unary(call)
     if ended.code:
         raise _rpc_error(ended)
     (answer,) = await exchange.context.run(len(ended.message) > INLINE_BYTES, rpc.decode, [ended.message])
     await exchange.answer(200, answer, headers=headers_of(ended))
-
-
-async def _answer_stream(exchange: Exchange, rpc: Rpc, stream: Stream) -> None:
-    """Sends what comes. An error before the first message is an ordinary one; later it is the last line."""
-    try:
-        await stream.begun()
-        if stream.ended is not None and stream.ended.code and not stream.pending:
-            raise _rpc_error(stream.ended)
-        await exchange.begin(200, NDJSON, initial_headers(stream.initial))
-        error: HttpError | None = None
-        try:
-            async for batch in stream.batches():
-                long = sum(map(len, batch)) > INLINE_BYTES
-                lines = await exchange.context.run(long, rpc.decode, batch)
-                await exchange.write(b"\n".join(lines) + b"\n")
-            if stream.ended is not None and stream.ended.code:
-                error = _rpc_error(stream.ended)
-        except HttpError as failed:
-            error = failed
-        last = b""
-        if error is not None:
-            shown = error_object(error.status, error.name, error.text, error.fields)
-            last = json.dumps({"error": shown}, ensure_ascii=False).encode() + b"\n"
-        await exchange.end(last)
-    finally:
-        stream.cancel()
 
 
 def _rpc_error(ended: Ended) -> HttpError:

@@ -79,6 +79,7 @@ def _common_methods(versions: Sequence[ServedVersion]) -> tuple[ServedMethod, ..
                 output_types=_agreed(
                     method.outputs, method.output_types, [(each.outputs, each.output_types) for each in same]
                 ),
+                streaming=method.streaming or any(each.streaming for each in same),
             )
         )
     return tuple(methods)

@@ -92,6 +92,7 @@ def _methods(path: str, methods: Iterable[ServedMethod]) -> list[dict[str, Any]]
             "outputs": list(method.outputs),
             "input_types": _types(method.inputs, method.input_types),
             "output_types": _types(method.outputs, method.output_types),
+            "streaming": method.streaming,
         }
         for method in methods
     ]

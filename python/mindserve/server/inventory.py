@@ -30,7 +30,14 @@ def make_backend(
         traffic: which names are split.
         authority: who may call; None: everybody.
     """
-    return Backend(ready, _Shown(services).get, lambda: list_versions(supervisor), authority, traffic.splits)
+
+    def streams(servable: str, method: str, version: int) -> bool:
+        split = None if version else traffic.get(servable)
+        if split is None:
+            return supervisor.streams(servable, method, version)
+        return any(supervisor.streams(each.servable, method, each.version) for each in split.variations if each.weight)
+
+    return Backend(ready, _Shown(services).get, lambda: list_versions(supervisor), authority, traffic.splits, streams)
 
 
 class _Shown:
@@ -64,7 +71,9 @@ def list_versions(supervisor: Supervisor) -> list[ServedVersion]:
     found: list[ServedVersion] = []
     for (servable, version), count in sorted(workers.items()):
         served = methods.get((servable, version), ())
-        paths = dict.fromkeys(each.name[1:].partition("/")[0] for each in served if each.name.startswith("/"))
+        paths = dict.fromkeys(
+            each.name[1:].partition("/")[0] for each in served if each.name.startswith("/") and not each.streaming_name
+        )
         found.append(
             ServedVersion(
                 servable,
@@ -72,9 +81,16 @@ def list_versions(supervisor: Supervisor) -> list[ServedVersion]:
                 count > 0,
                 count,
                 tuple(
-                    ServedMethod(each.name, each.inputs, each.outputs, each.input_types, each.output_types)
+                    ServedMethod(
+                        each.streaming_name or each.name,
+                        each.inputs,
+                        each.outputs,
+                        each.input_types,
+                        each.output_types,
+                        bool(each.streaming_name),
+                    )
                     for each in served
-                    if not each.name.startswith("/")
+                    if each.streaming_name or not each.name.startswith("/")
                 ),
                 tuple(paths),
                 _classifier(served),

@@ -37,6 +37,10 @@ class TrafficTable:
         """By their names, in alphabetical order. Does not wait for a change that is under way."""
         return dict(sorted(self._splits.items()))
 
+    def get(self, name: str) -> Split | None:
+        """The split of a name; does not wait either."""
+        return self._splits.get(name)
+
     def set(self, split: Split) -> None:
         """Adds a split, or replaces the one of its name.
 

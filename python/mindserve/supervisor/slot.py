@@ -28,6 +28,7 @@ class Slot:
         retired: another slot has taken its place: its worker finishes what it holds, and has no successor.
         services: the gRPC services that its latest worker that was ready answers; None: there has been none.
         methods: of its latest worker that was ready.
+        streaming: the names of those of them whose results come one by one.
     """
 
     spec: WorkerSpec
@@ -42,6 +43,7 @@ class Slot:
     retired: bool = False
     services: tuple[ReadyService, ...] | None = None
     methods: tuple[ReadyMethod, ...] = ()
+    streaming: frozenset[str] = frozenset()
 
     def state(self) -> WorkerState:
         process = self.process

@@ -164,6 +164,15 @@ class Supervisor:
                 found.setdefault((name, version), slot.methods)
         return found
 
+    def streams(self, servable: str, method: str, version: int) -> bool:
+        """Whether the method gives its results one by one, of this version, or of the newest for 0. Cheap."""
+        found, newest = False, 0
+        for slot in self._slots.copy():
+            name, number, _ = slot.spec.key
+            if name == servable and version in (0, number) and number > newest and slot.methods and not slot.retired:
+                found, newest = method in slot.streaming, number
+        return found
+
     # All that follows happens in the supervisor's thread.
 
     def _post(self, function: Callable[[], None]) -> None:
@@ -336,6 +345,7 @@ class Supervisor:
                 return
             process.methods, slot.services = event.methods, event.services
             slot.methods = event.methods
+            slot.streaming = frozenset(name for each in event.methods if (name := each.streaming_name))
             self._on_ready(slot, process)
 
     def _on_ready(self, slot: Slot, process: WorkerProcess) -> None:

@@ -87,7 +87,9 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     for model, index in models.items():
         report(f"warming up {model.file}")
         _warm_up(runtime, model, index, parameters)
-    found = [builder.stream_handler(method, loops) for method in registration.methods.values() if method.streaming]
+    streaming = [method for method in registration.methods.values() if method.streaming]
+    streams = [builder.stream_handler(method, loops) for method in streaming]
+    answering: list[Handler] = []
     services: tuple[ReadyService, ...] = ()
     if registration.has_grpc_handlers:
         # Only now: it imports protobuf.
@@ -95,12 +97,16 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
 
         answering = find_handlers(registration, report)
         services = describe_services(answering)
-        found += answering
-    if found:
+    handlers = [*streams, *answering]
+    if handlers:
         announce_models(registration.multiplexed, runtime.set_model)
-    methods += [ReadyMethod(handler.path, handler.idempotent) for handler in found]
-    handlers = {_add_handler(runtime, handler): handler for handler in found}
-    return BuiltRuntime(tuple(methods), tuple(builder.functions), services, handlers)
+    methods += [
+        dataclasses.replace(types.describe(method), name=handler.path)
+        for method, handler in zip(streaming, streams, strict=True)
+    ]
+    methods += [ReadyMethod(handler.path, handler.idempotent) for handler in answering]
+    numbered = {_add_handler(runtime, handler): handler for handler in handlers}
+    return BuiltRuntime(tuple(methods), tuple(builder.functions), services, numbered)
 
 
 def _add_handler(runtime: Runtime, handler: Handler) -> int:
