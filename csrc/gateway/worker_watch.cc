@@ -43,7 +43,7 @@ void WorkerWatch::Schedule(TimePoint now) {
 void WorkerWatch::Check(TimePoint now) {
   // This process may have been stopped itself, by a debugger or the like, and its workers with it, or they waited for
   // it: that it comes late says nothing of them.
-  const bool late = now > due_ + kInterval;
+  const bool late = now - kInterval > due_;
   due_ = kNever;
   std::vector<std::pair<uint64_t, std::chrono::milliseconds>> silent;
   for (auto& [number, watched] : workers_) {

@@ -196,10 +196,13 @@ class HandlerThreadsTest : public testing::Test {
  protected:
   using CallPointer = std::shared_ptr<ServiceCall>;
 
-  ~HandlerThreadsTest() override {
+  ~HandlerThreadsTest() override { EndThreads(); }
+
+  void EndThreads() {
     handlers_->Stop();
     LetGo(SIZE_MAX);
     for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
   }
 
   void AddThreads(int count) {
@@ -393,6 +396,8 @@ class ExtraThreadsTest : public HandlerThreadsTest {
   ~ExtraThreadsTest() override {
     handlers_->Stop();
     keeper_.join();
+    // Here, since they use what is this class's own.
+    EndThreads();
   }
 
   // Nobody who looks after the line for as long as anything could come of it.
