@@ -61,7 +61,7 @@ struct Setup {
       FUZZ_REQUIRE(added.ok());
       pipeline::MethodSpec method{
           .name = choice.model, .inputs = choice.inputs, .outputs = {}, .stages = {}, .results = {}};
-      pipeline::StageSpec stage{.kind = pipeline::StageSpec::Kind::kModel, .target = *added, .inputs = {}};
+      pipeline::StageSpec stage{.kind = pipeline::StageSpec::Kind::kModel, .target = *added, .inputs = {}, .tag = {}};
       for (size_t i = 0; i < choice.inputs.size(); ++i) {
         stage.inputs.push_back({pipeline::ValueRef::kMethodInput, static_cast<int>(i)});
       }
