@@ -1,6 +1,6 @@
 # Every target is one script under scripts/: what people type is what CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint format bench figures chaos asan tsan ubsan docs clean
+.PHONY: help setup build run test lint format bench figures chaos asan tsan fuzz docs clean
 
 help:    ## Show this list
 	@sed -n 's/^\([a-z]*\): *## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,14 +32,15 @@ figures: ## Measure everything, and write it into docs/benchmarks.md with its pl
 chaos:   ## Load while everything is broken, for CHAOS_MINUTES (5); accounts for every request
 	@scripts/chaos.sh
 
-asan:    ## C++ tests under AddressSanitizer
+asan:    ## C++ tests, then Python tests, under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/cpp_tests.sh asan
+	@scripts/asan_python.sh
 
 tsan:    ## C++ tests under ThreadSanitizer
 	@scripts/cpp_tests.sh tsan
 
-ubsan:   ## C++ tests under UndefinedBehaviorSanitizer
-	@scripts/cpp_tests.sh ubsan
+fuzz:    ## Fuzzers, each for FUZZ_SECONDS (60) or FUZZ_RUNS inputs
+	@scripts/fuzz.sh
 
 docs:    ## Build the documentation into build/docs
 	@scripts/docs.sh

@@ -1,4 +1,4 @@
-"""The cases (a) to (n): what a request costs."""
+"""The cases (a) to (o): what a request costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from calls import Call, add
+from classifier import classifier_cases
 from json_bodies import measure_json
 from load import Load, Pattern, Running
 from models import LARGE, SMALL
@@ -19,7 +20,7 @@ from servers import Servers
 from services import measure_open_streams, measure_streams, measure_unary
 from splits import measure_split
 
-NAMES = "abcdefghijklmn"
+NAMES = "abcdefghijklmno"
 
 _COLUMNS: list[Column] = [
     ("case", "case", ""),
@@ -54,8 +55,8 @@ def run_cases(names: str, servers: Servers, resnet50: Path | None, timing: Timin
             yield name, measure_service(servers, timing)
     if "k" in names:
         yield "k", measure_json(timing)
-    if "n" in names:
-        yield "n", measure_split(servers, timing)
+    if "o" in names:
+        yield "o", measure_split(servers, timing)
 
 
 def small_add(servers: Servers, server: Running) -> list[Load]:
@@ -140,4 +141,5 @@ _UNDER_H2LOAD: dict[str, Callable[[Servers], list[Case]]] = {
     "f": _tls,
     "l": _http,
     "m": _tokens,
+    "n": classifier_cases,
 }

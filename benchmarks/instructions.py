@@ -16,8 +16,6 @@ from pathlib import Path
 from calls import add
 from models import make_copies, make_servables
 from processes import process_tree
-from splits import NAME, WEIGHTS
-from tokens import make_token
 
 HERE = Path(__file__).resolve().parent
 PREDICT = "/mindspore.serving.proto.MSService/Predict"
@@ -38,6 +36,11 @@ def main() -> None:
         "--idle", type=int, default=0, metavar="N", help="start N servables beside, which nobody calls; master only"
     )
     parser.add_argument("--token", action="store_true", help="each call shows a token, which the server asks for")
+    parser.add_argument(
+        "--classifier",
+        choices=("predict", "native", "python"),
+        help="call the servable classifier, by Predict, or the Classifier with a message that is read that way",
+    )
     parser.add_argument("--header", action="store_true", help="as --token, of a server that does not ask")
     parser.add_argument("--split", action="store_true", help="each call is for a name that is split, see splits.py")
     options = parser.parse_args()
@@ -45,13 +48,35 @@ def main() -> None:
         scratch = Path(directory)
         make_servables(scratch / "servables", None)
         names = ["bench", *make_copies(scratch / "servables", options.idle)]
-        body = add(NAME if options.split else "bench", options.method).write(scratch / "body")
+        body, path = scratch / "body", PREDICT
+        if options.classifier:
+            # Only here: trees from before there was one are counted as well.
+            import classifier
+
+            names[0] = "classifier"
+            if options.classifier == "predict":
+                classifier.predict_call().write(body)
+            else:
+                classifier.write_request(options.classifier, body)
+                path = classifier.CLASSIFY
+        elif options.split:
+            # Likewise.
+            from splits import NAME, WEIGHTS
+
+            add(NAME, options.method).write(body)
+        else:
+            add(method=options.method).write(body)
         # Each worker takes a minute to start under valgrind.
         traced = "no" if options.idle else "yes"
         command = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--trace-children={traced}"]
         command += [f"--callgrind-out-file={scratch}/out.%p", sys.executable, str(HERE / "server.py")]
         command += [str(scratch / "servables"), "127.0.0.1:0", *names]
-        token, keys = make_token(scratch) if options.token or options.header else ("", "")
+        token, keys = "", ""
+        if options.token or options.header:
+            # Only here: trees from before there were tokens are counted as well.
+            from tokens import make_token
+
+            token, keys = make_token(scratch)
         if options.token:
             command += ["--keys", keys]
         if options.split:
@@ -66,7 +91,7 @@ def main() -> None:
             load = ["h2load", f"-c{options.connections}", f"-m{options.streams}", f"-d{body}", "-w20", "-W26"]
             load += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
             load += ["-H", f"oauth_token: {token}"] if token else []
-            load.append(f"http://{address}{PREDICT}")
+            load.append(f"http://{address}{path}")
             pids = process_tree(server.pid)[: 1 if options.idle else 2]
             _run([*load, "-n500"])
             _switch("on", pids)

@@ -150,7 +150,8 @@ class Load:
 
     Attributes:
         message_bytes: of a right answer.
-        path: of a request by HTTP/1.1 with JSON; empty: gRPC's Predict.
+        path: of a request by HTTP/1.1 with JSON; empty: it is gRPC's.
+        rpc: of gRPC's.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Load:
     body: Path
     message_bytes: int
     path: str = ""
+    rpc: str = PREDICT
 
     def run(self, pattern: Pattern, requests: int) -> Sample:
         server = self.server
@@ -177,7 +179,15 @@ class Load:
             )
         reply_bytes = PREFIX_BYTES + self.message_bytes
         return run_h2load(
-            server.address, self.body, pattern, requests, server.pid, reply_bytes, tls=tls, token=server.token
+            server.address,
+            self.body,
+            pattern,
+            requests,
+            server.pid,
+            reply_bytes,
+            tls=tls,
+            token=server.token,
+            path=self.rpc,
         )
 
 

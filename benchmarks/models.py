@@ -43,8 +43,10 @@ def make_bench_models(directory: Path) -> None:
 
 
 def make_servables(directory: Path, resnet50: Path | None) -> None:
-    """Lay the servables ``bench`` and, if its model is given, ``resnet50`` out under ``directory``."""
-    make_bench_models(_make_version(directory, "bench", "bench"))
+    """Lay ``bench``, ``classifier`` and, if its model is given, ``resnet50`` out under ``directory``."""
+    made = _make_version(directory, "bench", "bench")
+    make_bench_models(made)
+    shutil.copy(made / "first.onnx", _make_version(directory, "classifier", "classifier"))
     if resnet50 is not None:
         shutil.copy(resnet50, _make_version(directory, "resnet50", "resnet50") / "resnet50.onnx")
 
@@ -61,5 +63,6 @@ def make_copies(directory: Path, count: int) -> list[str]:
 def _make_version(directory: Path, template: str, name: str) -> Path:
     version = directory / name / "1"
     version.mkdir(parents=True)
-    shutil.copy(HERE / "servables" / template / "servable_config.py", version.parent)
+    for file in (HERE / "servables" / template).glob("*.py"):
+        shutil.copy(file, version.parent)
     return version

@@ -18,7 +18,8 @@ cases:
   k  150,528 numbers in JSON into a request, against json and numpy
   l  small add by HTTP with JSON, against gRPC
   m  small add with a token that the server asks for, against one that does not
-  n  small add for a name that is split between variations, against one that is not; and how exactly it is split
+  n  Classifier with an Any, against Predict of the same model
+  o  small add for a name that is split between variations, against one that is not; and how exactly it is split
 
 sweeps:
   connections  1 to 1,000, one call at a time on each

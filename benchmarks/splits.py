@@ -1,4 +1,4 @@
-"""Case (n): a name that is split: what that costs a call, and how near 10,000 calls come to the weights."""
+"""Case (o): a name that is split: what that costs a call, and how near 10,000 calls come to the weights."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def measure_split(servers: Servers, timing: Timing) -> Section:
         servers.load("no split", servers.mindserve("small").tcp, add()),
         servers.load("split", split.tcp, add(NAME)),
     ]
-    rows = measure("(n)", [Case({"case": "(n) small add"}, pattern, loads) for pattern in _PATTERNS], timing)
+    rows = measure("(o)", [Case({"case": "(o) small add"}, pattern, loads) for pattern in _PATTERNS], timing)
     for row in rows:
         row.update(counts=None, off_percent=None)
     for pattern, row in zip(_PATTERNS, rows[1::2], strict=True):
         counted = []
         for number in range(timing.rounds):
-            progress(f"(n): {_CALLS:,} calls, {pattern}, {number + 1} of {timing.rounds}")
+            progress(f"(o): {_CALLS:,} calls, {pattern}, {number + 1} of {timing.rounds}")
             counted.append(_count(split, loads[1], pattern))
         worst = max(counted, key=_off_percent)
         row.update(counts=" + ".join(f"{count:,}" for count in worst), off_percent=_off_percent(worst))

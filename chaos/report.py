@@ -66,14 +66,23 @@ class Report:
         Raises:
             ValueError: the page has no place for one.
         """
-        for name, block in (("made", self.made), *((name, table.markdown()) for name, table in self.tables.items())):
-            mark = f"<!-- figures: {name} -->\n"
-            begin, found, rest = page.partition(mark)
-            _, ended, rest = rest.partition("<!-- end -->\n")
-            if not found or not ended or mark in rest:
-                raise ValueError(f"the page has no place for figures, or several: '{mark.strip()}'")
-            page = f"{begin}{mark}\n{block}\n\n<!-- end -->\n{rest}"
-        return page
+        return fill(page, {"made": self.made, **{name: table.markdown() for name, table in self.tables.items()}})
+
+
+def fill(page: str, blocks: Mapping[str, str]) -> str:
+    """The page with each block between its marks, ``<!-- figures: NAME -->`` and ``<!-- end -->``.
+
+    Raises:
+        ValueError: the page has no place for one.
+    """
+    for name, block in blocks.items():
+        mark = f"<!-- figures: {name} -->\n"
+        begin, found, rest = page.partition(mark)
+        _, ended, rest = rest.partition("<!-- end -->\n")
+        if not found or not ended or mark in rest:
+            raise ValueError(f"the page has no place for figures, or several: '{mark.strip()}'")
+        page = f"{begin}{mark}\n{block}\n\n<!-- end -->\n{rest}"
+    return page
 
 
 def make_tables(

@@ -21,7 +21,19 @@ if(MINDSERVE_SANITIZE)
       target_compile_options(mindserve_flags INTERFACE -Wno-tsan)
     endif()
   endif()
+  if(MINDSERVE_SANITIZE MATCHES "undefined")
+    # A finding ends the program, so that a test fails over it.
+    target_compile_options(mindserve_flags INTERFACE -fno-sanitize-recover=all)
+  endif()
   target_link_options(mindserve_flags INTERFACE -fsanitize=${MINDSERVE_SANITIZE})
+  # A test's own code is most of what is compiled, and takes no time to run.
+  set(MINDSERVE_TEST_OPTIONS -O0)
+endif()
+if(MINDSERVE_FUZZERS)
+  # Everything counts the ways that it takes; libFuzzer itself is linked only where its main is wanted.
+  target_compile_options(mindserve_flags INTERFACE -fsanitize=fuzzer-no-link)
+  list(APPEND MINDSERVE_TEST_OPTIONS
+    -fno-sanitize-coverage=edge,inline-8bit-counters,pc-table,trace-cmp,indirect-calls,stack-depth)
 endif()
 
 # mindserve_library(<folder> SOURCES a.cc b.cc DEPS base tensor LINK third::party)
@@ -47,5 +59,6 @@ function(mindserve_test name)
   cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
   add_executable(ms_${name}_test ${ARG_UNPARSED_ARGUMENTS})
   target_link_libraries(ms_${name}_test PRIVATE ms_${name} GTest::gmock GTest::gtest_main ${ARG_LINK})
+  target_compile_options(ms_${name}_test PRIVATE ${MINDSERVE_TEST_OPTIONS})
   gtest_discover_tests(ms_${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST)
 endfunction()

@@ -17,6 +17,8 @@ TARGET = PROTOS.parent / "python" / "mindserve" / "proto" / "descriptor.py"
 FILES = (
     "ms_service.proto",
     "ray_serve.proto",
+    "google/protobuf/any.proto",
+    "seldon.proto",
     "stream_service.proto",
     "grpc/health/v1/health.proto",
     "grpc/reflection/v1/reflection.proto",

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # cpp_tests.sh <preset>: builds the C++ tests in build/<preset> and runs them. Presets: CMakePresets.json.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-preset="${1:?which preset: debug, release, asan, ubsan or tsan}"
+preset="${1:?which preset: debug, release, asan or tsan}"
 scripts/setup.sh
 
 say "Building the C++ tests ($preset)"
-[[ -f "build/$preset/build.ninja" ]] || cmake --preset "$preset" >/dev/null
+configure "$preset"
 cmake --build --preset "$preset"
 say "Running the C++ tests ($preset)"
 if [[ -t 1 ]]; then

@@ -11,6 +11,8 @@ if [[ -n "${CI:-}" ]]; then
   command -v chromium >/dev/null || command -v google-chrome >/dev/null || PACKAGES+=(chromium)
   command -v curl >/dev/null || PACKAGES+=(curl)
   command -v npm >/dev/null || PACKAGES+=(nodejs npm)
+  # For the sanitizers and the fuzzers; the last one names the lines in their reports.
+  [[ -n "${CLANG:-}" ]] || PACKAGES+=(clang-14 libclang-rt-14-dev llvm-14)
 fi
 
 STAMP="$VENV/.setup"

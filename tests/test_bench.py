@@ -39,7 +39,7 @@ def do_nothing(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def measured(do_nothing: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     """The results' file of the shortest run there is, and what was printed."""
     file = tmp_path_factory.mktemp("results") / "results.json"
-    wanted = ("--cases", "afgkn", "--sweeps", "instances,memory", "--rounds", 1, "--seconds", 0.05)
+    wanted = ("--cases", "afgko", "--sweeps", "instances,memory", "--rounds", 1, "--seconds", 0.05)
     result = run(*wanted, "--do-nothing", do_nothing, "--json", file)
     assert result.returncode == 0, result.stderr
     return file, result.stdout
@@ -51,7 +51,8 @@ def rows_of(file: pathlib.Path, name: str) -> list[dict[str, Any]]:
         for key, value in row.items():
             if isinstance(value, float):
                 assert math.isfinite(value), (name, row)
-                assert value > 0 or key.endswith(("_kb", "off_percent")), (name, row)
+                # Differences of two measurements, of which the shortest run tells nothing; and what is best at 0.
+                assert value > 0 or key.endswith(("_kb", "off_percent")) or "cpu" in key, (name, row)
     return rows
 
 
@@ -67,7 +68,7 @@ def test_every_row_is_there(measured: tuple[pathlib.Path, str]) -> None:
         (pattern, server) for pattern in ("4x16", "64x1") for server in ("plain", "TLS")
     ]
     assert [row["caller"] for row in rows_of(file, "g")] == ["bare grpcio stub", "Client.infer"]
-    rows = rows_of(file, "n")
+    rows = rows_of(file, "o")
     assert [(row["pattern"], row["server"]) for row in rows] == [
         (pattern, server) for pattern in ("4x16", "64x1") for server in ("no split", "split")
     ]
@@ -90,7 +91,7 @@ def test_every_row_is_there(measured: tuple[pathlib.Path, str]) -> None:
 @needs_h2load
 def test_figures_fit_each_other(measured: tuple[pathlib.Path, str]) -> None:
     file, _ = measured
-    for name in ("a", "f", "n"):
+    for name in ("a", "f", "o"):
         rows = rows_of(file, name)
         for row in rows:
             (base,) = (
@@ -113,7 +114,7 @@ def test_tables_are_printed_as_they_are_kept(measured: tuple[pathlib.Path, str])
     assert again.stdout == printed, again.stderr
     headings = [line for line in printed.splitlines() if line.startswith("| case ")]
     assert len(headings) == 3
-    rows = sum(len(rows_of(file, name)) for name in ("a", "f", "g", "k", "n", "instances", "memory"))
+    rows = sum(len(rows_of(file, name)) for name in ("a", "f", "g", "k", "o", "instances", "memory"))
     assert sum(line.startswith("| ") for line in printed.splitlines()) == rows + 2 * 7
 
 

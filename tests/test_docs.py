@@ -86,6 +86,16 @@ def test_each_row_of_what_shows_it_names_tests_that_are_there(page: str) -> None
         assert test in names_of_tests(file), f"docs/{page} names {file}::{test}"
 
 
+def test_each_row_of_security_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").partition("\n## What shows it")[2]
+    rows = re.findall(r"^\| .* \| ([^|]*) \|$", text, re.MULTILINE)
+    named = [row for row in rows if row != "tests" and not set(row) <= set("- ")]
+    assert len(named) > 45
+    assert [row for row in named if not re.fullmatch(r"(`\w+\.(py|cc)::\w+`(, |$))+", row)] == []
+    for file, test in re.findall(r"`(\w+\.\w+)::(\w+)`", text):
+        assert test in names_of_tests(file), f"docs/security.md names {file}::{test}"
+
+
 def test_each_promise_of_http_names_tests_that_are_there() -> None:
     text = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8").partition("\n## What it promises")[2]
     named = re.findall(r"`(\w+\.\w+)::(\w+)`", text)

@@ -288,7 +288,9 @@ def test_each_instance_has_its_own_request(tmp_path: pathlib.Path, generated: An
             for result in results:
                 assert json.loads(result["y"]) == [1, str(number), bool(number % 2), 0, True]
         (result,) = server.ask("single", {"x": 1}, servable="batches")
-        assert json.loads(result["y"]) == [1, "", True, 0, True]
+        _, made, *rest = json.loads(result["y"])
+        assert len(made) == 36
+        assert rest == [True, 0, True]
 
 
 NARROW = """
@@ -324,11 +326,15 @@ def test_without_a_deadline_there_is_none(calm: Composed) -> None:
 def test_a_timeout_of_its_own(server: Composed, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "hang"
     ask = server.pb2.Ask(text="timeout", data=str(file).encode())
-    answer = server.stub.One(ask, timeout=60, metadata=[("application", "front")])
-    code, text = json.loads(answer.text)
-    assert code == "DEADLINE_EXCEEDED"
-    assert "get_servable('last', method='kinds.Kinds/One') failed: DEADLINE_EXCEEDED" in text
-    until(lambda: file.with_suffix(".cancelled").exists())
+
+    def times_out() -> None:
+        answer = server.stub.One(ask, timeout=60, metadata=[("application", "front")])
+        code, text = json.loads(answer.text)
+        assert code == "DEADLINE_EXCEEDED"
+        assert "get_servable('last', method='kinds.Kinds/One') failed: DEADLINE_EXCEEDED" in text
+
+    # On a slow machine the time may be over before the handler that is asked has begun.
+    until(lambda: times_out() or file.with_suffix(".cancelled").exists())
 
 
 def test_after_the_deadline_nothing_is_called(calm: Composed) -> None:

@@ -10,6 +10,8 @@ import pytest
 import requests
 
 from example_process import EXAMPLE, ask, load_script, serving
+from mindserve.auth.hashing import hash_secret
+from mindserve.auth.keys import ClientKey, Keys, save_keys
 from mindserve.client import Client
 
 CLASSES = ["Iris-setosa", "Iris-versicolor", "Iris-virginica"]
@@ -73,3 +75,35 @@ def test_what_the_server_says_of_itself(addresses: tuple[str, str], tmp_path: pa
     assert list(body["example"]["instances"][0]) == ["f1", "f2", "f3", "f4"]
     answer = requests.post(f"{addresses[1]}/model/iris:predict", json=body["example"], timeout=60).json()
     assert answer["instances"][0]["predicted_class"] == CLASSES
+
+
+def test_as_seldons_document_shows_it(tmp_path: pathlib.Path) -> None:
+    """A token for key and secret, the call by gRPC with it, and the same by HTTP."""
+    keys = tmp_path / "keys.yaml"
+    save_keys(Keys({"iris-client": ClientKey(key="iris-client", secrets=(hash_secret("theirs"),))}), str(keys))
+    with serving("iris", tmp_path, "--rest-address", "127.0.0.1:0", "--keys", keys) as at:
+        rpc, url = at.split(" and ")
+        ports = ("--host", "127.0.0.1", "--rpc-port", rpc.rpartition(":")[2], "--http-port", url.rpartition(":")[2])
+        printed = ask("iris", *ports, "--key", "iris-client", "--secret", "theirs", script="iris_rpc_client.py")
+        assert re.findall(r'predictedClass: "(.*)"', printed) == CLASSES
+        assert re.findall(r'(puid|modelName|variation): "(.*)"', printed) == [
+            ("puid", "12345"),
+            ("modelName", "model_iris"),
+            ("variation", "default"),
+        ]
+        assert "custom {" in printed
+
+        asked = {"consumer_key": "iris-client", "consumer_secret": "theirs"}
+        token = requests.get(f"{url}/token", params=asked, timeout=60).json()["access_token"]
+        body = '{"data":{"f1":1,"f2":2.7,"f3":5.3,"f4":1.9}}'
+        assert requests.post(f"{url}/js/predict", data=body, timeout=60).status_code == 401
+        answer = requests.post(f"{url}/js/predict", data=body, headers={"oauth_token": token}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        reply = answer.json()
+        assert list(reply) == ["meta", "predictions", "custom"]
+        assert re.fullmatch("[0-9a-f]{40}", reply["meta"].pop("puid"))
+        assert reply["meta"] == {"modelName": "model_iris", "variation": "default"}
+        assert [each["predictedClass"] for each in reply["predictions"]] == CLASSES
+        assert reply["predictions"][2]["prediction"] > 0.9
+        assert all(each["prediction"] == each["confidence"] for each in reply["predictions"])
+        assert reply["custom"] is None

@@ -1,4 +1,4 @@
-"""Clients that aren't built on grpcio's core, against a service of a user's own proto.
+"""Clients of several makes, most of which aren't built on grpcio's core, against a service of a user's own proto.
 
 Each client program calls every case of tests/interop/interop.proto and prints what came of it. The reference is
 grpcio's own server; the same class serves both.
@@ -23,7 +23,7 @@ from e2e_support import ROOT, server_process
 
 HERE = ROOT / "tests" / "interop"
 BUILT = ROOT / "build" / "interop"
-LANGUAGES = ("javascript", "grpclib", "go")
+LANGUAGES = ("grpcio", "grpclib", "javascript", "go")
 
 METADATA = {
     "initial": "one, two",
@@ -58,7 +58,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "concurrent": {"right": 200},
 }
 # What a library doesn't do, or doesn't tell.
-WITHOUT = {"grpclib": {"gzip", "details_of_ok"}, "go": {"details_of_ok"}}
+WITHOUT = {"grpcio": {"details_of_ok"}, "grpclib": {"gzip", "details_of_ok"}, "go": {"details_of_ok"}}
 
 SERVABLE = """
 from mindserve.server import register
@@ -71,7 +71,8 @@ from mindserve import server
 
 server.start_servables(server.ServableStartConfig({servables!r}, "interop"))
 tls = server.SSLConfig({certificate!r}, {key!r})
-listeners = [server.Listener("127.0.0.1:0"), server.Listener("127.0.0.1:0", tls)]
+mutual = server.SSLConfig({certificate!r}, {key!r}, {ca!r}, verify_client=True)
+listeners = [server.Listener("127.0.0.1:0"), *(server.Listener("127.0.0.1:0", each) for each in (tls, mutual))]
 functions = ["interop_pb2_grpc.add_InteropServicer_to_server"]
 print(*server.start_grpc_server(listeners, grpc_servicer_functions=functions), flush=True)
 """
@@ -111,21 +112,22 @@ def reference(generated: pathlib.Path) -> Iterator[str]:
 def mindserve(
     generated: pathlib.Path, own_files: Files, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """The addresses of a server, plaintext and TLS. Its servable holds the generated modules and the class."""
+    """A server's addresses by the transport. Its servable holds the generated modules and the class."""
     folder = tmp_path_factory.mktemp("mindserve")
     servable = folder / "servables" / "interop"
     shutil.copytree(generated, servable)
     shutil.copy(HERE / "service.py", servable)
     (servable / "servable_config.py").write_text(SERVABLE, encoding="utf-8")
-    script = START.format(servables=str(servable.parent), certificate=own_files.server, key=own_files.server_key)
+    files = {"certificate": own_files.server, "key": own_files.server_key, "ca": own_files.ca}
+    script = START.format(servables=str(servable.parent), **files)
     with server_process(folder / "run", script) as process:
-        yield dict(zip(("plaintext", "tls"), process.line().split(), strict=True))
+        yield dict(zip(("plaintext", "tls", "mutual"), process.line().split(), strict=True))
 
 
 def command(language: str, generated: pathlib.Path) -> list[object]:
-    """What runs a client; its arguments, an address and perhaps a certificate, follow."""
-    if language == "grpclib":
-        return [sys.executable, HERE / "grpclib_client.py", generated]
+    """What runs a client; its arguments, an address and perhaps certificates, follow."""
+    if language in ("grpcio", "grpclib"):
+        return [sys.executable, HERE / f"{language}_client.py", generated]
     stamp = BUILT / {"javascript": "node", "go": "go"}[language] / ".stamp"
     if not stamp.exists():
         reason = f"the client for {language} isn't built: scripts/interop.sh builds it, with what docs/install.md names"
@@ -137,10 +139,10 @@ def command(language: str, generated: pathlib.Path) -> list[object]:
     return ["node", stamp.parent / "client.js", HERE / "interop.proto"]
 
 
-def run(language: str, generated: pathlib.Path, address: str, *certificate: str) -> dict[str, Any]:
+def run(language: str, generated: pathlib.Path, address: str, *files: str) -> dict[str, Any]:
     """What came of each case."""
     done = subprocess.run(
-        [*map(str, command(language, generated)), address, *certificate],
+        [*map(str, command(language, generated)), address, *files],
         capture_output=True,
         text=True,
         timeout=240,
@@ -169,3 +171,9 @@ def test_plaintext(language: str, generated: pathlib.Path, mindserve: dict[str, 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_tls(language: str, generated: pathlib.Path, mindserve: dict[str, str], own_files: Files) -> None:
     assert run(language, generated, mindserve["tls"], own_files.ca) == expected(language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_mutual_tls(language: str, generated: pathlib.Path, mindserve: dict[str, str], own_files: Files) -> None:
+    files = (own_files.ca, own_files.client, own_files.client_key)
+    assert run(language, generated, mindserve["mutual"], *files) == expected(language)

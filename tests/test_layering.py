@@ -29,6 +29,7 @@ CPP_BELOW = {
     "bindings": {"gateway", "worker"},
     # Helpers of tests: only tests include them.
     "testing": {"gateway", "worker"},
+    "fuzz": {"gateway", "worker"},
 }
 
 # Outside headers that one folder keeps to itself, tests included.
@@ -58,7 +59,7 @@ def includes(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
 
 
 def is_test(path: pathlib.Path) -> bool:
-    return path.parent.name == "testing" or re.search(r"(^|_)(test|fixture)(_|$)", path.stem) is not None
+    return path.parent.name in ("testing", "fuzz") or re.search(r"(^|_)(test|fixture)(_|$)", path.stem) is not None
 
 
 def test_every_folder_is_named_here() -> None:

@@ -104,6 +104,9 @@ Status StageFunction::Failed(const std::string& reason) const {
 }
 
 Status StageFunction::Failed(py::error_already_set& error) {
+  if (!refusal_.is_none() && error.matches(refusal_)) {
+    return {Code::kInvalidArgument, Shortened(ToUtf8(py::str(error.value())))};
+  }
   const auto now = std::chrono::steady_clock::now();
   if (now - last_logged_ >= std::chrono::seconds(1)) {
     last_logged_ = now;

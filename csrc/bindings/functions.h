@@ -30,8 +30,9 @@ class StageFunction {
  public:
   // `name` is "servable.func", for messages. `batched`: the function takes a tuple of instances, each a tuple of
   // inputs, and gives or yields one result for each.
-  StageFunction(std::string name, pybind11::function function, bool batched)
-      : name_(std::move(name)), function_(std::move(function)), batched_(batched) {}
+  // `refusal`: an exception's class: the instance is wrong, and its text says how. None: there is no such class.
+  StageFunction(std::string name, pybind11::function function, bool batched, pybind11::object refusal)
+      : name_(std::move(name)), function_(std::move(function)), batched_(batched), refusal_(std::move(refusal)) {}
 
   // Runs the function on every instance of `batch`, with the GIL. Python's exceptions become the instances' errors.
   // `copy_inputs`: hand out copies instead of views, since too much of old requests is still looked at.
@@ -74,6 +75,7 @@ class StageFunction {
   const std::string name_;
   const pybind11::function function_;
   const bool batched_;
+  const pybind11::object refusal_;
   std::chrono::steady_clock::time_point last_logged_;  // a traceback a second at most: clients cause these
 };
 

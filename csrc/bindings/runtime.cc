@@ -90,6 +90,30 @@ Duration ToDuration(double seconds) {
   ::_exit(status);
 }
 
+// Of the Classifier: which outputs are predictions, classes, confidences and custom; and of a message's fields, which
+// elements of which inputs they are: type, shape and repeated, and name, number, type, input and element.
+using OutputsTuple = std::tuple<size_t, std::optional<size_t>, std::optional<size_t>, std::optional<size_t>>;
+using FieldsTuple = std::pair<std::vector<std::tuple<std::string, std::vector<int64_t>, bool>>,
+                              std::vector<std::tuple<std::string, uint32_t, int, size_t, size_t>>>;
+
+DType ToDType(const std::string& name) {
+  if (name == "str") return DType::kString;
+  if (name == "bytes") return DType::kBytes;
+  const auto found = std::ranges::find(kDTypes, name, &DTypeInfo::numpy);
+  if (found == kDTypes.end() || name.empty()) throw py::value_error("there is no type '" + name + "'");
+  return found->dtype;
+}
+
+wire::FieldMap ToFieldMap(const FieldsTuple& tuple) {
+  std::vector<wire::MappedInput> inputs;
+  for (const auto& [type, shape, repeated] : tuple.first) inputs.push_back({ToDType(type), Shape(shape), repeated});
+  std::vector<wire::MappedField> fields;
+  for (const auto& [name, number, type, input, element] : tuple.second) {
+    fields.push_back({name, number, static_cast<wire::FieldType>(type), input, element});
+  }
+  return Unwrap(wire::FieldMap::Create(std::move(inputs), std::move(fields)));
+}
+
 using StageTuple = std::tuple<std::string, int, std::vector<std::pair<int, int>>, int, std::string>;
 
 class PythonRuntime {
@@ -145,14 +169,15 @@ class PythonRuntime {
   }
 
   int AddFunction(std::string name, py::function function, bool batched, size_t max_batch_size, int64_t delay_us,
-                  double timeout) {
+                  double timeout, py::object refusal) {
     const int index = runtime_->engine().AddFunction({.name = name,
                                                       .max_batch_size = max_batch_size,
                                                       .max_queue_delay = std::chrono::microseconds(delay_us),
                                                       .same_shapes = batched,
                                                       .turn = batched ? Duration::zero() : kTurn,
                                                       .timeout = ToDuration(timeout)});
-    functions_.push_back(std::make_unique<StageFunction>(std::move(name), std::move(function), batched));
+    functions_.push_back(
+        std::make_unique<StageFunction>(std::move(name), std::move(function), batched, std::move(refusal)));
     return index;
   }
 
@@ -190,6 +215,21 @@ class PythonRuntime {
     }
     for (const auto& [from, at] : results) spec.results.push_back({from, at});
     return spec;
+  }
+
+  void SetClassifier(
+      int method, const std::string& model_name, wire::ClassificationOutputs outputs,
+      const std::map<std::string, FieldsTuple>& fields,
+      const std::map<std::string, std::pair<std::vector<StageTuple>, std::vector<std::pair<int, int>>>>& handlers) {
+    const pipeline::MethodSpec& spec = runtime_->engine().method(method);
+    worker::Classifier classifier(method, spec.inputs, std::move(outputs), model_name);
+    for (const auto& [type, tuple] : fields) classifier.AddFields(type, ToFieldMap(tuple));
+    for (const auto& [type, handler] : handlers) {
+      auto handled =
+          ToMethodSpec(spec.name + "/" + type, {"data"}, spec.outputs, handler.first, handler.second, spec.idempotent);
+      classifier.AddHandler(type, Unwrap(runtime_->engine().AddLocalMethod(std::move(handled))));
+    }
+    runtime_->SetClassifier(std::move(classifier));
   }
 
   void RunFunction(int index, py::object variable) {
@@ -293,7 +333,7 @@ void RegisterRuntime(py::module_& module) {
       .def("warm_up", &PythonRuntime::WarmUp, py::arg("model"))
       .def("add_function", &PythonRuntime::AddFunction, py::arg("name"), py::arg("function"), py::kw_only(),
            py::arg("batched"), py::arg("max_batch_size") = 32, py::arg("max_queue_delay_us") = 0,
-           py::arg("timeout") = 0.0)
+           py::arg("timeout") = 0.0, py::arg("refusal") = py::none())
       .def(
           "add_method",
           [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,
@@ -346,6 +386,21 @@ void RegisterRuntime(py::module_& module) {
           py::keep_alive<0, 1>(), py::arg("name"), py::arg("inputs"), py::arg("outputs"), py::arg("stages"),
           py::arg("arguments"), py::kw_only(), py::arg("function"), py::arg("items"), py::arg("order"),
           py::arg("tag") = "", py::arg("idempotent") = true)
+      .def(
+          "set_classifier",
+          [](PythonRuntime& self, int method, const std::string& model_name, const OutputsTuple& outputs,
+             std::vector<std::string> classes, std::string custom_type,
+             const std::map<std::string, FieldsTuple>& fields,
+             const std::map<std::string, std::pair<std::vector<StageTuple>, std::vector<std::pair<int, int>>>>&
+                 handlers) {
+            wire::ClassificationOutputs map;
+            std::tie(map.prediction, map.predicted_class, map.confidence, map.custom) = outputs;
+            map.classes = std::move(classes);
+            map.custom_type = std::move(custom_type);
+            self.SetClassifier(method, model_name, std::move(map), fields, handlers);
+          },
+          py::arg("method"), py::kw_only(), py::arg("model_name"), py::arg("outputs"), py::arg("classes"),
+          py::arg("custom_type"), py::arg("fields"), py::arg("handlers"))
       .def("run_function", &PythonRuntime::RunFunction, py::arg("function"), py::arg("current"))
       .def(
           "begin_call",

@@ -19,9 +19,8 @@ void CallStats::OnRemoved(const std::string& servable, uint64_t version) {
   removed.emplace_back(servable, version);
   while (removed.size() > kMostRemoved) {
     const std::pair<std::string, uint64_t> oldest = removed.front();
-    const auto& [name, number] = oldest;
     const auto of_oldest = [&](const auto& method) {
-      return method.first.version == number && method.first.servable == name;
+      return method.first.version == oldest.second && method.first.servable == oldest.first;
     };
     const auto under_way = [&](const auto& method) { return of_oldest(method) && method.second->under_way > 0; };
     if (std::ranges::any_of(methods, under_way)) return;

@@ -29,8 +29,10 @@ enum class Refusal : uint8_t {
   kMaxConcurrentStreams,
   kMaxMetadataBytes,
   kMaxResetsPerSecond,
+  kMaxControlFramesPerSecond,
   kHeaderTimeout,
   kBodyIdleTimeout,
+  kMinBytesPerSecond,
   kIdleConnectionTimeout,
   kMaxAttempts,
   kMaxMirroredRequests,
@@ -40,7 +42,7 @@ enum class Refusal : uint8_t {
   kMaxInFlight,
   kTokenQueue,
 };
-inline constexpr std::array<std::string_view, 18> kRefusalNames = {
+inline constexpr std::array<std::string_view, 20> kRefusalNames = {
     "max_msg_mb_size",
     "max_instances_per_request",
     "max_enqueued_requests",
@@ -49,8 +51,10 @@ inline constexpr std::array<std::string_view, 18> kRefusalNames = {
     "max_concurrent_streams",
     "max_metadata_bytes",
     "max_resets_per_second",
+    "max_control_frames_per_second",
     "header_timeout",
     "body_idle_timeout",
+    "min_bytes_per_second",
     "idle_connection_timeout",
     "max_attempts",
     "max_mirrored_requests",

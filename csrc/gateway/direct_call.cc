@@ -9,11 +9,11 @@
 #include "base/utf8.h"
 #include "gateway/admit.h"
 #include "gateway/direct_thread.h"
-#include "gateway/request_id.h"
 #include "gateway/grpc_text.h"
 #include "gateway/inflater.h"
 #include "gateway/message_reader.h"
 #include "gateway/request_head.h"
+#include "gateway/request_id.h"
 
 namespace mindserve::gateway {
 namespace {

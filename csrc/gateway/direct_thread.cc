@@ -54,7 +54,8 @@ std::shared_ptr<DirectClient> DirectThread::ClientOf(uint64_t client) {
   if (found != client_places_.end()) {
     clients_.splice(clients_.begin(), clients_, found->second);
   } else {
-    clients_.emplace_front(client, std::make_shared<DirectClient>(context_.next_client++, ClientTrust()));
+    clients_.emplace_front(client,
+                           std::make_shared<DirectClient>(DirectClient{.number = context_.next_client++, .trust = {}}));
     client_places_[client] = clients_.begin();
     if (clients_.size() > kMostClients) {
       client_places_.erase(clients_.back().first);

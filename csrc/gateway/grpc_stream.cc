@@ -41,8 +41,8 @@ void AddMetadata(const Metadata& metadata, std::vector<std::string>* texts, std:
 }
 
 // Header fields of the end of a call. The encoded texts live in `texts` and `id` until the fields are submitted.
-void AddTrailers(const Status& status, const Metadata& trailing, const RequestKey& key,
-                 std::vector<std::string>* texts, RequestKeyText* id, std::vector<nghttp2_nv>* fields) {
+void AddTrailers(const Status& status, const Metadata& trailing, const RequestKey& key, std::vector<std::string>* texts,
+                 RequestKeyText* id, std::vector<nghttp2_nv>* fields) {
   texts->reserve(1 + trailing.size());
   fields->push_back(StaticField("grpc-status", kCodes[static_cast<size_t>(status.code())]));
   if (!status.message().empty()) {
@@ -65,10 +65,10 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   deadline_ = kNever;
   inner_.depth = 0;
   inner_.callers.clear();
-  last_data_ = context_.now;
+  coming_.Begin(context_.now, context_.limits);
   counter_.Begin(context_.now);
   messages_ = message_bytes_ = 0;
-  half_closed_ = ended_ = responded_ = finished_ = deferred_ = false;
+  half_closed_ = ended_ = responded_ = finished_ = given_up_ = deferred_ = false;
   status_ = Status::Ok();
   trailing_.clear();
   key_ = {};
@@ -160,8 +160,10 @@ Status GrpcStream::EnterInner() {
 }
 
 void GrpcStream::OnData(std::span<const std::byte> data) {
-  last_data_ = context_.now;
   if (finished_) return;
+  // Before a message the client may have rested.
+  if (!reader_->within()) coming_.Begin(context_.now, context_.limits);
+  coming_.Took(data.size(), context_.now, context_.limits);
   window_ ? OnWithheldData(data) : Decode(&data);
 }
 
@@ -209,7 +211,7 @@ void GrpcStream::OnWithheldData(std::span<const std::byte> data) {
 
 void GrpcStream::MessageTaken() {
   if (finished_ || !window_ || !window_->Take()) return;
-  last_data_ = context_.now;  // from now on the client may go on
+  coming_.Begin(context_.now, context_.limits);  // from now on the client may go on
   if (!window_->kept().empty()) {
     std::span<const std::byte> rest = window_->kept();
     const size_t before = rest.size();
@@ -243,12 +245,12 @@ void GrpcStream::EndMessages() {
   handler_->OnHalfClose();
 }
 
-TimePoint GrpcStream::waiting_since() const {
+TimePoint GrpcStream::request_due() const {
   if (finished_ || half_closed_) return kNever;
   // Between the messages of a stream the client may take its time; within one it may wait for us.
   if (service_ != nullptr && service_->client_streaming() && (!reader_->within() || (window_ && window_->holds() > 0)))
     return kNever;
-  return last_data_;
+  return coming_.due();
 }
 
 void GrpcStream::AddPrefix(size_t size, bool compressed) {
@@ -256,6 +258,7 @@ void GrpcStream::AddPrefix(size_t size, bool compressed) {
   const char prefix[] = {static_cast<char>(compressed), byte(24), byte(16), byte(8), byte(0)};
   parts_.emplace_back(std::string(prefix, sizeof(prefix)));
   counter_.AddOut(size);
+  if (pending_ == 0) going_.Begin(context_.now, context_.limits);
   pending_ += sizeof(prefix) + size;
 }
 
@@ -309,6 +312,13 @@ void GrpcStream::Abort(Status status, Metadata trailing) {
   if (handler_) handler_->OnCancel();
 }
 
+void GrpcStream::GiveUpReply() {
+  Abort({Code::kCancelled, "the client does not take the reply"});
+  given_up_ = true;
+  nghttp2_submit_rst_stream(connection_->session(), NGHTTP2_FLAG_NONE, id_, NGHTTP2_CANCEL);
+  connection_->Touch();
+}
+
 void GrpcStream::OnTimer() {
   Abort({Code::kDeadlineExceeded, "the call's deadline has passed"});
 }
@@ -354,14 +364,6 @@ void GrpcStream::SubmitResponse() {
 }
 
 void GrpcStream::SubmitTrailers() {
-  if (status_.ok() && trailing_.empty()) {
-    // That of every small call.
-    nghttp2_nv fields[] = {StaticField("grpc-status", "0"), {}};
-    RequestKeyText text;
-    if (key_.known()) fields[1] = KeyField(key_, &text);
-    nghttp2_submit_trailer(connection_->session(), id_, fields, key_.known() ? 2 : 1);
-    return;
-  }
   std::vector<std::string> texts;
   RequestKeyText id;
   std::vector<nghttp2_nv> fields;
@@ -371,6 +373,7 @@ void GrpcStream::SubmitTrailers() {
 
 void GrpcStream::Frame(size_t length, Output& output) {
   pending_ -= length;
+  going_.Took(length, context_.now, context_.limits);
   // To the end of all parts that are framed, empty ones too: whoever lent them waits for them.
   while (part_ < parts_.size()) {
     ReplyPart& part = parts_[part_];

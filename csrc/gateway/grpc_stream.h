@@ -16,6 +16,7 @@
 #include "gateway/guarded_call.h"
 #include "gateway/message_reader.h"
 #include "gateway/output.h"
+#include "gateway/progress.h"
 #include "gateway/request_head.h"
 #include "gateway/stream_window.h"
 #include "gateway/thread_context.h"
@@ -46,17 +47,28 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   void OnHalfClose();
   bool half_closed() const { return half_closed_; }
   bool withholds() const { return window_.has_value(); }
-  // Since when the rest of a message is awaited from the client; kNever: none is.
-  TimePoint waiting_since() const;
+  // By when the client has to send more of a message; kNever: nothing is awaited.
+  TimePoint request_due() const;
+  const Progress& request_progress() const { return coming_; }
 
   // What is sent. Next: how much of it a DATA frame of up to `max` bytes takes. Frame: puts that much out.
   size_t Next(size_t max) const { return std::min(max, pending_); }
   void Frame(size_t length, Output& output);
   bool output_ends(size_t length) const { return finished_ && length == pending_; }
   size_t pending() const { return pending_; }
-  // Whether somebody waits for the client to take what is pending. A stream's reader may take its time: what is sent of
-  // it is bounded.
-  bool awaits_reader() const { return pending_ > 0 && !service_->server_streaming(); }
+  // By when the client has to take more of what is pending; kNever: whenever it likes. A stream's reader may take its
+  // time: what is sent of it is bounded.
+  TimePoint reply_due() const {
+    return pending_ > 0 && !given_up_ && !service_->server_streaming() ? going_.due() : kNever;
+  }
+  const Progress& reply_progress() const { return going_; }
+  // For so long nobody could have taken anything.
+  void PauseReply(Clock::duration time) { going_.Pause(time); }
+  // It is not taken: the call is reset.
+  void GiveUpReply();
+  // Its trailers are those of PutPlainTrailers.
+  bool ends_plainly() const { return status_.ok() && trailing_.empty(); }
+  const RequestKey& key() const { return key_; }
   void SubmitTrailers();
   void set_deferred() { deferred_ = true; }
   // What was framed and may still be unwritten has to outlive the stream.
@@ -113,13 +125,15 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   TimePoint deadline_ = kNever;
   InnerCall inner_;
   ChildCalls::Place child_;  // of a worker's call, until it is finished
-  TimePoint last_data_;
+  Progress coming_;          // the message that is coming
+  Progress going_;           // what is pending
   size_t messages_ = 0;
   std::optional<StreamWindow> window_;  // of a service that holds messages
   size_t message_bytes_ = 0;            // of the message that is coming; only with window_
   bool half_closed_ = false;
   bool ended_ = false;      // the handler knows that, or is about to
   bool responded_ = false;  // the response's HEADERS are queued
+  bool given_up_ = false;   // the stream is being reset
   bool deferred_ = false;   // nghttp2 waits for more of the response
   CallCounter counter_;
   Status status_;

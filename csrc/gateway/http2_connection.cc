@@ -4,8 +4,11 @@
 #include <array>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <utility>
+
+#include "gateway/plain_trailers.h"
 
 namespace mindserve::gateway {
 namespace {
@@ -44,15 +47,51 @@ struct Http2Connection::Callbacks {
     return frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST;
   }
 
+  // Only what is one of few, or pays for itself, is free: a frame costs about the same whatever it is.
+  static int OnBeginFrame(nghttp2_session* session, const nghttp2_frame_hd* head, void* user) {
+    Http2Connection& self = Self(user);
+    // Nothing else may come within a block of header fields. One whose stream is over by now ends without a word.
+    if (head->type != NGHTTP2_CONTINUATION) self.header_since_ = kNever;
+    switch (head->type) {
+      case NGHTTP2_HEADERS:
+      case NGHTTP2_CONTINUATION:  // CountHeader
+        return 0;
+      case NGHTTP2_DATA:
+        if (head->length > 0 || (head->flags & NGHTTP2_FLAG_END_STREAM) != 0) return 0;
+        break;
+      case NGHTTP2_RST_STREAM:
+        if (Stream(session, head->stream_id) != nullptr) return 0;  // CountReset
+        break;
+      case NGHTTP2_PING:
+      case NGHTTP2_WINDOW_UPDATE:
+        if (self.earned_ > 0) {
+          --self.earned_;
+          return 0;
+        }
+        break;
+      default:
+        break;
+    }
+    return self.CountControlFrame();
+  }
+
+  static int OnExtension(nghttp2_session*, void**, const nghttp2_frame_hd*, void* user) {
+    if (Self(user).CountControlFrame() != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
+    return NGHTTP2_ERR_CANCEL;  // it means nothing here
+  }
+
   static int OnBeginHeaders(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    Http2Connection& self = Self(user);
+    self.BeginHeader();
     if (!IsRequest(frame)) return 0;
-    GrpcStream& stream = Self(user).NewStream(frame->hd.stream_id);
+    GrpcStream& stream = self.NewStream(frame->hd.stream_id);
     nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, &stream);
     return 0;
   }
 
   static int OnHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
-                      const uint8_t* value, size_t value_size, uint8_t, void*) {
+                      const uint8_t* value, size_t value_size, uint8_t, void* user) {
+    if (const int error = Self(user).CountHeader(name_size + value_size); error != 0) return error;
     if (!IsRequest(frame)) return 0;  // trailers mean nothing in a request
     if (GrpcStream* stream = Stream(session, frame->hd.stream_id)) {
       stream->OnHeader({reinterpret_cast<const char*>(name), name_size},
@@ -64,9 +103,14 @@ struct Http2Connection::Callbacks {
   static int OnFrame(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
     Http2Connection& self = Self(user);
     switch (frame->hd.type) {
-      case NGHTTP2_SETTINGS:
+      case NGHTTP2_SETTINGS: {
+        const std::span entries(frame->settings.iv, frame->settings.niv);
+        self.table_changes_ |= self.established_ && std::ranges::any_of(entries, [](const auto& entry) {
+                                 return entry.settings_id == NGHTTP2_SETTINGS_HEADER_TABLE_SIZE;
+                               });
         self.established_ = true;
         return 0;
+      }
       case NGHTTP2_PING:
         // The client has seen the first GOAWAY: what it sends from now on it need not have sent.
         if (self.draining_ && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 &&
@@ -79,11 +123,12 @@ struct Http2Connection::Callbacks {
       case NGHTTP2_HEADERS:
       case NGHTTP2_DATA: {
         GrpcStream* stream = Stream(session, frame->hd.stream_id);
+        if (frame->hd.type == NGHTTP2_HEADERS) self.header_since_ = kNever;
         if (stream == nullptr) return 0;
-        if (IsRequest(frame)) {
-          self.header_since_ = kNever;
-          stream->OnHeadersEnd();
-        }
+        if (IsRequest(frame)) stream->OnHeadersEnd();
+        const bool padding_only =
+            frame->hd.type == NGHTTP2_DATA && frame->data.padlen > 0 && frame->hd.length == frame->data.padlen;
+        if (padding_only && self.CountControlFrame() != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
         if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0) stream->OnHalfClose();
         return 0;
       }
@@ -112,6 +157,12 @@ struct Http2Connection::Callbacks {
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) {
       Self(user).context_.stats.Refuse(Refusal::kMaxConcurrentStreams);
     }
+    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
+      Self(user).Say(
+          std::string("HTTP/2 error ") + nghttp2_http2_strerror(frame->goaway.error_code) +
+          (frame->goaway.opaque_data_len == 0 ? "" : ": ") +
+          std::string(reinterpret_cast<const char*>(frame->goaway.opaque_data), frame->goaway.opaque_data_len));
+    }
     const bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
                       (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     if (!ends) return 0;
@@ -135,12 +186,16 @@ struct Http2Connection::Callbacks {
 
   // Reading a response: how much goes into the next DATA frame. The bytes themselves go out in SendData.
   static ssize_t Read(nghttp2_session*, int32_t, uint8_t*, size_t max, uint32_t* flags, nghttp2_data_source* source,
-                      void*) {
+                      void* user) {
     auto& stream = *static_cast<GrpcStream*>(source->ptr);
     const size_t size = stream.Next(max);
     if (stream.output_ends(size)) {
-      *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-      stream.SubmitTrailers();
+      *flags |= NGHTTP2_DATA_FLAG_EOF;
+      // Otherwise SendData puts them out; to nghttp2 the stream then ends with its data.
+      if (!stream.ends_plainly() || Self(user).table_changes_) {
+        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        stream.SubmitTrailers();
+      }
     } else if (size == 0) {
       stream.set_deferred();
       return NGHTTP2_ERR_DEFERRED;
@@ -152,9 +207,19 @@ struct Http2Connection::Callbacks {
   static int SendData(nghttp2_session*, nghttp2_frame*, const uint8_t* head, size_t size, nghttp2_data_source* source,
                       void* user) {
     constexpr size_t kFrameHead = 9;
+    constexpr size_t kFlags = 4;
+    // A WINDOW_UPDATE for each window, and a PING by which clients measure how large these should be.
+    constexpr uint64_t kEarned = 3;
+    Self(user).earned_ += kEarned;
     Output& output = Self(user).output_;
-    output.Copy(Bytes(head, kFrameHead));  // never padded: there is no padding callback
-    static_cast<GrpcStream*>(source->ptr)->Frame(size, output);
+    auto& stream = *static_cast<GrpcStream*>(source->ptr);
+    std::array<uint8_t, kFrameHead> copy;
+    std::copy_n(head, kFrameHead, copy.begin());  // never padded: there is no padding callback
+    const bool ends = (copy[kFlags] & kEndStream) != 0;
+    copy[kFlags] &= static_cast<uint8_t>(~kEndStream);
+    output.Copy(Bytes(copy.data(), copy.size()));
+    stream.Frame(size, output);
+    if (ends) PutPlainTrailers(stream.id(), stream.key(), output);
     return 0;
   }
 
@@ -167,6 +232,8 @@ struct Http2Connection::Callbacks {
 };
 
 void Http2Connection::SetCallbacks(nghttp2_session_callbacks* callbacks) {
+  nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, Callbacks::OnBeginFrame);
+  nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, Callbacks::OnExtension);
   nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, Callbacks::OnBeginHeaders);
   nghttp2_session_callbacks_set_on_header_callback(callbacks, Callbacks::OnHeader);
   nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, Callbacks::OnFrame);
@@ -184,6 +251,7 @@ Http2Connection::Http2Connection(ThreadContext& context, std::unique_ptr<net::Tr
       internal_(internal),
       settings_(context.http2),
       resets_(context.limits.max_resets_per_second, context.now),
+      control_frames_(context.limits.max_control_frames_per_second, context.now),
       accepted_(context.now),
       last_active_(context.now),
       last_read_(context.now),
@@ -257,7 +325,11 @@ bool Http2Connection::Feed(std::span<const std::byte> bytes) {
     return false;
   }
   if (n < 0) {
-    Fail(std::string("HTTP/2 error: ") + nghttp2_strerror(static_cast<int>(n)));
+    // What nghttp2 itself takes for an attack is fatal, too.
+    const bool own = n == NGHTTP2_ERR_NOMEM || (n == NGHTTP2_ERR_CALLBACK_FAILURE && excess_.empty());
+    const std::string why =
+        excess_.empty() ? std::string("HTTP/2 error: ") + nghttp2_strerror(static_cast<int>(n)) : excess_;
+    own ? Fail(why) : Calm(why);
     return false;
   }
   // Header blocks that never end, whatever frames they are cut into.
@@ -265,7 +337,10 @@ bool Http2Connection::Feed(std::span<const std::byte> bytes) {
   if (header_since_ != kNever) {
     header_bytes_ += bytes.size();
     if (header_bytes_ > most) {
-      Fail("a block of header fields that does not end");
+      Excess("a block of header fields that does not end, of several times max_metadata_bytes " +
+                 std::to_string(context_.limits.max_metadata_bytes),
+             Refusal::kMaxMetadataBytes);
+      Calm(excess_);
       return false;
     }
   }
@@ -292,14 +367,18 @@ void Http2Connection::Flush() {
   dirty_ = false;
   if (closed_ || !started_ || write_blocked_ || lingers_ != kNever) return;
   for (;;) {
+    const bool begins = output_.empty();
     Pull();
     if (closed_) return;
     if (output_.empty()) break;
+    if (begins) sending_.Begin(context_.now, context_.limits);
     const net::IoResult result = transport_->Write(output_.Front());
     if (result.kind == net::IoResult::Kind::kAgain) {
       write_blocked_ = true;
+      blocked_since_ = context_.now;
       transport_->AwaitWritable([this] {
         write_blocked_ = false;
+        for (const auto& stream : streams_) stream->PauseReply(context_.now - blocked_since_);
         Touch();
         if (std::exchange(read_paused_, false)) AwaitRead();
       });
@@ -307,6 +386,7 @@ void Http2Connection::Flush() {
     }
     if (result.kind != net::IoResult::Kind::kDone) return Close();
     last_written_ = context_.now;
+    sending_.Took(result.bytes, context_.now, context_.limits);
     output_.Consume(result.bytes);
   }
   last_written_ = context_.now;
@@ -318,16 +398,62 @@ void Http2Connection::Flush() {
 // All is said. Waits until the client has closed too.
 void Http2Connection::Linger() {
   transport_->Shutdown();
-  // nghttp2 may have ended it over streams that are only its own by now.
-  if (!streams_.empty()) return Close();
+  EndStreams();  // nghttp2 may have ended it over some that are only its own by now
   lingers_ = context_.now + kLinger;
   if (std::exchange(read_paused_, false)) AwaitRead();
   context_.timers.Set(*this, lingers_);
 }
 
+void Http2Connection::Say(const std::string& why) {
+  if (std::exchange(said_, true)) return;
+  context_.log.Warn(context_.now, "connection of " + peer().address + " closed: " + why);
+}
+
+int Http2Connection::Excess(std::string why, Refusal limit) {
+  if (excess_.empty()) {
+    excess_ = std::move(why);
+    context_.stats.Refuse(limit);
+  }
+  return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+int Http2Connection::CountControlFrame() {
+  if (internal_ || control_frames_.Take(context_.now)) return 0;
+  return Excess("more than max_control_frames_per_second " +
+                    std::to_string(context_.limits.max_control_frames_per_second) +
+                    " frames came that carry nothing of a call",
+                Refusal::kMaxControlFramesPerSecond);
+}
+
+void Http2Connection::BeginHeader() {
+  header_since_ = context_.now;
+  header_bytes_ = header_list_ = 0;
+}
+
+// A few bytes may refer to a field of kilobytes again and again, and each costs its whole size.
+int Http2Connection::CountHeader(size_t bytes) {
+  constexpr size_t kFieldCost = 32;  // as RequestHead counts
+  constexpr size_t kAlwaysAllowed = 64 * 1024;
+  header_list_ += bytes + kFieldCost;
+  const size_t limit = context_.limits.max_metadata_bytes;
+  if (internal_ || header_list_ <= std::max(kAlwaysAllowed, 4 * limit)) return 0;
+  return Excess("header fields of one call that are several times max_metadata_bytes " + std::to_string(limit),
+                Refusal::kMaxMetadataBytes);
+}
+
+void Http2Connection::Calm(const std::string& why) {
+  if (closed_) return;
+  Say(why);
+  EndStreams();
+  if (write_blocked_) return Close();  // it doesn't listen
+  nghttp2_session_terminate_session(session_.get(), NGHTTP2_ENHANCE_YOUR_CALM);
+  read_paused_ = true;  // until the socket has taken that, or all is said
+  Touch();
+}
+
 void Http2Connection::Fail(const std::string& why) {
   if (closed_) return;
-  context_.log.Warn(context_.now, "connection of " + peer().address + " closed: " + why);
+  Say(why);
   // nghttp2 may have a GOAWAY that says the same to the client.
   if (started_ && !write_blocked_) {
     const uint8_t* data = nullptr;
@@ -344,7 +470,11 @@ void Http2Connection::Close() {
   if (closed_) return;
   Touch();
   closed_ = true;
-  // Streams are closed here, each once, whether or not nghttp2 still knows them.
+  EndStreams();
+}
+
+// Each is closed once, whether or not nghttp2 still knows it.
+void Http2Connection::EndStreams() {
   for (const auto& stream : streams_) {
     nghttp2_session_set_stream_user_data(session_.get(), stream->id(), nullptr);
     stream->Close();
@@ -364,8 +494,6 @@ GrpcStream& Http2Connection::NewStream(int32_t id) {
   stream->Open(*this, id);
   stream->index = streams_.size();
   streams_.push_back(std::move(stream));
-  header_since_ = context_.now;
-  header_bytes_ = 0;
   return *streams_.back();
 }
 
@@ -373,7 +501,6 @@ void Http2Connection::CloseStream(GrpcStream& stream) {
   stream.LeaveTo(output_);
   stream.Close();
   last_active_ = context_.now;
-  header_since_ = kNever;
   Touch();
   const size_t index = stream.index;
   std::unique_ptr<GrpcStream> owned = std::move(streams_[index]);
@@ -388,9 +515,12 @@ void Http2Connection::CloseStream(GrpcStream& stream) {
 
 void Http2Connection::CountReset() {
   if (internal_ || resets_.Take(context_.now)) return;
-  context_.stats.Refuse(Refusal::kMaxResetsPerSecond);
-  context_.log.Warn(context_.now, "connection of " + peer().address + " closed: more than max_resets_per_second " +
-                                      std::to_string(context_.limits.max_resets_per_second) + " calls were reset");
+  if (excess_.empty()) {
+    Excess("more than max_resets_per_second " + std::to_string(context_.limits.max_resets_per_second) +
+               " calls were reset",
+           Refusal::kMaxResetsPerSecond);
+    Say(excess_);
+  }
   nghttp2_session_terminate_session(session_.get(), NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
@@ -443,13 +573,36 @@ TimePoint Http2Connection::NextCheck() const {
   // Both kinds of stalling: a body that doesn't come, replies that are not taken. The reader of a stream of replies may
   // stall: that its client lives is what keepalive pings are for.
   for (const auto& stream : streams_) {
-    if (const TimePoint since = stream->waiting_since(); since != kNever) {
-      at = std::min(at, since + limits.body_idle_timeout);
-    }
-    if (stream->awaits_reader()) at = std::min(at, last_written_ + limits.body_idle_timeout);
+    at = std::min(at, stream->request_due());
+    if (!write_blocked_) at = std::min(at, stream->reply_due());
   }
-  if (!output_.empty()) at = std::min(at, last_written_ + limits.body_idle_timeout);
+  if (!output_.empty()) at = std::min(at, sending_.due());
   return at;
+}
+
+std::string Http2Connection::TooSlow(const Progress& progress) {
+  const Limits& limits = context_.limits;
+  if (progress.halted(context_.now, limits)) {
+    context_.stats.Refuse(Refusal::kBodyIdleTimeout);
+    return "within body_idle_timeout " + std::to_string(limits.body_idle_timeout.count()) + " ms";
+  }
+  context_.stats.Refuse(Refusal::kMinBytesPerSecond);
+  return "at min_bytes_per_second " + std::to_string(limits.min_bytes_per_second);
+}
+
+void Http2Connection::CheckStreams() {
+  const TimePoint now = context_.now;
+  for (const auto& stream : streams_) {
+    if (stream->request_due() <= now) {
+      stream->Abort({Code::kCancelled, "the request's body did not go on " + TooSlow(stream->request_progress())});
+    }
+    // While the socket is full it is not known which of them the client would take.
+    if (!write_blocked_ && stream->reply_due() <= now) {
+      context_.log.Warn(
+          now, "a call of " + peer().address + " reset: its reply was not taken " + TooSlow(stream->reply_progress()));
+      stream->GiveUpReply();
+    }
+  }
 }
 
 // Whatever begins to wait now is due after the shortest of the timeouts at the earliest. A check by then looks at each
@@ -494,19 +647,8 @@ void Http2Connection::OnTimer() {
     pinged_ = now;
     Touch();
   }
-  bool sending = !output_.empty();
-  for (const auto& stream : streams_) {
-    sending = sending || stream->awaits_reader();
-    if (const TimePoint since = stream->waiting_since(); since != kNever && over(since, limits.body_idle_timeout)) {
-      context_.stats.Refuse(Refusal::kBodyIdleTimeout);
-      stream->Abort({Code::kCancelled,
-                     "the request's body did not go on within " + text("body_idle_timeout", limits.body_idle_timeout)});
-    }
-  }
-  if (sending && over(last_written_, limits.body_idle_timeout)) {
-    context_.stats.Refuse(Refusal::kBodyIdleTimeout);
-    return Fail("it took no reply within " + text("body_idle_timeout", limits.body_idle_timeout));
-  }
+  if (!output_.empty() && sending_.over(now)) return Fail("it took no reply " + TooSlow(sending_));
+  CheckStreams();
   if (const TimePoint next = NextCheck(); next != kNever) context_.timers.Set(*this, next);
 }
 

@@ -12,6 +12,7 @@
 #include "gateway/grpc_stream.h"
 #include "gateway/http2_session.h"
 #include "gateway/output.h"
+#include "gateway/progress.h"
 #include "gateway/rate_limit.h"
 #include "gateway/thread_context.h"
 #include "net/transport.h"
@@ -66,6 +67,18 @@ class Http2Connection final : private TimerNode {
   void Linger();
   void Close();
   void Fail(const std::string& why);
+  void EndStreams();
+  void Say(const std::string& why);  // in the log, once
+
+  // Of what the client must not do. Excess: notes why the session ends, once; the error for nghttp2's callback.
+  int Excess(std::string why, Refusal limit);
+  int CountControlFrame();
+  int CountHeader(size_t bytes);
+  void BeginHeader();
+  // Ends it with a GOAWAY that says ENHANCE_YOUR_CALM.
+  void Calm(const std::string& why);
+  void CheckStreams();
+  std::string TooSlow(const Progress& progress);  // counts it, too
 
   GrpcStream& NewStream(int32_t id);
   void CloseStream(GrpcStream& stream);
@@ -87,17 +100,27 @@ class Http2Connection final : private TimerNode {
   std::vector<std::unique_ptr<GrpcStream>> streams_;
   Output output_;
   RateLimit resets_;
+  RateLimit control_frames_;
+  uint64_t earned_ = 0;  // control frames that answer what was sent to the client, and count nothing
 
   TimePoint accepted_;
   TimePoint last_active_;            // something came, or a call ended
   TimePoint last_read_;              // something came
   TimePoint pinged_ = kNever;        // nothing has come since that keepalive ping
   TimePoint last_written_;           // the socket took something, or there was nothing for it
+  Progress sending_;                 // what the socket takes; only while there is something for it
+  TimePoint blocked_since_;          // while write_blocked_
   TimePoint header_since_ = kNever;  // a block of header fields is coming since then
   size_t header_bytes_ = 0;          // that came meanwhile
+  size_t header_list_ = 0;           // what they came to, unpacked
   size_t consumed_ = 0;              // of bodies, since the connection's window was last given back
+  std::string excess_;               // why the client has to be calm; "" while it is
+  bool said_ = false;                // the log has why it ends
   bool started_ = false;             // the transport's handshake is done
   bool established_ = false;         // the client's preface and SETTINGS came
+  // The client has changed the size of the header table after its first SETTINGS: the next block of header fields that
+  // is sent must say so, which only nghttp2's do.
+  bool table_changes_ = false;
   bool dirty_ = false;
   bool write_blocked_ = false;
   bool read_paused_ = false;

@@ -12,12 +12,19 @@ Http2Settings::Http2Settings() {
   option.reset(made_option);
   nghttp2_option_set_no_closed_streams(option.get(), 1);
   nghttp2_option_set_no_auto_window_update(option.get(), 1);  // a stream may withhold its own: see GrpcStream
+  // The connection counts what calls for them: max_control_frames_per_second.
+  nghttp2_option_set_max_outbound_ack(option.get(), std::numeric_limits<int32_t>::max());
 #ifdef MINDSERVE_NGHTTP2_RESET_RATE_LIMIT
   // The connection counts resets itself, the same with every nghttp2; nghttp2's own default would forbid ordinary
   // cancellation.
   constexpr uint64_t kUnlimited = std::numeric_limits<uint32_t>::max();
   nghttp2_option_set_stream_reset_rate_limit(option.get(), kUnlimited, kUnlimited);
 #endif
+  // Frames of types that nghttp2 knows nothing of count like others.
+  constexpr int kFirstExtension = 0x0a;
+  for (int type = kFirstExtension; type <= std::numeric_limits<uint8_t>::max(); ++type) {
+    nghttp2_option_set_user_recv_extension_type(option.get(), static_cast<uint8_t>(type));
+  }
   nghttp2_session_callbacks* made_callbacks = nullptr;
   nghttp2_session_callbacks_new(&made_callbacks);
   callbacks.reset(made_callbacks);

@@ -230,13 +230,16 @@ TEST_F(Http2Test, AFloodOfPingsOrSettingsEndsItsConnectionAlone) {
   const std::string preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
   const std::string settings("\0\0\0\4\0\0\0\0\0", 9);
   const std::string ping = std::string("\0\0\x08\6\0\0\0\0\0", 9) + "12345678";
-  for (const std::string& frame : {settings, ping}) {
+  const std::string unknown("\0\0\0\x7f\0\0\0\0\0", 9);
+  for (const std::string& frame : {settings, ping, unknown}) {
+    LogLines log;
     UniqueFd fd = ConnectTo(address);
     std::string flood = preface + settings;
-    for (int i = 0; i < 10'000; ++i) flood += frame;
+    for (int i = 0; i < 30'000; ++i) flood += frame;
     (void)::send(fd.get(), flood.data(), flood.size(),
                  MSG_NOSIGNAL);  // fails if the server is done with it before the end
     ReadAll(fd.get());
+    EXPECT_EQ(log.Count("max_control_frames_per_second 10000"), 1u);
     EXPECT_EQ(Sum(client.Call(kPredictPath, Add())), 3);
   }
 }
@@ -314,14 +317,106 @@ TEST_F(Http2Test, ABodyThatStopsComingEndsItsCall) {
   EXPECT_EQ(Sum(client.Call(kPredictPath, Add())), 3);
 }
 
-TEST_F(Http2Test, AClientThatTakesNoReplyIsClosed) {
+TEST_F(Http2Test, AReplyThatIsNotTakenIsReset) {
   TestWorker worker(*gateway_, 1, "add");
   Limits limits;
   limits.body_idle_timeout = milliseconds(20);
-  TestClient client(Listen(limits), 1000);
-  client.Start(kPredictPath, Framed(PredictRequest("add", "big", 0, {{20, 0}})));
-  client.Flush();
-  Eventually([&] { return worker.calls() == 1 && gateway_->GetStats().connections == 0; });
+  TestClient client(ConnectTo(Listen(limits)), 1000, /*reads_slowly=*/true);
+  LogLines log;
+  const auto& response = client.Wait(client.Start(kPredictPath, Framed(PredictRequest("add", "big", 0, {{20, 0}}))));
+  EXPECT_EQ(response.error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+  EXPECT_EQ(log.Count("its reply was not taken within body_idle_timeout 20 ms"), 1u);
+  // Its other calls are none the worse for it.
+  EXPECT_EQ(Sum(client.Call(kPredictPath, Add())), 3);
+}
+
+TEST_F(Http2Test, PingsDoNotKeepAReplyThatIsNotTaken) {
+  TestWorker worker(*gateway_, 1, "add");
+  Limits limits;
+  limits.body_idle_timeout = milliseconds(100);
+  TestClient client(ConnectTo(Listen(limits)), 1000, /*reads_slowly=*/true);
+  const int32_t call = client.Start(kPredictPath, Framed(PredictRequest("add", "big", 0, {{20, 0}})));
+  const auto since = Clock::now();
+  while (!client.response(call).closed) {
+    const int acked = client.pings_acked();
+    client.Ping();
+    ASSERT_TRUE(client.RunUntil([&] { return client.pings_acked() > acked || client.response(call).closed; }));
+    ASSERT_LT(Clock::now() - since, std::chrono::seconds(20));
+  }
+  EXPECT_EQ(client.response(call).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+}
+
+TEST_F(Http2Test, AReplyThatIsTakenByteByByteIsTooSlow) {
+  TestWorker worker(*gateway_, 1, "add");
+  Limits limits;
+  limits.body_idle_timeout = milliseconds(300);
+  limits.min_bytes_per_second = 100'000'000;
+  TestClient client(ConnectTo(Listen(limits)), 1000, /*reads_slowly=*/true);
+  LogLines log;
+  const int32_t call = client.Start(kPredictPath, Framed(PredictRequest("add", "big", 0, {{20, 0}})));
+  const auto since = Clock::now();
+  while (!client.response(call).closed) {
+    if (client.response(call).body.size() > 0) client.Consume(call, 1);
+    const int acked = client.pings_acked();
+    client.Ping();
+    ASSERT_TRUE(client.RunUntil([&] { return client.pings_acked() > acked || client.response(call).closed; }));
+    ASSERT_LT(Clock::now() - since, std::chrono::seconds(20));
+  }
+  EXPECT_EQ(client.response(call).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+  EXPECT_EQ(log.Count("its reply was not taken at min_bytes_per_second 100000000"), 1u);
+}
+
+TEST_F(Http2Test, ABodyThatComesByteByByteIsTooSlow) {
+  TestWorker worker(*gateway_, 1, "add");
+  Limits limits;
+  limits.body_idle_timeout = milliseconds(300);
+  limits.min_bytes_per_second = 1'000'000;
+  TestClient client(Listen(limits));
+  const int32_t call = client.Start(kPredictPath, Framed(std::string(1 << 20, 'x')).substr(0, 6), false);
+  const auto since = Clock::now();
+  while (!client.response(call).closed) {
+    client.Send(call, "x", false);
+    const int acked = client.pings_acked();
+    client.Ping();
+    ASSERT_TRUE(client.RunUntil([&] { return client.pings_acked() > acked; }));
+    ASSERT_LT(Clock::now() - since, std::chrono::seconds(20));
+  }
+  EXPECT_EQ(client.response(call).grpc_status(), Number(Code::kCancelled));
+  EXPECT_THAT(client.response(call).grpc_message(), HasSubstr("min_bytes_per_second 1000000"));
+}
+
+TEST_F(Http2Test, OtherCallsThatEndDoNotProlongAHeader) {
+  TestWorker worker(*gateway_, 1, "add");
+  Limits limits;
+  limits.header_timeout = milliseconds(200);
+  const net::Address address = Listen(limits);
+  LogLines log;
+  UniqueFd fd = ConnectTo(address);
+  const std::string request = std::string("\0\0\3\1\4\0\0\0\1\x83\x86\x84", 12);  // POST http /
+  const std::string begun("\0\0\0\1\0\0\0\0\3", 9);
+  // Stream 1 is answered, 415, and reset, since it has no end, when the headers of stream 3 have begun.
+  Write(fd.get(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9) + request + begun);
+  ReadAll(fd.get());
+  EXPECT_EQ(log.Count("its header did not come within header_timeout"), 1u);
+}
+
+TEST_F(Http2Test, FieldsThatRepeatALargeOneEndTheConnection) {
+  TestWorker worker(*gateway_, 1, "add");
+  const net::Address address = Listen();
+  TestClient client(address);
+  LogLines log;
+  UniqueFd fd = ConnectTo(address);
+  // A field of 3,000 bytes that goes into the table as its first, and 10,000 bytes that each mean it again.
+  const std::string field = std::string("\x40\1x\x7f\xb9\x16", 6) + std::string(3000, 'v');
+  const std::string block = field + std::string(10'000, '\xbe');
+  std::string head("\0\0\0\1\4\0\0\0\1", 9);
+  head[1] = static_cast<char>(block.size() >> 8);
+  head[2] = static_cast<char>(block.size());
+  Write(fd.get(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + std::string("\0\0\0\4\0\0\0\0\0", 9) + head + block);
+  // GOAWAY, ENHANCE_YOUR_CALM.
+  EXPECT_THAT(ReadAll(fd.get()), HasSubstr(std::string("\7\0\0\0\0\0\0\0\0\1\0\0\0\x0b", 14)));
+  EXPECT_EQ(log.Count("several times max_metadata_bytes 16384"), 1u);
+  EXPECT_EQ(Sum(client.Call(kPredictPath, Add())), 3);
 }
 
 TEST_F(Http2Test, AnIdleConnectionIsClosedIfThatIsWanted) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "gateway/classifier_service.h"
 #include "gateway/predict_service.h"
 #include "gateway/ray_service.h"
 #include "gateway/reflection_service.h"
@@ -42,6 +43,7 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
                                                   shared.most_suspense);
   predict_ = predict.get();
   context_.services[kPredictPath] = std::move(predict);
+  context_.services[kClassifierPath] = std::make_unique<ClassifierService>(context_, router_, traffic_, *predict_);
   context_.services[kHealthCheckPath] =
       std::make_unique<HealthCheckService>(context_.stats.Of({.path = kHealthCheckPath}), health_);
   context_.services[kHealthWatchPath] =

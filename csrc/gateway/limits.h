@@ -18,8 +18,10 @@ struct Limits {
   uint32_t max_concurrent_streams = 1'000;
   size_t max_metadata_bytes = 16 * 1024;
   size_t max_resets_per_second = 2'000;
+  size_t max_control_frames_per_second = 10'000;
   std::chrono::milliseconds header_timeout{10'000};
   std::chrono::milliseconds body_idle_timeout{30'000};
+  size_t min_bytes_per_second = 1'024;                   // 0: none
   std::chrono::milliseconds idle_connection_timeout{0};  // 0: none
   std::chrono::milliseconds default_deadline{0};         // 0: none
   std::chrono::milliseconds drain_timeout{30'000};

@@ -88,7 +88,8 @@ void Mirrors::Send(Mirror& mirror, std::string_view method, const Call& call, co
   const auto outcome = router_.Find(mirror.servable, method, mirror.version, 1, &targets_);
   if (outcome != Router::Outcome::kFound || targets_.front().worker->version()->quarantine.UnderAttack(context_.now)) {
     // Who is being killed is not to be killed by copies.
-    ++traffic_.Unanswered(mirror, payload ? kPredictPath : method).ended[static_cast<size_t>(Code::kUnavailable)];
+    ++traffic_.Unanswered(mirror, IsPath(method) ? method : kPredictPath)
+          .ended[static_cast<size_t>(Code::kUnavailable)];
     return;
   }
   const Router::Target target = targets_.front();

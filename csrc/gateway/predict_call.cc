@@ -38,7 +38,7 @@ std::string Ids(const Call& call, const std::string& id) {
 void PredictCall::OnHalfClose() {
   wire::Route& route = service_.route_;
   CallStats& stats = service_.context_.stats;
-  Status status = wire::ReadRoute(message_->bytes(), service_.context_.limits.max_instances_per_request, &route);
+  Status status = ReadRoute(&route);
   if (!status.ok()) {
     if (status.code() == Code::kResourceExhausted) stats.Refuse(Refusal::kMaxInstancesPerRequest);
     return Fail(std::move(status));
@@ -60,34 +60,13 @@ void PredictCall::OnHalfClose() {
   const size_t shares = std::clamp<size_t>(route.instances.size() / 2, 1, std::max<size_t>(workers, 1));
   std::vector<Router::Target>& targets = service_.targets_;
   auto outcome = service_.router_.Find(servable_, method_, version_, shares, &targets);
-  if (IsPath(method_) && outcome != Router::Outcome::kNoServable) outcome = Router::Outcome::kNoMethod;
   if (variation_ && outcome != Router::Outcome::kFound) {
-    counts_ = &service_.traffic_.Unanswered(*variation_, kPredictPath);
+    counts_ = &service_.traffic_.Unanswered(*variation_, Path());
     call_.CountAs(*counts_);
   }
-  switch (outcome) {
-    case Router::Outcome::kNoServable:
-      return AnswerError(
-          wire::ErrorCode::kServableUnavailable,
-          Described() + ", servable is not available" +
-              (service_.traffic_.Find(servable_) != nullptr ? ": only calls without a version are split" : ""));
-    case Router::Outcome::kNoMethod:
-      if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &targets);
-          stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
-        return AnswerError(wire::ErrorCode::kInvalidInput,
-                           Described() + ", the method answers with a stream: ask it by infer_stream, or " +
-                               std::string(kPredictStreamPath).substr(1));
-      }
-      return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", method is not available");
-    case Router::Outcome::kNoWorker:
-    case Router::Outcome::kNoOther:
-      return Fail(
-          {Code::kUnavailable, Described() + ", no worker of the servable is running: it is starting, or was stopped"});
-    case Router::Outcome::kFound:
-      counts_ = variation_ ? &service_.traffic_.Counts(*variation_, targets.front()) : targets.front().counts;
-      call_.CountAs(*counts_);
-      break;
-  }
+  if (RefuseRoute(outcome)) return;
+  counts_ = variation_ ? &service_.traffic_.Counts(*variation_, targets.front()) : targets.front().counts;
+  call_.CountAs(*counts_);
   if (route.instances.empty()) {
     return AnswerError(wire::ErrorCode::kInvalidInput, Described() + ", instances count is 0, expected at least one");
   }
@@ -130,6 +109,41 @@ void PredictCall::OnHalfClose() {
                                    .instances = static_cast<uint32_t>(route.instances.size())};
     service_.mirrors_.Offer(*variation_, method_, call_, request_, all);
   }
+}
+
+Status PredictCall::ReadRoute(wire::Route* route) {
+  return wire::ReadRoute(message_->bytes(), service_.context_.limits.max_instances_per_request, route);
+}
+
+bool PredictCall::RefuseRoute(Router::Outcome outcome) {
+  if (IsPath(method_) && outcome != Router::Outcome::kNoServable) outcome = Router::Outcome::kNoMethod;
+  const auto refuse = [this](wire::ErrorCode code, const std::string& why) {
+    AnswerError(code, Described() + why);
+    return true;
+  };
+  switch (outcome) {
+    case Router::Outcome::kNoServable:
+      return refuse(
+          wire::ErrorCode::kServableUnavailable,
+          std::string(", servable is not available") +
+              (service_.traffic_.Find(servable_) != nullptr ? ": only calls without a version are split" : ""));
+    case Router::Outcome::kNoMethod:
+      if (const auto stream = service_.router_.Find(servable_, StreamPath(method_), version_, 1, &service_.targets_);
+          stream != Router::Outcome::kNoMethod && stream != Router::Outcome::kNoServable) {
+        return refuse(wire::ErrorCode::kInvalidInput,
+                      ", the method answers with a stream: ask it by infer_stream, or " +
+                          std::string(kPredictStreamPath).substr(1));
+      }
+      return refuse(wire::ErrorCode::kInvalidInput, ", method is not available");
+    case Router::Outcome::kNoWorker:
+    case Router::Outcome::kNoOther:
+      Fail(
+          {Code::kUnavailable, Described() + ", no worker of the servable is running: it is starting, or was stopped"});
+      return true;
+    case Router::Outcome::kFound:
+      break;
+  }
+  return false;
 }
 
 void PredictCall::Divert() {
@@ -196,9 +210,9 @@ void PredictCall::Send(uint32_t tag, const Router::Target& target) {
   // With version 0 another version may be asked than before.
   if (version_state_.get() != target.worker->version().get()) version_state_ = VersionOf(target.worker);
   idempotent_ = idempotent_ && target.worker->spec().methods[target.method].idempotent;
-  part.call =
-      service_.calls_.Open(target.worker, target.method, part.payload, request_,
-                           {.deadline = call_.deadline(), .client = call_.client(), .key = id_.made, .alone = part.alone}, *this, tag);
+  part.call = service_.calls_.Open(
+      target.worker, target.method, part.payload, request_,
+      {.deadline = call_.deadline(), .client = call_.client(), .key = id_.made, .alone = part.alone}, *this, tag);
 }
 
 void PredictCall::Suspend(uint32_t tag) {
@@ -212,7 +226,7 @@ void PredictCall::Suspend(uint32_t tag) {
                                  "it does not know wait for a worker that may try them"},
                   TryLater());
     }
-    waiting_.emplace(line, line.insert(line.end(), this));
+    waiting_ = Waiting{&line, line.insert(line.end(), this)};
   }
   parts_[tag].suspended = true;
   const TimePoint now = service_.context_.now;
@@ -222,7 +236,7 @@ void PredictCall::Suspend(uint32_t tag) {
 
 void PredictCall::StopWaiting() {
   service_.context_.timers.Cancel(*this);
-  if (waiting_) waiting_->line.erase(waiting_->at);
+  if (waiting_) waiting_->line->erase(waiting_->at);
   waiting_.reset();
 }
 
@@ -313,7 +327,7 @@ void PredictCall::SetAside(const Part& part, const LostCall& lost) {
 void PredictCall::Complete() {
   Reply reply;
   reply.reserve(1 + 2 * parts_.size());
-  reply.emplace_back(wire::SpecField(Spec(request_->message)));
+  if (Status begun = BeginReply(*parts_.front().reply, &reply); !begun.ok()) return Fail(std::move(begun));
   const bool has_errors = std::ranges::any_of(parts_, &Part::has_errors);
   if (has_errors) ++counts_->with_errors;
   for (Part& part : parts_) {
@@ -327,6 +341,11 @@ void PredictCall::Complete() {
   parts_.clear();
   call_.Send(std::move(reply));
   call_.Finish(Status::Ok());
+}
+
+Status PredictCall::BeginReply(const ReplyPart&, Reply* reply) {
+  reply->emplace_back(wire::SpecField(Spec(request_->message)));
+  return Status::Ok();
 }
 
 void PredictCall::SetTrailing() {

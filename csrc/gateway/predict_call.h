@@ -21,11 +21,13 @@ namespace mindserve::gateway {
 // As many suspects of an I/O thread, of each standing, may wait for a worker that may execute them.
 inline constexpr size_t kMostWaiting = 1000;
 
-class PredictCall final : public CallHandler, private WorkerCallListener, private TimerNode {
+class PredictCall : public CallHandler, private WorkerCallListener, private TimerNode {
  public:
-  // `variation`: as PredictService::StartAt says.
-  PredictCall(PredictService& service, Call& call, RequestId id, std::shared_ptr<Variation> variation)
-      : service_(service), call_(call), id_(std::move(id)), variation_(std::move(variation)) {}
+  // `variation`: as PredictService::StartAt says. `counts`: as what it is counted until it is known for which method it
+  // is; they outlive the call.
+  PredictCall(PredictService& service, Call& call, RequestId id, std::shared_ptr<Variation> variation,
+              MethodCounts& counts)
+      : service_(service), call_(call), id_(std::move(id)), counts_(&counts), variation_(std::move(variation)) {}
   ~PredictCall() override { GiveUp(); }
 
   void OnMessage(Message message) override { message_ = std::move(message); }
@@ -34,6 +36,26 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   // It waits, and there is another worker.
   void TryAgain();
+
+ protected:
+  // What the methods below may look at. Where a request goes, and as what it comes back, is theirs; all in between, the
+  // limits, deaths of workers and requests that cause them, is the same for all that goes to workers like Predict.
+  const Message& message() const { return *message_; }
+  const Call& call() const { return call_; }
+  ThreadContext& context() { return service_.context_; }
+  const Variation* variation() const { return variation_.get(); }  // that answers; null: none was chosen
+  void Fail(Status status, Metadata trailing = {});
+
+  // Reads what the message asks for. What the route's views look at lives as long as the call.
+  virtual Status ReadRoute(wire::Route* route);
+  // There is nobody who could answer: answers that, and is true.
+  virtual bool RefuseRoute(Router::Outcome outcome);
+  // Of the gRPC method that was called.
+  virtual std::string_view Path() const { return kPredictPath; }
+  // "Request Servable(add) method(add_common) version(1)", as the client named them, and the variation.
+  virtual std::string Described() const;
+  // Adds what comes before the workers' parts, of which this is the first. INTERNAL: that is broken.
+  virtual Status BeginReply(const ReplyPart& first, Reply* reply);
 
  private:
   // A worker's share of the instances.
@@ -71,11 +93,8 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
 
   void SetTrailing();
   void AnswerError(wire::ErrorCode code, const std::string& text);
-  void Fail(Status status, Metadata trailing = {});
   void Complete();
   void GiveUp();
-  // "Request Servable(add) method(add_common) version(1)", as the client named them, and the variation.
-  std::string Described() const;
   // The content of the reply's servable_spec. It lies in the message, or here.
   std::string_view Spec(const Message& message) const;
   // All instances, as they lie in the message.
@@ -84,7 +103,7 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
   PredictService& service_;
   Call& call_;
   const RequestId id_;
-  MethodCounts* counts_ = &service_.counts();    // as what the call is counted; until it is finished
+  MethodCounts* counts_;                         // as what the call is counted; until it is finished
   std::optional<Message> message_;               // until it is dispatched
   std::shared_ptr<Request> request_;             // from then on, until the call is answered
   std::shared_ptr<VersionState> version_state_;  // of the version that it was routed to
@@ -100,7 +119,7 @@ class PredictCall final : public CallHandler, private WorkerCallListener, privat
   size_t missing_ = 0;  // parts without an answer
   // Its place, while it waits.
   struct Waiting {
-    std::list<PredictCall*>& line;
+    std::list<PredictCall*>* line;
     std::list<PredictCall*>::iterator at;
   };
   std::optional<Waiting> waiting_;

@@ -10,7 +10,7 @@ namespace mindserve::gateway {
 std::unique_ptr<CallHandler> PredictService::StartAt(Call& call, std::shared_ptr<Variation> variation) {
   RequestId id;
   Status status = Identify(call, context_.keys, &id);
-  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id), std::move(variation));
+  auto handler = std::make_unique<PredictCall>(*this, call, std::move(id), std::move(variation), counts());
   if (!status.ok()) call.Finish(std::move(status));
   return handler;
 }

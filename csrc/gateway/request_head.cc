@@ -29,13 +29,15 @@ void RequestHead::Fail(Status status) {
   if (status_.ok()) status_ = std::move(status);
 }
 
-void RequestHead::Add(std::string_view name, std::string_view value, size_t max_bytes) {
+bool RequestHead::Count(size_t bytes, size_t max_bytes) {
   constexpr size_t kFieldCost = 32;  // RFC 9113, section 6.5.2
-  list_size_ += name.size() + value.size() + kFieldCost;
-  const bool fits = list_size_ <= max_bytes;
-  if (!fits) {
-    Fail(MetadataTooLarge(max_bytes));
-  }
+  list_size_ += bytes + kFieldCost;
+  if (list_size_ > max_bytes) Fail(MetadataTooLarge(max_bytes));
+  return list_size_ <= max_bytes;
+}
+
+void RequestHead::Add(std::string_view name, std::string_view value, size_t max_bytes) {
+  const bool fits = Count(name.size() + value.size(), max_bytes);
   // What decides on the form of the answer is looked at in any case.
   if (name == ":method") {
     post_ = value == "POST";
@@ -50,7 +52,7 @@ void RequestHead::Add(std::string_view name, std::string_view value, size_t max_
   } else if (!IsMetadataKey(name)) {
     return;
   } else if (IsBinaryKey(name)) {
-    AddBinary(name, value);
+    AddBinary(name, value, max_bytes);
   } else {
     AddField(name, value);
   }
@@ -61,11 +63,12 @@ void RequestHead::AddField(std::string_view name, std::string_view value) {
   text_.append(name).append(value);
 }
 
-void RequestHead::AddBinary(std::string_view name, std::string_view values) {
-  // Several values of one key may have been joined on the way, by commas, around which HTTP allows spaces.
-  for (bool more = true; more;) {
+void RequestHead::AddBinary(std::string_view name, std::string_view values, size_t max_bytes) {
+  // Several values of one key may have been joined on the way, by commas, around which HTTP allows spaces. Each becomes
+  // a field of its own again, with the key: they count as such, or commas behind a long key would make much of little.
+  for (;;) {
     const size_t comma = values.find(',');
-    more = comma != std::string_view::npos;
+    const bool more = comma != std::string_view::npos;
     std::string_view value = values.substr(0, comma);
     while (value.starts_with(' ') || value.starts_with('\t')) value.remove_prefix(1);
     while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
@@ -76,7 +79,9 @@ void RequestHead::AddBinary(std::string_view name, std::string_view values) {
                                                "padded or not), as that of a '-bin' key has to be"});
     }
     AddField(name, *bytes);
-    if (more) values.remove_prefix(comma + 1);
+    if (!more) return;
+    values.remove_prefix(comma + 1);
+    if (!Count(name.size(), max_bytes)) return;
   }
 }
 

@@ -45,8 +45,10 @@ class RequestHead {
     size_t name, name_size, value_size;  // the value follows the name
   };
   void Fail(Status status);
+  // Another field of so many bytes; false if it is beyond the limit.
+  bool Count(size_t bytes, size_t max_bytes);
   void AddGrpc(std::string_view name, std::string_view value);
-  void AddBinary(std::string_view name, std::string_view values);
+  void AddBinary(std::string_view name, std::string_view values, size_t max_bytes);
   void AddField(std::string_view name, std::string_view value);
 
   std::string path_;

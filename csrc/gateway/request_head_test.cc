@@ -68,6 +68,20 @@ TEST(RequestHeadTest, TheLimitCountsAsHttp2Does) {
   EXPECT_TRUE(head.metadata().empty());
 }
 
+TEST(RequestHeadTest, JoinedValuesCountLikeFieldsOfTheirOwn) {
+  const std::string key = std::string(200, 'k') + "-bin";
+  const std::string value = "Zg,Zg,Zg";
+  const size_t one = key.size() + 32;
+  EXPECT_EQ(Head({{key, value}}, value.size() + 3 * one).metadata().size(), 3u);
+  const RequestHead head = Head({{key, value}}, value.size() + 3 * one - 1);
+  EXPECT_EQ(head.status().code(), Code::kResourceExhausted);
+  EXPECT_THAT(head.status().message(), testing::HasSubstr("max_metadata_bytes"));
+  // What would be thousands of times as much is not made at all.
+  size_t bytes = 0;
+  for (const auto& [name, each] : Head({{key, std::string(kPlenty / 2, ',')}}).metadata()) bytes += name.size();
+  EXPECT_LE(bytes, kPlenty);
+}
+
 TEST(RequestHeadTest, ClearMakesItNew) {
   RequestHead head = Head({{":method", "POST"}, {":path", "/s/M"}, {"grpc-timeout", "x"}, {"a", "b"}});
   EXPECT_EQ(head.metadata().size(), 1u);

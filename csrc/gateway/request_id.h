@@ -20,8 +20,11 @@ inline constexpr std::string_view kRequestIdKey = "request_id";
 class RequestKeys {
  public:
   RequestKey Next();
+  // 40 hexadecimal digits, as Seldon's ids of predictions have.
+  std::string NextPuid();
 
  private:
+  static constexpr size_t kPuidDigits = 40;
   static constexpr size_t kKeyBytes = 12;
   std::array<uint8_t, 256 * kKeyBytes> random_;  // from the kernel, for many at a time
   size_t used_ = sizeof(random_);
@@ -35,9 +38,9 @@ struct RequestId {
   std::string text() const;
 };
 
-// The id of a call, which goes back with whatever ends it: the client's, or else a new one. An empty one counts as none.
-// INVALID_ARGUMENT: what the client gives is more than 128 characters, or not printable ASCII; the call then has a new
-// one.
+// The id of a call, which goes back with whatever ends it: the client's, or else a new one. An empty one counts as
+// none. INVALID_ARGUMENT: what the client gives is more than 128 characters, or not printable ASCII; the call then has
+// a new one.
 Status Identify(Call& call, RequestKeys& keys, RequestId* id);
 
 }  // namespace mindserve::gateway

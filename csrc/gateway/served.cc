@@ -8,9 +8,14 @@
 namespace mindserve::gateway {
 namespace {
 
-constexpr std::array<std::string_view, 7> kBuiltIn = {
-    "grpc.health.v1.Health",        "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
-    "mindserve.StreamService",      "mindspore.serving.proto.MSService",   "ray.serve.PredictAPIsService",
+constexpr std::array<std::string_view, 8> kBuiltIn = {
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "io.seldon.api.rpc.Classifier",
+    "mindserve.StreamService",
+    "mindspore.serving.proto.MSService",
+    "ray.serve.PredictAPIsService",
     "ray.serve.RayServeAPIService",
 };
 

@@ -223,6 +223,11 @@ void TestClient::Ping() {
   nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, nullptr);
 }
 
+void TestClient::SetTableSize(uint32_t bytes) {
+  const nghttp2_settings_entry entry{NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, bytes};
+  nghttp2_submit_settings(session_.get(), NGHTTP2_FLAG_NONE, &entry, 1);
+}
+
 void TestClient::Consume(int32_t stream, size_t bytes) {
   nghttp2_session_consume_stream(session_.get(), stream, bytes);
 }

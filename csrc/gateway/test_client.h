@@ -53,6 +53,8 @@ class TestClient {
   void Send(int32_t stream, std::string_view body, bool ends);
   void Reset(int32_t stream);
   void Ping();
+  // Has the server encode header fields with a table of that size.
+  void SetTableSize(uint32_t bytes);
   void Consume(int32_t stream, size_t bytes);
   // How much may be sent on it now.
   int32_t window(int32_t stream) { return nghttp2_session_get_stream_remote_window_size(session_.get(), stream); }

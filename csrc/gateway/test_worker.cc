@@ -10,13 +10,18 @@
 #include <array>
 #include <cstring>
 
+#include "gateway/classifier_service.h"
 #include "wire/call_head.h"
 #include "wire/predict.h"
 
 namespace mindserve::gateway {
 namespace {
 
-enum Method : uint16_t { kAdd, kHold, kPause, kRun, kLater, kOnce, kEnd, kDie, kRogue, kBig };
+enum Method : uint16_t { kAdd, kHold, kPause, kRun, kLater, kOnce, kEnd, kDie, kRogue, kBig, kClassify };
+
+std::string_view TextOf(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 // Unaligned views of the request.
 std::vector<float> Floats(const Tensor& tensor) {
@@ -47,7 +52,7 @@ const std::vector<WorkerSpec::Method>& TestWorker::Methods() {
 }
 
 TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version, size_t reply_arena,
-                       std::chrono::milliseconds heartbeat_timeout) {
+                       std::chrono::milliseconds heartbeat_timeout, bool classifies) {
   int fds[2];
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
   socket_.reset(fds[0]);
@@ -59,8 +64,10 @@ TestWorker::TestWorker(Gateway& gateway, uint64_t id, const std::string& servabl
     link_ = *std::move(link);
     Run();
   });
+  auto methods = Methods();
+  if (classifies) methods.push_back({kClassifierPath});
   const Status attached =
-      gateway.AttachWorker(UniqueFd(fds[1]), {id, servable, version, Methods(), heartbeat_timeout}, kPatience);
+      gateway.AttachWorker(UniqueFd(fds[1]), {id, servable, version, std::move(methods), heartbeat_timeout}, kPatience);
   EXPECT_TRUE(attached.ok()) << attached.ToString();
 }
 
@@ -158,6 +165,17 @@ void TestWorker::Take(size_t lane, const link::GatewayFrame& frame) {
       held_.push_back({lane, frame, true});
       MarkExecuted();
       return;
+    case kClassify:
+      if (TextOf(frame.payload).find("die") != std::string_view::npos) {
+        held_.push_back({lane, frame, true});
+        MarkExecuted();
+      } else if (TextOf(frame.payload).find("hold") != std::string_view::npos && !resumed_) {
+        held_.push_back({lane, frame, false});
+        ++held_count_;
+      } else {
+        Classify(lane, frame);
+      }
+      return;
     case kRogue:
       return link_->SendEnd(lane, frame.call + 1000, {Code::kInternal, "whose is this?"}, link::kReleased);
     default:
@@ -171,7 +189,7 @@ void TestWorker::MarkExecuted() {
   execution.Begin(Clock::now().time_since_epoch().count());
   const auto execute = [&](const Held& held) {
     execution.Add(link_->MarkOf(held.lane, held.frame.call));
-    if (held.frame.method == kDie) stop_ = true;
+    if (held.frame.method == kDie || held.frame.method == kClassify) stop_ = true;
   };
   const auto alone = [](const Held& held) { return (held.frame.flags & link::kAlone) != 0; };
   bool any = false;
@@ -184,7 +202,18 @@ void TestWorker::MarkExecuted() {
   if (!any && first != held_.end()) execute(*first);
 }
 
+void TestWorker::Classify(size_t lane, const link::GatewayFrame& frame) {
+  const std::string_view message = TextOf(frame.payload);
+  const bool rogue = message.find("rogue") != std::string_view::npos;
+  const std::string answer = rogue ? std::string("\x1a\0", 2) : "\x12\x05model" + std::string(message);
+  const auto slab = link_->AllocateReply(lane, answer.size());
+  ASSERT_TRUE(slab) << "no reply memory";
+  std::memcpy(slab->bytes.data(), answer.data(), answer.size());
+  link_->SendReply(lane, frame.call, *slab, static_cast<uint8_t>(link::kEnds | released()));
+}
+
 void TestWorker::Answer(size_t lane, const link::GatewayFrame& frame) {
+  if (frame.method == kClassify) return Classify(lane, frame);
   const std::vector<std::string> inputs = {"x1", "x2"};
   const std::vector<std::string> outputs = {"y"};
   std::vector<wire::InstanceReply> replies;

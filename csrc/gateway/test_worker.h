@@ -30,13 +30,18 @@ class TestWorker {
   //   die     is executed, and closes the link without an answer
   //   rogue   answers a call that it does not hold
   //   big     one bytes tensor of as many MiB as x1's first element says
+  // And one that `classifies` has the Classifier's, of the message that it gets:
+  //   die     in it: as die
+  //   hold    in it: as hold
+  //   rogue   in it: the answer begins otherwise than the gateway expects
+  //   else    the answer is the name "model", and the message itself
   // What is to be executed alone waits until all else that is executed is answered.
   static const std::vector<WorkerSpec::Method>& Methods();
 
   // Attaches itself to the gateway.
   TestWorker(Gateway& gateway, uint64_t id, const std::string& servable, uint64_t version = 1,
              size_t reply_arena = 256 << 20,
-             std::chrono::milliseconds heartbeat_timeout = std::chrono::milliseconds(20'000));
+             std::chrono::milliseconds heartbeat_timeout = std::chrono::milliseconds(20'000), bool classifies = false);
   ~TestWorker();  // dies
 
   void Die();                        // closes the link
@@ -75,6 +80,7 @@ class TestWorker {
   void Run();
   void Take(size_t lane, const link::GatewayFrame& frame);
   void Answer(size_t lane, const link::GatewayFrame& frame);
+  void Classify(size_t lane, const link::GatewayFrame& frame);
   void MarkExecuted();
   int released() const { return keeps_ ? 0 : link::kReleased; }
 

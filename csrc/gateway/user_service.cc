@@ -1,7 +1,6 @@
 #include "gateway/user_service.h"
 
 #include <algorithm>
-#include <set>
 
 #include "base/utf8.h"
 #include "gateway/auth.h"
@@ -9,16 +8,6 @@
 #include "gateway/user_metadata.h"
 
 namespace mindserve::gateway {
-namespace {
-
-std::string Names(const std::vector<std::string>& servables) {
-  std::string names;
-  for (const std::string& name : servables) names.append(names.empty() ? "'" : ", '").append(name).append("'");
-  return names;
-}
-
-}  // namespace
-
 std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal> goal) {
   RequestId id;
   Status status = Identify(call, shared_.context.keys, &id);
@@ -34,23 +23,6 @@ std::unique_ptr<CallHandler> UserService::StartAt(Call& call, std::optional<Goal
 void UserService::OnRefused(Call& call) {
   RequestId id;
   (void)Identify(call, shared_.context.keys, &id);
-}
-
-const std::vector<std::string>& UserService::Answering() {
-  const std::pair revisions(shared_.router.revision(), shared_.traffic.revision());
-  if (std::exchange(revisions_, revisions) == revisions) return answering_;
-  const std::vector<std::string> servables = shared_.router.Answering(ServiceOf(path_));
-  const auto answers = [&](const Variation& each) { return std::ranges::binary_search(servables, each.servable); };
-  std::set<std::string> names(servables.begin(), servables.end());
-  std::vector<const Split*> splits = shared_.traffic.splits();
-  std::erase_if(splits, [&](const Split* split) { return std::ranges::none_of(split->variations(), answers); });
-  for (const Split* split : splits) {
-    for (const Variation& each : split->variations()) names.erase(each.servable);
-    for (const Mirror& each : split->mirrors()) names.erase(each.servable);
-  }
-  for (const Split* split : splits) names.insert(split->name());
-  answering_.assign(names.begin(), names.end());
-  return answering_;
 }
 
 std::string UserService::Described() const {
@@ -72,11 +44,11 @@ Result<UserService::Goal> UserService::ChooseGoal(const Call& call) {
 Result<std::string> UserService::ChooseServable(const Call& call) {
   const std::string_view named = call.metadata_value(kApplicationKey);
   if (!named.empty()) return std::string(named);
-  const std::vector<std::string>& answering = Answering();
+  const std::vector<std::string>& answering = answering_.Names();
   if (answering.size() == 1) return answering.front();
   if (!answering.empty()) {
     return Status(Code::kNotFound, "Application metadata not set: " + Described() + " is answered by the servables " +
-                                       Names(answering) + ", metadata 'application' has to name one of them");
+                                       Quoted(answering) + ", metadata 'application' has to name one of them");
   }
   if (path_ == kDriverPath) return Status(Code::kUnimplemented, "no servable has a driver");
   return Status(Code::kUnavailable,
@@ -96,11 +68,11 @@ Result<Router::Target> UserService::ChooseWorker(const Goal& goal, std::string_v
                                               (goal.version == 0 ? "" : " version " + std::to_string(goal.version)) +
                                               " is not available");
       }
-      return Status(
-          Code::kNotFound,
-          "Application " + name + " not found: metadata 'application' has to name a servable" +
-              (Answering().empty() ? ""
-                                   : " that answers " + Described() + ", of which there is " + Names(Answering())));
+      return Status(Code::kNotFound,
+                    "Application " + name + " not found: metadata 'application' has to name a servable" +
+                        (answering_.Names().empty()
+                             ? ""
+                             : " that answers " + Described() + ", of which there is " + Quoted(answering_.Names())));
     case Router::Outcome::kNoMethod:
       return Status(
           Code::kUnimplemented,

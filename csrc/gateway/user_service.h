@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "gateway/answering.h"
 #include "gateway/call.h"
 #include "gateway/mirrors.h"
 #include "gateway/router.h"
@@ -49,7 +50,11 @@ class UserService final : public Service {
   };
 
   UserService(UserCalls& shared, std::string path, Kind kind)
-      : Service(shared.context.stats.Of({.path = path})), shared_(shared), path_(std::move(path)), kind_(kind) {}
+      : Service(shared.context.stats.Of({.path = path})),
+        shared_(shared),
+        path_(std::move(path)),
+        kind_(kind),
+        answering_(ServiceOf(path_), shared.router, shared.traffic) {}
 
   bool client_streaming() const override { return kind_.client_streaming; }
   bool server_streaming() const override { return kind_.server_streaming; }
@@ -73,18 +78,13 @@ class UserService final : public Service {
   Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model);
   // Among workers of one version, the least loaded first: the best for the model.
   static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
-  // The servables that a client may mean who names none. A name that is split stands for its variations' servables,
-  // and its mirrors' are not for clients.
-  const std::vector<std::string>& Answering();
   std::string Described() const;  // "service 'pkg.Service'"
 
   UserCalls& shared_;
   const std::string path_;
   const Kind kind_;
   size_t calls_ = 0;
-  // What router and traffic said, at these revisions of theirs.
-  std::vector<std::string> answering_;
-  std::pair<uint64_t, uint64_t> revisions_;
+  Answering answering_;
 };
 
 }  // namespace mindserve::gateway

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "base/request_key.h"
 #include "base/execution.h"
+#include "base/request_key.h"
 #include "base/status.h"
 #include "gateway/call.h"
 #include "gateway/gateway.h"
@@ -129,7 +129,7 @@ class WorkerCalls {
     TimePoint deadline = kNever;
     uint64_t client = 0;
     RequestKey key = {};  // of which the worker makes the request's id, where no head gives one
-    bool alone = false;  // nothing else is to be executed meanwhile
+    bool alone = false;   // nothing else is to be executed meanwhile
   };
   // Sends the first and last message of a call. Returns its number. `listener` is told until Cancel.
   uint64_t Open(const std::shared_ptr<WorkerEnd>& worker, uint16_t method, const Payload& payload,

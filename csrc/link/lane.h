@@ -12,8 +12,8 @@
 #include <span>
 #include <vector>
 
-#include "base/status.h"
 #include "base/request_key.h"
+#include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/arena.h"
 #include "link/frame.h"

@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "base/request_key.h"
 #include "base/execution.h"
+#include "base/request_key.h"
 #include "base/stage_stats.h"
 #include "base/status.h"
 #include "device/device.h"

@@ -310,7 +310,7 @@ void Engine::State::DoneExpired(Instance& instance) {
 }
 
 void Engine::State::FailAll() {
-  const auto drain = [this](batching::Queue& queue) {
+  const auto drain = [](batching::Queue& queue) {
     ItemList items = queue.Drain();
     while (Item* item = items.Pop()) {
       --std::exchange(ToInstance(*item).queue, nullptr)->inside;

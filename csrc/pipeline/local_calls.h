@@ -64,7 +64,7 @@ void LocalCalls::SubmitSome(Submit submit) {
     if (call->submitted_ == count) {
       waiting_.pop_front();
     } else {
-      std::ranges::rotate(waiting_, waiting_.begin() + 1);
+      std::rotate(waiting_.begin(), waiting_.begin() + 1, waiting_.end());
     }
   }
 }

@@ -129,6 +129,39 @@ namespace healthz_response {
 inline constexpr uint32_t kMessage = 1;
 }  // namespace healthz_response
 
+// io.seldon.api.rpc, and google.protobuf.Any.
+namespace classification_request {
+inline constexpr uint32_t kMeta = 1;
+inline constexpr uint32_t kData = 2;
+}  // namespace classification_request
+
+namespace classification_request_meta {
+inline constexpr uint32_t kPuid = 1;
+}  // namespace classification_request_meta
+
+namespace classification_reply {
+inline constexpr uint32_t kMeta = 1;
+inline constexpr uint32_t kPredictions = 2;
+inline constexpr uint32_t kCustom = 3;
+}  // namespace classification_reply
+
+namespace classification_reply_meta {
+inline constexpr uint32_t kPuid = 1;
+inline constexpr uint32_t kModelName = 2;
+inline constexpr uint32_t kVariation = 3;
+}  // namespace classification_reply_meta
+
+namespace classification_result {
+inline constexpr uint32_t kPrediction = 1;
+inline constexpr uint32_t kPredictedClass = 2;
+inline constexpr uint32_t kConfidence = 3;
+}  // namespace classification_result
+
+namespace any {
+inline constexpr uint32_t kTypeUrl = 1;
+inline constexpr uint32_t kValue = 2;
+}  // namespace any
+
 // google/protobuf/descriptor.proto, as far as names go.
 namespace file_descriptor_set {
 inline constexpr uint32_t kFile = 1;

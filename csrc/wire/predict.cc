@@ -91,6 +91,22 @@ ErrorCode ErrorCodeOf(Code code) {
   }
 }
 
+Code CodeOf(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kSuccess:
+      return Code::kOk;
+    case ErrorCode::kInvalidInput:
+      return Code::kInvalidArgument;
+    case ErrorCode::kSystemError:
+      return Code::kResourceExhausted;
+    case ErrorCode::kWorkerUnavailable:
+    case ErrorCode::kServableUnavailable:
+      return Code::kUnavailable;
+    default:
+      return Code::kInternal;
+  }
+}
+
 Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route) {
   route->servable = {};
   route->method = {};
@@ -197,6 +213,11 @@ Status InstanceReader::Read(std::vector<Tensor>* slots) {
   // A failed instance must not keep the request's memory, nor show another one's tensors.
   if (!status.ok()) std::ranges::fill(*slots, Tensor());
   return status;
+}
+
+Status InstanceReader::ReadAlone(std::span<const std::byte> instance, std::vector<Tensor>* slots) {
+  instance_ = instance;
+  return Read(slots);
 }
 
 Status InstanceReader::ReadItems() {

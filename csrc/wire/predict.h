@@ -30,6 +30,8 @@ inline constexpr std::string_view kErrorCodeNames[kErrorCodes] = {
 
 // What a failure of an instance, or of all, is called in a reply.
 ErrorCode ErrorCodeOf(Code code);
+// As the status of a call, where the failure is that: what is nearest to what it was.
+Code CodeOf(ErrorCode code);
 
 // Where bytes lie in a message.
 struct Extent {
@@ -78,6 +80,8 @@ class InstanceReader {
   // Inputs that `names` lacks are ignored. A name that stands twice: the last one counts, as in a protobuf map.
   // String elements are handed on as they are, UTF-8 or not. After an error all slots are empty.
   Status Read(std::vector<Tensor>* slots);
+  // The same of an Instance's bytes that stand in no request.
+  Status ReadAlone(std::span<const std::byte> instance, std::vector<Tensor>* slots);
 
  private:
   Status ReadItems();

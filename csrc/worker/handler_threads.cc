@@ -31,7 +31,7 @@ Handlers::Thread* Handlers::Self() const {
 Handlers::Thread& Handlers::Enter(bool extra) {
   if (Thread* const self = Self()) return *self;
   const std::lock_guard lock(line_mutex_);
-  threads_.push_back(std::make_unique<Thread>(this, extra, static_cast<uint64_t>(::pthread_self())));
+  threads_.push_back(std::unique_ptr<Thread>(new Thread{this, extra, static_cast<uint64_t>(::pthread_self())}));
   this_thread_ = threads_.back().get();
   if (!extra) {
     ++ordinary_;

@@ -153,13 +153,13 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
     bool extra;
     uint64_t id;
     // Guarded by line_mutex_.
-    std::shared_ptr<ServiceCall> call;  // that it handles
-    TimePoint since;                    // of that
-    size_t blocked = 0;                 // BeginBlocked without EndBlocked
-    size_t calls = 0;                   // BeginCall without EndCall
-    bool up = false;                    // runs a handler or is about to
-    bool runs = false;                  // counted in running_
-    bool waits_for_servable = false;    // counted in waiting_for_servables_
+    std::shared_ptr<ServiceCall> call = {};  // that it handles
+    TimePoint since = {};                    // of that
+    size_t blocked = 0;                      // BeginBlocked without EndBlocked
+    size_t calls = 0;                        // BeginCall without EndCall
+    bool up = false;                         // runs a handler or is about to
+    bool runs = false;                       // counted in running_
+    bool waits_for_servable = false;         // counted in waiting_for_servables_
     // Only the thread's own.
     bool defers = false;  // the runtime thread need not be woken at once: it comes round within kPatience
     int deferred = 0;

@@ -21,6 +21,7 @@
 #include "link/worker_link.h"
 #include "net/event_loop.h"
 #include "pipeline/engine.h"
+#include "worker/classifier.h"
 #include "worker/handlers.h"
 
 namespace mindserve::worker {
@@ -55,6 +56,9 @@ class Runtime {
   // Await says false, while Serve ends: what they wait for is cancelled then.
   Handlers& handlers();
 
+  // Which method of the engine answers the Classifier, and how. Before Serve; without it none does.
+  void SetClassifier(Classifier classifier) { classifier_ = std::move(classifier); }
+
   // Shakes hands over `socket` and serves. OK after Stop; UNAVAILABLE when the gateway is gone; what broke otherwise.
   Status Serve(UniqueFd socket, std::chrono::milliseconds handshake_timeout);
   // Makes Serve return, and stops the engine and the handlers. Any thread, any number of times.
@@ -82,6 +86,7 @@ class Runtime {
   std::unique_ptr<pipeline::Engine> engine_;
   std::shared_ptr<class Releases> releases_;  // shared with every payload
   std::shared_ptr<Handlers> handlers_;        // shared with every call
+  std::optional<Classifier> classifier_;
   std::atomic<bool> serving_{false};
 };
 

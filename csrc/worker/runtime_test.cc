@@ -121,6 +121,7 @@ class RuntimeTest : public testing::Test {
     ASSERT_TRUE(engine.AddMethod(doubled).ok());
     ASSERT_TRUE(engine.AddMethod(called).ok());
     ASSERT_TRUE(engine.AddMethod(same).ok());
+    if (before_serving_) before_serving_(engine);
 
     int fds[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
@@ -190,6 +191,8 @@ class RuntimeTest : public testing::Test {
   TimePoint deadline_ = kNever;  // of what is sent
   bool alone_ = false;           // what is sent
   Duration timeout_{0};          // of the function
+  // Adds to what is served.
+  std::function<void(pipeline::Engine&)> before_serving_;
 };
 
 constexpr uint16_t kDouble = 0;
@@ -321,6 +324,106 @@ TEST_F(RuntimeTest, AnInstanceFailsAlone) {
   EXPECT_EQ(answer.text, Written({{{Row(2, 4)}, {}, {}},
                                   {{}, wire::ErrorCode::kInvalidInput, "Cannot find input x in instance input"},
                                   {{Row(10, 12)}, {}, {}}}));
+}
+
+class ClassifyingTest : public RuntimeTest {
+ protected:
+  // Method 3 is `same` again, for the Classifier; of "t.Call" the bytes go to the function.
+  ClassifyingTest() {
+    before_serving_ = [this](pipeline::Engine& engine) {
+      pipeline::MethodSpec spec = engine.method(kSame);
+      spec.name = "classify";
+      const auto number = engine.AddMethod(spec);
+      ASSERT_TRUE(number.ok());
+      ASSERT_EQ(*number, kClassify);
+      Classifier classifier(*number, spec.inputs, {.classes = {"first", "second"}}, "model");
+      pipeline::MethodSpec handled = engine.method(kCall);
+      handled.inputs = {"data"};
+      const auto local = engine.AddLocalMethod(handled);
+      ASSERT_TRUE(local.ok());
+      classifier.AddHandler("t.Call", *local);
+      runtime_->SetClassifier(std::move(classifier));
+    };
+  }
+  static std::string Data(const std::string& type, const std::string& value) {
+    return Field(2, Field(1, "x/" + type) + Field(2, value));
+  }
+  // Without the tag and length of the field that it is in a request.
+  static std::string Content(const std::string& instance) { return instance.substr(2); }
+  // "model", two predictions of these numbers, and no custom.
+  static std::string Reply(double a, double b) {
+    const auto entry = [](double value, std::string_view name) {
+      std::string eight(8, '\0');
+      std::memcpy(eight.data(), &value, 8);
+      return Field(2, "\x09" + eight + Field(2, name) + "\x19" + eight);
+    };
+    return Field(2, "model") + entry(a, "first") + entry(b, "second") + Field(3, "");
+  }
+  void Complete(Result<std::vector<Tensor>> result) {
+    auto batch = runtime_->engine().NextBatch(0);
+    ASSERT_NE(batch, nullptr);
+    EXPECT_EQ(batch->inputs(0)[0].elements().front(), "bytes");
+    std::vector<pipeline::FunctionResult> results;
+    results.push_back(std::move(result));
+    runtime_->engine().Complete(std::move(batch), std::move(results));
+  }
+  static constexpr uint16_t kClassify = 3;
+};
+
+const char* const kInstance = "mindspore.serving.proto.Instance";
+
+TEST_F(ClassifyingTest, AnswersWithPredictionsAndLetsGoInTheSameFrame) {
+  Start();
+  Send(11, kClassify, 1, Data(kInstance, Content(Instance("x", 0.25, 0.75))));
+  const Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, link::FrameType::kReply);
+  EXPECT_EQ(answer.frame.call, 11u);
+  EXPECT_EQ(answer.frame.flags, link::kEnds | link::kReleased);
+  EXPECT_EQ(answer.text, Reply(0.25, 0.75));
+}
+
+TEST_F(ClassifyingTest, PredictIsAnsweredAsEver) {
+  Start();
+  Send(1, kSame, 1, Instance("x", 7, 8));
+  EXPECT_EQ(Receive().text, Written({{{Row(7, 8)}, {}, {}}}));
+}
+
+TEST_F(ClassifyingTest, AHandlersResultsAreTheMethods) {
+  Start();
+  Send(1, kClassify, 1, Data("t.Call", "bytes"));
+  Complete(std::vector<Tensor>{Row(0.5, 1)});
+  EXPECT_EQ(Receive().text, Reply(0.5, 1));
+}
+
+TEST_F(ClassifyingTest, WhatGoesWrongEndsTheCall) {
+  Start();
+  const auto end = [&](const std::string& body) {
+    Send(2, kClassify, 1, body);
+    const Answer answer = Receive();
+    EXPECT_EQ(answer.frame.type, link::FrameType::kEnd);
+    EXPECT_NE(answer.frame.flags & link::kReleased, 0);
+    return static_cast<Code>(answer.frame.code);
+  };
+  EXPECT_EQ(end(Data("t.Unknown", "")), Code::kInvalidArgument);
+  EXPECT_EQ(end(Data(kInstance, "")), Code::kInvalidArgument);
+  EXPECT_EQ(end(""), Code::kInvalidArgument);
+  Send(3, kClassify, 1, Data("t.Call", "bytes"));
+  Complete(Status(Code::kInternal, "it broke"));
+  Answer answer = Receive();
+  EXPECT_EQ(static_cast<Code>(answer.frame.code), Code::kInternal);
+  EXPECT_EQ(answer.text, "it broke");
+  Send(4, kClassify, 1, Data("t.Call", "bytes"));
+  Complete(std::vector<Tensor>{Tensor::Text(DType::kBytes, "no number")});
+  answer = Receive();
+  EXPECT_EQ(static_cast<Code>(answer.frame.code), Code::kInternal);
+  EXPECT_NE(answer.text.find("output 'y' is kMSI_Bytes (1,)"), std::string::npos) << answer.text;
+}
+
+TEST_F(ClassifyingTest, ALateOneEndsAsLate) {
+  Start();
+  deadline_ = Clock::now() + milliseconds(20);
+  Send(1, kClassify, 1, Data("t.Call", "bytes"));
+  EXPECT_EQ(static_cast<Code>(Receive().frame.code), Code::kDeadlineExceeded);
 }
 
 TEST_F(RuntimeTest, AMethodMayReturnItsInput) {

@@ -99,6 +99,7 @@ void Runtime::Session::Open(size_t lane, const link::GatewayFrame& frame) {
   request.context->key = frame.key;
   request.context->alone = (frame.flags & link::kAlone) != 0;
   calls_[lane].emplace(frame.call, std::move(owned));
+  if (Classifies(request)) return OpenClassification(request, frame);
   if (frame.instances > SlicedReply::kInstances) return OpenSliced(request, frame);
 
   // All instances are read before the first is submitted, so that a request that does not parse is refused whole.
@@ -180,7 +181,41 @@ void Runtime::Session::Answer(Request& request) {
   }
 }
 
+void Runtime::Session::OpenClassification(Request& request, const link::GatewayFrame& frame) {
+  const auto method = runtime_.classifier_->Read(frame.payload, request.payload, &classification_);
+  if (!method.ok()) return End(request, method.status());
+  request.replies.resize(1);
+  request.left = 1;
+  engine_.Submit(*method, request.context, 0, classification_, now_);
+}
+
+bool Runtime::Session::TryClassificationReply(Request& request) {
+  const wire::InstanceReply& reply = request.replies.front();
+  if (reply.code != wire::ErrorCode::kSuccess) {
+    End(request, Status(wire::CodeOf(reply.code), reply.error));
+    return true;
+  }
+  const auto writer = runtime_.classifier_->Write(request.method.outputs, reply.outputs);
+  if (!writer.ok()) {
+    End(request, writer.status());
+    return true;
+  }
+  if (writer->size() > runtime_.options_.reply_arena_bytes / 2) {
+    EndTooLarge(request, writer->size());
+    return true;
+  }
+  const auto slab = link_->AllocateReply(request.lane, writer->size());
+  if (!slab) return false;
+  writer->WriteTo(slab->bytes);
+  uint8_t flags = link::kEnds;
+  if (LetGo(request)) flags |= link::kReleased;
+  link_->SendReply(request.lane, request.call, *slab, flags);
+  Forget(request);
+  return true;
+}
+
 bool Runtime::Session::TryReply(Request& request) {
+  if (Classifies(request)) return TryClassificationReply(request);
   if (request.sliced != nullptr && request.sliced->phase == Sliced::Phase::kAllocating) return Allocate(request);
   if (request.replies.size() > SlicedReply::kInstances) {
     AnswerSliced(request);

@@ -83,6 +83,12 @@ class Runtime::Session final : private net::RoundHooks {
   void Open(size_t lane, const link::GatewayFrame& frame);
   // Keeps what is told of the call that comes next.
   void TakeHead(size_t lane, const link::GatewayFrame& frame);
+  // Of the Classifier: its message is read, and its answer written, otherwise than Predict's.
+  bool Classifies(const Request& request) const {
+    return runtime_.classifier_ && &request.method == &engine_.method(runtime_.classifier_->method());
+  }
+  void OpenClassification(Request& request, const link::GatewayFrame& frame);
+  bool TryClassificationReply(Request& request);
   Status Read(const Request& request, const link::GatewayFrame& frame);
   void Answer(Request& request);
   bool TryReply(Request& request);
@@ -145,7 +151,8 @@ class Runtime::Session final : private net::RoundHooks {
   std::vector<Releases::Entry> releases_;
   std::vector<ReadInstance> read_;  // of the request that is being read, used again by the next
   size_t read_count_ = 0;
-  TimePoint now_;  // when the round began
+  std::vector<Tensor> classification_;  // inputs of the one that is being read, the same
+  TimePoint now_;                       // when the round began
   ServiceCalls service_calls_;
 };
 

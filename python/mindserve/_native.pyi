@@ -300,10 +300,12 @@ class Runtime:
         max_batch_size: int = 32,
         max_queue_delay_us: int = 0,
         timeout: float = 0.0,
+        refusal: type[Exception] | None = None,
     ) -> int:
         """A stage function; ``batched``: it takes a tuple of instances (tuples of inputs) and gives one result each.
 
-        ``timeout``: seconds after which a call hangs; 0: none does.
+        ``timeout``: seconds after which a call hangs; 0: none does. ``refusal``: what it raises for an instance that is
+        wrong in itself, with the whole text of that one's error.
         """
     def add_method(
         self,
@@ -368,6 +370,34 @@ class Runtime:
             order: which of these each of the method's outputs is.
             tag: put before the errors of the generator.
             idempotent: functions may be called again for an instance.
+        """
+    def set_classifier(
+        self,
+        method: int,
+        *,
+        model_name: str,
+        outputs: tuple[int, int | None, int | None, int | None],
+        classes: Sequence[str],
+        custom_type: str,
+        fields: Mapping[
+            str,
+            tuple[Sequence[tuple[str, Sequence[int], bool]], Sequence[tuple[str, int, int, int, int]]],
+        ],
+        handlers: Mapping[
+            str, tuple[Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]], Sequence[tuple[int, int]]]
+        ],
+    ) -> None:
+        """Which method answers the Classifier, and how. After the last call of `add_method`.
+
+        Args:
+            method: its number.
+            model_name: what replies call the model.
+            outputs: which output is predictions, classes, confidences and ``custom``; None: none.
+            classes: their names, if no output has them; none: their numbers.
+            custom_type: full name of the message that ``custom`` is; empty: an Any.
+            fields: of messages by their types' names, which fields are inputs: of each input type, shape and whether it
+                is repeated, and of each field name, number, type (as in FieldDescriptorProto), input and element.
+            handlers: of the others, stages and results of the method whose input is the message's bytes.
         """
     def run_function(self, function: int, current: ContextVar[Any]) -> None:
         """The body of the thread that runs this stage function: returns after `stop`.

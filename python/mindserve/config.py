@@ -43,12 +43,16 @@ class Limits:
         max_concurrent_streams: calls at a time on one connection. Default 1,000.
         max_metadata_bytes: headers of one call. Default 16 KiB.
         max_resets_per_second: streams that one connection may reset each second. Default 2,000.
+        max_control_frames_per_second: frames of one connection that carry nothing of a call, as PING, SETTINGS, empty
+            DATA; WINDOW_UPDATE and PING as far as they are more than what the client is sent calls for. Default 10,000.
         max_attempts: how many workers may die while they execute a request, until it is set aside. Default 2.
         max_mirrored_requests: copies of calls (`Split`) that have not been answered yet; further ones are dropped.
             Default 100.
         max_mirrored_bytes: bytes of them. Default 64 MiB.
         header_timeout: seconds until a connection's handshakes and a call's headers are whole. Default 10.
         body_idle_timeout: seconds that a message may come to a halt while it is being sent. Default 30.
+        min_bytes_per_second: how fast a message has to come, and an answer to be taken, on the average of
+            ``body_idle_timeout``; 0: however slowly. Default 1,024.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
         default_deadline: seconds for calls whose client gives no deadline; 0, the default: none.
         drain_timeout: seconds that calls in flight have to finish when the server stops, and those of workers that are
@@ -67,11 +71,13 @@ class Limits:
     max_concurrent_streams: _Count = 1_000
     max_metadata_bytes: _Count = 16 * 1024
     max_resets_per_second: _Count = 2_000
+    max_control_frames_per_second: _Count = 10_000
     max_attempts: _Count = 2
     max_mirrored_requests: _CountOrNone = 100
     max_mirrored_bytes: Annotated[int, Range(0, 2**62)] = 64 << 20
     header_timeout: Annotated[float, Seconds()] = 10.0
     body_idle_timeout: Annotated[float, Seconds()] = 30.0
+    min_bytes_per_second: _CountOrNone = 1_024
     idle_connection_timeout: Annotated[float, Seconds(zero=True)] = 0.0
     default_deadline: Annotated[float, Seconds(zero=True)] = 0.0
     drain_timeout: Annotated[float, Seconds(zero=True)] = 30.0

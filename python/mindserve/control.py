@@ -102,6 +102,9 @@ class ReadyMethod:
     and has the names of its ``inputs`` and ``outputs``. One whose results come one by one, PredictStream's, has these
     too, and that path and its name for ``name``. Of those that are a model's own, ``input_types`` and
     ``output_types`` say what they are; of others, functions', nobody knows: they are None there, or the tuple is empty.
+
+    Of the Classifier's method, ``messages`` are the full names of those that its data may be, and ``files`` their proto
+    files, each after those that it imports: serialized FileDescriptorProtos in base64.
     """
 
     name: str
@@ -110,6 +113,8 @@ class ReadyMethod:
     outputs: tuple[str, ...] = ()
     input_types: tuple[TensorType | None, ...] = ()
     output_types: tuple[TensorType | None, ...] = ()
+    messages: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def streaming_name(self) -> str:
@@ -202,6 +207,8 @@ def _decode_method(values: Any) -> ReadyMethod:
             "outputs": list(outputs),
             "input_types": list(input_types),
             "output_types": list(output_types),
+            "messages": list(messages),
+            "files": list(files),
         }:
             return ReadyMethod(
                 name,
@@ -210,6 +217,8 @@ def _decode_method(values: Any) -> ReadyMethod:
                 tuple(map(str, outputs)),
                 tuple(map(_decode_type, input_types)),
                 tuple(map(_decode_type, output_types)),
+                tuple(map(str, messages)),
+                tuple(map(str, files)),
             )
     raise ControlError(f"No method of a worker: {str(values)[:200]!r}")
 

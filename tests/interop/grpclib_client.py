@@ -1,6 +1,7 @@
 """The cases of interop.proto, called with grpclib; prints what came of each as JSON.
 
-grpclib_client.py <directory of the generated modules> <host:port> [<file of the authority's certificate>]
+grpclib_client.py <directory of the generated modules> <host:port> [<file of the authority's certificate> [<file of a
+certificate of its own> <file of that one's key>]]
 """
 
 import asyncio
@@ -262,6 +263,8 @@ async def main():
     security = ssl.create_default_context(cafile=sys.argv[3]) if sys.argv[3:] else None
     if security:
         security.set_alpn_protocols(["h2"])
+        if sys.argv[4:]:
+            security.load_cert_chain(*sys.argv[4:])
     results = {}
     async with Channel(host, int(port), ssl=security, status_details_codec=RawDetails()) as channel:
         cases = Cases(channel)

@@ -5,6 +5,7 @@ import pathlib
 import joblib
 import numpy as np
 import pandas as pd
+from iris_pb2 import IrisPredictRequest
 
 from mindserve.server import register
 
@@ -31,3 +32,19 @@ def predict(f1, f2, f3, f4):
     row = register.add_stage(to_row, f1, f2, f3, f4, outputs_count=1, tag="Preprocess")
     prediction, predicted_class, confidence = register.add_stage(classify, row, outputs_count=3, batch_size=64)
     return prediction, predicted_class, confidence
+
+
+# Seldon's Classifier is answered by the same method, which is the only one: its outputs are what a reply has.
+register.classifier(model_name="model_iris")
+
+
+@register.data_handler(IrisPredictRequest)
+class IrisCustomDataHandler:
+    """As for Seldon's wrapper. `register.data_handler(IrisPredictRequest)` alone would do, and is faster: the message's
+    fields have the names of the method's inputs.
+    """
+
+    def getData(self, request):
+        dc = IrisPredictRequest()
+        request.data.Unpack(dc)
+        return pd.DataFrame([{"f1": dc.f1, "f2": dc.f2, "f3": dc.f3, "f4": dc.f4}])

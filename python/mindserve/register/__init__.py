@@ -12,6 +12,7 @@ Example::
         return register.add_stage(model, x1, x2, outputs_count=1)
 """
 
+from mindserve.register.classifier import classifier, data_handler
 from mindserve.register.context import (
     AclOptions,
     AscendDeviceInfo,
@@ -50,6 +51,8 @@ __all__ = [
     "call_preprocess",
     "call_preprocess_pipeline",
     "call_servable",
+    "classifier",
+    "data_handler",
     "declare_model",
     "declare_servable",
     "driver",

@@ -196,6 +196,33 @@ class GrpcDriver:
     target: Callable[..., Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """How the Classifier is answered, as `register.classifier` has it."""
+
+    method: str | None = None
+    output: str | None = None
+    classes: tuple[str, ...] | None = None
+    model_name: str | None = None
+    mapping: Callable[..., Any] | None = None
+    custom: type | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataHandler:
+    """What makes a method's inputs of a message that the Classifier is sent.
+
+    Attributes:
+        type: the message's class.
+        function: takes a message; or a class with ``getData``; None: its fields are the inputs.
+        fields: names of those that are; None: all.
+    """
+
+    type: type
+    function: Callable[..., Any] | None
+    fields: tuple[str, ...] | None
+
+
 @dataclasses.dataclass
 class _Use:
     """How a model or function was used by the first stage that did; the others must do the same."""
@@ -221,6 +248,8 @@ class Registration:
         grpc_services: classes that answer gRPC services.
         driver: what answers the built-in service's Predict; None: nothing does.
         multiplexed: the loaders of models on demand.
+        classifier: how the Classifier is answered; None: by what is evident, if there are data handlers.
+        data_handlers: of the Classifier's messages, by their types' full names.
     """
 
     def __init__(self, servable_name: str) -> None:
@@ -231,6 +260,8 @@ class Registration:
         self.grpc_services: list[GrpcService] = []
         self.driver: GrpcDriver | None = None
         self.multiplexed: list[Multiplexed] = []
+        self.classifier: Classifier | None = None
+        self.data_handlers: dict[str, DataHandler] = {}
         self._uses: dict[int, _Use] = {}
 
     @contextlib.contextmanager
@@ -266,6 +297,11 @@ class Registration:
     def has_grpc_handlers(self) -> bool:
         """Whether anything answers methods of gRPC services."""
         return bool(self.grpc_functions or self.grpc_services or self.driver)
+
+    @property
+    def answers_classifier(self) -> bool:
+        """Whether it takes the Classifier's messages."""
+        return self.classifier is not None or bool(self.data_handlers)
 
     def function_label(self, function: Callable[..., Any]) -> str:
         """A function's name with its servable's."""

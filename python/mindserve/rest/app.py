@@ -14,6 +14,7 @@ from mindserve.rest.context import Context
 from mindserve.rest.guard import Guard
 from mindserve.rest.http import ClientGone, Exchange, HttpError, Receive, Scope, Send
 from mindserve.rest.predict import PREFIX, known_error, predict
+from mindserve.rest.seldon import PATH, ClassifierTypes, classify
 from mindserve.rest.services import Rpc, ServiceRoutes, call_rpc
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class App:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._services = ServiceRoutes(context.backend.services)
+        self._classifier_types = ClassifierTypes(context.backend)
         self._routes: Sequence[Route] = [
             *status.routes(context),
             *openapi.routes(context),
@@ -66,6 +68,8 @@ class App:
             scope["mindserve.identity"] = exchange.identity
         if path.startswith(PREFIX) and path[len(PREFIX) : len(PREFIX) + 1] in ("", "/"):
             await predict(exchange)
+        elif path == PATH:
+            await classify(exchange, self._classifier_types)
         elif (rpc := self._find_rpc(exchange, path)) is not None:
             await call_rpc(exchange, rpc)
         else:

@@ -41,6 +41,20 @@ class ServedMethod:
 
 
 @dataclasses.dataclass(frozen=True)
+class ServedClassifier:
+    """What a version takes as the Classifier's data.
+
+    Attributes:
+        messages: full names of their types, besides ``mindspore.serving.proto.Instance``, which each takes.
+        files: theirs, and those of what answers may carry: serialized FileDescriptorProtos, each after those that it
+            imports.
+    """
+
+    messages: tuple[str, ...]
+    files: tuple[bytes, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ServedVersion:
     """A version of a servable.
 
@@ -51,6 +65,7 @@ class ServedVersion:
         workers: how many do.
         methods: those of Predict.
         services: the gRPC services that it answers.
+        classifier: how it answers the Classifier; None: it does not.
     """
 
     servable: str
@@ -59,6 +74,7 @@ class ServedVersion:
     workers: int
     methods: tuple[ServedMethod, ...]
     services: tuple[str, ...]
+    classifier: ServedClassifier | None = None
 
 
 @dataclasses.dataclass(frozen=True)

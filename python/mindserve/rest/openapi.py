@@ -17,12 +17,14 @@ from starlette.routing import Route
 
 from mindserve import __version__
 from mindserve.control import ReadyRpc
-from mindserve.rest import tensor_schemas
+from mindserve.rest import openapi_classifier, tensor_schemas
 from mindserve.rest.context import Context, ServedMethod, ServedService, ServedVersion
 from mindserve.rest.http import gzip, takes_gzip
 from mindserve.rest.message_schemas import MessageSchemas
 from mindserve.rest.metadata import CODES
 from mindserve.rest.security_schemas import add_security
+from mindserve.rest.seldon import PATH as CLASSIFIER_PATH
+from mindserve.rest.seldon import ServedClassifiers, served_classifiers
 from mindserve.rest.split_names import SplitName, describe_splits
 
 Schema = dict[str, Any]
@@ -52,6 +54,7 @@ _TEXTS = {
 }
 _OF_CONNECTIONS = (400, 408, 431)
 _OF_SERVABLES = (400, 401, 403, 408, 413, 415, 429, 431, 499, 500, 503, 504)
+_OF_CLASSIFIER = (*_OF_SERVABLES, 404, 405, 501)
 _OF_RPCS = (*_OF_SERVABLES, 404, 405, 409, 501)
 _DESCRIPTION = (
     "Methods of servables, RPCs, health, and what is served. Every answer has the request's id in `x-request-id`. What "
@@ -64,6 +67,7 @@ def make_document(
     versions: Iterable[ServedVersion],
     services: Iterable[ServedService],
     names: Iterable[SplitName] = (),
+    classifiers: ServedClassifiers | None = None,
     *,
     secured: bool = False,
 ) -> Schema:
@@ -93,10 +97,14 @@ def make_document(
             | {each.name for each in names if name in each.services}
         )
         paths.update(_service(service, answering, schemas))
+    if classifiers is not None and classifiers.by_name:
+        paths[CLASSIFIER_PATH] = _classifier(classifiers, schemas)
     paths.update(_status_paths())
     tags = dict.fromkeys(each.servable for each in versions)
     tags.update(dict.fromkeys(each.name for each in names))
     tags.update(dict.fromkeys(each.service.name for each in services))
+    if CLASSIFIER_PATH in paths:
+        tags["io.seldon.api.rpc.Classifier"] = None
     document: Schema = {
         "openapi": "3.1.0",
         "info": {"title": "MindServe", "version": __version__, "description": _DESCRIPTION},
@@ -106,7 +114,7 @@ def make_document(
             "schemas": schemas,
             "parameters": _parameters(),
             "responses": {
-                **{f"Error{status}": _error_response(status) for status in sorted(_OF_SERVABLES)},
+                **{f"Error{status}": _error_response(status) for status in sorted({*_OF_SERVABLES, *_OF_CLASSIFIER})},
                 **{f"RpcError{status}": _rpc_error_response(status) for status in sorted(_OF_RPCS)},
             },
         },
@@ -199,6 +207,26 @@ def _instances(item: Schema, *, fewest: int) -> Schema:
     }
 
 
+# -- the Classifier ----------------------------------------------------------------------------------------------------
+
+
+def _classifier(served: ServedClassifiers, schemas: Schema) -> Schema:
+    schemas["ClassificationReply"] = openapi_classifier.reply_schema()
+    request = openapi_classifier.request_schema(served, _refer, schemas)
+    answer = {"description": "The answer.", "content": {_JSON: {"schema": _refer("ClassificationReply")}}}
+    errors = {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in sorted(_OF_CLASSIFIER)}
+    return {
+        "post": {
+            "operationId": "js.predict",
+            "summary": "io.seldon.api.rpc.Classifier: Predict",
+            "tags": ["io.seldon.api.rpc.Classifier"],
+            "parameters": [*_refer_parameters("request_id", "timeout"), _application(served.meant)],
+            "requestBody": {"required": True, "content": {_JSON: {"schema": request}}},
+            "responses": {"200": answer, **errors},
+        }
+    }
+
+
 # -- users' services ---------------------------------------------------------------------------------------------------
 
 
@@ -235,13 +263,16 @@ def _refer(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _rpc(service: str, rpc: ReadyRpc, servables: Sequence[str], request: Schema, reply: Schema) -> Schema:
-    application: Schema = {
+def _application(servables: Sequence[str]) -> Schema:
+    return {
         "name": "application",
         "in": "header",
         "description": "The servable that is to answer.",
         "schema": {"type": "string", **({"enum": list(servables)} if servables else {})},
     }
+
+
+def _rpc(service: str, rpc: ReadyRpc, servables: Sequence[str], request: Schema, reply: Schema) -> Schema:
     if rpc.server_streaming:
         line = {"anyOf": [reply, _refer("RpcError")]}
         answer = {
@@ -256,7 +287,10 @@ def _rpc(service: str, rpc: ReadyRpc, servables: Sequence[str], request: Schema,
             "operationId": f"{service}.{rpc.name}",
             "summary": f"{service}: {rpc.name}",
             "tags": [service],
-            "parameters": [*_refer_parameters("request_id", "timeout", "multiplexed_model_id"), application],
+            "parameters": [
+                *_refer_parameters("request_id", "timeout", "multiplexed_model_id"),
+                _application(servables),
+            ],
             "requestBody": {
                 "required": False,
                 "description": f"The {text}.",
@@ -406,7 +440,9 @@ class Documents:
         async with self._making:
             backend = self._context.backend
             versions, services = backend.versions(), backend.services()
-            names = describe_splits(backend.splits().values(), versions)
+            splits = backend.splits().values()
+            names = describe_splits(splits, versions)
+            classifiers = served_classifiers(versions, splits)
             # Whether they are ready, how many workers they have and how often they answer is no matter of the document.
             key = (
                 tuple((each.servable, each.version, each.methods, each.services) for each in versions),
@@ -415,11 +451,12 @@ class Documents:
                     (each.name, tuple(part.name for part in each.variations), each.methods, each.services)
                     for each in names
                 ),
+                classifiers,
             )
             if self._made is None or self._made.key != key:
                 secured = self._context.authority is not None
                 body, packed, etag = await self._context.run(
-                    True, _write, lambda: make_document(versions, services, names, secured=secured)
+                    True, _write, lambda: make_document(versions, services, names, classifiers, secured=secured)
                 )
                 self._made = _Made(key, body, packed, etag)
             return self._made

@@ -7,11 +7,7 @@ descriptors that the server has of its services: no generated module is imported
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
@@ -21,12 +17,8 @@ from mindserve.rest.calls import CANCELLED, Ended
 from mindserve.rest.context import ServedService
 from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
 from mindserve.rest.lines import answer_lines
+from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
-
-# Levels of a message, one inside the other, as protobuf's own parsers have it.
-_MAX_DEPTH = 100
-# What a number has in it if it is too large for a double. Python reads it as infinity, which a Struct can't have.
-_MAYBE_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{200}")
 
 
 class Rpc:
@@ -53,27 +45,11 @@ class Rpc:
 
     def _encode(self, text: bytes, where: str) -> bytes:
         message = self._input()
-        expected: str = message.DESCRIPTOR.full_name
         try:
-            value = json.loads(
-                text.decode("utf-8-sig") or "{}",
-                object_pairs_hook=_without_duplicates,
-                parse_constant=_no_constant,
-                parse_float=_finite if _MAYBE_INFINITE.search(text) else None,
-            )
-            if not isinstance(value, dict) and not expected.startswith("google.protobuf."):
-                raise ValueError("expected an object, {…}")
-            json_format.ParseDict(value, message, descriptor_pool=self._pool, max_recursion_depth=_MAX_DEPTH)
-            return message.SerializeToString()
-        except RecursionError:
-            reason = f"expected at most {_MAX_DEPTH} levels, one inside the other"
-        except (ValueError, TypeError, json_format.Error) as error:  # UnicodeDecodeError is a ValueError
-            reason = str(error)
-        except Exception as error:
-            # Of forms that it does not expect, protobuf's parser raises whatever comes: AttributeError for a "@type"
-            # that is no string, OverflowError for a long number in a Struct, SystemError for half a surrogate pair.
-            reason = f"{type(error).__name__}: {error}"
-        raise HttpError(400, f"{where}the body is no {expected} in JSON: {reason[:1000]}", "INVALID_ARGUMENT")
+            return fill_message(message, parse_json(text), self._pool)
+        except ValueError as error:
+            reason = f"{where}the body is no {message.DESCRIPTOR.full_name} in JSON: {error}"
+            raise HttpError(400, reason, "INVALID_ARGUMENT") from None
 
     def decode(self, messages: Iterable[bytes]) -> list[bytes]:
         """JSON of the answers, a line each.
@@ -173,25 +149,3 @@ def _rpc_error(ended: Ended) -> HttpError:
     if ended.code == CANCELLED and not ended.details:
         ended.details = "the call was cancelled"
     return error_of(ended)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"the key '{name[:80]}' is given twice, expected once")
-            seen.add(name)
-    return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"the number {text[:80]} is too large for a double")
-    return number
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f'{name} is no JSON: write "{name}" in quotes')

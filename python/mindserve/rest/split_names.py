@@ -36,7 +36,7 @@ def describe_splits(splits: Iterable[Split], versions: Sequence[ServedVersion]) 
     found = []
     for split in splits:
         answering = [_versions_of(each, versions) for each in split.variations if each.weight > 0]
-        known = [each[-1] for each in answering if each and (each[-1].methods or each[-1].services)]
+        known = answering_versions(split, versions)
         found.append(
             SplitName(
                 name=split.name,
@@ -47,6 +47,12 @@ def describe_splits(splits: Iterable[Split], versions: Sequence[ServedVersion]) 
             )
         )
     return found
+
+
+def answering_versions(split: Split, versions: Sequence[ServedVersion]) -> list[ServedVersion]:
+    """Those that calls of a name that is split may go to, the newest of each variation."""
+    found = [_versions_of(each, versions) for each in split.variations if each.weight > 0]
+    return [each[-1] for each in found if each and (each[-1].methods or each[-1].services)]
 
 
 def _versions_of(variation: Variation, versions: Iterable[ServedVersion]) -> list[ServedVersion]:

@@ -17,6 +17,7 @@ from mindserve import checks, logs, native
 from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
 from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
+from mindserve.server import descriptors, secrecy
 from mindserve.server.admin import AdminSocket
 from mindserve.server.authentication import Authentication
 from mindserve.server.certificates import Certificates
@@ -406,6 +407,8 @@ class Server:
         if auth is not None:
             for listener in listeners:
                 auth.check_listener(listener)
+        if auth is not None or any(listener.ssl_config is not None for listener in listeners):
+            secrecy.keep_memory_private()
         given = None if self._auth is None else self._auth.config
         if auth == given:
             return
@@ -475,6 +478,7 @@ class Server:
             inherited = self._predecessor.claim([listener.address for listener in listeners])
         for item, sockets in zip(given, inherited, strict=True):
             item["inherited"] = None if sockets is None else sockets.as_native()
+        descriptors.make_room(limits.max_connections)
         try:
             bound = self._open_gateway(given, limits)
         except self._native.NativeError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Iterable
 
 from mindserve.auth.authority import Authority
-from mindserve.rest.context import Backend, ServedMethod, ServedService, ServedVersion
+from mindserve.control import ReadyMethod
+from mindserve.proto import CLASSIFY
+from mindserve.rest.context import Backend, ServedClassifier, ServedMethod, ServedService, ServedVersion
 from mindserve.server.services import Described, Services
 from mindserve.server.traffic_table import TrafficTable
 from mindserve.supervisor import Supervisor
@@ -90,6 +93,12 @@ def list_versions(supervisor: Supervisor) -> list[ServedVersion]:
                     if each.streaming_name or not each.name.startswith("/")
                 ),
                 tuple(paths),
+                _classifier(served),
             )
         )
     return found
+
+
+def _classifier(methods: Iterable[ReadyMethod]) -> ServedClassifier | None:
+    method = next((each for each in methods if each.name == CLASSIFY), None)
+    return None if method is None else ServedClassifier(method.messages, tuple(map(base64.b64decode, method.files)))

@@ -31,6 +31,7 @@ BUILT_IN = frozenset(
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
+        "io.seldon.api.rpc.Classifier",
         "mindserve.StreamService",
         "mindspore.serving.proto.MSService",
         "ray.serve.PredictAPIsService",

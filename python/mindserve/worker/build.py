@@ -13,7 +13,7 @@ from mindserve.control import ReadyMethod, ReadyService, WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
-from mindserve.register.values import Method, Model, Registration, Stage
+from mindserve.register.values import METHOD_INPUT, Method, Model, Registration, Stage, ValueRef
 from mindserve.worker.model_calls import bind_models, lazy_loops
 from mindserve.worker.multiplexing import announce_models
 from mindserve.worker.streaming import stream_handler
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mindserve._native import Runtime
     from mindserve.worker.answering import Handler
     from mindserve.worker.async_calls import Loops
+    from mindserve.worker.classifier import HandledType, Plan
+
+_StageTuple = tuple[str, int, Sequence[tuple[int, int]], int, str]
 
 # Of CANN's options, those that there are for ONNX models; the others belong to the formats of MindIR.
 _CANN_OPTIONS = ("precision_mode", "op_select_impl_mode")
@@ -67,11 +70,23 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     plain = [method for method in registration.methods.values() if not method.streaming]
     for method in plain:
         builder.add(method)
+    types = TensorTypes(runtime, models)
+    methods = [types.describe(each) for each in plain]
+    plan = None
+    if registration.answers_classifier:
+        # Only now: it imports protobuf.
+        from mindserve.worker.classifier import plan_classifier
+
+        plan = plan_classifier(registration, types.describe)
+        methods.append(plan.describe())
+        number = builder.add(plan.method)
     loops = lazy_loops()
     bind_models(runtime, models, loops)
-    for model, number in models.items():
+    if plan is not None:
+        builder.set_classifier(number, plan)
+    for model, index in models.items():
         report(f"warming up {model.file}")
-        _warm_up(runtime, model, number, parameters)
+        _warm_up(runtime, model, index, parameters)
     streaming = [method for method in registration.methods.values() if method.streaming]
     streams = [builder.stream_handler(method, loops) for method in streaming]
     answering: list[Handler] = []
@@ -85,8 +100,6 @@ def build_runtime(runtime: Runtime, parameters: WorkerParameters, report: Callab
     handlers = [*streams, *answering]
     if handlers:
         announce_models(registration.multiplexed, runtime.set_model)
-    types = TensorTypes(runtime, models)
-    methods = [types.describe(each) for each in plain]
     methods += [
         dataclasses.replace(types.describe(method), name=handler.path)
         for method, handler in zip(streaming, streams, strict=True)
@@ -213,9 +226,10 @@ class _MethodBuilder:
         self._timeouts = timeouts
         self._numbers: dict[tuple[int, int | None], int] = {}
 
-    def add(self, method: Method) -> None:
+    def add(self, method: Method) -> int:
+        """The method's number."""
         stages = [self._stage(method, stage) for stage in method.stages]
-        self._runtime.add_method(
+        return self._runtime.add_method(
             method.name,
             method.inputs,
             method.outputs,
@@ -223,6 +237,36 @@ class _MethodBuilder:
             [ref.as_native() for ref in method.results],
             idempotent=method.idempotent,
         )
+
+    def set_classifier(self, number: int, plan: Plan) -> None:
+        """Says how the method of this number answers the Classifier; comes after all `add`."""
+        method = plan.method
+        self._runtime.set_classifier(
+            number,
+            model_name=plan.model_name,
+            outputs=plan.outputs,
+            classes=plan.classes,
+            custom_type=plan.custom_type,
+            fields=plan.fields,
+            handlers={name: self._handled(method, handled) for name, handled in plan.handlers.items()},
+        )
+
+    def _handled(self, method: Method, handled: HandledType) -> tuple[Sequence[_StageTuple], Sequence[tuple[int, int]]]:
+        from mindserve.worker.classifier_data import RefusedDataError
+
+        inputs = len(method.inputs)
+        function = self._runtime.add_function(
+            handled.label,
+            handled.take,
+            batched=False,
+            max_batch_size=self._parameters.max_batch_size,
+            refusal=RefusedDataError,
+        )
+        self.functions.append((function, handled.label))
+        first = ("function", function, [ValueRef(METHOD_INPUT, 0).as_native()], inputs, "")
+        return [first, *(self._stage(method, stage) for stage in handled.stages)], [
+            ref.as_native() for ref in handled.results
+        ]
 
     def stream_handler(self, method: Method, loops: Callable[[], Loops]) -> Handler:
         """What answers a method that streams; comes after all `add`."""
@@ -232,7 +276,7 @@ class _MethodBuilder:
         label = self._registration.function_label(last.target)
         return stream_handler(self._runtime, method, stages, label, loops)
 
-    def _stage(self, method: Method, stage: Stage) -> tuple[str, int, Sequence[tuple[int, int]], int, str]:
+    def _stage(self, method: Method, stage: Stage) -> _StageTuple:
         if isinstance(stage.target, Model):
             kind, number = "model", self._model(method, stage, stage.target)
         else:

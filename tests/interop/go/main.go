@@ -1,6 +1,7 @@
 // The cases of interop.proto, called with google.golang.org/grpc; prints what came of each as JSON.
 //
-//	client <host:port> [<file of the authority's certificate>]
+//	client <host:port> [<file of the authority's certificate> [<file of a certificate of its own> <file of that one's
+//	key>]]
 //
 // interop.pb.go is what protoc-gen-go (of github.com/golang/protobuf 1.3, which newer libraries take too) makes:
 //
@@ -10,10 +11,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/ioutil"
 	"os"
 	"strings"
 	"sync"
@@ -291,11 +295,22 @@ var cases = map[string]func() result{
 func main() {
 	security := grpc.WithInsecure()
 	if len(os.Args) > 2 {
-		certificates, err := credentials.NewClientTLSFromFile(os.Args[2], "")
+		authority, err := ioutil.ReadFile(os.Args[2])
 		if err != nil {
 			panic(err)
 		}
-		security = grpc.WithTransportCredentials(certificates)
+		config := &tls.Config{RootCAs: x509.NewCertPool()}
+		if !config.RootCAs.AppendCertsFromPEM(authority) {
+			panic("no certificate in " + os.Args[2])
+		}
+		if len(os.Args) > 3 {
+			own, err := tls.LoadX509KeyPair(os.Args[3], os.Args[4])
+			if err != nil {
+				panic(err)
+			}
+			config.Certificates = []tls.Certificate{own}
+		}
+		security = grpc.WithTransportCredentials(credentials.NewTLS(config))
 	}
 	var err error
 	connection, err = grpc.Dial(os.Args[1], security,

@@ -1,6 +1,7 @@
 // The cases of interop.proto, called with @grpc/grpc-js; prints what came of each as JSON.
 //
-//     node client.js <interop.proto> <host:port> [<file of the authority's certificate>]
+//     node client.js <interop.proto> <host:port> [<file of the authority's certificate> [<file of a certificate of its
+//         own> <file of that one's key>]]
 //
 // It runs from a folder below the one that holds node_modules.
 'use strict';
@@ -9,11 +10,12 @@ const fs = require('fs');
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
 
-const [protoFile, target, authority] = process.argv.slice(2);
+const [protoFile, target, authority, own, key] = process.argv.slice(2);
+const pem = (file) => (file ? fs.readFileSync(file) : null);
 const definition = loader.loadSync(protoFile, {keepCase: true, longs: Number, defaults: true});
 const {Interop} = grpc.loadPackageDefinition(definition).interop;
 const credentials = authority
-  ? grpc.credentials.createSsl(fs.readFileSync(authority))
+  ? grpc.credentials.createSsl(pem(authority), pem(key), pem(own))
   : grpc.credentials.createInsecure();
 const options = {'grpc.max_receive_message_length': 100 << 20, 'grpc.max_send_message_length': 100 << 20};
 const client = new Interop(target, credentials, options);

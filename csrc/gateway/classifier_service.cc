@@ -1,0 +1,124 @@
+#include "gateway/classifier_service.h"
+
+#include <utility>
+
+#include "base/utf8.h"
+#include "gateway/predict_call.h"
+#include "gateway/request_id.h"
+#include "gateway/traffic.h"
+#include "gateway/user_metadata.h"
+#include "wire/classifier.h"
+
+namespace mindserve::gateway {
+namespace {
+
+class ClassifierCall final : public PredictCall {
+ public:
+  ClassifierCall(ClassifierService& classifier, PredictService& service, Call& call, RequestId id)
+      : PredictCall(service, call, std::move(id), nullptr, classifier.counts()), classifier_(classifier) {}
+
+ private:
+  Status ReadRoute(wire::Route* route) override {
+    wire::ClassificationRoute read;
+    MS_RETURN_IF_ERROR(wire::ReadClassificationRoute(message().bytes(), &read));
+    if (read.data.length == 0) {
+      return {Code::kInvalidArgument, "the ClassificationRequest has no data: expected an Any with a message"};
+    }
+    MS_RETURN_IF_ERROR(ChooseServable());
+    puid_ = read.puid;
+    route->servable = asked_;
+    route->method = kClassifierPath;
+    route->version = 0;
+    route->spec = {};
+    route->merged = false;
+    route->instances.clear();
+    // Without the puid: a request that is sent again after it has killed a worker is known by its data.
+    route->instances.push_back(read.data);
+    return Status::Ok();
+  }
+
+  Status ChooseServable() {
+    asked_ = call().metadata_value(kApplicationKey);
+    if (!asked_.empty()) return Status::Ok();
+    const std::vector<std::string>& answering = classifier_.Answering();
+    if (answering.size() == 1) {
+      asked_ = answering.front();
+      return Status::Ok();
+    }
+    if (answering.empty()) {
+      return {Code::kUnavailable,
+              "no servable that answers the Classifier is running: it is starting, was stopped, or "
+              "its servable_config.py has neither register.classifier nor register.data_handler"};
+    }
+    return {Code::kNotFound, "Application metadata not set: the Classifier is answered by the servables " +
+                                 Quoted(answering) + ", metadata 'application' has to name one of them"};
+  }
+
+  std::string_view Path() const override { return kClassifierPath; }
+
+  // The servable that was asked for, and the variation that stands in for it.
+  std::string Name() const {
+    std::string name = "'" + std::string(CutUtf8(asked_, 256)) + "'";
+    if (variation() == nullptr) return name;
+    name += " (variation '" + variation()->name + "': '" + variation()->servable + "'";
+    if (variation()->version != 0) name += " version " + std::to_string(variation()->version);
+    return name + ")";
+  }
+
+  bool RefuseRoute(Router::Outcome outcome) override {
+    if (outcome == Router::Outcome::kFound) return false;
+    const std::string name = Name();
+    switch (outcome) {
+      case Router::Outcome::kNoServable: {
+        if (variation() != nullptr) {
+          Fail({Code::kUnavailable, "servable " + name + " is not available"});
+          return true;
+        }
+        const std::string names = Quoted(classifier_.Answering());
+        Fail({Code::kNotFound, "Application " + name + " not found: metadata 'application' has to name a servable" +
+                                   (names.empty() ? "" : " that answers the Classifier, of which there is " + names)});
+        return true;
+      }
+      case Router::Outcome::kNoMethod:
+        Fail({Code::kUnimplemented, "servable " + name +
+                                        " does not answer the Classifier: its servable_config.py has neither "
+                                        "register.classifier nor register.data_handler"});
+        return true;
+      case Router::Outcome::kNoWorker:
+      case Router::Outcome::kNoOther:
+      case Router::Outcome::kFound:
+        Fail({Code::kUnavailable, "no worker of servable " + name + " is running: it is starting, or was stopped"});
+        return true;
+    }
+    return true;
+  }
+
+  std::string Described() const override {
+    return "Classification by servable " + Name() +
+           (puid_.empty() ? "" : " puid '" + std::string(CutUtf8(puid_, 128)) + "'");
+  }
+
+  Status BeginReply(const ReplyPart& first, Reply* reply) override {
+    auto meta = wire::WriteClassificationMeta(puid_.empty() ? context().keys.NextPuid() : puid_, NameOf(variation()),
+                                              first.bytes());
+    if (!meta.ok()) return meta.status();
+    reply->emplace_back(*std::move(meta));
+    return Status::Ok();
+  }
+
+  ClassifierService& classifier_;
+  std::string asked_;
+  std::string puid_;
+};
+
+}  // namespace
+
+std::unique_ptr<CallHandler> ClassifierService::Start(Call& call) {
+  RequestId id;
+  Status status = Identify(call, context_.keys, &id);
+  auto handler = std::make_unique<ClassifierCall>(*this, predict_, call, std::move(id));
+  if (!status.ok()) call.Finish(std::move(status));
+  return handler;
+}
+
+}  // namespace mindserve::gateway

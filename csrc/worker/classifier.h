@@ -1,0 +1,54 @@
+// What a servable makes of the Classifier's messages: which of them it takes, and what of a method's outputs it
+// answers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/tensor.h"
+#include "wire/classifier.h"
+#include "wire/field_map.h"
+
+namespace mindserve::worker {
+
+// A value; immutable once serving.
+class Classifier {
+ public:
+  // `method` is the engine's, whose inputs are named `inputs`. Replies call the model `model_name`.
+  Classifier(int method, std::vector<std::string> inputs, wire::ClassificationOutputs outputs, std::string model_name);
+
+  // Messages of this type, by its full name, are read as inputs by `fields`.
+  void AddFields(const std::string& type, wire::FieldMap fields);
+  // Messages of this type go, as the only input, bytes, to this method of the engine, whose results are `method`'s.
+  void AddHandler(const std::string& type, int method);
+
+  // The number of the method that answers.
+  int method() const { return method_; }
+
+  // The method that a request goes to, and its inputs (resized). Tensors may hold `owner`. INVALID_ARGUMENT: the
+  // message's type is not known, or it doesn't parse, or doesn't fit.
+  Result<int> Read(std::span<const std::byte> request, const TensorOwner& owner, std::vector<Tensor>* inputs) const;
+
+  // An answer, of results of `method`, whose outputs have these names. INTERNAL: they make none.
+  Result<wire::ClassificationWriter> Write(std::span<const std::string> names, std::span<const Tensor> outputs) const {
+    return wire::ClassificationWriter::Create(outputs_, names, outputs, model_name_);
+  }
+
+ private:
+  Status Wrong(std::string_view type, const std::string& what) const;
+
+  int method_;
+  std::vector<std::string> inputs_;
+  wire::ClassificationOutputs outputs_;
+  std::string model_name_;
+  std::map<std::string, std::variant<wire::FieldMap, int>, std::less<>> types_;
+};
+
+}  // namespace mindserve::worker

@@ -1,0 +1,98 @@
+#include "worker/classifier.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+
+namespace mindserve::worker {
+namespace {
+
+std::string Field(int number, std::string_view content) {
+  EXPECT_LT(content.size(), 128u);
+  std::string field;
+  field += static_cast<char>(number << 3 | 2);
+  field += static_cast<char>(content.size());
+  return field.append(content);
+}
+std::string Data(std::string_view type, std::string_view value) {
+  return Field(2, Field(1, "type.googleapis.com/" + std::string(type)) + Field(2, value));
+}
+std::string Float(int number, float value) {
+  std::string field(5, static_cast<char>(number << 3 | 5));
+  std::memcpy(field.data() + 1, &value, 4);
+  return field;
+}
+std::span<const std::byte> Bytes(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+// Method 3, of one input; a type whose two fields are its elements, and one that goes to method 7.
+Classifier Make() {
+  Classifier classifier(3, {"x"}, {}, "model");
+  auto fields = wire::FieldMap::Create({{DType::kFloat32, Shape{2}}}, {{"a", 1, wire::FieldType::kFloat, 0, 0},
+                                                                       {"b", 2, wire::FieldType::kFloat, 0, 1}});
+  EXPECT_TRUE(fields.ok()) << fields.status().ToString();
+  classifier.AddFields("pkg.Pair", *std::move(fields));
+  classifier.AddHandler("pkg.Handled", 7);
+  return classifier;
+}
+Status Wrong(const std::string& request) {
+  std::vector<Tensor> inputs;
+  const auto method = Make().Read(Bytes(request), nullptr, &inputs);
+  EXPECT_FALSE(method.ok());
+  EXPECT_EQ(method.status().code(), Code::kInvalidArgument);
+  return method.status();
+}
+void Says(const Status& status, std::initializer_list<std::string_view> parts) {
+  for (const std::string_view part : parts) {
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+  }
+}
+
+TEST(ClassifierTest, FieldsBecomeTheMethodsInputs) {
+  std::vector<Tensor> inputs;
+  const std::string request = Data("pkg.Pair", Float(2, 2.0f) + Float(1, 1.0f));
+  const auto method = Make().Read(Bytes(request), nullptr, &inputs);
+  ASSERT_TRUE(method.ok()) << method.status().ToString();
+  EXPECT_EQ(*method, 3);
+  ASSERT_EQ(inputs.size(), 1u);
+  const float expected[] = {1, 2};
+  EXPECT_EQ(std::memcmp(inputs[0].data().data(), expected, sizeof(expected)), 0);
+}
+
+TEST(ClassifierTest, AHandlerIsGivenTheBytesWhereTheyLie) {
+  std::vector<Tensor> inputs;
+  const std::string request = Data("pkg.Handled", "\xff raw");
+  const auto owner = std::make_shared<int>(0);
+  const auto method = Make().Read(Bytes(request), owner, &inputs);
+  ASSERT_TRUE(method.ok()) << method.status().ToString();
+  EXPECT_EQ(*method, 7);
+  ASSERT_EQ(inputs.size(), 1u);
+  EXPECT_EQ(inputs[0].dtype(), DType::kBytes);
+  EXPECT_EQ(inputs[0].elements().front(), "\xff raw");
+  EXPECT_EQ(inputs[0].elements().front().data(), request.data() + request.size() - 5);
+  EXPECT_EQ(owner.use_count(), 2);
+}
+
+TEST(ClassifierTest, AnInstanceIsAlwaysTaken) {
+  // x, float32 of shape (): 1.
+  const std::string tensor = Field(1, "") + "\x10\x0b" + Field(3, std::string("\0\0\x80\x3f", 4));
+  const std::string request = Data(wire::kInstanceType, Field(1, Field(1, "x") + Field(2, tensor)));
+  std::vector<Tensor> inputs;
+  const auto method = Make().Read(Bytes(request), nullptr, &inputs);
+  ASSERT_TRUE(method.ok()) << method.status().ToString();
+  EXPECT_EQ(*method, 3);
+  EXPECT_EQ(inputs.at(0).Describe(), "kMSI_Float32 ()");
+  Says(Wrong(Data(wire::kInstanceType, "")), {"'mindspore.serving.proto.Instance'", "Cannot find input x"});
+  Says(Wrong(Data(wire::kInstanceType, "\x0a\x7f")), {"'mindspore.serving.proto.Instance'", "doesn't parse"});
+}
+
+TEST(ClassifierTest, WhatIsWrongNamesTheType) {
+  Says(Wrong(Data("pkg.Pair", "\x0d\x01")), {"'pkg.Pair'", "is wrong", "doesn't parse at byte"});
+  Says(Wrong(Data("pkg.Other", "")), {"'pkg.Other'", "'pkg.Handled', 'pkg.Pair', 'mindspore.serving.proto.Instance'"});
+  Says(Wrong(""), {"has no data"});
+}
+
+}  // namespace
+}  // namespace mindserve::worker

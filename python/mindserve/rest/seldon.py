@@ -1,0 +1,280 @@
+"""``POST /js/predict``: the Classifier with JSON, as Seldon has it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.message import DecodeError
+
+from mindserve import native
+from mindserve.proto import CLASSIFY, messages
+from mindserve.proto.seldon import ClassificationReply, ClassificationRequest
+from mindserve.rest.context import Backend, ServedClassifier, ServedVersion
+from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
+from mindserve.rest.message_json import fill_message, parse_json
+from mindserve.rest.metadata import error_of, headers_of, make_call
+from mindserve.rest.split_names import answering_versions
+from mindserve.traffic import Split
+
+if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
+
+PATH = "/js/predict"
+INSTANCE = messages.Instance.DESCRIPTOR.full_name
+_PREFIX = "type.googleapis.com/"
+# Descriptors that are kept.
+_MOST_POOLS = 64
+_EXPECTED = 'expected {"data": {…}} and, if there is one, {"meta": {"puid": "…"}}'
+
+
+class ClassifierTypes:
+    """The messages that servables take as the Classifier's data. Only for the event loop.
+
+    Args:
+        backend: knows what is served.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._pools: dict[tuple[bytes, ...], descriptor_pool.DescriptorPool] = {}
+
+    def find(self, name: str, identity: ClientIdentity | None) -> _Taken | None:
+        """What the servable, or name that is split, takes; None: it is nothing that this client may call.
+
+        Args:
+            name: empty: the only one that answers.
+            identity: the client's; None: nobody is asked.
+
+        Raises:
+            HttpError: there is not one alone.
+        """
+        served = served_classifiers(self._backend.versions(), self._backend.splits().values())
+        if not name:
+            if len(served.meant) > 1:
+                names = ", ".join(f"'{each}'" for each in served.meant)
+                text = (
+                    f"the Classifier is answered by the servables {names}: header 'application' has to name one of them"
+                )
+                raise HttpError(404, text, "NOT_FOUND")
+            # Of none the gateway has the text.
+            name = next(iter(served.meant), "")
+        if identity is not None and name and not identity.may_call(name):
+            return None
+        classifiers = served.by_name.get(name, ())
+        pools = {each: self._pool(each.files) for each in classifiers}
+        return _Taken(pools)
+
+    def _pool(self, files: tuple[bytes, ...]) -> descriptor_pool.DescriptorPool:
+        pool = self._pools.get(files)
+        if pool is None:
+            if len(self._pools) >= _MOST_POOLS:  # servables were reloaded with others, time and again
+                self._pools.clear()
+            pool = descriptor_pool.DescriptorPool()  # its own: files of several servables may share a name
+            for file in files:
+                pool.AddSerializedFile(file)
+            self._pools[files] = pool
+        return pool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """The descriptors of what is taken, by whose it is: of variations there may be several."""
+
+    pools: Mapping[ServedClassifier, descriptor_pool.DescriptorPool]
+
+    def types(self) -> list[str]:
+        return list(dict.fromkeys(name for each in self.pools for name in each.messages))
+
+    def pool_of(self, name: str) -> descriptor_pool.DescriptorPool | None:
+        return next((pool for each, pool in self.pools.items() if name in each.messages and each.files), None)
+
+    def message(self, name: str) -> tuple[Any, descriptor_pool.DescriptorPool] | None:
+        """An empty message of a type that a file has, for what answers carry."""
+        for pool in self.pools.values():
+            try:
+                return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))(), pool
+            except KeyError:
+                continue
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedClassifiers:
+    """What answers the Classifier.
+
+    Attributes:
+        by_name: of each name that clients may call: of one that is split the variations', else the newest version's.
+        meant: names that a client may mean who names none, sorted: one that is split stands for its variations'
+            servables, and its mirrors' are not for clients.
+    """
+
+    by_name: Mapping[str, tuple[ServedClassifier, ...]]
+    meant: tuple[str, ...]
+
+
+def served_classifiers(versions: Sequence[ServedVersion], splits: Iterable[Split]) -> ServedClassifiers:
+    """What of that which is served answers the Classifier."""
+    found: dict[str, tuple[ServedClassifier, ...]] = {}
+    for each in sorted(versions, key=_newest_last):
+        if each.classifier is not None:
+            found[each.servable] = (each.classifier,)
+    meant = set(found)
+    names: dict[str, tuple[ServedClassifier, ...]] = {}
+    for split in splits:
+        answering = [version.classifier for version in answering_versions(split, versions) if version.classifier]
+        if answering:
+            names[split.name] = tuple(dict.fromkeys(answering))
+            meant.difference_update(part.servable for part in split.variations)
+            meant.difference_update(part.servable for part in split.mirrors)
+    return ServedClassifiers({**found, **names}, tuple(sorted(meant | names.keys())))
+
+
+def _newest_last(version: ServedVersion) -> tuple[bool, int]:
+    return version.ready, version.version
+
+
+async def classify(exchange: Exchange, types: ClassifierTypes) -> None:
+    """Answers a request for a classification.
+
+    Raises:
+        HttpError: what is wrong with it, or how the call ended.
+        ClientGone: nobody waits for the answer.
+    """
+    if exchange.method != "POST":
+        wrong = f"{PATH} takes POST, but actually {exchange.method}"
+        raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
+    name = exchange.headers.get(b"application", b"").decode("latin-1")
+    body = await exchange.body()
+    taken = types.find(name, exchange.identity)
+    if taken is None:
+        # What it takes is nothing that this client may know; that it may not call it, the gateway says.
+        taken = _Taken({})
+        message = ClassificationRequest(data={"type_url": _PREFIX}).SerializeToString()
+    else:
+        message = await exchange.context.run(len(body) > INLINE_BYTES, encode_body, body, taken)
+    ended = await exchange.context.calls.unary(make_call(exchange, CLASSIFY, [message]))
+    if ended.code:
+        raise error_of(ended)
+    answer = await exchange.context.run(len(ended.message) > INLINE_BYTES, _decode, ended.message, taken)
+    await exchange.answer(200, answer, headers=headers_of(ended))
+
+
+def encode_body(body: bytes, taken: _Taken) -> bytes:
+    """The ClassificationRequest that a body is.
+
+    Args:
+        body: JSON, as the document has it.
+        taken: what the servable takes.
+
+    Raises:
+        HttpError: it is none.
+    """
+    try:
+        value = parse_json(body)
+        if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
+            raise ValueError(_EXPECTED)
+        unknown = [key for key in value if key not in ("data", "meta")]
+        meta = value.get("meta")
+        if unknown:
+            raise ValueError(f"there is no '{unknown[0][:80]}', {_EXPECTED}")
+        if meta is not None and not (isinstance(meta, dict) and set(meta) <= {"puid"}):
+            raise ValueError(f"'meta' is wrong, {_EXPECTED}")
+        puid = (meta or {}).get("puid", "")
+        if not isinstance(puid, str):
+            raise ValueError(f"'puid' is no string, {_EXPECTED}")
+        request = ClassificationRequest()
+        try:
+            request.meta.puid = puid
+        except (ValueError, TypeError) as error:  # half a surrogate pair
+            raise ValueError(f"'puid' is wrong: {error}") from None
+        data = dict(value["data"])
+        kind = _type_of(data.pop("@type", None), taken)
+        request.data.type_url = _PREFIX + kind
+        request.data.value = _encode_data(data, kind, taken)
+        return bytes(request.SerializeToString())
+    except ValueError as error:
+        raise HttpError(400, f"the body is no request for a classification: {error}", "INVALID_ARGUMENT") from None
+
+
+def _type_of(given: Any, taken: _Taken) -> str:
+    """The full name of the data's type: what it says itself, or the only one that is taken."""
+    types = taken.types()
+    if isinstance(given, str):
+        return given.rpartition("/")[2]
+    if given is not None:
+        raise ValueError("'@type' is no string")
+    if len(types) > 1:
+        names = ", ".join(f"'{name}'" for name in types)
+        raise ValueError(f"'@type' in 'data' has to say which message it is, of {names} and '{INSTANCE}'")
+    return types[0] if types else INSTANCE
+
+
+def _encode_data(data: dict[str, Any], kind: str, taken: _Taken) -> bytes:
+    pool = taken.pool_of(kind)
+    if pool is not None:
+        try:
+            message = message_factory.GetMessageClass(pool.FindMessageTypeByName(kind))()
+            return fill_message(message, data, pool)
+        except ValueError as error:
+            raise ValueError(f"'data' is no {kind} in JSON: {error}") from None
+    if kind in taken.types():
+        raise ValueError(f"the proto files of {kind} are too large to be known here: send it by gRPC")
+    if kind == INSTANCE:
+        return _encode_instance(data)
+    names = ", ".join(f"'{name}'" for name in (*taken.types(), INSTANCE))
+    raise ValueError(f"the servable does not take '{kind[:256]}', it takes {names}")
+
+
+def _encode_instance(data: dict[str, Any]) -> bytes:
+    core = native.load()
+    body = json.dumps({"instances": [data]}).encode()
+    try:
+        request = messages.PredictRequest.FromString(core.predict_request_from_json(body, "_", "_", 0))
+    except core.NativeError as error:
+        raise ValueError(f"'data' is no instance: {error}") from None
+    return bytes(request.instances[0].SerializeToString())
+
+
+def _decode(data: bytes, taken: _Taken) -> bytes:
+    try:
+        reply = ClassificationReply.FromString(data)
+        answer = {
+            "meta": {field: getattr(reply.meta, field) for field in ("puid", "modelName", "variation")},
+            "predictions": [
+                {
+                    "prediction": _number(each.prediction),
+                    "predictedClass": each.predictedClass,
+                    "confidence": _number(each.confidence),
+                }
+                for each in reply.predictions
+            ],
+            "custom": _decode_custom(reply.custom, taken),
+        }
+    except (DecodeError, json_format.Error, TypeError, ValueError, RecursionError) as error:
+        raise HttpError(500, f"the answer has no JSON form: {error}", "INTERNAL") from None
+    return json.dumps(answer, ensure_ascii=False).encode()
+
+
+def _number(value: float) -> float | str:
+    """As protobuf writes doubles: what JSON has no number for is a string."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _decode_custom(custom: Any, taken: _Taken) -> Any:
+    if not custom.type_url:
+        return None
+    found = taken.message(custom.type_url.rpartition("/")[2])
+    if found is None:
+        return {"@type": custom.type_url, "value": base64.b64encode(custom.value).decode()}
+    message, pool = found
+    message.ParseFromString(custom.value)
+    fields = json_format.MessageToDict(message, descriptor_pool=pool)
+    return {"@type": custom.type_url, **(fields if isinstance(fields, dict) else {"value": fields})}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Fuzzers, each for FUZZ_SECONDS (60), or until it has tried FUZZ_RUNS inputs; FUZZ_JOBS at a time (2). Options and names
+# of fuzzers go to scripts/fuzz.py: with --write docs/reliability.md the figures of that page are made anew.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+scripts/build.sh
+configure asan
+say "Building the fuzzers"
+cmake --build --preset asan --target fuzzers
+if ! "$PY" -c 'import atheris' 2>/dev/null; then
+  "$PY" scripts/requirements.py --group fuzz >"$VENV/.fuzz"
+  "$PY" -m pip install -q --disable-pip-version-check --no-input -r "$VENV/.fuzz" </dev/null ||
+    die "pip could not install atheris: name the fuzzers to run, without config_file"
+fi
+say "Fuzzing"
+exec "$PY" scripts/fuzz.py --seconds "${FUZZ_SECONDS:-60}" ${FUZZ_RUNS:+--runs "$FUZZ_RUNS"} --jobs "${FUZZ_JOBS:-2}" "$@"

@@ -1,0 +1,281 @@
+"""Attacks that send much: what they are bounded by, what the attacker is told, and that others go on."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+
+import pytest
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from attacker import CALM, Attacker, framed, headers_frame, request_fields, said_of, unharmed
+from conftest import ECHO_SERVABLE
+from e2e_support import Served, request, serving, tensor
+from mindserve.proto import PREDICT
+
+ECHO = framed(request("echo", "same", {"x": tensor("text")}).SerializeToString())
+PROTOCOL_ERROR = 1
+REFUSED_STREAM = 7
+COMPRESSION_ERROR = 9
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with the limits that it has by default, but for a message's size."""
+    listen = "'127.0.0.1:0', max_msg_mb_size=8"
+    with serving(tmp_path_factory.mktemp("floods"), "echo", ECHO_SERVABLE, listen=listen) as server:
+        yield server
+
+
+def is_calmed(served: Served, attacker: Attacker, limit: str) -> None:
+    """It has been told to be calm, is closed, and the log says why, once."""
+    attacker.ends()
+    assert attacker.goaway == CALM
+    (line,) = said_of(served, attacker)
+    assert "[WARNING]" in line
+    assert limit in line
+
+
+# -- resets ------------------------------------------------------------------------------------------------------------
+
+
+def test_rapid_reset(served: Served) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        reset = RstStreamFrame(1, error_code=8)
+        for stream in range(1, 2**17, 2):
+            reset.stream_id = stream
+            if not attacker.send(headers_frame(attacker, stream, "END_HEADERS") + reset.serialize()):
+                break
+        is_calmed(served, attacker, "max_resets_per_second 2000")
+
+
+def test_resets_that_the_server_is_made_to_send(served: Served) -> None:
+    """A window that overflows is an error of its stream, which the server resets."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        for stream in range(1, 2**17, 2):
+            wrong = WindowUpdateFrame(stream, window_increment=2**31 - 1).serialize()
+            if not attacker.send(headers_frame(attacker, stream, "END_HEADERS") + wrong):
+                break
+        is_calmed(served, attacker, "max_resets_per_second 2000")
+
+
+def test_a_thousand_cancellations_a_second_are_ordinary(served: Served) -> None:
+    pause = threading.Event()
+    with unharmed(served), Attacker(served.address) as client:
+        begin = time.monotonic()
+        for number in range(60):
+            for _ in range(50):
+                stream = client.begin(body=ECHO, ends=False)
+                client.h2.reset_stream(stream, error_code=8)
+            client.flush()
+            pause.wait(max(0.0, begin + 0.05 * (number + 1) - time.monotonic()))
+        assert client.wait(client.begin(body=ECHO))["grpc-status"] == "0"
+        assert client.goaway is None
+
+
+def test_more_calls_than_may_be_open_by_one_who_knows(served: Served) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        assert attacker.is_served()
+        assert attacker.h2.remote_settings.max_concurrent_streams == 1000
+        attacker.flush()  # acknowledges it
+        attacker.send(b"".join(headers_frame(attacker, stream, "END_HEADERS") for stream in range(1, 2 * 1200, 2)))
+        attacker.ends()
+        assert attacker.goaway == PROTOCOL_ERROR
+        (line,) = said_of(served, attacker)
+        assert "max concurrent streams exceeded" in line
+
+
+def test_more_calls_than_may_be_open(served: Served) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        # Its SETTINGS and all of these are one piece, so that it can't know the limit yet.
+        streams = range(1, 2 * 1200, 2)
+        attacker.send(b"".join(headers_frame(attacker, stream, "END_HEADERS") for stream in streams))
+        attacker.until(lambda: len(attacker.resets) == 200)
+        assert set(attacker.resets.values()) == {REFUSED_STREAM}
+        assert sorted(attacker.resets) == list(streams)[1000:]
+
+
+# -- frames that carry nothing -----------------------------------------------------------------------------------------
+
+OPEN_STREAM = 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        PingFrame(0, opaque_data=b"flooding").serialize(),
+        SettingsFrame(0).serialize(),
+        SettingsFrame(0, settings={4: 65535}).serialize(),
+        SettingsFrame(0, settings={1: 4096, 4: 1}).serialize(),
+        PriorityFrame(5, depends_on=3, stream_weight=7).serialize(),
+        WindowUpdateFrame(0, window_increment=1).serialize(),
+        WindowUpdateFrame(OPEN_STREAM, window_increment=1).serialize(),
+        DataFrame(OPEN_STREAM).serialize(),
+        DataFrame(OPEN_STREAM, pad_length=0, flags=["PADDED"]).serialize(),
+        DataFrame(OPEN_STREAM, pad_length=10, flags=["PADDED"]).serialize(),
+        b"\0\0\0\xf7\0\0\0\0\0",  # a type that there is not
+        b"\0\0\7\x10\0\0\0\0\0\0\0\0\1u=1",  # PRIORITY_UPDATE
+    ],
+    ids=lambda frame: frame[:9].hex(),
+)
+def test_frames_that_carry_nothing(served: Served, frame: bytes) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        assert attacker.begin(body=ECHO[:10], ends=False) == OPEN_STREAM
+        attacker.flood(frame)
+        is_calmed(served, attacker, "max_control_frames_per_second 10000")
+
+
+def test_resets_of_what_is_over(served: Served) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        stream = attacker.begin(body=ECHO)
+        assert attacker.wait(stream)["grpc-status"] == "0"
+        attacker.flood(RstStreamFrame(stream, error_code=8).serialize())
+        is_calmed(served, attacker, "max_control_frames_per_second 10000")
+
+
+def test_settings_that_change_the_windows_of_a_thousand_calls(served: Served) -> None:
+    """Each makes the server go through all calls of the connection."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        for stream in range(1, 2 * 900, 2):
+            attacker.send(headers_frame(attacker, stream, "END_HEADERS"))
+        wide, narrow = (SettingsFrame(0, settings={4: size}).serialize() for size in (1 << 20, 0))
+        attacker.flood(wide + narrow)
+        is_calmed(served, attacker, "max_control_frames_per_second 10000")
+
+
+def test_pings_of_a_client_that_is_sent_much_are_free(served: Served) -> None:
+    """Clients measure by PINGs how wide their windows should be, and a WINDOW_UPDATE may follow each DATA frame."""
+    with Attacker(served.address) as client:
+        calls = 6000
+        for _ in range(calls // 100):
+            streams = [client.begin(body=ECHO) for _ in range(100)]
+            for stream in streams:
+                assert client.wait(stream)["grpc-status"] == "0"
+                client.h2.increment_flow_control_window(100)
+                client.h2.ping(b"measures")
+            client.flush()
+        assert client.is_served()
+        assert client.goaway is None
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+@pytest.mark.parametrize("part", [b"", b"\0\1a\1b" * 100])
+def test_continuation_flood(served: Served, part: bytes, trailers: bool) -> None:
+    """A block of header fields that never ends, of frames with nothing in them, or with fields."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        if trailers:
+            assert attacker.begin(body=ECHO, ends=False) == OPEN_STREAM
+            attacker.send(HeadersFrame(OPEN_STREAM, data=b"\0\1a\1b", flags=["END_STREAM"]).serialize())
+        else:
+            attacker.send(headers_frame(attacker, OPEN_STREAM))
+        attacker.flood(ContinuationFrame(OPEN_STREAM, data=part).serialize())
+        attacker.ends()
+        assert attacker.goaway == CALM
+        (line,) = said_of(served, attacker)
+        assert "max_metadata_bytes 16384" in line or "CONTINUATION" in line
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+def test_a_header_bomb(served: Served, trailers: bool) -> None:
+    """One field of almost the whole table, and bytes that each mean it again: 60 KB for 200 MB."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        large = b"\x40\1x\x7f" + b"\xb9\x1e" + b"v" * (0x7F + 0x39 + (0x1E << 7))
+        if trailers:
+            assert attacker.begin(body=ECHO, ends=False) == OPEN_STREAM
+            start = b""
+        else:
+            start = attacker.h2.encoder.encode(request_fields())
+        block = start + large + b"\xbe" * 11_000
+        first, *rest = (block[i : i + 16_000] for i in range(0, len(block), 16_000))
+        attacker.frames(
+            HeadersFrame(OPEN_STREAM, data=first, flags=["END_STREAM"] if trailers else []),
+            *(ContinuationFrame(OPEN_STREAM, data=each) for each in rest),
+        )
+        attacker.until(lambda: attacker.goaway is not None)
+        is_calmed(served, attacker, "several times max_metadata_bytes 16384")
+
+
+def test_metadata_that_is_a_little_too_large(served: Served) -> None:
+    with unharmed(served), Attacker(served.address) as client:
+        answer = client.wait(client.begin(body=ECHO, fields=[("x-large", "v" * 16_000), ("x-more", "v" * 400)]))
+        assert answer["grpc-status"] == "8"
+        assert "max_metadata_bytes 16384" in answer["grpc-message"]
+        assert client.wait(client.begin(body=ECHO))["grpc-status"] == "0"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"\x3f\xe1\xff\xff\xff\x07", b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\xbe", b"\0\x85\xff\xff\xff\xff\xff"],
+)
+def test_what_is_no_header_block(served: Served, block: bytes) -> None:
+    """A table larger than allowed, an index of 2^63, one that there is not, and a Huffman code that is none."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        attacker.frames(HeadersFrame(1, data=block, flags=["END_HEADERS", "END_STREAM"]))
+        attacker.until(lambda: attacker.goaway is not None)
+        attacker.ends()
+        assert attacker.goaway == COMPRESSION_ERROR
+        (line,) = said_of(served, attacker)
+        assert "COMPRESSION_ERROR" in line
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------------
+
+
+def bomb(megabytes: int, encoding: str) -> bytes:
+    """That many zeros, packed to a thousandth."""
+    packer = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(megabytes))
+    return framed(packed + packer.flush(), compressed=True)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_gzip_bombs(served: Served, encoding: str) -> None:
+    body = bomb(200, encoding)
+    with unharmed(served, growth=128 << 20), Attacker(served.address) as attacker:
+        for _ in range(20):
+            stream = attacker.begin(body=body, fields=[("grpc-encoding", encoding)])
+            answer = attacker.wait(stream)
+            assert answer["grpc-status"] == "8"
+            assert "max_msg_mb_size 8" in answer["grpc-message"]
+        assert attacker.wait(attacker.begin(body=ECHO))["grpc-status"] == "0"
+
+
+def test_a_length_of_2_gb(served: Served) -> None:
+    """Also of 4 GB: refused by its first five bytes, whatever follows."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        for size in (0x7FFF_FFFF, 0xFFFF_FFFF, (8 << 20) + 1):
+            answer = attacker.wait(attacker.begin(body=b"\0" + size.to_bytes(4, "big"), ends=False))
+            assert answer["grpc-status"] == "8"
+            assert "max_msg_mb_size 8" in answer["grpc-message"]
+        assert attacker.is_served()
+
+
+def test_bytes_that_are_no_http2(served: Served, tmp_path: pathlib.Path) -> None:
+    """Frames of every type and length, with random bytes in them: an answer or an end, for each connection its own."""
+    import random
+
+    chance = random.Random(7)
+    with unharmed(served):
+        for _ in range(100):
+            with Attacker(served.address) as attacker:
+                attacker.begin(PREDICT, ECHO[:10], ends=False)
+                for _ in range(20):
+                    payload = chance.randbytes(chance.choice([0, 1, 4, 5, 6, 8, 100]))
+                    head = len(payload).to_bytes(3, "big") + bytes([chance.randrange(12), chance.randrange(256)])
+                    if not attacker.send(head + chance.choice([0, 1, 2, 3, 2**31 - 1]).to_bytes(4, "big") + payload):
+                        break

@@ -1,0 +1,278 @@
+"""Attacks that take their time: headers, bodies, readers, handshakes, and connections that do nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import resource
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hyperframe.frame import DataFrame, HeadersFrame
+
+from attacker import Attacker, Neighbour, framed, headers_frame, request_fields, resident, said_of, unharmed
+from certificates import Files
+from conftest import ECHO_SERVABLE
+from e2e_support import Served, request, server_process, serving, tensor, until, write_servable
+
+MESSAGE = request("echo", "same", {"x": tensor("text")}).SerializeToString()
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, own_files: Files) -> Iterator[Served]:
+    """A server on TCP and on TLS whose patience is short."""
+    limits = "limits=server.Limits(header_timeout=1, body_idle_timeout=1, min_bytes_per_second=100_000)"
+    tls = f"server.Listener('127.0.0.1:0', server.SSLConfig({own_files.server!r}, {own_files.server_key!r}))"
+    listen = f"[server.Listener('127.0.0.1:0'), {tls}], {limits}"
+    with serving(tmp_path_factory.mktemp("slow"), "echo", ECHO_SERVABLE, listen=listen) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[socket.socket]:
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=60) as stranger:
+        yield stranger
+
+
+def drips(stranger: socket.socket, data: bytes, seconds: float = 0.05) -> None:
+    """Sends it byte by byte until the server has closed the connection; fails if it comes to an end of it."""
+    pause = threading.Event()
+    stranger.settimeout(0)
+    for byte in data:
+        try:
+            stranger.send(bytes([byte]))
+            while stranger.recv(65536):
+                pass
+            return
+        except BlockingIOError:
+            pause.wait(seconds)
+        except OSError:
+            return
+    raise AssertionError("the server took it all")
+
+
+def lines_of(served: Served, stranger: socket.socket) -> list[str]:
+    host, port = stranger.getsockname()[:2]
+    return until(lambda: [line for line in served.process.errors().splitlines() if f"{host}:{port} " in line])
+
+
+HALF_OPEN = {
+    "nothing": b"",
+    "half a preface": PREFACE[:10],
+    "a preface and no SETTINGS": PREFACE,
+    "half of SETTINGS": PREFACE + SETTINGS[:5],
+}
+
+
+@pytest.mark.parametrize("said", HALF_OPEN)
+def test_half_open_connections(served: Served, said: str) -> None:
+    with unharmed(served), connected(served.addresses[0]) as stranger:
+        stranger.sendall(HALF_OPEN[said])
+        while stranger.recv(65536):
+            pass
+        (line,) = lines_of(served, stranger)
+        assert "its header did not come within header_timeout 1000 ms" in line
+
+
+# A ClientHello of 512 bytes, begun.
+HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+
+@pytest.mark.parametrize("said", [b"", HELLO, HELLO[:3]])
+def test_handshakes_of_tls_that_do_not_end(served: Served, said: bytes) -> None:
+    with unharmed(served), connected(served.addresses[1]) as stranger:
+        stranger.sendall(said)
+        with contextlib.suppress(ConnectionResetError):
+            while stranger.recv(65536):
+                pass
+        (line,) = lines_of(served, stranger)
+        assert "header_timeout 1000 ms" in line
+
+
+def test_tls_and_then_nothing(served: Served, own_files: Files) -> None:
+    context = ssl.create_default_context(cafile=own_files.ca)
+    context.set_alpn_protocols(["h2"])
+    with unharmed(served), connected(served.addresses[1]) as stranger:
+        with context.wrap_socket(stranger, server_hostname="localhost") as tls:
+            with contextlib.suppress(ssl.SSLError):
+                while tls.recv(65536):
+                    pass
+            (line,) = lines_of(served, tls)
+        assert "its header did not come within header_timeout 1000 ms" in line
+
+
+def test_a_preface_byte_by_byte(served: Served) -> None:
+    with unharmed(served), connected(served.addresses[0]) as stranger:
+        drips(stranger, PREFACE + SETTINGS * 20)
+        (line,) = lines_of(served, stranger)
+        assert "header_timeout 1000 ms" in line
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+def test_slow_headers(served: Served, trailers: bool) -> None:
+    """A block of header fields that comes byte by byte, while other calls of the connection are answered."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        if trailers:
+            stream = attacker.begin(body=framed(MESSAGE), ends=False)
+            block, flags = b"\0\1a\1b" * 100, ["END_STREAM"]
+        else:
+            assert attacker.wait(attacker.begin(body=framed(MESSAGE)))["grpc-status"] == "0"
+            stream, flags = attacker.h2.get_next_available_stream_id(), []
+            block = attacker.h2.encoder.encode(request_fields()) + b"\0\1a\1b" * 100
+        frame = HeadersFrame(stream, data=block, flags=flags).serialize()
+        pause = threading.Event()
+        for byte in frame:
+            if not attacker.send(bytes([byte])):
+                break
+            attacker.look(0)
+            pause.wait(0.02)
+        attacker.ends()
+        (line,) = said_of(served, attacker)
+        assert "its header did not come within header_timeout 1000 ms" in line
+
+
+def test_a_body_that_stops(served: Served) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        answer = attacker.wait(attacker.begin(body=framed(MESSAGE)[:20], ends=False))
+        assert answer["grpc-status"] == "1"
+        assert "the request's body did not go on within body_idle_timeout 1000 ms" in answer["grpc-message"]
+        assert attacker.is_served()
+
+
+@pytest.mark.parametrize("size", [1000, 50 << 20])
+def test_a_slow_body(served: Served, size: int) -> None:
+    """Small, and large enough to hold memory that others need."""
+    pause = threading.Event()
+    with unharmed(served), Attacker(served.address) as attacker:
+        stream = attacker.begin(body=b"\0" + size.to_bytes(4, "big"), ends=False)
+        byte = DataFrame(stream, data=b"x")
+        while not attacker.is_over(stream):
+            assert attacker.frames(byte)
+            pause.wait(0.02)
+            attacker.look(0)
+        answer = attacker.streams[stream]
+        assert answer["grpc-status"] == "1"
+        assert "did not go on at min_bytes_per_second 100000" in answer["grpc-message"]
+        assert attacker.is_served()
+
+
+def test_memory_that_slow_bodies_hold_comes_back(tmp_path: pathlib.Path) -> None:
+    """Bodies that take all of max_enqueued_bytes and then stop: others are refused meanwhile, and only then."""
+    limits = "server.Limits(body_idle_timeout=1, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
+    with serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served:
+        with contextlib.ExitStack() as stack:
+            attackers = [stack.enter_context(Attacker(served.address)) for _ in range(4)]
+            body = b"\0" + (16 << 20).to_bytes(4, "big") + bytes(60_000)
+            streams = [attacker.begin(body=body, ends=False) for attacker in attackers]
+            for attacker, stream in zip(attackers, streams, strict=True):
+                assert "body_idle_timeout" in attacker.wait(stream)["grpc-message"]
+        assert served.ask("same", {"x": "text"}) == [{"x": "text"}]
+
+
+def test_a_slow_reader(served: Served) -> None:
+    """Windows as wide as can be, and a socket that nobody reads."""
+    large = framed(request("echo", "same", {"x": tensor(np.zeros(2 << 20, np.uint8))}).SerializeToString())
+    with (
+        unharmed(served, growth=512 << 20),
+        Attacker(served.address, window=2**31 - 1, receive_buffer=4096) as attacker,
+    ):
+        attacker.h2.increment_flow_control_window(2**30)
+        attacker.flush()
+        for stream in range(1, 40, 2):
+            attacker.send(headers_frame(attacker, stream, "END_HEADERS"))
+            pieces = [large[i : i + 16_384] for i in range(0, len(large), 16_384)]
+            attacker.frames(*(DataFrame(stream, data=piece) for piece in pieces[:-1]))
+            attacker.frames(DataFrame(stream, data=pieces[-1], flags=["END_STREAM"]))
+        (line,) = said_of(served, attacker)
+        assert "it took no reply" in line
+
+
+# -- many connections --------------------------------------------------------------------------------------------------
+
+
+def test_10000_idle_connections(tmp_path: pathlib.Path) -> None:
+    """As many as `max_connections`: who was there is served, the next one is closed, and room comes back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = 10_000
+    if hard < count + 1000:
+        pytest.skip(f"RLIMIT_NOFILE is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        write_servable(tmp_path / "servables", "echo", ECHO_SERVABLE)
+        # As most systems have it: a server must see to it itself that it can have so many.
+        script = (
+            f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (1024, {hard}))\n"
+            "from mindserve import server\n"
+            f"server.start_servables(server.ServableStartConfig({str(tmp_path / 'servables')!r}, 'echo'))\n"
+            "print(*server.start_grpc_server('127.0.0.1:0'), flush=True)\n"
+        )
+        with server_process(tmp_path / "run", script) as process:
+            served = Served(process, [process.line()], "echo")
+            idle(served, count)
+            served.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def idle(served: Served, count: int) -> None:
+    with unharmed(served, growth=600 << 20):
+        before = resident(served.process.pid)
+        with contextlib.ExitStack() as stack:
+            # Some are taken already: the neighbour's.
+            for _ in range(count - 1):
+                stranger = stack.enter_context(connected(served.address))
+                stranger.sendall(PREFACE + SETTINGS)
+            with connected(served.address) as late:
+                closed(late)
+                (line,) = lines_of(served, late)
+                assert "refused: max_connections 10000" in line
+            per_connection = (resident(served.process.pid) - before) / count
+            assert per_connection < 48 * 1024
+        with Attacker(served.address) as again:
+            assert until(again.is_served)
+
+
+def closed(stranger: socket.socket) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while stranger.recv(65536):
+            pass
+
+
+def test_no_file_descriptors_left(tmp_path: pathlib.Path) -> None:
+    """The one who comes waits until there is one again; who is there is served, and the log says it once."""
+    write_servable(tmp_path / "servables", "echo", ECHO_SERVABLE)
+    script = (
+        "import resource\nfrom mindserve import server\n"
+        f"server.start_servables(server.ServableStartConfig({str(tmp_path / 'servables')!r}, 'echo'))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))\n"
+        "print(*server.start_grpc_server('127.0.0.1:0'), flush=True)\n"
+    )
+    with server_process(tmp_path / "run", script) as process:
+        served = Served(process, [process.line()], "echo")
+        with unharmed(served):
+            with contextlib.ExitStack() as stack:
+                for _ in range(200):
+                    stack.enter_context(connected(served.address)).sendall(PREFACE + SETTINGS)
+                until(lambda: "have to wait: accept: Too many open files" in process.errors())
+            with Attacker(served.address) as again:
+                assert until(again.is_served)
+        assert process.errors().count("have to wait") == 1
+        assert "RLIMIT_NOFILE" in process.errors()
+        served.close()
+
+
+def test_a_neighbour_is_a_neighbour(served: Served) -> None:
+    """What the other tests rely on: it calls, and it sees what fails."""
+    neighbour = Neighbour(served)
+    neighbour._thread.start()
+    until(lambda: neighbour.answered > 3)
+    neighbour._stop.set()
+    neighbour._thread.join()
+    assert neighbour.failures == []

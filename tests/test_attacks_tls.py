@@ -1,0 +1,237 @@
+"""TLS against those who should not come in: what the server refuses of clients, and our client of servers."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+import certificates
+from certificates import DAY, Authority, key_pem
+from conftest import ECHO_SERVABLE
+from e2e_support import Served, serving, until
+from mindserve.client import Client, SSLConfig
+from predict_server import serving as stand_in
+
+Pair = tuple[bytes, bytes]
+YEAR = timedelta(days=365)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+RIGHT = [{"x": "text"}]
+
+
+def issued(
+    by: Authority,
+    name: str = "client",
+    begin: timedelta = -DAY,
+    end: timedelta = DAY,
+    use: x509.ObjectIdentifier | None = None,
+) -> Pair:
+    """A certificate and its key; with a `use` if it is to state one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(by.name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + begin)
+        .not_valid_after(now + end)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    )
+    if use is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+    return builder.sign(by.key, hashes.SHA256()).public_bytes(Encoding.PEM), key_pem(key)
+
+
+def alone() -> Pair:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return certificates.self_signed(key, "client"), key_pem(key)
+
+
+class Mutual:
+    """A server that verifies its clients by a root and a revocation list of it."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.root = Authority("Root", end=YEAR)
+        self.between = Authority("Between", self.root)
+        self.revoked = issued(self.root, "revoked")
+        revoked = x509.load_pem_x509_certificate(self.revoked[0])
+        self.root.write(folder / "server.crt", folder / "server.key")
+        (folder / "ca.crt").write_bytes(self.root.pem)
+        (folder / "ca.crl").write_bytes(self.root.crl(revoked))
+        self.served: Served
+        self.address = ""
+        self.without_list = ""  # an intermediate publishes none here
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        names = ", ".join(repr(str(self.folder / name)) for name in ("server.crt", "server.key", "ca.crt"))
+        crls = (f"crl={str(self.folder / 'ca.crl')!r}", "")
+        tls = [f"server.SSLConfig({names}, verify_client=True, {crl})" for crl in crls]
+        listen = ", ".join(f"server.Listener('localhost:0', {each})" for each in tls)
+        with serving(self.folder / "server", "echo", ECHO_SERVABLE, listen=f"[{listen}]") as served:
+            self.served = served
+            self.address, self.without_list = served.addresses
+            yield
+
+    def client(self, pair: Pair, *chain: bytes) -> SSLConfig:
+        certificate, key = self.folder / "client.crt", self.folder / "client.key"
+        certificate.write_bytes(pair[0] + b"".join(chain))
+        key.write_bytes(pair[1])
+        return SSLConfig(str(certificate), str(key), str(self.folder / "ca.crt"))
+
+
+@pytest.fixture(scope="module")
+def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mutual]:
+    server = Mutual(tmp_path_factory.mktemp("mutual"))
+    with server.serving():
+        yield server
+
+
+WRONG: dict[str, tuple[Callable[[Mutual], Pair], str]] = {
+    "expired": (lambda m: issued(m.root, begin=-2 * DAY, end=-DAY), "certificate has expired"),
+    "not yet valid": (lambda m: issued(m.root, begin=DAY, end=2 * DAY), "certificate is not yet valid"),
+    "of a wrong authority": (lambda m: issued(Authority("Other")), "unable to get local issuer certificate"),
+    "of an impostor of the same name": (lambda m: issued(Authority("Root")), "certificate signature failure"),
+    "self-signed": (lambda m: alone(), "self-signed certificate"),
+    "lacking an intermediate": (lambda m: issued(m.between), "unable to get local issuer certificate"),
+    "revoked": (lambda m: m.revoked, "certificate revoked"),
+    "for servers": (
+        lambda m: issued(m.root, use=ExtendedKeyUsageOID.SERVER_AUTH),
+        "unsuitable certificate purpose",
+    ),
+    "for code": (lambda m: issued(m.root, use=ExtendedKeyUsageOID.CODE_SIGNING), "unsuitable certificate purpose"),
+}
+
+
+def refused(mutual: Mutual, context: ssl.SSLContext, address: str | None = None) -> str:
+    """The one line that the server's log has about a connection by that context, which must come to nothing.
+
+    The log takes ten such lines a second, so that it may need another connection.
+    """
+    return until(lambda: attempt(mutual, context, address or mutual.address))
+
+
+def attempt(mutual: Mutual, context: ssl.SSLContext, address: str) -> str:
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
+        name = "{}:{} ".format(*plain.getsockname()[:2])
+        with contextlib.suppress(OSError), context.wrap_socket(plain, server_hostname="localhost") as tls:
+            tls.sendall(PREFACE)
+            # With TLS 1.3 a client learns that it was refused when it reads.
+            assert tls.recv(65536) == b""
+    # The connection ends after the line.
+    found = [line for line in mutual.served.process.errors().splitlines() if name in line]
+    assert len(found) <= 1
+    assert all("[WARNING]" in line for line in found)
+    return found[0] if found else ""
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda each: each.name)
+@pytest.mark.parametrize("what", [*WRONG, "missing"])
+def test_certificates_of_clients(mutual: Mutual, what: str, version: ssl.TLSVersion) -> None:
+    context = ssl.create_default_context(cadata=mutual.root.pem.decode())
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    reason = "the client sent no certificate, and one is required"
+    if what != "missing":
+        make, reason = WRONG[what]
+        config = mutual.client(make(mutual))
+        context.load_cert_chain(config.certificate, config.private_key)
+    address = mutual.without_list if what == "lacking an intermediate" else mutual.address
+    assert reason in refused(mutual, context, address)
+
+
+def test_certificates_that_are_right(mutual: Mutual) -> None:
+    """Without a stated use, for clients, and by an intermediate that comes along."""
+    for pair, chain in (
+        (issued(mutual.root), ()),
+        (issued(mutual.root, use=ExtendedKeyUsageOID.CLIENT_AUTH), ()),
+        (issued(mutual.between), (mutual.between.pem,)),
+    ):
+        address = mutual.without_list if chain else mutual.address
+        with Client(address, "echo", "same", ssl_config=mutual.client(pair, *chain)) as client:
+            assert client.infer({"x": "text"}, timeout=60) == RIGHT
+
+
+# -- versions, ciphers, ALPN -------------------------------------------------------------------------------------------
+
+
+def offer(mutual: Mutual) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=mutual.root.pem.decode())
+    config = mutual.client(issued(mutual.root))
+    context.load_cert_chain(config.certificate, config.private_key)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1], ids=lambda each: each.name)
+def test_old_versions(mutual: Mutual, version: ssl.TLSVersion) -> None:
+    context = offer(mutual)
+    context.minimum_version = context.maximum_version = version
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    assert "unsupported protocol" in refused(mutual, context)
+
+
+@pytest.mark.parametrize("ciphers", ["AES128-SHA", "ECDHE+AES+SHA1", "AES256-GCM-SHA384", "aNULL", "DHE"])
+def test_ciphers_that_are_not_sound(mutual: Mutual, ciphers: str) -> None:
+    """Without forward secrecy, without authenticated encryption, or without either side's name."""
+    context = offer(mutual)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.set_ciphers(ciphers + ":@SECLEVEL=0")
+    except ssl.SSLError:
+        pytest.skip(f"this OpenSSL has no {ciphers} any more")
+    assert "no shared cipher" in refused(mutual, context)
+
+
+@pytest.mark.parametrize("names", [[], ["http/1.1"], ["h2c", "h3"]])
+def test_h2_has_to_be_offered(mutual: Mutual, names: list[str]) -> None:
+    context = offer(mutual)
+    if names:
+        context.set_alpn_protocols(names)
+    else:
+        context = ssl.create_default_context(cadata=mutual.root.pem.decode())
+        config = mutual.client(issued(mutual.root))
+        context.load_cert_chain(config.certificate, config.private_key)
+    assert 'does not offer HTTP/2 (ALPN "h2")' in refused(mutual, context)
+
+
+# -- our client --------------------------------------------------------------------------------------------------------
+
+REFUSED_BY_CLIENT: dict[str, tuple[Callable[[Authority], Pair], str]] = {
+    "expired": (lambda root: issued(root, "localhost", -2 * DAY, -DAY), "certificate has expired"),
+    "not yet valid": (lambda root: issued(root, "localhost", DAY, 2 * DAY), "certificate is not yet valid"),
+    "self-signed": (lambda root: alone(), "self signed certificate"),
+    "of a wrong authority": (lambda root: issued(Authority("Other"), "localhost"), "unable to get local issuer"),
+    "of a wrong name": (lambda root: issued(root, "elsewhere.example"), "Hostname Verification Check failed"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_BY_CLIENT)
+def test_certificates_of_servers(tmp_path: pathlib.Path, what: str) -> None:
+    root = Authority("Root")
+    (tmp_path / "ca.crt").write_bytes(root.pem)
+    make, reason = REFUSED_BY_CLIENT[what]
+    certificate, key = make(root)
+    with stand_in("localhost:0", grpc.ssl_server_credentials([(key, certificate)])) as server:
+        config = SSLConfig(custom_ca=str(tmp_path / "ca.crt"))
+        with Client(f"localhost:{server.port}", "echo", "echo", ssl_config=config) as client:
+            answer = client.infer({"x": "text"}, timeout=60)
+    assert isinstance(answer, dict)
+    assert answer["error"].startswith("Grpc Error, (14, 'unavailable'), ")
+    assert reason in answer["error"]

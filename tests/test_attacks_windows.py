@@ -1,0 +1,138 @@
+"""Attacks by HTTP/2's flow control: windows of nothing, of too much, and that grow byte by byte."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hyperframe.frame import SettingsFrame, WindowUpdateFrame
+
+from attacker import CANCEL, Attacker, framed, said_of, unharmed
+from conftest import ECHO_SERVABLE
+from e2e_support import Served, request, serving, tensor
+
+PROTOCOL_ERROR = 1
+FLOW_CONTROL_ERROR = 3
+SIZE = 1 << 20
+LARGE = framed(request("echo", "same", {"x": tensor(np.zeros(SIZE, np.uint8))}).SerializeToString())
+SMALL = framed(request("echo", "same", {"x": tensor("text")}).SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    listen = "'127.0.0.1:0', limits=server.Limits(body_idle_timeout=1, min_bytes_per_second=100_000)"
+    with serving(tmp_path_factory.mktemp("windows"), "echo", ECHO_SERVABLE, listen=listen) as server:
+        yield server
+
+
+def test_a_window_of_nothing(served: Served) -> None:
+    """A hundred answers that are never taken are given up, and nothing else."""
+    with unharmed(served, growth=512 << 20), Attacker(served.address, window=0) as attacker:
+        streams = [attacker.begin(body=LARGE) for _ in range(100)]
+        attacker.until(lambda: all(attacker.is_over(stream) for stream in streams))
+        assert [attacker.resets[stream] for stream in streams] == [CANCEL] * 100
+        assert any(
+            "its reply was not taken within body_idle_timeout 1000 ms" in line for line in said_of(served, attacker)
+        )
+        assert attacker.is_served()
+
+
+def test_a_connection_whose_window_is_used_up(served: Served) -> None:
+    """The streams' windows are wide, the connection's is never given back."""
+    with unharmed(served), Attacker(served.address, window=1 << 24) as attacker:
+        stream = attacker.begin(body=LARGE)
+        attacker.until(lambda: attacker.is_over(stream))
+        assert attacker.resets[stream] == CANCEL
+        assert attacker.received[stream] < SIZE
+        assert attacker.is_served()
+
+
+def test_pings_are_no_progress(served: Served) -> None:
+    with unharmed(served), Attacker(served.address, window=0) as attacker:
+        stream = attacker.begin(body=LARGE)
+        while not attacker.is_over(stream):
+            assert attacker.is_served()
+        assert attacker.resets[stream] == CANCEL
+
+
+def test_a_window_that_grows_byte_by_byte(served: Served) -> None:
+    pause = threading.Event()
+    with unharmed(served), Attacker(served.address, window=0) as attacker:
+        stream = attacker.begin(body=LARGE)
+        byte = WindowUpdateFrame(stream, window_increment=1)
+        while not attacker.is_over(stream):
+            assert attacker.frames(byte)
+            pause.wait(0.01)
+            attacker.look(0)
+        assert attacker.resets[stream] == CANCEL
+        (line,) = said_of(served, attacker)
+        assert "its reply was not taken at min_bytes_per_second 100000" in line
+
+
+def test_a_client_that_takes_its_answer_slowly_but_steadily_gets_it(served: Served) -> None:
+    pause = threading.Event()
+    with Attacker(served.address, window=0) as client:
+        stream = client.begin(body=LARGE)
+        while not client.is_over(stream):
+            client.h2.increment_flow_control_window(50_000)
+            client.h2.increment_flow_control_window(50_000, stream)
+            client.flush()
+            pause.wait(0.1)
+            client.look(0)
+        assert client.streams[stream]["grpc-status"] == "0"
+        assert client.received[stream] > SIZE
+
+
+@pytest.mark.parametrize("increments", [(2**31 - 1,), (2**30, 2**30)], ids=["at once", "in two"])
+def test_a_window_of_the_connection_that_overflows(served: Served, increments: tuple[int, ...]) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        attacker.frames(*(WindowUpdateFrame(0, window_increment=each) for each in increments))
+        attacker.ends()
+        assert attacker.goaway == FLOW_CONTROL_ERROR
+        (line,) = said_of(served, attacker)
+        assert "FLOW_CONTROL_ERROR" in line
+
+
+def test_a_window_of_a_call_that_overflows(served: Served) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        stream = attacker.begin(body=SMALL, ends=False)
+        attacker.frames(WindowUpdateFrame(stream, window_increment=2**31 - 1))
+        attacker.until(lambda: attacker.is_over(stream))
+        assert attacker.resets[stream] == FLOW_CONTROL_ERROR
+        assert attacker.wait(attacker.begin(body=SMALL))["grpc-status"] == "0"
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_a_window_that_grows_by_nothing(served: Served, stream: int) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        attacker.begin(body=SMALL, ends=False)
+        attacker.send(b"\0\0\4\x08\0" + stream.to_bytes(4, "big") + bytes(4))
+        attacker.ends()
+        assert attacker.goaway == PROTOCOL_ERROR
+        assert len(said_of(served, attacker)) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"), [({4: 2**31}, FLOW_CONTROL_ERROR), ({5: 100}, PROTOCOL_ERROR), ({2: 2}, PROTOCOL_ERROR)]
+)
+def test_settings_that_are_wrong(served: Served, settings: dict[int, int], error: int) -> None:
+    """A window of 2 GB, frames of 100 bytes, a push that is neither on nor off."""
+    with unharmed(served), Attacker(served.address) as attacker:
+        attacker.frames(SettingsFrame(0, settings=settings))
+        attacker.ends()
+        assert attacker.goaway == error
+        assert len(said_of(served, attacker)) == 1
+
+
+def test_a_window_that_becomes_less_than_nothing(served: Served) -> None:
+    """SETTINGS take back what was granted already."""
+    with unharmed(served), Attacker(served.address, window=10_000) as attacker:
+        stream = attacker.begin(body=LARGE)
+        attacker.until(lambda: attacker.received.get(stream, 0) == 10_000)
+        attacker.h2.update_settings({4: 0})
+        attacker.flush()
+        attacker.until(lambda: attacker.is_over(stream))
+        assert attacker.resets[stream] == CANCEL
+        assert attacker.is_served()

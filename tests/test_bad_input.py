@@ -1,0 +1,271 @@
+"""Files, disks and memory that are not as they should be: one clear error each, and no harm to what runs."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import onnx
+import pytest
+
+from conftest import ADD_SERVABLE, ECHO_SERVABLE, Servables, ServerProcess, StartScript, add_model
+from e2e_support import until
+from mindserve.client import Client
+from mindserve.proto import messages
+
+# Starts what is right, listens, and then tries what is wrong; goes on afterwards.
+SCRIPT = """
+import sys
+from mindserve import server
+directory = {directory!r}
+server.start_servables(server.ServableStartConfig(directory, "echo"))
+print(server.start_grpc_server("127.0.0.1:0")[0], flush=True)
+try:
+    server.start_servables(server.ServableStartConfig(directory, "bad", {options}))
+    print("started", flush=True)
+except RuntimeError as error:
+    print(repr(str(error)), flush=True)
+"""
+
+
+def attempt(servables: Servables, start_script: StartScript, options: str = "") -> tuple[ServerProcess, str, str]:
+    """The process, its address, and how the start of the bad one went; the good one is served all along."""
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(SCRIPT.format(directory=str(servables.directory), options=options))
+    address = server.line()
+    text = server.line()
+    is_well(address)
+    return server, address, text
+
+
+def is_well(address: str) -> None:
+    with Client(address, "echo", "same") as client:
+        assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
+
+
+def ends(server: ServerProcess) -> None:
+    import signal
+
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0, server.errors()
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def later_opset() -> bytes:
+    model = add_model()
+    model.opset_import[0].version = 999
+    return model.SerializeToString()
+
+
+def cut() -> bytes:
+    whole = add_model().SerializeToString()
+    return whole[: len(whole) // 2]
+
+
+MODELS = {
+    "missing": None,
+    "empty": b"",
+    "text": b"this is no model\n" * 100,
+    "zeros": bytes(4096),
+    "cut": cut(),
+    "of a later opset": later_opset(),
+}
+
+
+@pytest.mark.parametrize("what", MODELS)
+def test_model_files(servables: Servables, start_script: StartScript, what: str) -> None:
+    directory = servables.add("bad", ADD_SERVABLE, versions=(1,))
+    path = directory / "1" / "add.onnx"
+    content = MODELS[what]
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    server, _, text = attempt(servables, start_script)
+    assert "Load model failed, servable directory: " in text
+    assert "add.onnx" in text
+    if what == "of a later opset":
+        assert "999" in text
+    ends(server)
+
+
+def test_a_model_whose_graph_is_none(servables: Servables, start_script: StartScript) -> None:
+    """Well-formed, and yet the graph refers to what is not there."""
+    directory = servables.add("bad", ADD_SERVABLE, versions=(1,))
+    model = add_model()
+    model.graph.node[0].input[0] = "nowhere"
+    onnx.save(model, directory / "1" / "add.onnx")
+    server, _, text = attempt(servables, start_script)
+    assert "Load model failed, servable directory: " in text
+    ends(server)
+
+
+# -- servable_config.py ------------------------------------------------------------------------------------------------
+
+CONFIGS = {
+    "that raises": ("raise ValueError('my own text')\n", "", "ValueError: my own text"),
+    "that declares nothing": ("x = 1\n", "", "There is no method registered for servable 'bad'"),
+    "that hangs": ("import threading\nthreading.Event().wait()\n", "start_timeout=1", "start_timeout of 1 s"),
+    "that spins": ("while True:\n    pass\n", "start_timeout=1", "start_timeout of 1 s"),
+    "that is no Python": ("def f(:\n", "", "SyntaxError"),
+    "that is no text": ("\0\0\0", "", "null bytes"),
+    "that ends the process": ("import os\nos._exit(3)\n", "", "exited with status 3"),
+    "that recurses": ("def f():\n    f()\nf()\n", "", "RecursionError"),
+}
+
+
+@pytest.mark.parametrize("what", CONFIGS)
+def test_configs(servables: Servables, start_script: StartScript, what: str) -> None:
+    config, options, expected = CONFIGS[what]
+    servables.add("bad", config)
+    server, address, text = attempt(servables, start_script, options)
+    assert expected in text
+    is_well(address)
+    ends(server)
+
+
+def test_a_config_that_prints(servables: Servables, start_script: StartScript) -> None:
+    """A megabyte to stdout, by Python and by the system: in its log, and not where the server's own output goes."""
+    servables.add("bad", "import os\nprint('p' * (1 << 20))\nos.write(1, b'by the system\\n')\n" + ECHO_SERVABLE)
+    server, address, text = attempt(servables, start_script)
+    assert text == "started"
+    (log,) = (server.cwd / "serving_logs").glob("log_bad_*.log")
+    assert "p" * (1 << 20) in until(log.read_text, lambda said: "by the system" in said)
+    with Client(address, "bad", "same") as client:
+        assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
+    ends(server)
+
+
+def test_a_config_that_starts_threads(servables: Servables, start_script: StartScript) -> None:
+    """Also such as never end: the worker is served, and ends when it is to."""
+    threads = "import threading\nfor _ in range(50):\n    threading.Thread(target=threading.Event().wait).start()\n"
+    servables.add("bad", threads + ECHO_SERVABLE)
+    server, address, text = attempt(servables, start_script)
+    assert text == "started"
+    with Client(address, "bad", "same") as client:
+        assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
+    ends(server)
+
+
+# -- lengths -----------------------------------------------------------------------------------------------------------
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+@pytest.mark.parametrize("size", [2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
+def test_lengths_within_a_message(servables: Servables, start_script: StartScript, size: int) -> None:
+    """Each length field of a request claims what is not there."""
+    import grpc
+
+    from mindserve.proto import PREDICT
+
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(
+        "from mindserve import server\n"
+        f"server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, 'echo'))\n"
+        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n"
+    )
+    address = server.line()
+    spec = messages.ServableSpec(name="echo", method_name="same").SerializeToString()
+    route = b"\x0a" + bytes([len(spec)]) + spec
+    claim = varint(size)
+    item = b"\x0a\x01x\x12" + claim
+    bodies = [
+        b"\x0a" + claim,
+        route + b"\x12" + claim,
+        route + b"\x12\x08\x0a" + claim,
+        route + b"\x12" + bytes([len(item) + 2]) + b"\x0a" + bytes([len(item)]) + item,
+    ]
+    with grpc.insecure_channel(address) as channel:
+        for body in bodies:
+            try:
+                reply = messages.PredictReply.FromString(channel.unary_unary(PREDICT)(body, timeout=60))
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+            else:
+                assert reply.error_msg[0].error_code != 0
+    is_well(address)
+    ends(server)
+
+
+def test_a_hundred_thousand_instances_and_one_more(servables: Servables, start_script: StartScript) -> None:
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(
+        "from mindserve import server\n"
+        f"server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, 'echo'))\n"
+        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n"
+    )
+    address = server.line()
+    with Client(address, "echo", "same") as client:
+        answer = client.infer([{"x": 1}] * 100_000, timeout=240)
+        assert answer == [{"x": 1}] * 100_000
+        refused = client.infer([{"x": 1}] * 100_001, timeout=240)
+        assert isinstance(refused, dict)
+        assert "max_instances_per_request" in refused["error"]
+        assert client.infer([], timeout=60) != [{"x": 1}]
+    is_well(address)
+    ends(server)
+
+
+# -- disks and memory --------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_for_logs(servables: Servables, start_script: StartScript, tmp_path: pathlib.Path) -> None:
+    """Whatever is written to the master's and to the worker's log fails: nobody is served the worse for it."""
+    noisy = ECHO_SERVABLE.replace("def echo(x):\n", "def echo(x):\n    print('a line', flush=True)\n")
+    servables.add("echo", noisy)
+    logs = tmp_path / "run0" / "serving_logs"
+    script = f"""
+    import os, sys
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 2)
+    os.mkdir({str(logs)!r})
+    os.symlink("/dev/full", {str(logs / "log_echo_device0_version1.log")!r})
+    from mindserve import server
+    server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, "echo"))
+    print(server.start_grpc_server("127.0.0.1:0")[0], flush=True)
+    """
+    server = start_script(script, GLOG_v="0")
+    address = server.line()
+    with Client(address, "echo", "same") as client:
+        for _ in range(20):
+            client.infer({"x": "text"}, timeout=60)
+    assert os.readlink(logs / "log_echo_device0_version1.log") == "/dev/full"
+    with Client(address, "echo", "worker_pid") as client:
+        assert isinstance(client.infer({"x": "text"}, timeout=60), list)
+    ends(server)
+
+
+def test_no_shared_memory_left(servables: Servables, start_script: StartScript) -> None:
+    """Memory files may not grow: the start fails, with what was wanted, and nothing is left behind."""
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(
+        f"""
+        import resource, sys
+        from mindserve import server
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+        def attempt():
+            try:
+                server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, "echo"))
+                return server.start_grpc_server("127.0.0.1:0")[0]
+            except RuntimeError as error:
+                return repr(str(error))
+        print(attempt(), flush=True)
+        sys.stdin.readline()
+        server.stop()
+        """
+    )
+    text = server.line()
+    assert "File too large" in text
+    assert "shared memory" in text
+    assert server.workers() == []
+    server.tell("end")
+    assert server.wait() == 0, server.errors()
