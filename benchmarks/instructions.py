@@ -49,8 +49,8 @@ def main() -> None:
         make_servables(scratch / "servables", None)
         names = ["bench", *make_copies(scratch / "servables", options.idle)]
         body, path = scratch / "body", PREDICT
+        # What some options need is imported only with them: trees from before there was that are counted as well.
         if options.classifier:
-            # Only here: trees from before there was one are counted as well.
             import classifier
 
             names[0] = "classifier"
@@ -60,10 +60,9 @@ def main() -> None:
                 classifier.write_request(options.classifier, body)
                 path = classifier.CLASSIFY
         elif options.split:
-            # Likewise.
-            from splits import NAME, WEIGHTS
+            import splits
 
-            add(NAME, options.method).write(body)
+            add(splits.NAME, options.method).write(body)
         else:
             add(method=options.method).write(body)
         # Each worker takes a minute to start under valgrind.
@@ -80,7 +79,7 @@ def main() -> None:
         if options.token:
             command += ["--keys", keys]
         if options.split:
-            command += ["--split", NAME, *map(str, WEIGHTS)]
+            command += ["--split", splits.NAME, *map(str, splits.WEIGHTS)]
         with (scratch / "log").open("w") as log:
             server = subprocess.Popen(
                 command, cwd=scratch, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True

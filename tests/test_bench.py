@@ -51,7 +51,7 @@ def rows_of(file: pathlib.Path, name: str) -> list[dict[str, Any]]:
         for key, value in row.items():
             if isinstance(value, float):
                 assert math.isfinite(value), (name, row)
-                # Differences of two measurements, of which the shortest run tells nothing; and what is best at 0.
+                # Of differences of two measurements the shortest run tells nothing.
                 assert value > 0 or key.endswith(("_kb", "off_percent")) or "cpu" in key, (name, row)
     return rows
 

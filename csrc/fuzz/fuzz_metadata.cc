@@ -12,11 +12,9 @@ static void Run(Input input) {
   constexpr size_t kMostBytes = 4096;
   static gateway::RequestHead head;  // reused, as by the gateway's streams
   head.Clear();
-  size_t bytes = 0;
   while (!input.empty()) {
     const std::string_view name = input.ShortText();
     const std::string_view value = input.LongText();
-    bytes += name.size() + value.size();
     head.Add(name, value, kMostBytes);
   }
   (void)head.http_error();
@@ -33,7 +31,7 @@ static void Run(Input input) {
     held += key.size() + value.size();
     told.metadata.emplace_back(key, value);
   }
-  FUZZ_REQUIRE(held <= kMostBytes && held <= bytes);
+  FUZZ_REQUIRE(held <= kMostBytes);
   // The worker reads what the gateway writes; what is no UTF-8 where that has to be is refused by both.
   told.request_id = "id";
   const std::string written = wire::WriteCallHead(told);

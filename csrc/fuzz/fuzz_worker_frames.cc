@@ -51,7 +51,7 @@ void Run(Input input) {
     client.Send(client.Start(kUp, {}, false), Framed("three"), false);
     client.Send(client.Start(kBoth, gzip, false), Framed("four"), false);
     client.Run();
-    FUZZ_REQUIRE(worker.calls().size() == client.calls());
+    FUZZ_REQUIRE(worker.calls().size() >= client.calls());  // with the mirror's
     while (!input.empty() && harness.has_worker()) {
       const uint8_t op = input.Byte();
       switch (op & 7) {

@@ -94,10 +94,14 @@ TEST_F(ReflectionTest, SaysOfEachRequestWhatIsNotThere) {
 TEST_F(ReflectionTest, ListsAllServicesSorted) {
   TestClient client(Listen());
   const std::string list = Field(7, "");
-  const std::vector<std::string> built_in = {
-      "grpc.health.v1.Health",       "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
-      "mindserve.StreamService",     "mindspore.serving.proto.MSService",   "ray.serve.PredictAPIsService",
-      "ray.serve.RayServeAPIService"};
+  const std::vector<std::string> built_in = {"grpc.health.v1.Health",
+                                             "grpc.reflection.v1.ServerReflection",
+                                             "grpc.reflection.v1alpha.ServerReflection",
+                                             "io.seldon.api.rpc.Classifier",
+                                             "mindserve.StreamService",
+                                             "mindspore.serving.proto.MSService",
+                                             "ray.serve.PredictAPIsService",
+                                             "ray.serve.RayServeAPIService"};
   EXPECT_THAT(Ask(client, {list}), ElementsAre(Answered(list, Services(built_in))));
 
   // On a stream that is open already, too.
