@@ -20,7 +20,7 @@ from servers import Servers
 from services import measure_open_streams, measure_streams, measure_unary
 from splits import measure_split
 
-NAMES = "abcdefghijklmn"
+NAMES = "abcdefghijklmno"
 
 _COLUMNS: list[Column] = [
     ("case", "case", ""),
