@@ -112,6 +112,19 @@ def thrice(x):
     return register.add_stage(repeat, x, outputs_count=1)
 
 
+def score(number, count):
+    return np.array([number, count], np.float64)
+
+
+@register.register_method(output_names=["probabilities"])
+def scores(a_double, an_int32):
+    return register.add_stage(score, a_double, an_int32, outputs_count=1)
+
+
+register.classifier(method="scores", classes=["number", "count"])
+register.data_handler(Scalars)
+
+
 @register.grpc_method
 def Echo(request):
     return request

@@ -60,10 +60,11 @@ def test_it_is_valid(document: Any) -> None:
 
 
 def test_paths(document: Any) -> None:
-    servables = ["add:add_common", "add:add_cast", "sorts:same", "sorts:size", "sorts:thrice"]
+    servables = ["add:add_common", "add:add_cast", "sorts:same", "sorts:size", "sorts:scores", "sorts:thrice"]
     versions = [each.replace(":", "/version/1:") for each in servables]
     rpcs = ["Echo", "Scalar", "Tell", "Down", "Up", "Both"]
     own = ["/healthz", "/healthz/live", "/healthz/ready", "/servables", "/servables/{name}", "/openapi.json", "/docs"]
+    own += ["/js/predict"]
     assert sorted(document["paths"]) == sorted(
         [
             *(f"/model/{each}" for each in servables + versions),

@@ -57,13 +57,14 @@ def send(page: Browser, operation: str, body: str | None = None, **parameters: s
 
 
 def test_the_page_shows_what_is_served(page: Browser) -> None:
+    methods = "same(x) → y; size(text, data) → y; scores(a_double, an_int32) → probabilities; thrice(x) → y"
     rows: list[list[str]] = page.value(
         "[...document.querySelectorAll('#servables tbody tr')]"
         ".map((row) => [...row.cells].map((cell) => cell.textContent))"
     )
     assert rows == [
         ["add", "1", "1", "add_common(x1, x2) → y; add_cast(x1, x2) → y"],
-        ["sorts", "1", "1", "same(x) → y; size(text, data) → y; thrice(x) → y; sorts.v1.SortService"],
+        ["sorts", "1", "1", f"{methods}; io.seldon.api.rpc.Classifier; sorts.v1.SortService"],
     ]
     operations: list[str] = page.value("[...document.querySelectorAll('#operations details')].map((each) => each.id)")
     expected = {"add.add_common", "add.1.add_common", "sorts.same", "sorts.v1.SortService.Echo", "live"}
