@@ -436,6 +436,20 @@ def test_a_flood_of_bad_tokens_holds_up_nobody(tokens: Tokens) -> None:
     tokens.call([("oauth_token", tokens.token("app"))])  # one that nobody has seen
 
 
+def test_no_token_ends_the_verification_of_others(tokens: Tokens) -> None:
+    """Half a surrogate pair, which the refusal would repeat, can't be sent."""
+    call = tokens.channel.unary_unary(PREDICT)
+    message = request("echo", "same", {"x": tensor(1)}).SerializeToString()
+    for number in range(10):
+        forged = tokens.forge(iss="\ud800", jti=f"surrogate {number}")
+        with pytest.raises(grpc.RpcError) as error:
+            call(message, timeout=60, metadata=[("oauth_token", forged)])
+        assert error.value.code() is UNAUTHENTICATED  # type: ignore[attr-defined]
+        assert "another issuer, '\\ud800'" in error.value.details()  # type: ignore[attr-defined]
+        assert tokens.post(headers={"oauth_token": forged}).status_code == 401
+    tokens.call([("oauth_token", tokens.token("app"))])
+
+
 # -- starting ----------------------------------------------------------------------------------------------------------
 
 

@@ -222,6 +222,8 @@ def test_several_types_need_a_name(rest: Rest) -> None:
         (b'{"data": {}, "meta": {"puid": 1}}', "'puid' is no string"),
         (b'{"data": {}, "meta": {"puid": "\\ud800"}}', "'puid' is wrong"),
         (b'{"data": {}, "data": {}}', "the key 'data' is given twice"),
+        (b'{"data": {}, "\\ud800": 1}', "there is no '\ud800'"),
+        (b'{"data": {"\\ud800": 1, "\\ud800": 2}}', "the key '\ud800' is given twice"),
         (b'{"data": {"f1": NaN}}', "NaN is no JSON"),
         (b'{"data": {"f1": 1e999}}', "too large"),
         (b'{"data": {"f1": "wide"}}', "'data' is no flowers.Flower in JSON"),
@@ -235,6 +237,13 @@ def test_several_types_need_a_name(rest: Rest) -> None:
 )
 def test_each_bad_body_gets_its_answer(rest: Rest, body: bytes, text: str) -> None:
     assert text in error(rest, body)
+
+
+def test_any_depth_of_an_instance_is_the_clients_error(rest: Rest) -> None:
+    """Reading a body and writing it anew end at the same depth, or nearly so."""
+    for depth in range(880, 1000):
+        body = b'{"data": {"@type": "mindspore.serving.proto.Instance", "x": ' + b"[" * depth + b"]" * depth + b"}}"
+        assert rest.post(PATH, body, headers={"application": "flower"}).status_code == 400, depth
 
 
 def test_an_instance_that_lacks_an_input(rest: Rest) -> None:

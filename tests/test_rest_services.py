@@ -198,6 +198,7 @@ def test_large_messages(rest: Rest) -> None:
         (b'{"nothing": "\\ud800"}', "SystemError: "),
         (b'{"text": "\xff"}', "utf-8"),
         (b'{"text": "\\ud800"}', ""),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "the key '\ud800' is given twice"),
         (b'{"inner": [' * 5000 + b"]}" * 5000, "expected at most 100 levels"),
         (b"[" * 100_000, "expected at most 100 levels"),
         (b'{"inner": [' * 150 + b"{}" + b"]}" * 150, ""),

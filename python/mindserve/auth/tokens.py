@@ -22,6 +22,10 @@ _MAX_SHOWN = 80
 class TokenError(Exception):
     """A token that is not accepted; the text is for who sent it."""
 
+    def __init__(self, text: str) -> None:
+        # What is repeated of the token may be half a surrogate pair, which is in no text that can be sent.
+        super().__init__(text.encode("utf-8", "backslashreplace").decode())
+
 
 @dataclasses.dataclass(frozen=True)
 class Outside:

@@ -223,7 +223,8 @@ class Exchange:
         body: dict[str, Any] = {"error_msg": error.text}
         if self.rpc_errors:
             body = {"error": error_object(error.status, error.name, error.text, error.fields)}
-        return json.dumps(body, ensure_ascii=False).encode()
+        # Texts may repeat what a client wrote, half a surrogate pair too: it becomes the escape that JSON has for it.
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def error_object(status: int, name: str, text: str, fields: Mapping[str, Any]) -> dict[str, Any]:

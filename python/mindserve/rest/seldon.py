@@ -233,7 +233,10 @@ def _encode_data(data: dict[str, Any], kind: str, taken: _Taken) -> bytes:
 
 def _encode_instance(data: dict[str, Any]) -> bytes:
     core = native.load()
-    body = json.dumps({"instances": [data]}).encode()
+    try:
+        body = json.dumps({"instances": [data]}).encode()
+    except RecursionError:  # reading it took a little less of the stack
+        raise ValueError("expected fewer levels, one inside the other") from None
     try:
         request = messages.PredictRequest.FromString(core.predict_request_from_json(body, "_", "_", 0))
     except core.NativeError as error:

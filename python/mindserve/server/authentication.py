@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from mindserve import logs, native
-from mindserve.auth.authority import REFUSED_FOR, Authority, Verdict
+from mindserve.auth.authority import REFUSED_FOR, Authority
 from mindserve.config import AuthConfig
 from mindserve.server.watch import FileWatch, snapshot_files
 
@@ -75,7 +75,9 @@ class Authentication:
             for question in questions:
                 try:
                     verdict = self.authority.check(question[2])
+                    core.answer_token(gateway, question, verdict.identity, verdict.refusal, verdict.seconds)
                 except Exception:
+                    # Whatever a token does, the next one is to be verified.
                     _log.exception("a fault in verifying a token")
-                    verdict = Verdict(None, "the token could not be verified: see the server's log", REFUSED_FOR)
-                core.answer_token(gateway, question, verdict.identity, verdict.refusal, verdict.seconds)
+                    text = "the token could not be verified: see the server's log"
+                    core.answer_token(gateway, question, None, text, REFUSED_FOR)
