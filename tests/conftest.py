@@ -20,6 +20,10 @@ import certificates
 from certificates import Files
 from mindserve.certs import make_certificates
 
+# A shell has what it runs in the background ignore SIGINT, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "python"
 
 ADD_SERVABLE = """
