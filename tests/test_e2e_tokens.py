@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -434,6 +435,20 @@ def test_a_flood_of_bad_tokens_holds_up_nobody(tokens: Tokens) -> None:
         tokens.call([("oauth_token", token)])
     assert {each.code() for each in flood} <= {UNAUTHENTICATED, EXHAUSTED}
     tokens.call([("oauth_token", tokens.token("app"))])  # one that nobody has seen
+
+
+def test_a_flood_of_bad_tokens_by_http_holds_up_nobody(tokens: Tokens) -> None:
+    headers = {"oauth_token": tokens.token("app")}
+
+    def forged(number: int) -> int:
+        text = tokens.forge(key=b"k" * 32, jti=f"http {number}")
+        return requests.post(f"{tokens.rest.url}/model/echo:same", json=OK, headers={"oauth_token": text}).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        flood = pool.map(forged, range(200))
+        for _ in range(20):
+            assert tokens.post(headers=headers).status_code == 200
+        assert set(flood) == {401}
 
 
 def test_no_token_ends_the_verification_of_others(tokens: Tokens) -> None:

@@ -64,7 +64,7 @@ class App:
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         path = exchange.path
         if self._guard is not None:
-            self._guard.check(exchange)
+            await self._guard.check(exchange)
             scope["mindserve.identity"] = exchange.identity
         if path.startswith(PREFIX) and path[len(PREFIX) : len(PREFIX) + 1] in ("", "/"):
             await predict(exchange)

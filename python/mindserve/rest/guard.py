@@ -14,6 +14,8 @@ from mindserve.rest.http import Exchange, HttpError
 
 # Verdicts that are remembered, of good tokens and of bad ones each.
 _MOST = 1_000
+# Requests whose tokens are being verified at one time.
+_MOST_WAITING = 1_000
 _OPEN = ("/healthz", "/token")
 # Fields of a query, among which the token may be.
 _MOST_FIELDS = 100
@@ -31,6 +33,7 @@ class Guard:
         self._authority = authority
         self._now = now
         self._lock = threading.Lock()
+        self._waiting = 0  # requests, until their tokens are verified
         self._generation = 0  # guarded by the lock, as what follows; the last used at the end
         self._good: collections.OrderedDict[bytes, tuple[Verdict, float]] = collections.OrderedDict()
         self._bad: collections.OrderedDict[bytes, tuple[Verdict, float]] = collections.OrderedDict()
@@ -43,16 +46,16 @@ class Guard:
             self._good.clear()
             self._bad.clear()
 
-    def check(self, exchange: Exchange) -> None:
+    async def check(self, exchange: Exchange) -> None:
         """Lets a request in, with its client's identity, or not. The gateway counts it against the client's limits.
 
         Raises:
-            HttpError: 401.
+            HttpError: 401; 429 while too many tokens wait to be verified.
         """
         if is_open(exchange.path):
             return
         text = self._credentials(exchange)
-        verdict = self._look(text)
+        verdict = await self._look(exchange, text)
         if verdict.identity is None:
             raise _refused(verdict.refusal, 'Bearer error="invalid_token"')
         exchange.identity = verdict.identity
@@ -99,7 +102,7 @@ class Guard:
             raise _refused("the token is no JWT")
         return token
 
-    def _look(self, text: bytes) -> Verdict:
+    async def _look(self, exchange: Exchange, text: bytes) -> Verdict:
         now = self._now()
         with self._lock:
             generation = self._generation
@@ -107,7 +110,15 @@ class Guard:
                 if (found := kept.get(text)) is not None and now < found[1]:
                     kept.move_to_end(text)
                     return found[0]
-        verdict = self._authority.check(text)
+        if self._waiting >= _MOST_WAITING:
+            reason = f"{_MOST_WAITING} requests with tokens that are not known yet wait for these to be verified"
+            raise HttpError(429, f"{reason}: try again later", "RESOURCE_EXHAUSTED", [(b"retry-after", b"1")])
+        self._waiting += 1
+        try:
+            # A signature takes long enough to hold up others.
+            verdict = await exchange.context.run(True, self._authority.check, text)
+        finally:
+            self._waiting -= 1
         with self._lock:
             if generation == self._generation:
                 kept = self._bad if verdict.identity is None else self._good
