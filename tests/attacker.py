@@ -65,6 +65,7 @@ class Attacker:
         self.goaway: int | None = None
         self.pongs = 0
         self.closed = False
+        self.reads_while_it_sends = True
         self._unread = bytearray()
         self.flush()
 
@@ -89,7 +90,7 @@ class Attacker:
         rest = memoryview(data)
         deadline = time.monotonic() + seconds
         while rest and not self.closed:
-            readable, writable, _ = select.select([self.socket], [self.socket], [], 1)
+            readable, writable, _ = select.select([self.socket] if self.reads_while_it_sends else [], [self.socket], [], 1)
             if readable:
                 self.look(0)
                 if self.goaway is not None:

@@ -20,6 +20,9 @@ namespace {
 using std::chrono::milliseconds;
 using testing::HasSubstr;
 
+// For clients that count their rounds by pings, as fast as they can.
+constexpr size_t kManyFrames = 1'000'000'000;
+
 int Number(Code code) {
   return static_cast<int>(code);
 }
@@ -334,6 +337,7 @@ TEST_F(Http2Test, PingsDoNotKeepAReplyThatIsNotTaken) {
   TestWorker worker(*gateway_, 1, "add");
   Limits limits;
   limits.body_idle_timeout = milliseconds(100);
+  limits.max_control_frames_per_second = kManyFrames;
   TestClient client(ConnectTo(Listen(limits)), 1000, /*reads_slowly=*/true);
   const int32_t call = client.Start(kPredictPath, Framed(PredictRequest("add", "big", 0, {{20, 0}})));
   const auto since = Clock::now();
@@ -351,6 +355,7 @@ TEST_F(Http2Test, AReplyThatIsTakenByteByByteIsTooSlow) {
   Limits limits;
   limits.body_idle_timeout = milliseconds(300);
   limits.min_bytes_per_second = 100'000'000;
+  limits.max_control_frames_per_second = kManyFrames;
   TestClient client(ConnectTo(Listen(limits)), 1000, /*reads_slowly=*/true);
   LogLines log;
   const int32_t call = client.Start(kPredictPath, Framed(PredictRequest("add", "big", 0, {{20, 0}})));
@@ -371,6 +376,7 @@ TEST_F(Http2Test, ABodyThatComesByteByByteIsTooSlow) {
   Limits limits;
   limits.body_idle_timeout = milliseconds(300);
   limits.min_bytes_per_second = 1'000'000;
+  limits.max_control_frames_per_second = kManyFrames;
   TestClient client(Listen(limits));
   const int32_t call = client.Start(kPredictPath, Framed(std::string(1 << 20, 'x')).substr(0, 6), false);
   const auto since = Clock::now();
