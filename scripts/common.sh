@@ -28,9 +28,10 @@ find_clang() {
   die "sanitizers and fuzzers need clang 14 or newer with its runtime: sudo apt-get install clang-14 libclang-rt-14-dev llvm-14, or name another: CLANG=clang++-19"
 }
 
-# configure <preset>: its tree in build/, if there is none yet.
+# configure <preset>: its tree in build/, if there is none yet, or one of an earlier preset.
 configure() {
-  [[ -f "build/$1/build.ninja" ]] && return
+  [[ "build/$1/build.ninja" -nt CMakePresets.json ]] && return
+  rm -f "build/$1/CMakeCache.txt"
   local options=()
   if [[ "$1" == asan || "$1" == tsan ]]; then
     # An assignment of its own: a failure inside of another command would go unnoticed.

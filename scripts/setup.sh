@@ -7,6 +7,8 @@ PACKAGES=(make pkg-config libnghttp2-dev libssl-dev libprotozero-dev libsimdjson
 # What the clients of tests/interop are built with. Half a gigabyte: only where no test may be left out.
 if [[ -n "${CI:-}" ]]; then
   PACKAGES+=(golang-go golang-google-grpc-dev)
+  # For the sanitizers and the fuzzers.
+  PACKAGES+=(clang-14 libclang-rt-14-dev llvm-14)
   # In which a test opens the page of the REST server. Ubuntu's package of this name is not a browser but a snap.
   command -v chromium >/dev/null || command -v google-chrome >/dev/null || PACKAGES+=(chromium)
   command -v curl >/dev/null || PACKAGES+=(curl)

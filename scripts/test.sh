@@ -13,4 +13,7 @@ if ((cpp)); then
   scripts/cpp_tests.sh debug
 fi
 say "Running the Python tests"
-"$PY" -m pytest -q -n 2 --dist loadfile "$@"
+# CI's machines have other work as well: what fails there has a second try, and the summary names it.
+tries=()
+if [[ -n "${CI:-}" ]]; then tries=(--reruns 1 -raR); fi
+"$PY" -m pytest -q -n 2 --dist loadfile ${tries[@]+"${tries[@]}"} "$@"

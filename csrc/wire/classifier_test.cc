@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -42,7 +43,7 @@ Tensor Numbers(DType dtype, Shape shape, std::vector<T> values) {
   std::span<std::byte> bytes;
   auto tensor = Tensor::Allocate(dtype, std::move(shape), &bytes);
   EXPECT_EQ(bytes.size(), values.size() * sizeof(T));
-  std::memcpy(bytes.data(), values.data(), bytes.size());
+  std::ranges::copy(std::as_bytes(std::span(values)), bytes.begin());
   return *std::move(tensor);
 }
 Tensor Doubles(std::vector<double> values) {
