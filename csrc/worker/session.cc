@@ -182,7 +182,7 @@ void Runtime::Session::Answer(Request& request) {
 }
 
 void Runtime::Session::OpenClassification(Request& request, const link::GatewayFrame& frame) {
-  const auto method = runtime_.classifier_->Read(frame.payload, request.payload, &classification_);
+  const auto method = runtime_.classifier_->Read(frame.payload, frame.key, request.payload, &classification_);
   if (!method.ok()) return End(request, method.status());
   request.replies.resize(1);
   request.left = 1;

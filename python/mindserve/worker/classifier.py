@@ -12,7 +12,7 @@ from mindserve.control import ReadyMethod
 from mindserve.errors import ConfigError
 from mindserve.proto import CLASSIFY
 from mindserve.register.values import METHOD_INPUT, Classifier, Method, Registration, Stage, ValueRef
-from mindserve.worker.classifier_data import adapt_handler
+from mindserve.worker.classifier_data import adapt_handler, takes_request
 from mindserve.worker.classifier_fields import Fields, map_fields
 from mindserve.worker.classifier_reply import REPLY_OUTPUTS, adapt_mapping
 
@@ -32,13 +32,15 @@ class HandledType:
 
     Attributes:
         label: names the function in errors.
-        take: takes the message's bytes and returns the inputs.
+        take: takes the message's bytes, or the request's and its puid, and returns the inputs.
+        takes_request: the latter.
         stages: of the method whose first stage is that function, all that follow.
         results: its results.
     """
 
     label: str
-    take: Callable[[bytes], Any]
+    take: Callable[..., Any]
+    takes_request: bool
     stages: tuple[Stage, ...]
     results: tuple[ValueRef, ...]
 
@@ -110,7 +112,11 @@ def plan_classifier(registration: Registration, described: Callable[[Method], Re
         label = registration.function_label(handler.function)
         take = adapt_handler(handler, handler.function, target, types, label)
         handlers[name] = HandledType(
-            label, take, tuple(map(_behind, method.stages)), tuple(_moved(ref) for ref in method.results)
+            label,
+            take,
+            takes_request(handler.function),
+            tuple(map(_behind, method.stages)),
+            tuple(_moved(ref) for ref in method.results),
         )
     return Plan(
         method,
