@@ -98,8 +98,9 @@ using OutputsTuple = std::tuple<size_t, std::optional<size_t>, std::optional<siz
 using FieldsTuple = std::pair<std::vector<std::tuple<std::string, std::vector<int64_t>, bool>>,
                               std::vector<std::tuple<std::string, uint32_t, int, size_t, size_t>>>;
 
-// Of a message that a function takes: the stages and results of its method, and whether it takes the request.
-using HandledTuple = std::tuple<std::vector<StageTuple>, std::vector<std::pair<int, int>>, bool>;
+// Of a message that a function takes: the stages and results of its method, whether it takes the request, and whether
+// the message has single numbers alone.
+using HandledTuple = std::tuple<std::vector<StageTuple>, std::vector<std::pair<int, int>>, bool, bool>;
 
 DType ToDType(const std::string& name) {
   if (name == "str") return DType::kString;
@@ -227,12 +228,13 @@ class PythonRuntime {
     worker::Classifier classifier(method, spec.inputs, std::move(outputs), model_name);
     for (const auto& [type, tuple] : fields) classifier.AddFields(type, ToFieldMap(tuple));
     for (const auto& [type, tuple] : handlers) {
-      const auto& [stages, results, takes_request] = tuple;
+      const auto& [stages, results, takes_request, fixed] = tuple;
       std::vector<std::string> inputs{"data"};
       if (takes_request) inputs = {"request", "puid"};
       auto handled =
           ToMethodSpec(spec.name + "/" + type, std::move(inputs), spec.outputs, stages, results, spec.idempotent);
-      classifier.AddHandler(type, {Unwrap(runtime_->engine().AddLocalMethod(std::move(handled))), takes_request});
+      const int number = Unwrap(runtime_->engine().AddLocalMethod(std::move(handled)));
+      classifier.AddHandler(type, {.number = number, .takes_request = takes_request, .fixed = fixed});
     }
     runtime_->SetClassifier(std::move(classifier));
   }

@@ -43,8 +43,8 @@ Status Classifier::ReadForHandler(const HandlerMethod& handler, std::span<const 
   return Status::Ok();
 }
 
-Result<int> Classifier::Read(std::span<const std::byte> request, const RequestKey& key, const TensorOwner& owner,
-                             std::vector<Tensor>* inputs) const {
+Result<ClassificationTarget> Classifier::Read(std::span<const std::byte> request, const RequestKey& key,
+                                              const TensorOwner& owner, std::vector<Tensor>* inputs) const {
   const auto data = wire::ReadClassificationData(request);
   if (!data.ok()) return data.status();
   const auto found = types_.find(data->type);
@@ -57,15 +57,24 @@ Result<int> Classifier::Read(std::span<const std::byte> request, const RequestKe
   if (found == types_.end()) {
     Status status = wire::InstanceReader({}, inputs_, owner).ReadAlone(data->value, inputs);
     if (!status.ok()) return Wrong(data->type, "is wrong: " + status.message());
-    return method_;
+    return ClassificationTarget{method_, true};
   }
   if (const auto* handler = std::get_if<HandlerMethod>(&found->second)) {
     MS_RETURN_IF_ERROR(ReadForHandler(*handler, request, data->value, key, owner, inputs));
-    return handler->number;
+    return ClassificationTarget{handler->number, !handler->fixed};
   }
-  Status status = std::get<wire::FieldMap>(found->second).Read(data->value, owner, inputs);
+  const auto& fields = std::get<wire::FieldMap>(found->second);
+  Status status = fields.Read(data->value, owner, inputs);
   if (!status.ok()) return Wrong(data->type, "is wrong: " + status.message());
-  return method_;
+  return ClassificationTarget{method_, !fields.fixed()};
+}
+
+Result<wire::ClassificationWriter> Classifier::Write(std::span<const std::string> names,
+                                                     std::span<const Tensor> outputs, bool shaped_by_client) const {
+  auto writer = wire::ClassificationWriter::Create(outputs_, names, outputs, model_name_);
+  if (writer.ok() || !shaped_by_client) return writer;
+  return Status(Code::kInvalidArgument,
+                "the data of the ClassificationRequest leads to no reply: " + writer.status().message());
 }
 
 }  // namespace mindserve::worker

@@ -25,6 +25,15 @@ struct HandlerMethod {
   // Its inputs are the bytes of the request, and its puid, which is the client's or made of the key, as the gateway
   // does. Else it has one: the bytes of the message alone.
   bool takes_request = false;
+  // Messages have nothing but single numbers: what becomes of them does not depend on their size.
+  bool fixed = false;
+};
+
+// Where a request goes.
+struct ClassificationTarget {
+  int method = 0;  // the engine's
+  // Its client has a say in types and shapes, not just in the numbers.
+  bool shaped_by_client = false;
 };
 
 // A value; immutable once serving.
@@ -41,15 +50,15 @@ class Classifier {
   // The number of the method that answers.
   int method() const { return method_; }
 
-  // The method that a request goes to, and its inputs (resized). Tensors may hold `owner`. INVALID_ARGUMENT: the
+  // The method that a request goes to, and the inputs (resized). Tensors may hold `owner`. INVALID_ARGUMENT: the
   // message's type is not known, or it doesn't parse, or doesn't fit. `key` is the request's.
-  Result<int> Read(std::span<const std::byte> request, const RequestKey& key, const TensorOwner& owner,
-                   std::vector<Tensor>* inputs) const;
+  Result<ClassificationTarget> Read(std::span<const std::byte> request, const RequestKey& key, const TensorOwner& owner,
+                                    std::vector<Tensor>* inputs) const;
 
-  // An answer, of results of `method`, whose outputs have these names. INTERNAL: they make none.
-  Result<wire::ClassificationWriter> Write(std::span<const std::string> names, std::span<const Tensor> outputs) const {
-    return wire::ClassificationWriter::Create(outputs_, names, outputs, model_name_);
-  }
+  // An answer, of results of `method`, whose outputs have these names. They make none: INVALID_ARGUMENT if the request
+  // was shaped by its client, else INTERNAL.
+  Result<wire::ClassificationWriter> Write(std::span<const std::string> names, std::span<const Tensor> outputs,
+                                           bool shaped_by_client) const;
 
  private:
   static Status ReadForHandler(const HandlerMethod& handler, std::span<const std::byte> request,

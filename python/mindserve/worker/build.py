@@ -253,7 +253,7 @@ class _MethodBuilder:
 
     def _handled(
         self, method: Method, handled: HandledType
-    ) -> tuple[Sequence[_StageTuple], Sequence[tuple[int, int]], bool]:
+    ) -> tuple[Sequence[_StageTuple], Sequence[tuple[int, int]], bool, bool]:
         from mindserve.worker.classifier_data import RefusedDataError
 
         inputs = len(method.inputs)
@@ -268,7 +268,7 @@ class _MethodBuilder:
         given = [ValueRef(METHOD_INPUT, index).as_native() for index in range(2 if handled.takes_request else 1)]
         first = ("function", function, given, inputs, "")
         stages = [first, *(self._stage(method, stage) for stage in handled.stages)]
-        return stages, [ref.as_native() for ref in handled.results], handled.takes_request
+        return stages, [ref.as_native() for ref in handled.results], handled.takes_request, handled.fixed
 
     def stream_handler(self, method: Method, loops: Callable[[], Loops]) -> Handler:
         """What answers a method that streams; comes after all `add`."""
