@@ -133,7 +133,8 @@ class IrisCustomDataHandler:
 # What `getData` is given, as the classes' names: puid, type_url, and all of it.
 TELLER = """
 import numpy as np
-from iris_pb2 import Asked
+import pandas as pd
+from iris_pb2 import Asked, Handled
 from mindserve.server import register
 
 
@@ -147,6 +148,14 @@ class Teller:
     def getData(self, request):
         told = request.meta.puid, request.data.type_url, request.SerializeToString().hex()
         return np.zeros(3), np.array(told)
+
+
+@register.data_handler(Handled)
+def framed(message):
+    # Columns are told by their names, and those that are no inputs do no harm.
+    columns = {"names": "first", "more": 1, "number": message.f1}
+    columns.pop(message.how, None)
+    return pd.DataFrame([columns])
 """
 
 START = """
@@ -291,6 +300,14 @@ def test_get_data_is_given_the_puid_that_is_answered(teller: Any, document: Docu
     puids = {reply.meta.puid for reply in replies}
     assert len(puids) == 3
     assert all(re.fullmatch("[0-9a-f]{40}", puid) for puid in puids)
+
+
+def test_a_data_frame_has_to_have_the_columns_that_the_method_takes(teller: Any, document: Document) -> None:
+    (prediction,) = teller.Predict(document.request(document.iris.Handled(f1=0.5)), 60).predictions
+    assert (prediction.prediction, prediction.predictedClass) == (0.5, "first")
+    code, details = status_of(lambda: teller.Predict(document.request(document.iris.Handled(how="names")), 60))
+    assert code is grpc.StatusCode.INTERNAL
+    assert "iris.framed gave a DataFrame without column 'names', the inputs are number, names" in details
 
 
 def test_an_instance_needs_no_handler(stub: Any, document: Document) -> None:
