@@ -69,6 +69,7 @@ message IrisPredictRequest {
 }
 message Handled { float f1 = 1; float f2 = 2; float f3 = 3; float f4 = 4; string how = 5; }
 message Seldons { float f1 = 1; float f2 = 2; float f3 = 3; float f4 = 4; }
+message Asked { float f1 = 1; }
 message Note { string text = 1; }
 """
 
@@ -126,6 +127,35 @@ class IrisCustomDataHandler:
         dc = Seldons()
         assert request.data.Unpack(dc)
         return pd.DataFrame([{"f1": dc.f1, "f2": dc.f2, "f3": dc.f3, "f4": dc.f4}])
+
+"""
+
+# What `getData` is given, as the classes' names: puid, type_url, and all of it.
+TELLER = """
+import numpy as np
+import pandas as pd
+from iris_pb2 import Asked, Handled
+from mindserve.server import register
+
+
+@register.register_method(output_names=["prediction", "predictedClass"])
+def tell(number, names):
+    return number, names
+
+
+@register.data_handler(Asked)
+class Teller:
+    def getData(self, request):
+        told = request.meta.puid, request.data.type_url, request.SerializeToString().hex()
+        return np.zeros(3), np.array(told)
+
+
+@register.data_handler(Handled)
+def framed(message):
+    # Columns are told by their names, and those that are no inputs do no harm.
+    columns = {"names": "first", "more": 1, "number": message.f1}
+    columns.pop(message.how, None)
+    return pd.DataFrame([columns])
 """
 
 START = """
@@ -235,6 +265,49 @@ def test_what_a_data_handler_may_give(stub: Any, document: Document, how: str) -
 
 def test_the_documents_custom_data_handler(stub: Any, document: Document) -> None:
     check(stub.Predict(document.request(document.iris.Seldons(**FEATURES)), 60))
+
+
+@pytest.fixture(scope="module")
+def teller(tmp_path_factory: pytest.TempPathFactory, document: Document) -> Iterator[Any]:
+    with (
+        serving_iris(tmp_path_factory.mktemp("teller"), config=TELLER) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        yield document.stub(channel)
+
+
+def told(reply: Any) -> list[str]:
+    return [each.predictedClass for each in reply.predictions]
+
+
+def test_get_data_is_given_the_request_as_it_came(teller: Any, document: Document) -> None:
+    """With its puid, its own URL of the type, and what only newer clients know of."""
+    request = document.request(document.iris.Asked(f1=1), puid="12345")
+    request.data.type_url = "example.com/of/ours/io.seldon.microservice.iris.Asked"
+    sent = document.seldon.ClassificationRequest.FromString(request.SerializeToString() + b"\x7a\x01?")
+    reply = teller.Predict(sent, 60)
+    puid, url, given = told(reply)
+    assert puid == reply.meta.puid == "12345"
+    assert url == request.data.type_url
+    assert bytes.fromhex(given) == sent.SerializeToString()
+
+
+@pytest.mark.parametrize("metadata", [(), (("request_id", "mine"),)])
+def test_get_data_is_given_the_puid_that_is_answered(teller: Any, document: Document, metadata: Any) -> None:
+    request = document.request(document.iris.Asked(f1=1))
+    replies = [teller.Predict(request, 60, metadata=metadata) for _ in range(3)]
+    assert all(told(reply)[0] == reply.meta.puid for reply in replies)
+    puids = {reply.meta.puid for reply in replies}
+    assert len(puids) == 3
+    assert all(re.fullmatch("[0-9a-f]{40}", puid) for puid in puids)
+
+
+def test_a_data_frame_has_to_have_the_columns_that_the_method_takes(teller: Any, document: Document) -> None:
+    (prediction,) = teller.Predict(document.request(document.iris.Handled(f1=0.5)), 60).predictions
+    assert (prediction.prediction, prediction.predictedClass) == (0.5, "first")
+    code, details = status_of(lambda: teller.Predict(document.request(document.iris.Handled(how="names")), 60))
+    assert code is grpc.StatusCode.INTERNAL
+    assert "iris.framed gave a DataFrame without column 'names', the inputs are number, names" in details
 
 
 def test_an_instance_needs_no_handler(stub: Any, document: Document) -> None:

@@ -133,6 +133,35 @@ def test_what_does_not_fit_says_why(
     assert text in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("known", "classes", "text"),
+    [
+        (TensorType("str", (3,)), None, "is str of shape [3]: the Classifier needs numbers in one dimension"),
+        (TensorType("float32", (2, 3)), None, "is float32 of shape [2, 3]: the Classifier needs numbers in one"),
+        (TensorType("float32", (4,)), ["a", "b"], "of shape [4]: parameter 'classes' of 'classifier' has 2 names"),
+        (TensorType("float32", (1, 2)), ["a", "b"], ""),
+        (TensorType("float32", (-1,)), ["a", "b"], ""),
+        (TensorType("float32", (-1, 3)), None, ""),
+        (None, ["a", "b"], ""),
+    ],
+)
+def test_what_a_model_says_of_its_output_is_looked_at(
+    registration: Registration, known: TensorType | None, classes: list[str] | None, text: str
+) -> None:
+    method()
+    register.classifier(classes=classes)
+
+    def described(each: Any) -> ReadyMethod:
+        return ReadyMethod(each.name, True, each.inputs, each.outputs, (None,), (known,))
+
+    if not text:
+        assert plan_classifier(registration, described).outputs[0] == 0
+        return
+    with pytest.raises(ConfigError) as raised:
+        plan_classifier(registration, described)
+    assert text in str(raised.value)
+
+
 def test_of_several_methods_one_is_named(registration: Registration) -> None:
     method("one")
     method("two")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -90,6 +91,32 @@ def unused(x, y):
 
 register.classifier("same")
 """
+# With two classes for four numbers.
+BROKEN = """
+from flowers_pb2 import Flower
+from mindserve.server import register
+
+
+@register.register_method(output_names="y")
+def predict(x):
+    return x
+
+
+register.classifier(classes=["a", "b"])
+register.data_handler(Flower)
+"""
+PASSING = """
+from flowers_pb2 import Note
+from mindserve.server import register
+
+
+@register.register_method(output_names=["prediction", "custom"])
+def predict(x, custom):
+    return x, custom
+
+
+register.classifier(custom=Note)
+"""
 REPLY = {"f1": 1, "f2": 2, "f3": 1, "f4": 4}
 
 
@@ -101,6 +128,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rest, st
         "newer": FLOWER.format(model="two"),
         "noted": NOTED,
         "plain": PLAIN,
+        "broken": BROKEN,
+        "passing": PASSING,
     }
     for name, config in configs.items():
         write_servable(folder / "servables", name, config)
@@ -250,11 +279,34 @@ def test_an_instance_that_lacks_an_input(rest: Rest) -> None:
     assert "Cannot find input y" in error(rest, {"data": {"x": 1}}, application="plain")
 
 
-def test_an_output_that_makes_no_reply_says_why(rest: Rest) -> None:
-    text = error(rest, {"data": {"x": "text", "y": 1}}, 500, "plain")
+def test_data_that_leads_to_no_reply_is_the_clients_error(rest: Rest) -> None:
+    """An instance's types and shapes are its client's choice."""
+    text = error(rest, {"data": {"x": "text", "y": 1}}, 400, "plain")
+    assert "the data of the ClassificationRequest leads to no reply: " in text
     assert "output 'probabilities' is kMSI_String (1,), expected numbers" in text
-    text = error(rest, {"data": {"x": [[1.0, 2.0], [3.0, 4.0]], "y": 1}}, 500, "plain")
+    text = error(rest, {"data": {"x": [[1.0, 2.0], [3.0, 4.0]], "y": 1}}, 400, "plain")
     assert "output 'probabilities' is kMSI_Float32 (2, 2)" in text
+    instance = {"@type": "mindspore.serving.proto.Instance", "x": [1.0, 2.0]}
+    text = error(rest, {"data": instance}, 400)
+    assert "output 'prediction' is kMSI_Float32 (2,), expected 3 numbers, one for each of the classes" in text
+
+
+def test_outputs_that_never_make_a_reply_are_the_servables_error(rest: Rest) -> None:
+    """Of four single numbers no client can make anything else."""
+    text = error(rest, {"data": REPLY}, 500, "broken")
+    assert (
+        text == "output 'y' is kMSI_Float64 (4,), expected 2 numbers, one for each of the classes that are registered"
+    )
+
+
+@pytest.mark.parametrize("sent", [b"\x0a\x05cut", b"\x0a\x01\xff", b"no message"])
+def test_custom_that_is_no_such_message_comes_as_bytes(rest: Rest, sent: bytes) -> None:
+    """What a servable passes on of its client's data."""
+    packed = base64.b64encode(sent).decode()
+    reply = post(rest, {"data": {"x": 1.0, "custom": {"b64": packed}}}, "passing").json()
+    assert reply["custom"] == {"@type": "type.googleapis.com/flowers.Note", "value": packed}
+    reply = post(rest, {"data": {"x": 1.0, "custom": {"b64": "CgJoaQ=="}}}, "passing").json()
+    assert reply["custom"] == {"@type": "type.googleapis.com/flowers.Note", "text": "hi"}
 
 
 def test_only_post(rest: Rest) -> None:
@@ -267,7 +319,7 @@ def test_one_of_several_servables_has_to_be_named(rest: Rest) -> None:
     answer = rest.post(PATH, {"data": {}})
     assert answer.status_code == 404
     # A name that is split stands for those that answer for it.
-    assert "'noted', 'plain', 'split'" in answer.json()["error_msg"]
+    assert "'broken', 'noted', 'passing', 'plain', 'split'" in answer.json()["error_msg"]
     assert post(rest, {"data": {"x": 1}}, "rose").status_code == 404
 
 
@@ -317,5 +369,5 @@ def test_the_openapi_document_has_it(rest: Rest) -> None:
     referred = re.findall(r"#/components/schemas/([\w.]+)", str(data))
     assert {"flowers.Flower", "flowers.Note"} <= set(referred)
     (application,) = [each for each in operation["parameters"] if each.get("name") == "application"]
-    assert application["schema"]["enum"] == ["noted", "plain", "split"]
+    assert application["schema"]["enum"] == ["broken", "noted", "passing", "plain", "split"]
     assert operation["responses"]["200"]

@@ -20,4 +20,8 @@ struct RequestKey {
 using RequestKeyText = std::array<char, 36>;
 RequestKeyText TextOf(const RequestKey& key);
 
+// As the id of a prediction: 40 hexadecimal digits, as Seldon's have, of which the last 16 are made of the key's.
+using RequestKeyPuid = std::array<char, 40>;
+RequestKeyPuid PuidOf(const RequestKey& key);
+
 }  // namespace mindserve

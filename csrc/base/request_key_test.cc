@@ -36,6 +36,20 @@ TEST(RequestKeyTest, EachBitOfAKeyIsInItsText) {
   for (int bit = 0; bit < 32; ++bit) EXPECT_TRUE(texts.insert(Text({0, uint32_t{1} << bit})).second) << bit;
 }
 
+TEST(RequestKeyTest, AsAPuidItHas40DigitsWithEachOfItsBits) {
+  std::set<std::string> puids;
+  const auto add = [&](const RequestKey& key) {
+    const RequestKeyPuid puid = PuidOf(key);
+    const std::string text(puid.data(), puid.size());
+    EXPECT_EQ(text.find_first_not_of("0123456789abcdef"), std::string::npos) << text;
+    EXPECT_TRUE(puids.insert(text).second) << text;
+    EXPECT_EQ(PuidOf(key), puid);
+  };
+  add({});
+  for (int bit = 0; bit < 64; ++bit) add({uint64_t{1} << bit, 0});
+  for (int bit = 0; bit < 32; ++bit) add({0, uint32_t{1} << bit});
+}
+
 TEST(RequestKeyTest, NoneIsKnownOfNoBits) {
   EXPECT_FALSE(RequestKey().known());
   EXPECT_TRUE((RequestKey{0, 1}).known());

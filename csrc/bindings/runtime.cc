@@ -90,11 +90,17 @@ Duration ToDuration(double seconds) {
   ::_exit(status);
 }
 
+using StageTuple = std::tuple<std::string, int, std::vector<std::pair<int, int>>, int, std::string>;
+
 // Of the Classifier: which outputs are predictions, classes, confidences and custom; and of a message's fields, which
 // elements of which inputs they are: type, shape and repeated, and name, number, type, input and element.
 using OutputsTuple = std::tuple<size_t, std::optional<size_t>, std::optional<size_t>, std::optional<size_t>>;
 using FieldsTuple = std::pair<std::vector<std::tuple<std::string, std::vector<int64_t>, bool>>,
                               std::vector<std::tuple<std::string, uint32_t, int, size_t, size_t>>>;
+
+// Of a message that a function takes: the stages and results of its method, whether it takes the request, and whether
+// the message has single numbers alone.
+using HandledTuple = std::tuple<std::vector<StageTuple>, std::vector<std::pair<int, int>>, bool, bool>;
 
 DType ToDType(const std::string& name) {
   if (name == "str") return DType::kString;
@@ -113,8 +119,6 @@ wire::FieldMap ToFieldMap(const FieldsTuple& tuple) {
   }
   return Unwrap(wire::FieldMap::Create(std::move(inputs), std::move(fields)));
 }
-
-using StageTuple = std::tuple<std::string, int, std::vector<std::pair<int, int>>, int, std::string>;
 
 class PythonRuntime {
  public:
@@ -217,17 +221,20 @@ class PythonRuntime {
     return spec;
   }
 
-  void SetClassifier(
-      int method, const std::string& model_name, wire::ClassificationOutputs outputs,
-      const std::map<std::string, FieldsTuple>& fields,
-      const std::map<std::string, std::pair<std::vector<StageTuple>, std::vector<std::pair<int, int>>>>& handlers) {
+  void SetClassifier(int method, const std::string& model_name, wire::ClassificationOutputs outputs,
+                     const std::map<std::string, FieldsTuple>& fields,
+                     const std::map<std::string, HandledTuple>& handlers) {
     const pipeline::MethodSpec& spec = runtime_->engine().method(method);
     worker::Classifier classifier(method, spec.inputs, std::move(outputs), model_name);
     for (const auto& [type, tuple] : fields) classifier.AddFields(type, ToFieldMap(tuple));
-    for (const auto& [type, handler] : handlers) {
+    for (const auto& [type, tuple] : handlers) {
+      const auto& [stages, results, takes_request, fixed] = tuple;
+      std::vector<std::string> inputs{"data"};
+      if (takes_request) inputs = {"request", "puid"};
       auto handled =
-          ToMethodSpec(spec.name + "/" + type, {"data"}, spec.outputs, handler.first, handler.second, spec.idempotent);
-      classifier.AddHandler(type, Unwrap(runtime_->engine().AddLocalMethod(std::move(handled))));
+          ToMethodSpec(spec.name + "/" + type, std::move(inputs), spec.outputs, stages, results, spec.idempotent);
+      const int number = Unwrap(runtime_->engine().AddLocalMethod(std::move(handled)));
+      classifier.AddHandler(type, {.number = number, .takes_request = takes_request, .fixed = fixed});
     }
     runtime_->SetClassifier(std::move(classifier));
   }
@@ -390,9 +397,7 @@ void RegisterRuntime(py::module_& module) {
           "set_classifier",
           [](PythonRuntime& self, int method, const std::string& model_name, const OutputsTuple& outputs,
              std::vector<std::string> classes, std::string custom_type,
-             const std::map<std::string, FieldsTuple>& fields,
-             const std::map<std::string, std::pair<std::vector<StageTuple>, std::vector<std::pair<int, int>>>>&
-                 handlers) {
+             const std::map<std::string, FieldsTuple>& fields, const std::map<std::string, HandledTuple>& handlers) {
             wire::ClassificationOutputs map;
             std::tie(map.prediction, map.predicted_class, map.confidence, map.custom) = outputs;
             map.classes = std::move(classes);

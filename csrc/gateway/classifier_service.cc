@@ -26,6 +26,11 @@ class ClassifierCall final : public PredictCall {
     }
     MS_RETURN_IF_ERROR(ChooseServable());
     puid_ = read.puid;
+    if (puid_.empty()) {
+      const RequestKeyPuid made = PuidOf(key());
+      puid_.assign(made.data(), made.size());
+    }
+    size_ = message().bytes().size();
     route->servable = asked_;
     route->method = kClassifierPath;
     route->version = 0;
@@ -93,14 +98,18 @@ class ClassifierCall final : public PredictCall {
     return true;
   }
 
+  // All of it: handlers are given the request as it came.
+  WorkerCalls::Payload ToWorker(const WorkerCalls::Payload&) const override {
+    return {.offset = 0, .length = size_, .instances = 1};
+  }
+
   std::string Described() const override {
     return "Classification by servable " + Name() +
            (puid_.empty() ? "" : " puid '" + std::string(CutUtf8(puid_, 128)) + "'");
   }
 
   Status BeginReply(const ReplyPart& first, Reply* reply) override {
-    auto meta = wire::WriteClassificationMeta(puid_.empty() ? context().keys.NextPuid() : puid_, NameOf(variation()),
-                                              first.bytes());
+    auto meta = wire::WriteClassificationMeta(puid_, NameOf(variation()), first.bytes());
     if (!meta.ok()) return meta.status();
     reply->emplace_back(*std::move(meta));
     return Status::Ok();
@@ -108,7 +117,8 @@ class ClassifierCall final : public PredictCall {
 
   ClassifierService& classifier_;
   std::string asked_;
-  std::string puid_;
+  std::string puid_;  // its own, or made of its key
+  size_t size_ = 0;   // of the message
 };
 
 }  // namespace
@@ -116,6 +126,8 @@ class ClassifierCall final : public PredictCall {
 std::unique_ptr<CallHandler> ClassifierService::Start(Call& call) {
   RequestId id;
   Status status = Identify(call, context_.keys, &id);
+  // Also where the client gave an id: the prediction's id is made of the key, here and by the worker.
+  if (!id.made.known()) id.made = context_.keys.Next();
   auto handler = std::make_unique<ClassifierCall>(*this, predict_, call, std::move(id));
   if (!status.ok()) call.Finish(std::move(status));
   return handler;

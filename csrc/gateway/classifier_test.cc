@@ -32,12 +32,13 @@ class ClassifierTest : public GatewayTest {
   }
 };
 
-TEST_F(ClassifierTest, TheWorkerGetsTheDataAndTheClientTheMeta) {
+TEST_F(ClassifierTest, TheWorkerGetsTheRequestAndTheClientTheMeta) {
   TestClient client(Listen());
   const auto worker = Worker(1, "iris");
-  const auto& response = client.Call(kClassifierPath, Field(1, Field(1, "12345")) + Data("abc"));
+  const std::string request = Field(1, Field(1, "12345")) + Field(9, "?") + Data("abc");
+  const auto& response = client.Call(kClassifierPath, request);
   EXPECT_EQ(response.grpc_status(), 0) << response.grpc_message();
-  EXPECT_EQ(response.messages(), std::vector{Meta("12345") + Data("abc")});
+  EXPECT_EQ(response.messages(), std::vector{Meta("12345") + request});
   EXPECT_TRUE(response.trailers.contains("request_id"));
 }
 
@@ -50,7 +51,9 @@ TEST_F(ClassifierTest, APuidIsMadeWhereNoneIsGiven) {
     puids.insert(message.substr(4, 40));
     EXPECT_EQ(message, Meta(message.substr(4, 40)) + Data("abc"));
   }
-  EXPECT_EQ(puids.size(), 3u);
+  // Also for one whose client has named the request.
+  puids.insert(client.Call(kClassifierPath, Data("abc"), {{"request_id", "r"}}).messages().at(0).substr(4, 40));
+  EXPECT_EQ(puids.size(), 4u);
   for (const std::string& puid : puids) EXPECT_EQ(puid.find_first_not_of("0123456789abcdef"), std::string::npos);
 }
 
@@ -108,7 +111,7 @@ TEST_F(ClassifierTest, TheVariationThatAnswersIsNamed) {
     // Without a name it is the one that is split.
     const std::string message = client.Call(kClassifierPath, Field(1, Field(1, "1")) + Data("abc")).messages().at(0);
     for (const char* name : {"a", "b"}) {
-      if (message == Meta("1", name) + Data("abc")) seen.insert(name);
+      if (message == Meta("1", name) + Field(1, Field(1, "1")) + Data("abc")) seen.insert(name);
     }
   }
   EXPECT_EQ(seen.count("a"), 5u);
@@ -125,7 +128,7 @@ TEST_F(ClassifierTest, ItIsSentAgainWhenAWorkerDies) {
   const auto second = Worker(2, "iris");
   second->Resume();
   first->Die();
-  EXPECT_EQ(client.Wait(stream).messages(), std::vector{Meta("1") + Data("hold")});
+  EXPECT_EQ(client.Wait(stream).messages(), std::vector{Meta("1") + Field(1, Field(1, "1")) + Data("hold")});
 }
 
 TEST_F(ClassifierTest, OneThatKillsWorkersIsSetAside) {

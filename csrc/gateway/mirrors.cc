@@ -76,15 +76,16 @@ Mirrors::Mirrors(ThreadContext& context, Admission& admission, Router& router, T
 Mirrors::~Mirrors() = default;
 
 void Mirrors::Offer(const Variation& variation, std::string_view method, const Call& call,
-                    const std::shared_ptr<Request>& request, const std::optional<WorkerCalls::Payload>& payload) {
+                    const std::shared_ptr<Request>& request, const std::optional<WorkerCalls::Payload>& payload,
+                    const RequestKey& key) {
   if (call.inner().depth > 0) return;
   for (Mirror& mirror : *variation.mirrors) {
-    if (mirror.Due()) Send(mirror, method, call, request, payload);
+    if (mirror.Due()) Send(mirror, method, call, request, payload, key);
   }
 }
 
 void Mirrors::Send(Mirror& mirror, std::string_view method, const Call& call, const std::shared_ptr<Request>& request,
-                   const std::optional<WorkerCalls::Payload>& payload) {
+                   const std::optional<WorkerCalls::Payload>& payload, const RequestKey& key) {
   const auto outcome = router_.Find(mirror.servable, method, mirror.version, 1, &targets_);
   if (outcome != Router::Outcome::kFound || targets_.front().worker->version()->quarantine.UnderAttack(context_.now)) {
     // Who is being killed is not to be killed by copies.
@@ -118,7 +119,7 @@ void Mirrors::Send(Mirror& mirror, std::string_view method, const Call& call, co
   counts.instances += payload ? payload->instances : 0;
   counts.bytes_in += size;
   // As a client of its own: it takes turns with those whose calls they are.
-  const WorkerCalls::Terms terms{.deadline = call.deadline(), .client = 0};
+  const WorkerCalls::Terms terms{.deadline = call.deadline(), .client = 0, .key = key};
   mirrored.SetNumber(payload ? calls_.Open(target.worker, target.method, *payload, copy, terms, mirrored, 0)
                              : calls_.OpenUser(target.worker, target.method, copy, terms, mirrored));
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/request_key.h"
 #include "gateway/admission.h"
 #include "gateway/call.h"
 #include "gateway/call_stats.h"
@@ -32,14 +33,15 @@ class Mirrors {
   ~Mirrors();
 
   // The call, which goes to `variation` with `request`, may go to the mirrors of its split too. After it was sent.
-  // `payload`: its instances, of Predict; nothing: a unary call of a user's service.
+  // `payload`: its instances, of Predict; nothing: a unary call of a user's service. `key`: the copies have the call's.
   void Offer(const Variation& variation, std::string_view method, const Call& call,
-             const std::shared_ptr<Request>& request, const std::optional<WorkerCalls::Payload>& payload);
+             const std::shared_ptr<Request>& request, const std::optional<WorkerCalls::Payload>& payload,
+             const RequestKey& key);
 
  private:
   friend class MirroredCall;
   void Send(Mirror& mirror, std::string_view method, const Call& call, const std::shared_ptr<Request>& request,
-            const std::optional<WorkerCalls::Payload>& payload);
+            const std::optional<WorkerCalls::Payload>& payload, const RequestKey& key);
 
   ThreadContext& context_;
   Admission& admission_;

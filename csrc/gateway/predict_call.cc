@@ -94,9 +94,9 @@ void PredictCall::OnHalfClose() {
     const size_t end = route.instances.size() * (i + 1) / parts_.size();
     const wire::Extent& first = route.instances[begin];
     const wire::Extent& last = route.instances[end - 1];
-    parts_[i].payload = {.offset = first.offset,
-                         .length = last.offset + last.length - first.offset,
-                         .instances = static_cast<uint32_t>(end - begin)};
+    parts_[i].payload = ToWorker({.offset = first.offset,
+                                  .length = last.offset + last.length - first.offset,
+                                  .instances = static_cast<uint32_t>(end - begin)});
     begin = end;
     if (!suspect) Send(i, targets[i]);
   }
@@ -104,10 +104,10 @@ void PredictCall::OnHalfClose() {
     parts_.front().alone = true;
     Dispatch(0);  // there is a worker
   } else if (variation_ && variation_->mirrors != nullptr) [[unlikely]] {
-    const WorkerCalls::Payload all{.offset = instances_.offset,
-                                   .length = instances_.length,
-                                   .instances = static_cast<uint32_t>(route.instances.size())};
-    service_.mirrors_.Offer(*variation_, method_, call_, request_, all);
+    const WorkerCalls::Payload all = ToWorker({.offset = instances_.offset,
+                                               .length = instances_.length,
+                                               .instances = static_cast<uint32_t>(route.instances.size())});
+    service_.mirrors_.Offer(*variation_, method_, call_, request_, all, id_.made);
   }
 }
 

@@ -43,6 +43,7 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   const Message& message() const { return *message_; }
   const Call& call() const { return call_; }
   ThreadContext& context() { return service_.context_; }
+  const RequestKey& key() const { return id_.made; }
   const Variation* variation() const { return variation_.get(); }  // that answers; null: none was chosen
   void Fail(Status status, Metadata trailing = {});
 
@@ -50,6 +51,8 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   virtual Status ReadRoute(wire::Route* route);
   // There is nobody who could answer: answers that, and is true.
   virtual bool RefuseRoute(Router::Outcome outcome);
+  // What of the message goes to a worker that gets these of its instances.
+  virtual WorkerCalls::Payload ToWorker(const WorkerCalls::Payload& instances) const { return instances; }
   // Of the gRPC method that was called.
   virtual std::string_view Path() const { return kPredictPath; }
   // "Request Servable(add) method(add_common) version(1)", as the client named them, and the variation.

@@ -9,6 +9,7 @@
 #include "gateway/grpc_text.h"
 
 namespace mindserve::gateway {
+
 RequestKey RequestKeys::Next() {
   if (used_ == random_.size()) {
     for (size_t got = 0; got < random_.size();) {
@@ -36,20 +37,6 @@ std::string RequestId::text() const {
   if (!given.empty()) return given;
   const RequestKeyText text = TextOf(made);
   return {text.data(), text.size()};
-}
-
-std::string RequestKeys::NextPuid() {
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::string text;
-  while (text.size() < kPuidDigits) {
-    const RequestKey key = Next();
-    uint64_t bits = key.high;
-    for (int digit = 0; digit < 16; ++digit, bits >>= 4) text.push_back(kHex[bits & 15]);
-    bits = key.low;
-    for (int digit = 0; digit < 8; ++digit, bits >>= 4) text.push_back(kHex[bits & 15]);
-  }
-  text.resize(kPuidDigits);
-  return text;
 }
 
 Status Identify(Call& call, RequestKeys& keys, RequestId* id) {

@@ -20,11 +20,8 @@ inline constexpr std::string_view kRequestIdKey = "request_id";
 class RequestKeys {
  public:
   RequestKey Next();
-  // 40 hexadecimal digits, as Seldon's ids of predictions have.
-  std::string NextPuid();
 
  private:
-  static constexpr size_t kPuidDigits = 40;
   static constexpr size_t kKeyBytes = 12;
   std::array<uint8_t, 256 * kKeyBytes> random_;  // from the kernel, for many at a time
   size_t used_ = sizeof(random_);

@@ -89,7 +89,7 @@ bool UserCall::Open() {
   Send(*target);
   const bool unary = !service_.kind_.client_streaming && !service_.kind_.server_streaming;
   if (variation && variation->mirrors != nullptr && unary) {
-    shared_.mirrors.Offer(*variation, goal_->method, call_, request_, std::nullopt);
+    shared_.mirrors.Offer(*variation, goal_->method, call_, request_, std::nullopt, {});
   }
   return true;
 }

@@ -184,6 +184,10 @@ Result<FieldMap> FieldMap::Create(std::vector<MappedInput> inputs, std::vector<M
   return map;
 }
 
+bool FieldMap::fixed() const {
+  return !any_repeated_ && std::ranges::none_of(inputs_, [](const MappedInput& input) { return IsText(input.dtype); });
+}
+
 const MappedField* FieldMap::Find(uint32_t number) const {
   const auto found = std::ranges::lower_bound(fields_, number, {}, &MappedField::number);
   return found != fields_.end() && found->number == number ? &*found : nullptr;

@@ -58,6 +58,10 @@ class FieldMap {
   // the bytes don't parse, a string is no UTF-8, or a number doesn't fit its input's type; inputs are empty then.
   Status Read(std::span<const std::byte> message, const TensorOwner& owner, std::vector<Tensor>* inputs) const;
 
+  // Whether inputs are of the same types, shapes and sizes whatever the message has: there is no text and nothing
+  // repeated.
+  bool fixed() const;
+
  private:
   struct Reading;
   FieldMap(std::vector<MappedInput> inputs, std::vector<MappedField> fields)

@@ -182,11 +182,12 @@ void Runtime::Session::Answer(Request& request) {
 }
 
 void Runtime::Session::OpenClassification(Request& request, const link::GatewayFrame& frame) {
-  const auto method = runtime_.classifier_->Read(frame.payload, request.payload, &classification_);
-  if (!method.ok()) return End(request, method.status());
+  const auto target = runtime_.classifier_->Read(frame.payload, frame.key, request.payload, &classification_);
+  if (!target.ok()) return End(request, target.status());
+  request.shaped_by_client = target->shaped_by_client;
   request.replies.resize(1);
   request.left = 1;
-  engine_.Submit(*method, request.context, 0, classification_, now_);
+  engine_.Submit(target->method, request.context, 0, classification_, now_);
 }
 
 bool Runtime::Session::TryClassificationReply(Request& request) {
@@ -195,7 +196,7 @@ bool Runtime::Session::TryClassificationReply(Request& request) {
     End(request, Status(wire::CodeOf(reply.code), reply.error));
     return true;
   }
-  const auto writer = runtime_.classifier_->Write(request.method.outputs, reply.outputs);
+  const auto writer = runtime_.classifier_->Write(request.method.outputs, reply.outputs, request.shaped_by_client);
   if (!writer.ok()) {
     End(request, writer.status());
     return true;

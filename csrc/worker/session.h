@@ -73,7 +73,8 @@ class Runtime::Session final : private net::RoundHooks {
     std::shared_ptr<Payload> payload;                   // shared with the tensors that look at it
     std::vector<wire::InstanceReply> replies;
     size_t left = 0;
-    size_t late = 0;  // instances whose deadline passed
+    size_t late = 0;                // instances whose deadline passed
+    bool shaped_by_client = false;  // of the Classifier: as ClassificationTarget says
     std::unique_ptr<Sliced> sliced;
   };
 

@@ -384,7 +384,10 @@ class Runtime:
             tuple[Sequence[tuple[str, Sequence[int], bool]], Sequence[tuple[str, int, int, int, int]]],
         ],
         handlers: Mapping[
-            str, tuple[Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]], Sequence[tuple[int, int]]]
+            str,
+            tuple[
+                Sequence[tuple[str, int, Sequence[tuple[int, int]], int, str]], Sequence[tuple[int, int]], bool, bool
+            ],
         ],
     ) -> None:
         """Which method answers the Classifier, and how. After the last call of `add_method`.
@@ -397,7 +400,9 @@ class Runtime:
             custom_type: full name of the message that ``custom`` is; empty: an Any.
             fields: of messages by their types' names, which fields are inputs: of each input type, shape and whether it
                 is repeated, and of each field name, number, type (as in FieldDescriptorProto), input and element.
-            handlers: of the others, stages and results of the method whose input is the message's bytes.
+            handlers: of the others, stages and results of the method whose input is the message's bytes, and False; or
+                True, if its inputs are the request's bytes and its puid; and whether the message has single numbers
+                alone.
         """
     def run_function(self, function: int, current: ContextVar[Any]) -> None:
         """The body of the thread that runs this stage function: returns after `stop`.

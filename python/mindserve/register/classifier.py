@@ -79,7 +79,8 @@ def data_handler(message_class: type, *, fields: Sequence[str] | None = None) ->
     whose columns are the inputs by their names, or, for a method that takes one input, the elements of a vector. What
     it raises is answered INTERNAL with its text. A class with a method ``getData(request)``, as Seldon's
     ``CustomDataHandler`` has one, may be decorated too: each worker makes one object of it, and ``request`` is the
-    ``ClassificationRequest``.
+    ``ClassificationRequest`` as it came, with the ``meta.puid`` that it is answered with, which was made if the client
+    gave none.
 
     Args:
         message_class: a class of a generated ``_pb2`` module.

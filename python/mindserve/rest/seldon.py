@@ -259,7 +259,7 @@ def _decode(data: bytes, taken: _Taken) -> bytes:
             ],
             "custom": _decode_custom(reply.custom, taken),
         }
-    except (DecodeError, json_format.Error, TypeError, ValueError, RecursionError) as error:
+    except DecodeError as error:
         raise HttpError(500, f"the answer has no JSON form: {error}", "INTERNAL") from None
     return json.dumps(answer, ensure_ascii=False).encode()
 
@@ -274,10 +274,15 @@ def _number(value: float) -> float | str:
 def _decode_custom(custom: Any, taken: _Taken) -> Any:
     if not custom.type_url:
         return None
+    as_bytes = {"@type": custom.type_url, "value": base64.b64encode(custom.value).decode()}
     found = taken.message(custom.type_url.rpartition("/")[2])
     if found is None:
-        return {"@type": custom.type_url, "value": base64.b64encode(custom.value).decode()}
+        return as_bytes
     message, pool = found
-    message.ParseFromString(custom.value)
-    fields = json_format.MessageToDict(message, descriptor_pool=pool)
+    try:
+        message.ParseFromString(custom.value)
+        fields = json_format.MessageToDict(message, descriptor_pool=pool)
+    except (DecodeError, json_format.Error, TypeError, ValueError, RecursionError):
+        # Bytes that are no such message, or one without a form in JSON, which may well be what the client has sent.
+        return as_bytes
     return {"@type": custom.type_url, **(fields if isinstance(fields, dict) else {"value": fields})}

@@ -251,7 +251,9 @@ class _MethodBuilder:
             handlers={name: self._handled(method, handled) for name, handled in plan.handlers.items()},
         )
 
-    def _handled(self, method: Method, handled: HandledType) -> tuple[Sequence[_StageTuple], Sequence[tuple[int, int]]]:
+    def _handled(
+        self, method: Method, handled: HandledType
+    ) -> tuple[Sequence[_StageTuple], Sequence[tuple[int, int]], bool, bool]:
         from mindserve.worker.classifier_data import RefusedDataError
 
         inputs = len(method.inputs)
@@ -263,10 +265,10 @@ class _MethodBuilder:
             refusal=RefusedDataError,
         )
         self.functions.append((function, handled.label))
-        first = ("function", function, [ValueRef(METHOD_INPUT, 0).as_native()], inputs, "")
-        return [first, *(self._stage(method, stage) for stage in handled.stages)], [
-            ref.as_native() for ref in handled.results
-        ]
+        given = [ValueRef(METHOD_INPUT, index).as_native() for index in range(2 if handled.takes_request else 1)]
+        first = ("function", function, given, inputs, "")
+        stages = [first, *(self._stage(method, stage) for stage in handled.stages)]
+        return stages, [ref.as_native() for ref in handled.results], handled.takes_request, handled.fixed
 
     def stream_handler(self, method: Method, loops: Callable[[], Loops]) -> Handler:
         """What answers a method that streams; comes after all `add`."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mindserve import logs
-from mindserve.control import ReadyMethod
+from mindserve.control import ReadyMethod, TensorType
 from mindserve.errors import ConfigError
 from mindserve.proto import CLASSIFY
 from mindserve.register.values import METHOD_INPUT, Classifier, Method, Registration, Stage, ValueRef
-from mindserve.worker.classifier_data import adapt_handler
-from mindserve.worker.classifier_fields import Fields, map_fields
+from mindserve.worker.classifier_data import adapt_handler, takes_request
+from mindserve.worker.classifier_fields import Fields, has_numbers_alone, map_fields
 from mindserve.worker.classifier_reply import REPLY_OUTPUTS, adapt_mapping
 
 # Bytes of proto files that the master is told: they are part of a line.
@@ -32,13 +33,17 @@ class HandledType:
 
     Attributes:
         label: names the function in errors.
-        take: takes the message's bytes and returns the inputs.
+        take: takes the message's bytes, or the request's and its puid, and returns the inputs.
+        takes_request: the latter.
+        fixed: the message has single numbers alone: of what type and size inputs are is not its sender's choice.
         stages: of the method whose first stage is that function, all that follow.
         results: its results.
     """
 
     label: str
-    take: Callable[[bytes], Any]
+    take: Callable[..., Any]
+    takes_request: bool
+    fixed: bool
     stages: tuple[Stage, ...]
     results: tuple[ValueRef, ...]
 
@@ -100,7 +105,10 @@ def plan_classifier(registration: Registration, described: Callable[[Method], Re
                 f"Parameter 'classes' of 'classifier' can't be given: output '{target.outputs[outputs[1]]}' of method "
                 f"'{target.name}' has the classes' names"
             )
-    types = described(target).input_types or (None,) * len(target.inputs)
+    known = described(target)
+    if declared.mapping is None and known.output_types:
+        _check_prediction(target, known.output_types[outputs[0]], outputs[0], declared.classes)
+    types = known.input_types or (None,) * len(target.inputs)
     fields: dict[str, Fields] = {}
     handlers: dict[str, HandledType] = {}
     for name, handler in registration.data_handlers.items():
@@ -110,7 +118,12 @@ def plan_classifier(registration: Registration, described: Callable[[Method], Re
         label = registration.function_label(handler.function)
         take = adapt_handler(handler, handler.function, target, types, label)
         handlers[name] = HandledType(
-            label, take, tuple(map(_behind, method.stages)), tuple(_moved(ref) for ref in method.results)
+            label,
+            take,
+            takes_request(handler.function),
+            has_numbers_alone(handler.type),
+            tuple(map(_behind, method.stages)),
+            tuple(_moved(ref) for ref in method.results),
         )
     return Plan(
         method,
@@ -206,6 +219,20 @@ def _find_outputs(method: Method, declared: Classifier) -> tuple[int, int | None
             f"not: it has {_quoted(method.outputs)}"
         )
     return prediction, find(*_CLASSES), find(_CONFIDENCE), custom
+
+
+def _check_prediction(method: Method, known: TensorType | None, output: int, classes: tuple[str, ...] | None) -> None:
+    """Raises `ConfigError` for an output that a model says is no line of numbers, or not one for each class."""
+    if known is None:
+        return
+    given = f"Output '{method.outputs[output]}' of method '{method.name}' is {known.type} of shape {list(known.shape)}"
+    if known.type == "str" or sum(size not in (1, -1) for size in known.shape) > 1:
+        raise ConfigError(
+            f"{given}: the Classifier needs numbers in one dimension, one for each class; say by "
+            "register.classifier(output=...) which output has them, or make them by register.classifier(mapping=...)"
+        )
+    if classes is not None and -1 not in known.shape and math.prod(known.shape) != len(classes):
+        raise ConfigError(f"{given}: parameter 'classes' of 'classifier' has {len(classes)} names, one for each number")
 
 
 def _mapped(method: Method, declared: Classifier, registration: Registration) -> Method:

@@ -19,14 +19,19 @@ class RefusedDataError(MindserveError):
     """The Classifier's data is wrong in itself: answered INVALID_ARGUMENT with this text."""
 
 
+def takes_request(function: Callable[..., Any]) -> bool:
+    """Whether a handler is a class with ``getData``, which is asked with the request."""
+    return isinstance(function, type)
+
+
 def adapt_handler(
     handler: DataHandler,
     function: Callable[..., Any],
     method: Method,
     types: Sequence[TensorType | None],
     label: str,
-) -> Callable[[bytes], Any]:
-    """What takes a message's bytes and gives the method's inputs.
+) -> Callable[..., Any]:
+    """What gives the method's inputs: of a message's bytes, or of a request's, and its puid, if `takes_request`.
 
     Args:
         handler: knows the message's class.
@@ -37,27 +42,35 @@ def adapt_handler(
     """
     message_class: Any = handler.type
     name: str = message_class.DESCRIPTOR.full_name
-    by_request = function().getData if isinstance(function, type) else None
     several = len(method.inputs) > 1
 
-    def take(data: bytes) -> Any:
+    def parse(data: bytes) -> Any:
         try:
-            message = message_class.FromString(data)
+            return message_class.FromString(data)
         except DecodeError as error:
             raise RefusedDataError(
                 f"the data of the ClassificationRequest, of type '{name}', is wrong: {error}"
             ) from None
-        if by_request is None:
-            given = function(message)
-        else:
-            request = ClassificationRequest()
-            request.data.Pack(message)
-            given = by_request(request)
+
+    def fit(given: Any) -> Any:
         inputs = _inputs_of(given, method.inputs, label)
         fitted = tuple(_fit(value, type) for value, type in zip(inputs, types, strict=True))
         return fitted if several else fitted[0]
 
-    return take
+    def take(data: bytes) -> Any:
+        return fit(function(parse(data)))
+
+    if not takes_request(function):
+        return take
+    get_data = function().getData
+
+    def take_request(data: bytes, puid: str) -> Any:
+        request = ClassificationRequest.FromString(data)
+        request.meta.puid = puid
+        parse(request.data.value)  # bytes that are none are the client's error, whatever the handler makes of them
+        return fit(get_data(request))
+
+    return take_request
 
 
 def _inputs_of(given: Any, names: Sequence[str], label: str) -> Sequence[Any]:

@@ -62,6 +62,12 @@ def map_fields(handler: DataHandler, method: Method, types: Sequence[TensorType 
     )
 
 
+def has_numbers_alone(message_class: type) -> bool:
+    """Whether a message of the class has nothing but single numbers, bools and enums."""
+    fields = message_class.DESCRIPTOR.fields  # type: ignore[attr-defined]
+    return all(not _is_repeated(each) and _TYPES.get(each.type, _TEXTS[0]) not in _TEXTS for each in fields)
+
+
 def _field(field: Any, number: int, element: int) -> tuple[str, int, int, int, int]:
     return field.name, field.number, field.type, number, element
 
