@@ -90,7 +90,9 @@ class Attacker:
         rest = memoryview(data)
         deadline = time.monotonic() + seconds
         while rest and not self.closed:
-            readable, writable, _ = select.select([self.socket] if self.reads_while_it_sends else [], [self.socket], [], 1)
+            readable, writable, _ = select.select(
+                [self.socket] if self.reads_while_it_sends else [], [self.socket], [], 1
+            )
             if readable:
                 self.look(0)
                 if self.goaway is not None:

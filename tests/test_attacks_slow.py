@@ -272,6 +272,64 @@ def test_no_file_descriptors_left(tmp_path: pathlib.Path) -> None:
         served.close()
 
 
+def test_no_file_descriptors_left_by_http(tmp_path: pathlib.Path) -> None:
+    """The same of the REST server."""
+    script = (
+        "import resource\nfrom mindserve import server\n"
+        "print(server.start_restful_server('127.0.0.1:0'), flush=True)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+    )
+    with server_process(tmp_path / "run", script) as process:
+        address = process.line()
+
+        def is_alive(stranger: socket.socket) -> None:
+            stranger.sendall(b"GET /healthz/live HTTP/1.1\r\nhost: test\r\n\r\n")
+            assert stranger.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+        with contextlib.ExitStack() as stack:
+            strangers = [stack.enter_context(connected(address)) for _ in range(150)]
+            until(lambda: "have to wait: accept: Too many open files" in process.errors())
+            is_alive(strangers[0])
+        with connected(address) as again:
+            is_alive(again)
+        # Once, and again if there was room in between.
+        assert process.errors().count("have to wait") <= 3
+        assert "[ERROR]" not in process.errors()
+
+
+def test_a_start_for_which_too_few_descriptors_are_left(tmp_path: pathlib.Path) -> None:
+    """However few there are: an error, and what runs goes on."""
+    write_servable(tmp_path / "servables", "echo", ECHO_SERVABLE)
+    script = f"""
+import contextlib, os, resource
+from mindserve import server
+import mindserve.server.restful, mindserve.rest.server, uvloop
+server.start_servables(server.ServableStartConfig({str(tmp_path / "servables")!r}, "echo"))
+print(*server.start_grpc_server("127.0.0.1:0"), flush=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+for left in range(17):
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    for each in held[:left]:
+        os.close(each)
+    try:
+        print("started", server.start_restful_server("127.0.0.1:0"), flush=True)
+    except (OSError, RuntimeError) as error:
+        print(type(error).__name__, error, flush=True)
+    for each in held[left:]:
+        os.close(each)
+"""
+    with server_process(tmp_path / "run", script) as process:
+        served = Served(process, [process.line()], "echo")
+        said = [process.line() for _ in range(17)]
+        assert all("Too many open files" in line for line in said), said
+        assert any("the RESTful server's event loop can't be made" in line for line in said)
+        assert served.ask("same", {"x": "text"}) == [{"x": "text"}]
+        served.close()
+
+
 def test_a_neighbour_is_a_neighbour(served: Served) -> None:
     """What the other tests rely on: it calls, and it sees what fails."""
     neighbour = Neighbour(served)

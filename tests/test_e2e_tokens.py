@@ -54,6 +54,7 @@ class Tokens:
     def __init__(self, rest: Rest, address: str, keys: str) -> None:
         self.rest = rest
         self.keys = keys
+        self.address = address
         self.channel = grpc.insecure_channel(address)
 
     def ask(self, key: str, secret: str = SECRET) -> requests.Response:
@@ -252,6 +253,17 @@ def test_a_token_opens_grpc_and_http(tokens: Tokens) -> None:
         answer = tokens.post(headers=headers)
         assert (answer.status_code, answer.json()) == (200, {"instances": [{"x": 1}]})
     assert tokens.post(query=f"?oauth_token={token}").json() == {"instances": [{"x": 1}]}
+
+
+def test_the_command_line_takes_it_from_a_file(tokens: Tokens, tmp_path: pathlib.Path) -> None:
+    """So that it is on no command line."""
+    path = tmp_path / "token"
+    path.write_text(tokens.token("app") + "\n", encoding="ascii")
+    call = ("infer", tokens.address, "echo", "same", "x=1", "--metadata", "own=1")
+    assert Shell(tmp_path).json(*call, "--token-file", str(path)) == [{"x": [1]}]
+    refused = Shell(tmp_path / "other").run(*call)
+    assert refused.returncode == 1
+    assert "unauthenticated" in refused.stderr
 
 
 def test_health_is_open_to_all(tokens: Tokens) -> None:

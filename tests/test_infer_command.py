@@ -322,6 +322,20 @@ def test_options_of_a_call(served: tuple[Shell, str]) -> None:
     )
 
 
+@pytest.mark.parametrize("content", [None, "", "planted secret", "plänted"])
+def test_files_that_hold_no_token(tmp_path: pathlib.Path, content: str | None) -> None:
+    shell = Shell(tmp_path)
+    path = shell.directory / "token"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    done = shell.run("infer", "127.0.0.1:1", "echo", "same", "x=1", "--token-file", str(path))
+    assert done.returncode == 2
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "--token-file" in said
+    assert ("can't be read: No such file" if content is None else "should hold one token, a word of ASCII") in said
+    assert "pl" not in said.replace(str(path), "")
+
+
 def test_tls(shell_with_tls: tuple[Shell, str], own_files: Files) -> None:
     shell, address = shell_with_tls
     ca = ("--tls-ca", own_files.ca)

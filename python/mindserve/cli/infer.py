@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,10 @@ def infer(
     metadata: Annotated[
         list[str] | None, typer.Option(help="Goes with the call. May be repeated.", metavar="NAME=VALUE")
     ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(help="A token for the call, in a file: other users see what a command line says.", metavar="FILE"),
+    ] = None,
     stream: Annotated[
         bool,
         typer.Option("--stream", help="For methods that stream: prints each item as it comes. One instance only."),
@@ -72,7 +77,7 @@ def infer(
     instances = read_instances(instance or [], file)
     if stream and len(instances) != 1:
         raise typer.BadParameter(f"one instance should be given, but actually {len(instances)}", param_hint="--stream")
-    pairs = _metadata(metadata or [])
+    pairs = [*_metadata(metadata or []), *_token(token_file)]
     with Client(address, servable, method, version, ssl_config) as client:
         if stream:
             well = _print_stream(client.infer_stream(instances[0], timeout=timeout, metadata=pairs), as_json)
@@ -120,11 +125,24 @@ def _failed(result: dict[str, Any]) -> bool:
     return result.keys() == {"error"} and isinstance(result["error"], str)
 
 
-def _metadata(given: list[str]) -> list[tuple[str, str | bytes]] | None:
+def _metadata(given: list[str]) -> list[tuple[str, str | bytes]]:
     pairs: list[tuple[str, str | bytes]] = []
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"'{name}' should be NAME=VALUE", param_hint="--metadata")
         pairs.append((name, value.encode() if name.endswith("-bin") else value))
-    return pairs or None
+    return pairs
+
+
+def _token(path: str | None) -> list[tuple[str, str | bytes]]:
+    """As metadata. The errors have nothing of what is in the file."""
+    if path is None:
+        return []
+    try:
+        token = pathlib.Path(path).read_bytes().strip()
+    except OSError as error:
+        raise typer.BadParameter(f"'{path}' can't be read: {error.strerror}", param_hint="--token-file") from error
+    if not token or not token.isascii() or len(token.split()) != 1:
+        raise typer.BadParameter(f"'{path}' should hold one token, a word of ASCII", param_hint="--token-file")
+    return [("authorization", f"Bearer {token.decode()}")]

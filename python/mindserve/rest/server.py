@@ -7,6 +7,7 @@ import collections
 import contextlib
 import errno
 import os
+import resource
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ from uvicorn.config import Config
 
 from mindserve import logs
 from mindserve.config import Limits
+from mindserve.errors import StartError
 from mindserve.rest.address import Address, adopt, bind
 from mindserve.rest.app import App
 from mindserve.rest.calls import Calls
@@ -38,6 +40,8 @@ _ACCEPT_PAUSE = 0.1
 _THREADS = 2
 # Seconds for answers to reach their clients, once there are all.
 _FLUSH_TIMEOUT = 5.0
+# More than a loop of uvloop has.
+_LOOP_DESCRIPTORS = 16
 _SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = logs.get_logger("rest")
@@ -70,7 +74,15 @@ class RestServer:
             self.bound = str(Address(address.host, self._sockets[0].getsockname()[1]))
         else:
             self._sockets, self.bound = bind(address)
-        self._loop = _new_loop()
+        try:
+            self._loop = _new_loop()
+        except OSError as error:
+            for each in self._sockets:
+                each.close()
+            raise StartError(
+                f"the RESTful server's event loop can't be made: {error.strerror}; there may be "
+                f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} file descriptors (ulimit -n, LimitNOFILE=)"
+            ) from error
         self._thread = threading.Thread(target=self._run, name="mindserve-rest", daemon=True)
         self._pool = Pool(_THREADS)
         self._shared: Shared | None = None
@@ -79,6 +91,7 @@ class RestServer:
         self._open = 0  # connections, with those in their handshakes
         self._handshakes: set[asyncio.Task[None]] = set()
         self._warned = False
+        self._waiting = False  # connections, for descriptors or memory; said in the log
         self._none_left = threading.Event()
         self._closed = False
 
@@ -199,6 +212,7 @@ class RestServer:
             except OSError as error:
                 self._on_accept_failed(listening, error)
                 return
+            self._waiting = False
             peer = str(address[0])
             if not self._enter(peer):
                 accepted.close()
@@ -209,9 +223,12 @@ class RestServer:
             task.add_done_callback(self._handshakes.discard)
 
     def _on_accept_failed(self, listening: socket.socket, error: OSError) -> None:
-        _log.error("a connection can't be accepted: %s", error)
         if error.errno not in _SHORT_OF:
+            _log.error("a connection can't be accepted: %s", error)
             return
+        if not self._waiting:  # once until one is accepted again
+            self._waiting = True
+            _log.warning("connections to %s have to wait: accept: %s", self.bound, error.strerror)
         self._loop.remove_reader(listening.fileno())
 
         def resume() -> None:
@@ -302,11 +319,28 @@ class RestServer:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop, or without that of Python's own.
+
+    Raises:
+        OSError: there are too few file descriptors.
+    """
     with contextlib.suppress(ImportError):
         import uvloop
 
+        _need_descriptors(_LOOP_DESCRIPTORS)
         return uvloop.new_event_loop()
     return asyncio.new_event_loop()
+
+
+def _need_descriptors(count: int) -> None:
+    """Raises an OSError if there are not so many. libuv would end the process, and all that it serves."""
+    held: list[int] = []
+    try:
+        for _ in range(count):
+            held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    finally:
+        for each in held:
+            os.close(each)
 
 
 def _default_memory() -> int:
