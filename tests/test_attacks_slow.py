@@ -169,8 +169,16 @@ def test_memory_that_slow_bodies_hold_comes_back(tmp_path: pathlib.Path) -> None
     with serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served:
         with contextlib.ExitStack() as stack:
             attackers = [stack.enter_context(Attacker(served.address)) for _ in range(4)]
-            body = b"\0" + (16 << 20).to_bytes(4, "big") + bytes(60_000)
+            body = b"\0" + (16 << 20).to_bytes(4, "big")
             streams = [attacker.begin(body=body, ends=False) for attacker in attackers]
+
+            def refused() -> bool:
+                for attacker, stream in zip(attackers, streams, strict=True):
+                    attacker.frames(DataFrame(stream, data=bytes(100)))
+                answer = served.client("same").infer({"x": "text"}, timeout=60)
+                return isinstance(answer, dict) and "max_enqueued_bytes" in answer["error"]
+
+            assert until(refused)
             for attacker, stream in zip(attackers, streams, strict=True):
                 assert "body_idle_timeout" in attacker.wait(stream)["grpc-message"]
         assert served.ask("same", {"x": "text"}) == [{"x": "text"}]
