@@ -89,10 +89,9 @@ class Attacker:
         """Sends bytes as they are, and takes what comes meanwhile. False: the server has closed, or said goodbye."""
         rest = memoryview(data)
         deadline = time.monotonic() + seconds
+        reads = [self.socket] if self.reads_while_it_sends else []
         while rest and not self.closed:
-            readable, writable, _ = select.select(
-                [self.socket] if self.reads_while_it_sends else [], [self.socket], [], 1
-            )
+            readable, writable, _ = select.select(reads, [self.socket], [], 1)
             if readable:
                 self.look(0)
                 if self.goaway is not None:

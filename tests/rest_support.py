@@ -7,7 +7,6 @@ import dataclasses
 import json
 import pathlib
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,8 +153,3 @@ def serving_rest(
             yield rest
         finally:
             rest.close()
-
-
-def until_time(seconds: float) -> float:
-    """A deadline by ``time.monotonic``."""
-    return time.monotonic() + seconds

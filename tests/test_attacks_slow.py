@@ -169,8 +169,16 @@ def test_memory_that_slow_bodies_hold_comes_back(tmp_path: pathlib.Path) -> None
     with serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served:
         with contextlib.ExitStack() as stack:
             attackers = [stack.enter_context(Attacker(served.address)) for _ in range(4)]
-            body = b"\0" + (16 << 20).to_bytes(4, "big") + bytes(60_000)
+            body = b"\0" + (16 << 20).to_bytes(4, "big")
             streams = [attacker.begin(body=body, ends=False) for attacker in attackers]
+
+            def refused() -> bool:
+                for attacker, stream in zip(attackers, streams, strict=True):
+                    attacker.frames(DataFrame(stream, data=bytes(100)))
+                answer = served.client("same").infer({"x": "text"}, timeout=60)
+                return isinstance(answer, dict) and "max_enqueued_bytes" in answer["error"]
+
+            assert until(refused)
             for attacker, stream in zip(attackers, streams, strict=True):
                 assert "body_idle_timeout" in attacker.wait(stream)["grpc-message"]
         assert served.ask("same", {"x": "text"}) == [{"x": "text"}]
@@ -239,8 +247,13 @@ def idle(served: Served, count: int) -> None:
                 assert "refused: max_connections 10000" in line
             per_connection = (resident(served.process.pid) - before) / count
             assert per_connection < 48 * 1024
-        with Attacker(served.address) as again:
-            assert until(again.is_served)
+        assert until(lambda: is_served(served))
+
+
+def is_served(served: Served) -> bool:
+    """Whether a new connection is."""
+    with Attacker(served.address) as client:
+        return client.is_served()
 
 
 def closed(stranger: socket.socket) -> None:
@@ -265,8 +278,7 @@ def test_no_file_descriptors_left(tmp_path: pathlib.Path) -> None:
                 for _ in range(200):
                     stack.enter_context(connected(served.address)).sendall(PREFACE + SETTINGS)
                 until(lambda: "have to wait: accept: Too many open files" in process.errors())
-            with Attacker(served.address) as again:
-                assert until(again.is_served)
+            assert until(lambda: is_served(served))
         assert process.errors().count("have to wait") == 1
         assert "RLIMIT_NOFILE" in process.errors()
         served.close()

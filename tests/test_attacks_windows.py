@@ -22,7 +22,9 @@ SMALL = framed(request("echo", "same", {"x": tensor("text")}).SerializeToString(
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    listen = "'127.0.0.1:0', limits=server.Limits(body_idle_timeout=1, min_bytes_per_second=100_000)"
+    # An attacker that counts by PINGs may send as many as it likes.
+    limits = "body_idle_timeout=1, min_bytes_per_second=100_000, max_control_frames_per_second=10**9"
+    listen = f"'127.0.0.1:0', limits=server.Limits({limits})"
     with serving(tmp_path_factory.mktemp("windows"), "echo", ECHO_SERVABLE, listen=listen) as server:
         yield server
 

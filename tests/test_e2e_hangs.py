@@ -35,7 +35,7 @@ def patient(how):
 
 @register.register_method(output_names=["y"])
 def impatient(how):
-    return register.add_stage(hang, how, outputs_count=1, timeout=0.4)
+    return register.add_stage(hang, how, outputs_count=1, timeout=2)
 
 
 @method("x", batch_size=4, timeout=5)
@@ -78,7 +78,7 @@ def test_a_worker_whose_stage_hangs_is_replaced(tmp_path: pathlib.Path, how: str
         )
         log = log_in(tmp_path)
         assert "[ERROR] " in log
-        assert "servable 'hangs': function 'hangs.hang' has run for longer than its timeout of 400 ms" in log
+        assert "servable 'hangs': function 'hangs.hang' has run for longer than its timeout of 2000 ms" in log
         assert "it executes call " in log
         assert "(method 'patient', connection " in log
         assert "this process ends with status 71" in log

@@ -394,7 +394,7 @@ def test_calls_share_batches_with_requests(full: Served) -> None:
 
 
 def test_the_requests_deadline_is_that_of_its_calls(full: Served) -> None:
-    result = full.client("waits").infer({"x": pair(1, 2)}, timeout=0.3)
+    result = full.client("waits").infer({"x": pair(1, 2)}, timeout=2)
     assert isinstance(result, dict)
     assert "deadline exceeded" in result["error"]
     text = until(lambda: full.value("failed", x=1))
@@ -549,7 +549,7 @@ def test_handlers_call(tmp_path: pathlib.Path, generated: Any) -> None:
         assert sizes(served) == {8: 1}
         # A call's deadline is its own.
         with pytest.raises(grpc.RpcError):
-            plain.One(ask, timeout=0.3)
+            plain.One(ask, timeout=2)
         report = plain.__call__
         text = until(lambda: report(messages.Ask(), timeout=60).text)
         assert text.startswith("DEADLINE_EXCEEDED Model(add.onnx).call() failed: the deadline passe"), text

@@ -338,7 +338,7 @@ class Blocked:
 
 
 def test_deadlines(served: Served, tmp_path: pathlib.Path) -> None:
-    blocked = Blocked(served, tmp_path / "fifo", timeout=0.5)
+    blocked = Blocked(served, tmp_path / "fifo", timeout=2)
     try:
         code, _ = status_of(blocked.call.result)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -305,11 +305,11 @@ def test_a_config_that_cannot_be_loaded_until_it_is_repaired(echo: Reloading, br
 def test_a_new_worker_that_does_not_become_ready(tmp_path: pathlib.Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with serving(tmp_path, "echo", source("old"), start="start_timeout=3", after=COMMANDS) as served:
+    with serving(tmp_path, "echo", source("old"), start="start_timeout=8", after=COMMANDS) as served:
         server = Reloading(served, tmp_path / "servables" / "echo")
         (worker,) = server.process.workers()
         replace_file(server.config, source("new", f"open({str(fifo)!r})"))
-        assert "not ready within the start_timeout of 3 s" in server.command("reload")
+        assert "not ready within the start_timeout of 8 s" in server.command("reload")
         assert server.ask() == ("old", worker)
         assert server.wait_workers(1) == [worker]
 

@@ -127,7 +127,7 @@ def test_a_deadline_ends_the_handler(asked: Asked) -> None:
         yield asked.ask("a")
         go_on.wait(60)
 
-    error = failed(lambda: list(asked.stub.Both(requests(), timeout=0.5)))
+    error = failed(lambda: list(asked.stub.Both(requests(), timeout=2)))
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     until(lambda: asked.state()["closed"] > before)
     go_on.set()
@@ -229,7 +229,7 @@ def stuck(request):
 
 def test_a_handler_that_never_returns_holds_a_thread_and_nothing_else(tmp_path: pathlib.Path, generated: Any) -> None:
     with served(tmp_path, generated, CONFIG + STUCK, ADDERS[:1], start="handler_threads=2") as server:
-        error = failed(lambda: server.stub.One(server.ask("stuck"), timeout=0.5))
+        error = failed(lambda: server.stub.One(server.ask("stuck"), timeout=3))
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert server.state()["stuck"] == 1
         assert server.stub.One(server.ask("other"), timeout=60).text == "other"

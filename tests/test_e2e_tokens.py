@@ -219,11 +219,13 @@ def test_another_body_than_a_form_gets_no_token(tokens: Tokens) -> None:
 
 
 def test_who_fails_too_often_has_to_wait(tokens: Tokens) -> None:
-    answers = [tokens.ask("guessed", "wrong") for _ in range(12)]
-    late = [each for each in answers if each.status_code == 429]
-    assert [each.status_code for each in answers[:10]] == [401] * 10
-    assert late
-    assert int(late[-1].headers["retry-after"]) >= 1
+    refused = 0
+    while (answer := tokens.ask("guessed", "wrong")).status_code == 401:
+        refused += 1
+        assert refused < 50  # more than ten, where guessing is so slow that some are allowed again meanwhile
+    assert refused >= 10
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
     tokens.token("app")  # others go on
 
 

@@ -83,7 +83,7 @@ def test_a_server_without_anything_has_a_document(tmp_path: pathlib.Path) -> Non
         assert not [path for path in document["paths"] if path.startswith("/model")]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(960)
 def test_schemathesis_finds_nothing(rest: Rest, tmp_path: pathlib.Path) -> None:
     """No status of 500 and above but 504, and no answer that is not as the document says."""
     operations = schemathesis(rest, tmp_path)

@@ -227,7 +227,7 @@ def test_limits_answer_413_and_429(tmp_path: pathlib.Path) -> None:
 
 
 def test_too_many_at_a_time(tmp_path: pathlib.Path) -> None:
-    slow = VALUES + "\nimport time\n@method()\ndef slow(x):\n    time.sleep(0.3)\n    return x\n"
+    slow = VALUES + "\nimport time\n@method()\ndef slow(x):\n    time.sleep(1)\n    return x\n"
     write_servable(tmp_path / "servables", "values", slow)
     limits = "limits=server.Limits(max_enqueued_requests=1)"
     with serving_rest(tmp_path, "values", listen=f"'127.0.0.1:0', {limits}") as rest, ThreadPoolExecutor(4) as pool:

@@ -96,7 +96,7 @@ def test_answers_of_the_desk_are_as_it_says(rest: Rest, document: Any, form: dic
     assert answer.status_code == (200 if status == 400 else status)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(960)
 def test_schemathesis_finds_nothing(rest: Rest, document: Any, tmp_path: pathlib.Path) -> None:
     """Neither what it finds without tokens, nor an operation that does without the token that it says it needs."""
     shown = f"Authorization: Bearer {token(rest)}"

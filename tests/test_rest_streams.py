@@ -170,7 +170,7 @@ def test_results_come_as_they_are_made_and_a_deadline_ends_them(rest: Rest) -> N
         rest.session.post(rest.url + "/model/streams:release", json=one(n=1), timeout=60)
         assert [json.loads(line) for line in lines] == [{"y": 2}]
     rest.ask("/model/streams:release", {"n": 0})
-    first, last = lines_of(rest.post("/model/streams:wait", one(n=2), headers={"x-request-timeout": "0.5"}))
+    first, last = lines_of(rest.post("/model/streams:wait", one(n=2), headers={"x-request-timeout": "3"}))
     assert first == {"y": 1}
     assert "deadline" in last["error_msg"].lower()
     rest.ask("/model/streams:release", {"n": 1})

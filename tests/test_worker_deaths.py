@@ -173,7 +173,6 @@ def test_no_client_notices_that_a_worker_dies(tmp_path: pathlib.Path) -> None:
 def test_without_another_worker_callers_hear_of_it_at_once(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     file = tmp_path / "file"
-    recoveries = []
     with workers(tmp_path, 1) as served:
         for _ in range(3):
             call = served.client("once").infer_async({"file": str(file), "text": "x", "fifo": str(tmp_path / "fifo")})
@@ -181,10 +180,10 @@ def test_without_another_worker_callers_hear_of_it_at_once(tmp_path: pathlib.Pat
             killed = time.monotonic()
             os.kill(worker, signal.SIGKILL)
             assert "Grpc Error, (14, 'unavailable')" in call.result()["error"]
-            assert time.monotonic() - killed < 1
+            assert time.monotonic() - killed < 5  # long before heartbeat_timeout
             until(lambda: served.client("double").infer({"x": 1}, timeout=60), lambda result: result == [{"y": 2}])
-            recoveries.append(time.monotonic() - killed)
-    assert min(recoveries) < 3, recoveries
+        assert sum(worker["restarts"] for worker in stats_of(served.process)["workers"]) == 3
+        assert "is started again in" not in served.process.errors(), "it waits for no time"
 
 
 def test_a_stopped_worker_is_replaced(tmp_path: pathlib.Path) -> None:
@@ -201,21 +200,21 @@ def test_a_stopped_worker_is_replaced(tmp_path: pathlib.Path) -> None:
 
 
 def test_workers_that_have_nothing_to_do_are_alive(tmp_path: pathlib.Path) -> None:
-    with workers(tmp_path, 1, heartbeat_timeout=1.2) as served:
+    with workers(tmp_path, 1, heartbeat_timeout=2.5) as served:
         (worker,) = ready(served.process, 1)
         # The only way to see that it isn't noticed is to let the time pass.
-        time.sleep(4)
+        time.sleep(6)
         assert ready(served.process, 1) == [worker]
         assert served.value("double", x=2) == 4
 
 
 def test_a_master_that_was_stopped_keeps_its_workers(tmp_path: pathlib.Path) -> None:
-    with workers(tmp_path, 1, heartbeat_timeout=1.2) as served:
+    with workers(tmp_path, 1, heartbeat_timeout=2.5) as served:
         (worker,) = ready(served.process, 1)
         # Both, as a debugger or a suspended virtual machine does it.
         for pid in (served.process.pid, worker):
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(5)
         os.kill(served.process.pid, signal.SIGCONT)
         os.kill(worker, signal.SIGCONT)
         assert served.value("double", x=2) == 4

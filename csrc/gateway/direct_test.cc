@@ -216,7 +216,8 @@ TEST_F(DirectTest, ADeadlineEndsTheCall) {
   for (const uint64_t call : {given, defaulted}) {
     Ended(caller_.Wait(call), Code::kDeadlineExceeded, "the call's deadline has passed");
   }
-  Eventually([&] { return worker.cancels() == 2; });
+  // On a slow machine a deadline may have passed before the worker was asked. The last call is asked of it in any case.
+  Eventually([&] { return worker.calls() >= 1 && worker.cancels() == worker.calls() - 1; });
   worker.Resume();
   EXPECT_THAT(Sums(caller_.Wait(longer)), ElementsAre(3));
   NothingHeld();

@@ -24,12 +24,9 @@ constexpr auto kLinger = std::chrono::seconds(5);
 constexpr int kReadsPerRound = 4;
 // A client whose frames call for more answers than these, and that takes none, is not read from until it does.
 constexpr size_t kMaxQueuedFrames = 4096;
-// What the pings carry, which their answers repeat: one waits for the client to know of a drain, one for any word of
-// it.
-using PingData = std::array<uint8_t, 8>;
-constexpr PingData kDrainPing = {'d', 'r', 'a', 'i', 'n'};
+// What the ping carries that waits for the client to know of a drain; its answer repeats it.
+constexpr std::array<uint8_t, 8> kDrainPing = {'d', 'r', 'a', 'i', 'n'};
 constexpr int32_t kEveryStream = std::numeric_limits<int32_t>::max();  // in the GOAWAY that only announces another one
-constexpr PingData kKeepalivePing = {'k', 'e', 'e', 'p'};
 
 std::span<const std::byte> Bytes(const uint8_t* data, size_t size) {
   return {reinterpret_cast<const std::byte*>(data), size};
@@ -409,38 +406,6 @@ void Http2Connection::Say(const std::string& why) {
   context_.log.Warn(context_.now, "connection of " + peer().address + " closed: " + why);
 }
 
-int Http2Connection::Excess(std::string why, Refusal limit) {
-  if (excess_.empty()) {
-    excess_ = std::move(why);
-    context_.stats.Refuse(limit);
-  }
-  return NGHTTP2_ERR_CALLBACK_FAILURE;
-}
-
-int Http2Connection::CountControlFrame() {
-  if (internal_ || control_frames_.Take(context_.now)) return 0;
-  return Excess("more than max_control_frames_per_second " +
-                    std::to_string(context_.limits.max_control_frames_per_second) +
-                    " frames came that carry nothing of a call",
-                Refusal::kMaxControlFramesPerSecond);
-}
-
-void Http2Connection::BeginHeader() {
-  header_since_ = context_.now;
-  header_bytes_ = header_list_ = 0;
-}
-
-// A few bytes may refer to a field of kilobytes again and again, and each costs its whole size.
-int Http2Connection::CountHeader(size_t bytes) {
-  constexpr size_t kFieldCost = 32;  // as RequestHead counts
-  constexpr size_t kAlwaysAllowed = 64 * 1024;
-  header_list_ += bytes + kFieldCost;
-  const size_t limit = context_.limits.max_metadata_bytes;
-  if (internal_ || header_list_ <= std::max(kAlwaysAllowed, 4 * limit)) return 0;
-  return Excess("header fields of one call that are several times max_metadata_bytes " + std::to_string(limit),
-                Refusal::kMaxMetadataBytes);
-}
-
 void Http2Connection::Calm(const std::string& why) {
   if (closed_) return;
   Say(why);
@@ -513,17 +478,6 @@ void Http2Connection::CloseStream(GrpcStream& stream) {
   if (context_.spare_streams.size() < kSpare) context_.spare_streams.push_back(std::move(owned));
 }
 
-void Http2Connection::CountReset() {
-  if (internal_ || resets_.Take(context_.now)) return;
-  if (excess_.empty()) {
-    Excess("more than max_resets_per_second " + std::to_string(context_.limits.max_resets_per_second) +
-               " calls were reset",
-           Refusal::kMaxResetsPerSecond);
-    Say(excess_);
-  }
-  nghttp2_session_terminate_session(session_.get(), NGHTTP2_ENHANCE_YOUR_CALM);
-}
-
 void Http2Connection::SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> fields) {
   nghttp2_data_provider provider{};
   provider.source.ptr = &stream;
@@ -555,101 +509,6 @@ void Http2Connection::End(const Status& status) {
   if (closed_) return;
   transport_->Shutdown();
   Close();
-}
-
-TimePoint Http2Connection::ping_due() const {
-  // The ping may stand behind a reply that the client takes slowly.
-  return pinged_ == kNever ? kNever : std::max(pinged_, last_written_) + context_.keepalive.timeout;
-}
-
-TimePoint Http2Connection::NextCheck() const {
-  const Limits& limits = context_.limits;
-  TimePoint at = established_ ? (pinged_ == kNever ? last_read_ + context_.keepalive.time : ping_due())
-                              : accepted_ + limits.header_timeout;
-  if (header_since_ != kNever) at = std::min(at, header_since_ + limits.header_timeout);
-  if (streams_.empty() && !internal_) {
-    if (limits.idle_connection_timeout.count() > 0) at = std::min(at, last_active_ + limits.idle_connection_timeout);
-  }
-  // Both kinds of stalling: a body that doesn't come, replies that are not taken. The reader of a stream of replies may
-  // stall: that its client lives is what keepalive pings are for.
-  for (const auto& stream : streams_) {
-    at = std::min(at, stream->request_due());
-    if (!write_blocked_) at = std::min(at, stream->reply_due());
-  }
-  if (!output_.empty()) at = std::min(at, sending_.due());
-  return at;
-}
-
-std::string Http2Connection::TooSlow(const Progress& progress) {
-  const Limits& limits = context_.limits;
-  if (progress.halted(context_.now, limits)) {
-    context_.stats.Refuse(Refusal::kBodyIdleTimeout);
-    return "within body_idle_timeout " + std::to_string(limits.body_idle_timeout.count()) + " ms";
-  }
-  context_.stats.Refuse(Refusal::kMinBytesPerSecond);
-  return "at min_bytes_per_second " + std::to_string(limits.min_bytes_per_second);
-}
-
-void Http2Connection::CheckStreams() {
-  const TimePoint now = context_.now;
-  for (const auto& stream : streams_) {
-    if (stream->request_due() <= now) {
-      stream->Abort({Code::kCancelled, "the request's body did not go on " + TooSlow(stream->request_progress())});
-    }
-    // While the socket is full it is not known which of them the client would take.
-    if (!write_blocked_ && stream->reply_due() <= now) {
-      context_.log.Warn(
-          now, "a call of " + peer().address + " reset: its reply was not taken " + TooSlow(stream->reply_progress()));
-      stream->GiveUpReply();
-    }
-  }
-}
-
-// Whatever begins to wait now is due after the shortest of the timeouts at the earliest. A check by then looks at each
-// stream once for all that came meanwhile; one that comes too early finds nothing to do and sets the next.
-void Http2Connection::Arm() {
-  if (closed_ || lingers_ != kNever) return;
-  const Limits& limits = context_.limits;
-  auto shortest =
-      std::min({limits.header_timeout, limits.body_idle_timeout, context_.keepalive.time, context_.keepalive.timeout});
-  if (limits.idle_connection_timeout.count() > 0) shortest = std::min(shortest, limits.idle_connection_timeout);
-  const TimePoint at = context_.now + shortest;
-  if (!armed() || at < this->at()) context_.timers.Set(*this, at);
-}
-
-void Http2Connection::OnTimer() {
-  if (closed_) return;
-  const Limits& limits = context_.limits;
-  const TimePoint now = context_.now;
-  if (lingers_ != kNever) {
-    if (lingers_ <= now) return Close();
-    return context_.timers.Set(*this, lingers_);
-  }
-  const auto over = [&](TimePoint since, std::chrono::milliseconds limit) { return since + limit <= now; };
-  const auto text = [](const char* name, std::chrono::milliseconds limit) {
-    return std::string(name) + " " + std::to_string(limit.count()) + " ms";
-  };
-  if ((!established_ && over(accepted_, limits.header_timeout)) ||
-      (header_since_ != kNever && over(header_since_, limits.header_timeout))) {
-    context_.stats.Refuse(Refusal::kHeaderTimeout);
-    return Fail("its header did not come within " + text("header_timeout", limits.header_timeout));
-  }
-  if (streams_.empty() && !internal_ && limits.idle_connection_timeout.count() > 0 &&
-      over(last_active_, limits.idle_connection_timeout)) {
-    context_.stats.Refuse(Refusal::kIdleConnectionTimeout);
-    nghttp2_session_terminate_session(session_.get(), NGHTTP2_NO_ERROR);
-    closing_ = true;
-    return Touch();
-  }
-  if (ping_due() <= now) return Fail("it does not answer a keepalive ping");
-  if (established_ && pinged_ == kNever && over(last_read_, context_.keepalive.time)) {
-    nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, kKeepalivePing.data());
-    pinged_ = now;
-    Touch();
-  }
-  if (!output_.empty() && sending_.over(now)) return Fail("it took no reply " + TooSlow(sending_));
-  CheckStreams();
-  if (const TimePoint next = NextCheck(); next != kNever) context_.timers.Set(*this, next);
 }
 
 }  // namespace mindserve::gateway

@@ -233,28 +233,28 @@ void TestClient::Consume(int32_t stream, size_t bytes) {
 }
 
 void TestClient::Flush() {
-  for (;;) {
-    const uint8_t* data = nullptr;
-    ssize_t n = nghttp2_session_mem_send(session_.get(), &data);
-    if (n <= 0) return;
-    while (n > 0) {
-      const ssize_t sent = ::send(socket_.get(), data, static_cast<size_t>(n), MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (sent > 0) {
-        data += sent;
-        n -= sent;
-        continue;
-      }
-      if (errno != EAGAIN) {
-        ended_ = true;
-        return;
-      }
-      // The server may have to be read from before it takes more; what comes is kept by the kernel.
-      pollfd wait{socket_.get(), POLLOUT, 0};
-      if (::poll(&wait, 1, 20'000) != 1) {
-        ADD_FAILURE() << "the server takes nothing";
-        ended_ = true;
-        return;
-      }
+  // In one piece: the server's patience with what has begun must not depend on when this thread runs.
+  std::string all;
+  const uint8_t* data = nullptr;
+  for (ssize_t n; (n = nghttp2_session_mem_send(session_.get(), &data)) > 0;) {
+    all.append(reinterpret_cast<const char*>(data), static_cast<size_t>(n));
+  }
+  for (std::string_view rest = all; !rest.empty();) {
+    const ssize_t sent = ::send(socket_.get(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) {
+      rest.remove_prefix(static_cast<size_t>(sent));
+      continue;
+    }
+    if (errno != EAGAIN) {
+      ended_ = true;
+      return;
+    }
+    // The server may have to be read from before it takes more; what comes is kept by the kernel.
+    pollfd wait{socket_.get(), POLLOUT, 0};
+    if (::poll(&wait, 1, 20'000) != 1) {
+      ADD_FAILURE() << "the server takes nothing";
+      ended_ = true;
+      return;
     }
   }
 }

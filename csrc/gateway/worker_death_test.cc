@@ -220,22 +220,22 @@ TEST_F(WorkerDeathTest, AWorkerThatIsSilentIsLostAndToBeKilled) {
   TestClient client(address_);
   pollfd lost{gateway_->lost_workers_fd(), POLLIN, 0};
   EXPECT_EQ(::poll(&lost, 1, 0), 0);
-  Start(1, milliseconds(400));
+  Start(1, milliseconds(1500));
   const int32_t queued = Begin(client, One("hold"));
   const int32_t executed = Begin(client, One("run"));
   const int32_t not_idempotent = Begin(client, One("later"));
   Eventually([&] { return workers_[1]->held() == 3; });
-  Start(2, milliseconds(400)).Resume();
+  Start(2).Resume();
   workers_[1]->Freeze();
   EXPECT_THAT(Sums(client.Wait(queued)), ElementsAre(3));
   EXPECT_THAT(Sums(client.Wait(executed)), ElementsAre(3));
   // Its process may wake up and go on.
-  Unavailable(client.Wait(not_idempotent), HasSubstr("it did not come round for its heartbeat_timeout of 0.4 s"));
+  Unavailable(client.Wait(not_idempotent), HasSubstr("it did not come round for its heartbeat_timeout of 1.5 s"));
   EXPECT_EQ(::poll(&lost, 1, 20'000), 1);
   const auto taken = gateway_->TakeLostWorkers();
   ASSERT_EQ(taken.size(), 1u);
   EXPECT_EQ(taken[0].id, 1u);
-  EXPECT_EQ(taken[0].why, "it did not come round for its heartbeat_timeout of 0.4 s");
+  EXPECT_EQ(taken[0].why, "it did not come round for its heartbeat_timeout of 1.5 s");
   EXPECT_EQ(::poll(&lost, 1, 0), 0);
   EXPECT_TRUE(gateway_->TakeLostWorkers().empty());
   Gone(1);

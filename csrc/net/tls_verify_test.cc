@@ -189,7 +189,7 @@ TEST_F(TlsVerifyTest, SessionOfARevokedClientIsNotResumed) {
 }
 
 TEST_F(TlsVerifyTest, SessionEndsWithWhatItWasVerifiedBy) {
-  constexpr auto kShort = seconds(2);
+  constexpr auto kShort = seconds(4);
   const Identity client = IssueFor(*root_, "client", kShort);
   const auto plain = Context();
   const auto listed = Context(MakeCrl(*root_, {}, kShort));
