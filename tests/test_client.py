@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from mindserve.client import AsyncClient, Client, SSLConfig
+from mindserve.client import AsyncClient, Client, Failure, ResultList, SSLConfig
 from mindserve.errors import MindserveError
 from mindserve.proto.messages import ErrorMsg, Instance, PredictReply
 from predict_server import PredictServer, echo, serving
@@ -252,6 +252,55 @@ def test_metadata_that_grpc_cannot_carry_is_refused_without_telling_its_value(se
         client.infer(ONES, metadata=metadata)
     assert "secret" not in str(caught.value)
     assert server.requests == []
+
+
+def telling(request, context):
+    context.set_trailing_metadata((("request_id", "r7"), ("key-bin", b"\0"), ("twice", "1"), ("twice", "2")))
+    if request.instances[0].items["x1"].shape.dims[0] == 1:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+    return add(request, context)
+
+
+TOLD = {"request_id": "r7", "key-bin": b"\0", "twice": "2"}
+ONE = {name: np.ones((1, 1), np.float32) for name in ONES}
+
+
+def test_results_tell_the_metadata_of_the_answer(server, client):
+    server.handler = telling
+    results = client.infer([ONES, ONES])
+    assert isinstance(results, ResultList)
+    assert isinstance(results, list)
+    assert results.metadata == TOLD
+    pending = client.infer_async(ONES)
+    assert pending.result().metadata == TOLD
+    # Also if all failed.
+    for failure in (client.infer(ONE), client.infer_async(ONE).result()):
+        assert isinstance(failure, Failure)
+        assert failure == {"error": "Grpc Error, (14, 'unavailable'), not now"}
+        assert failure.metadata == TOLD
+
+
+def test_results_of_an_async_client_tell_it_too(server):
+    server.handler = telling
+
+    async def ask():
+        async with AsyncClient(server.address, "add", "add_common") as client:
+            return await client.infer([ONES]), await client.infer(ONE)
+
+    results, failure = run(ask)
+    assert isinstance(results, ResultList)
+    assert results.metadata == TOLD
+    assert isinstance(failure, Failure)
+    assert failure.metadata == TOLD
+
+
+def test_where_no_server_has_answered_there_is_no_metadata(hanging, client, tmp_path):
+    with Client(f"unix:{tmp_path}/none", "add", "add_common") as lonely:
+        failure = lonely.infer(ONES)
+    assert (list(failure), failure.metadata) == (["error"], {})
+    pending = client.infer_async(ONES)
+    pending.cancel()
+    assert pending.result().metadata == {}
 
 
 def test_infer_async_answers_when_it_can(hanging, client):

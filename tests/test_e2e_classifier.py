@@ -248,10 +248,19 @@ def test_a_puid_is_made_where_none_is_given(stub: Any, document: Document) -> No
 
 
 def test_the_packages_own_messages(served: Served, document: Document) -> None:
+    """They take what the document's client makes them of, and are the same on the wire."""
     from mindserve.proto.seldon import ClassificationRequest, ClassificationRequestMeta
 
-    request = ClassificationRequest(meta=ClassificationRequestMeta(puid="1"))
-    request.data.Pack(document.iris.IrisPredictRequest(**FEATURES))
+    data = any_pb2.Any()
+    data.Pack(document.iris.IrisPredictRequest(**FEATURES))
+    meta = ClassificationRequestMeta(puid="1")
+    request = ClassificationRequest(meta=meta, data=data)
+    assert isinstance(request.data, any_pb2.Any)
+    packed = ClassificationRequest(meta=meta)
+    packed.data.Pack(document.iris.IrisPredictRequest(**FEATURES))
+    assert packed == request
+    theirs = document.request(document.iris.IrisPredictRequest(**FEATURES), puid="1")
+    assert request.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
     with grpc.insecure_channel(served.address) as channel:
         reply = ClassifierStub(channel).Predict(request, 60)
     check(reply)

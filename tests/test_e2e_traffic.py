@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import json
@@ -15,6 +16,7 @@ import pytest
 
 from conftest import ServerProcess
 from e2e_support import PREAMBLE, Served, request, server_process, tensor, until, write_servable
+from mindserve.client import AsyncClient, Client
 from mindserve.proto import PREDICT, messages
 
 CONFIG = (
@@ -23,6 +25,16 @@ CONFIG = (
 @method("x")
 def who(x):
     return np.array([x.item(), {number}], np.int64)
+
+
+def thrice(x):
+    for _ in range(3):
+        yield np.array([x.item(), {number}], np.int64)
+
+
+@register.register_method(output_names="y", streaming=True)
+def whos(x):
+    return register.add_stage(thrice, x, outputs_count=1)
 """
 )
 
@@ -154,6 +166,57 @@ def test_weights_change_under_load_without_a_lost_call(served: Served, asker: As
     assert not failed
     assert set(said) == {"a", "b"}
     assert {asker.ask() for _ in range(10)} == {"b"}
+
+
+def test_clients_see_who_has_answered(served: Served) -> None:
+    run(served.process, SPLIT.format(1, 1))
+    numbers = {"a": 1, "b": 2}
+    who, whos = served.client("who"), served.client("whos")
+
+    def right(result: Any, metadata: Any) -> str:
+        name = str(metadata["mindserve-variation"])
+        assert result["y"][1] == numbers[name]
+        return name
+
+    answers = [who.infer({"x": 7}, timeout=60) for _ in range(2)]
+    answers += [who.infer_async({"x": 7}, timeout=60).result() for _ in range(2)]
+    assert {right(each[0], each.metadata) for each in answers} == {"a", "b"}
+    assert len({each.metadata["request_id"] for each in answers}) == 4
+    for _ in range(2):
+        with whos.infer_stream({"x": 7}, timeout=60) as results:
+            assert results.metadata == {}
+            # What comes before the first result says it already.
+            first = right(next(results), results.metadata)
+            assert [right(each, results.metadata) for each in results] == [first] * 2
+            assert results.metadata["request_id"]
+
+    async def ask() -> None:
+        async with (
+            AsyncClient(served.address, "both", "who") as who,
+            AsyncClient(served.address, "both", "whos") as whos,
+        ):
+            answers = [await who.infer({"x": 7}, timeout=60) for _ in range(2)]
+            assert {right(each[0], each.metadata) for each in answers} == {"a", "b"}
+            assert all(each.metadata["request_id"] for each in answers)
+            async with whos.infer_stream({"x": 7}, timeout=60) as results:
+                assert results.metadata == {}
+                assert len({right(each, results.metadata) async for each in results}) == 1
+                assert results.metadata["request_id"]
+
+    asyncio.run(ask())
+
+
+def test_failed_calls_say_whose_they_were(served: Served) -> None:
+    run(served.process, SPLIT.format(1, 0))
+    with Client(served.address, "both", "no such method") as client:
+        failure = client.infer({"x": 7}, timeout=60)
+        assert "method is not available" in failure["error"]
+        assert failure.metadata["mindserve-variation"] == "a"
+        assert failure.metadata["request_id"]
+        stream = client.infer_stream({"x": 7}, timeout=60)
+        (item,) = stream
+        assert list(item) == ["error"]
+        assert stream.metadata["mindserve-variation"] == "a"
 
 
 def test_what_is_wrong_is_refused_and_changes_nothing(served: Served, asker: Asker) -> None:

@@ -1,8 +1,15 @@
 """example/iris: a pipeline of scikit-learn that is trained when the server starts, asked by gRPC and by HTTP."""
 
+import contextlib
 import json
+import os
 import pathlib
 import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -107,3 +114,124 @@ def test_as_seldons_document_shows_it(tmp_path: pathlib.Path) -> None:
         assert reply["predictions"][2]["prediction"] > 0.9
         assert all(each["prediction"] == each["confidence"] for each in reply["predictions"])
         assert reply["custom"] is None
+
+        shown = ("--url", url, "--key", "iris-client", "--secret", "theirs")
+        printed = json.loads(ask("iris", "--seldon", *shown, script="rest_client.py"))
+        assert printed["predictions"] == reply["predictions"]
+        printed = ask("iris", *shown, script="rest_client.py").splitlines()
+        assert [line.partition(": ")[0] for line in printed] == CLASSES
+
+
+def test_by_http_without_the_token_that_is_asked_for(tmp_path: pathlib.Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    save_keys(Keys({"iris-client": ClientKey(key="iris-client", secrets=(hash_secret("theirs"),))}), str(keys))
+    with serving("iris", tmp_path, "--rest-address", "127.0.0.1:0", "--keys", keys) as at:
+        url = at.split(" and ")[1]
+        with pytest.raises(AssertionError, match=r"401: .*the request carries no token"):
+            ask("iris", "--url", url, script="rest_client.py")
+        with pytest.raises(AssertionError, match=r"failed to get a token: .*invalid_client"):
+            ask("iris", "--url", url, "--key", "iris-client", "--secret", "wrong", script="rest_client.py")
+
+
+class Readme:
+    """The README's commands, run in a copy of the example; but for the ports, which are what the server took.
+
+    Args:
+        folder: where the copy is made.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder / "iris"
+        shutil.copytree(EXAMPLE / "iris", self.folder)
+        shutil.copy(EXAMPLE / "generate_stubs.py", folder)
+        text = (EXAMPLE / "iris" / "README.md").read_text(encoding="utf-8")
+        self.commands = [line.strip().partition("   #")[0].strip() for line in re.findall(r"(?m)^    .*$", text)]
+        self.secret = ""
+        self._grpc = self._url = ""
+        path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self._environment = {**os.environ, "PATH": path, "no_proxy": "127.0.0.1,localhost"}
+
+    def find(self, begin: str, occurrence: int = 0) -> str:
+        return [command for command in self.commands if command.startswith(begin)][occurrence]
+
+    @contextlib.contextmanager
+    def serving(self, command: str) -> Iterator[None]:
+        options = ("--address", "127.0.0.1:0", "--rest-address", "127.0.0.1:0")
+        with (self.folder / "errors.txt").open("wb") as errors:
+            process = subprocess.Popen(
+                [*shlex.split(command), *options],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert process.stdout is not None
+        try:
+            said = next((line for line in process.stdout if " is served at " in line), None)
+            assert said is not None, (self.folder / "errors.txt").read_text()
+            self._grpc, self._url = said.split(" is served at ")[1].strip().split(" and ")
+            yield
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    def run(self, *lines: str) -> str:
+        """What lines for a shell print."""
+        ports = {"5500": self._grpc.rpartition(":")[2], "5501": self._url.rpartition(":")[2]}
+        script = "\n".join(["set -e", *lines]).replace("SECRET", self.secret)
+        script = re.sub(r"127\.0\.0\.1:(5500|5501)", lambda found: f"127.0.0.1:{ports[found[1]]}", script)
+        # Clients that are not told where: at the ports that servers take by default.
+        script = script.replace("serving_client.py", f"serving_client.py --address {self._grpc}")
+        script = script.replace("rest_client.py", f"rest_client.py --url {self._url}")
+        http, rpc = ports["5501"], ports["5500"]
+        script = script.replace("iris_rpc_client.py", f"iris_rpc_client.py --http-port {http} --rpc-port {rpc}")
+        done = subprocess.run(
+            ["sh", "-c", script],
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def readme(tmp_path: pathlib.Path) -> Readme:
+    return Readme(tmp_path)
+
+
+needs_curl = pytest.mark.skipif(not shutil.which("curl") and not os.environ.get("CI"), reason="curl is not installed")
+
+
+@needs_curl
+def test_the_readmes_first_commands(readme: Readme) -> None:
+    with readme.serving(readme.find("python serving_server.py")):
+        assert re.findall(r"Iris-\w+", readme.run(readme.find("python serving_client.py"))) == CLASSES
+        assert re.findall(r"Iris-\w+", readme.run(readme.find("python rest_client.py"))) == CLASSES
+        reply = json.loads(readme.run(readme.find("curl http://127.0.0.1:5501/model/iris:predict")))
+        assert reply["instances"][0]["predicted_class"] == CLASSES
+
+
+@needs_curl
+def test_the_readmes_commands_with_tokens(readme: Readme) -> None:
+    added = readme.run(readme.find("mindserve keys add"))
+    secrets = [line.rpartition(" ")[2] for line in added.splitlines() if "secret" in line.lower()]
+    assert secrets, added
+    readme.secret = secrets[0]
+    with readme.serving(readme.find("python serving_server.py --keys")):
+        printed = readme.run(readme.find("python iris_rpc_client.py"))
+        assert re.findall(r'predictedClass: "(.*)"', printed) == CLASSES
+        by_seldon = json.loads(readme.run(readme.find("python rest_client.py --seldon")))
+        assert [each["predictedClass"] for each in by_seldon["predictions"]] == CLASSES
+        assert re.findall(r"Iris-\w+", readme.run(readme.find("python rest_client.py --key"))) == CLASSES
+        by_curl = json.loads(readme.run(readme.find("TOKEN="), readme.find("curl http://127.0.0.1:5501/js/predict")))
+        assert by_curl["predictions"] == by_seldon["predictions"]

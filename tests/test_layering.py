@@ -141,7 +141,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     # Clients, their keys and tokens; the keys file is read as config files are.
     "auth": {"configfile", "native", "logs"},
     "loader": {"register"},
-    "inspection": {"loader"},
+    # It looks at what is declared as a worker does.
+    "inspection": {"worker"},
     # Of "proto" the paths alone.
     "control": {"errors", "proto"},
     "admin": {"control"},

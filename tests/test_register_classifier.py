@@ -275,11 +275,12 @@ def test_a_handler_is_a_stage_in_front(registration: Registration, kinds: Module
     assert stage.inputs == (ValueRef(0, 0), ValueRef(0, 1))
     assert made.method.stages[0].inputs == (ValueRef(METHOD_INPUT, 0), ValueRef(METHOD_INPUT, 1))
     assert handled.results == (ValueRef(1, 0),)
-    first, second = handled.take(kinds.Four(f1=1, f2=2).SerializeToString())
+    take = handled.make()
+    first, second = take(kinds.Four(f1=1, f2=2).SerializeToString())
     # In the types that the model wants.
     assert (first.dtype, first.shape, second.dtype) == (np.float32, (1,), np.float32)
     with pytest.raises(RefusedDataError, match=r"of type 'kinds\.Four', is wrong"):
-        handled.take(b"\x0d")
+        take(b"\x0d")
 
 
 def test_a_mapping_is_a_stage_behind(registration: Registration, kinds: ModuleType) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from browser import browsing
 from mindserve.auth.hashing import hash_secret
 from mindserve.auth.keys import ClientKey, Keys, save_keys
 from openapi_support import schemathesis, serving_sorts
@@ -17,7 +20,7 @@ from rest_support import Rest
 
 SECRET = "a secret of theirs"
 FORM = {"grant_type": "client_credentials", "client_id": "app", "client_secret": SECRET}
-OPEN = {"/healthz", "/healthz/live", "/healthz/ready", "/token"}
+OPEN = {"/healthz", "/healthz/live", "/healthz/ready", "/token", "/docs"}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,41 @@ def test_operations_that_need_a_token_say_so_and_the_others_not(rest: Rest, docu
                 assert operation["security"] == [{name: []} for name in schemes], path
                 assert "401" in operation["responses"], path
                 assert answer.status_code == 401, path
+
+
+PAGE = ("/docs", "/docs/page.js", "/docs/page.css")
+
+
+def test_the_page_is_open_and_what_it_shows_is_not(rest: Rest) -> None:
+    for path in PAGE:
+        answer = rest.get(path)
+        assert answer.status_code == 200, path
+        # They are the package's own files, whatever is served.
+        assert not re.search(r"sorts|add_common", answer.text), path
+    for path in ("/openapi.json", "/servables", "/docs/", "/docs/other", "/docs/page.js/../../openapi.json"):
+        assert rest.get(path).status_code == 401, path
+
+
+def test_the_page_asks_for_a_token(rest: Rest, tmp_path: pathlib.Path) -> None:
+    with browsing(tmp_path) as browser:
+        browser.open(f"{rest.url}/docs")
+        browser.until("!document.getElementById('problem').hidden")
+        assert "put a token into the field above" in browser.value("document.getElementById('problem').textContent")
+        assert browser.value("document.activeElement.id") == "token"
+        assert browser.value("document.querySelectorAll('#operations details, #servables tbody tr').length") == 0
+
+        give = (
+            "const field = document.getElementById('token'); field.value = %s; field.dispatchEvent(new Event('change'))"
+        )
+        browser.value(f"(() => {{ {give % json.dumps(token(rest))} }})()")
+        browser.until("document.getElementById('call-sorts.same')")
+        assert browser.value("document.getElementById('problem').hidden")
+        assert "sorts" in browser.value("document.getElementById('servables').textContent")
+
+        browser.value(f"(() => {{ {give % json.dumps('no token')} }})()")
+        browser.until("!document.getElementById('problem').hidden")
+        assert "does not take this token" in browser.value("document.getElementById('problem').textContent")
+        assert browser.value("document.querySelectorAll('#operations details, #servables tbody tr').length") == 0
 
 
 def test_each_way_of_showing_it_is_taken(rest: Rest) -> None:

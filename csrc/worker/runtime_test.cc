@@ -341,7 +341,7 @@ class ClassifyingTest : public RuntimeTest {
       handled.inputs = {"data"};
       const auto local = engine.AddLocalMethod(handled);
       ASSERT_TRUE(local.ok());
-      classifier.AddHandler("t.Call", *local);
+      classifier.AddHandler("t.Call", {.number = *local, .fixed = true});
       runtime_->SetClassifier(std::move(classifier));
     };
   }

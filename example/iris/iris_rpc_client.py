@@ -5,6 +5,7 @@ import argparse
 import grpc
 import iris_pb2
 import requests
+from google.protobuf import any_pb2
 
 from mindserve.proto import seldon as seldon_pb2
 
@@ -28,9 +29,10 @@ class IrisRpcClient:
         with grpc.insecure_channel(f"{self.host}:{self.rpc_port}") as channel:
             stub = seldon_pb2.ClassifierStub(channel)
             data = iris_pb2.IrisPredictRequest(f1=1.0, f2=0.2, f3=2.1, f4=1.2)
+            data_any = any_pb2.Any()
+            data_any.Pack(data)
             meta = seldon_pb2.ClassificationRequestMeta(puid="12345")
-            request = seldon_pb2.ClassificationRequest(meta=meta)
-            request.data.Pack(data)
+            request = seldon_pb2.ClassificationRequest(meta=meta, data=data_any)
             metadata = [("oauth_token", token)] if token else []
             return stub.Predict(request, 999, metadata=metadata)
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mindserve.control import ReadyMethod
 from mindserve.errors import ConfigError, MindserveError
 from mindserve.loader import load_servable
 from mindserve.register.values import Registration, function_name
@@ -33,6 +34,14 @@ class DeclaredMethod:
 
 
 @dataclasses.dataclass(frozen=True)
+class DeclaredClassifier:
+    """How a servable answers the Classifier: by which method, and the full names of the messages that it takes."""
+
+    method: str
+    messages: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Declared:
     """What a ``servable_config.py`` declares.
 
@@ -41,11 +50,13 @@ class Declared:
         methods: in their order.
         handlers: the names of the functions and classes that answer gRPC methods of your own services; of which, the
             worker finds out.
+        classifier: None: it does not answer the Classifier.
     """
 
     models: tuple[str, ...]
     methods: tuple[DeclaredMethod, ...]
     handlers: tuple[str, ...]
+    classifier: DeclaredClassifier | None
 
 
 def inspect_servable(servable_directory: str, servable_name: str, timeout: float) -> Declared:
@@ -57,7 +68,8 @@ def inspect_servable(servable_directory: str, servable_name: str, timeout: float
         timeout: seconds that the import may take.
 
     Raises:
-        ConfigError: it can't be imported, declares no method, takes too long or ends its process. The text says where
+        ConfigError: it can't be imported, declares no method, takes too long or ends its process; what it declares of
+            the Classifier doesn't fit its methods, as far as that can be told without its models. The text says where
             in the file, and ends with what it has written.
     """
     path = os.path.join(servable_directory, servable_name, "servable_config.py")
@@ -87,7 +99,9 @@ def inspect_servable(servable_directory: str, servable_name: str, timeout: float
     methods = (
         DeclaredMethod(each["name"], tuple(each["inputs"]), tuple(each["outputs"])) for each in values["methods"]
     )
-    return Declared(tuple(values["models"]), tuple(methods), tuple(values["handlers"]))
+    answers = values["classifier"]
+    classifier = answers and DeclaredClassifier(answers["method"], tuple(answers["messages"]))
+    return Declared(tuple(values["models"]), tuple(methods), tuple(values["handlers"]), classifier)
 
 
 def _handlers(registration: Registration) -> Iterator[str]:
@@ -95,6 +109,18 @@ def _handlers(registration: Registration) -> Iterator[str]:
     yield from (each.type.__name__ for each in registration.grpc_services)
     if registration.driver is not None:
         yield function_name(registration.driver.target)
+
+
+def _classifier(registration: Registration) -> DeclaredClassifier | None:
+    if not registration.answers_classifier:
+        return None
+    # Only now: it imports protobuf.
+    from mindserve.worker.classifier import plan_classifier
+
+    plan = plan_classifier(
+        registration, lambda method: ReadyMethod(method.name, method.idempotent, method.inputs, method.outputs)
+    )
+    return DeclaredClassifier(plan.answers, tuple(sorted((*plan.fields, *plan.handlers))))
 
 
 def _output(data: bytes) -> str:
@@ -110,16 +136,20 @@ def _main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     os.set_inheritable(options.result_fd, False)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in a worker
+    path = os.path.join(options.directory, options.name, "servable_config.py")
+    where = ""
     try:
         registration = load_servable(options.directory, options.name)
+        where = f"; declared in file '{path}'"
         declared = Declared(
             tuple(model.file for model in registration.models),
             tuple(DeclaredMethod(each.name, each.inputs, each.outputs) for each in registration.methods.values()),
             tuple(_handlers(registration)),
+            _classifier(registration),
         )
         values = dataclasses.asdict(declared)
     except MindserveError as error:
-        values = {"error": str(error)}
+        values = {"error": f"{error}{where}"}
     with open(options.result_fd, "w", encoding="utf-8") as result:
         json.dump(values, result)
     return 0

@@ -35,8 +35,9 @@ def validate(
     """Check a config file, without starting anything.
 
     Checks its keys and values, the directories and model files, the certificates, the keys file of section auth, and
-    that each servable_config.py and each of grpc_servicer_functions can be imported, in processes of their own:
-    --no-imports leaves that out. Status 1 if something is wrong.
+    that each servable_config.py and each of grpc_servicer_functions can be imported, in processes of their own, and
+    that what it declares of the Classifier fits its methods: --no-imports leaves that out. Status 1 if something is
+    wrong.
     """
     from mindserve import configfile
 
@@ -139,6 +140,9 @@ def _show(config: str, report: dict[str, Any], problems: list[Problem]) -> None:
         typer.echo(f"servable '{servable['name']}' version {servable['version']} on device {devices}")
         for method in servable["methods"]:
             typer.echo(f"  {method['name']}({', '.join(method['inputs'])}) -> {', '.join(method['outputs'])}")
+        if servable["classifier"]:
+            taken = ", ".join(servable["classifier"]["messages"]) or "instances"
+            typer.echo(f"  Classifier: {servable['classifier']['method']}, of {taken}")
         if servable["handlers"]:
             typer.echo(f"  gRPC handlers: {', '.join(servable['handlers'])}")
     for listener in report["listeners"]:

@@ -7,6 +7,16 @@
 
 from mindserve.client.aio import AsyncClient, AsyncResultStream
 from mindserve.client.client import Client, PendingResults, ResultStream
+from mindserve.client.results import Failure, ResultList
 from mindserve.client.ssl_config import SSLConfig
 
-__all__ = ["AsyncClient", "AsyncResultStream", "Client", "PendingResults", "ResultStream", "SSLConfig"]
+__all__ = [
+    "AsyncClient",
+    "AsyncResultStream",
+    "Client",
+    "Failure",
+    "PendingResults",
+    "ResultList",
+    "ResultStream",
+    "SSLConfig",
+]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from mindserve.client.decoding import Result, Results, decode_item, decode_reply
+from mindserve.client.decoding import Result, decode_item, decode_reply
 from mindserve.client.encoding import Instance, Instances, as_instance, as_instances, encode_request
 from mindserve.client.endpoint import Endpoint, Metadata, as_metadata, check_timeout, grpc_error
+from mindserve.client.results import Failure, ResultList, named, with_metadata
 from mindserve.client.ssl_config import SSLConfig
 from mindserve.errors import MindserveError
 from mindserve.proto import PREDICT, PREDICT_STREAM
@@ -44,22 +45,24 @@ class AsyncClient:
 
     async def infer(
         self, instances: Instances, timeout: float | None = None, metadata: Metadata | None = None
-    ) -> Results:
+    ) -> ResultList | Failure:
         """Run instances through the method; see `mindserve.client.Client.infer`."""
         instances = as_instances(instances)
         request = encode_request(self._endpoint.spec, instances)
         timeout, pairs = check_timeout(timeout), as_metadata(metadata)
         self._connect()
         try:
-            reply = await self._predict(request, timeout=timeout, metadata=pairs)
-        except grpc.RpcError as error:
-            return grpc_error(error.code(), error.details())
+            call = self._predict(request, timeout=timeout, metadata=pairs)
+            reply = await call
+            trailing = await call.trailing_metadata()
+        except grpc.aio.AioRpcError as error:
+            return Failure(grpc_error(error.code(), error.details()), error.trailing_metadata())
         except asyncio.CancelledError:
             # gRPC also says so to the calls of a channel that is closed; those get an answer.
             if self._closed and not _is_being_cancelled(asyncio.current_task()):
-                return grpc_error(grpc.StatusCode.CANCELLED, "The client was closed")
+                return Failure(grpc_error(grpc.StatusCode.CANCELLED, "The client was closed"))
             raise
-        return decode_reply(reply, len(instances))
+        return with_metadata(decode_reply(reply, len(instances)), trailing)
 
     def infer_stream(
         self, instance: Instance, timeout: float | None = None, metadata: Metadata | None = None
@@ -111,11 +114,16 @@ class AsyncResultStream:
     """The results of a call that `AsyncClient.infer_stream` has begun, as an asynchronous iterator.
 
     ``async with client.infer_stream(instance) as results: …`` closes it at the end of the block, however that is left.
+
+    Attributes:
+        metadata: as of `mindserve.client.ResultStream`.
     """
 
     def __init__(self, call: grpc.aio.UnaryStreamCall[bytes, bytes], client_closed: Callable[[], bool]) -> None:
         self._call = call
         self._client_closed = client_closed
+        self.metadata: dict[str, str | bytes] = {}
+        self._begun = False
         self._given_up = False
         self._over = False
         self._closed = False
@@ -125,11 +133,15 @@ class AsyncResultStream:
 
     async def __anext__(self) -> Result:
         if self._over or self._closed:
+            await self._end()
             raise StopAsyncIteration
         try:
             data = await self._call.read()
+            if not self._begun:
+                self._begun = True
+                self.metadata.update(named(await self._call.initial_metadata()))
         except grpc.RpcError as error:
-            self._over = True
+            await self._end()
             return grpc_error(error.code(), error.details())
         except asyncio.CancelledError:
             self._over = True
@@ -143,10 +155,15 @@ class AsyncResultStream:
             raise
         if not isinstance(data, bytes):
             # gRPC's mark of the end.
-            self._over = True
+            await self._end()
             raise StopAsyncIteration
         item, self._over = decode_item(data)
         return item
+
+    async def _end(self) -> None:
+        self._over = True
+        # Of a call that was given up there is nothing to wait for.
+        self.metadata.update(named(await self._call.trailing_metadata()))
 
     def cancel(self) -> None:
         """Give the call up, if it is still under way; the server stops working on it.

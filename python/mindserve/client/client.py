@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from mindserve.client.decoding import Result, Results, decode_item, decode_reply
+from mindserve.client.decoding import Result, decode_item, decode_reply
 from mindserve.client.encoding import Instance, Instances, as_instance, as_instances, encode_request
 from mindserve.client.endpoint import Endpoint, Metadata, as_metadata, check_timeout, grpc_error
+from mindserve.client.results import Failure, ResultList, named, with_metadata
 from mindserve.client.ssl_config import SSLConfig
 from mindserve.errors import MindserveError
 from mindserve.proto import PREDICT, PREDICT_STREAM
@@ -59,7 +60,9 @@ class Client:
         self._predict_stream = self._channel.unary_stream(PREDICT_STREAM, bytes, bytes)
         self._closed = False
 
-    def infer(self, instances: Instances, timeout: float | None = None, metadata: Metadata | None = None) -> Results:
+    def infer(
+        self, instances: Instances, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> ResultList | Failure:
         """Run instances through the method and wait for the results.
 
         Args:
@@ -69,7 +72,8 @@ class Client:
 
         Returns:
             A list with a result for each instance, in their order; where one failed, ``{"error": text}`` stands in its
-            place. One ``{"error": text}`` alone where the whole call failed.
+            place. One ``{"error": text}`` alone where the whole call failed. Both have an attribute ``metadata``: see
+            `ResultList`.
 
         Raises:
             MindserveError: a value that cannot be sent, a wrong argument, or a closed client.
@@ -79,13 +83,13 @@ class Client:
         timeout, pairs = check_timeout(timeout), as_metadata(metadata)
         self._check_open()
         try:
-            reply = self._predict(request, timeout=timeout, metadata=pairs)
+            reply, call = self._predict.with_call(request, timeout=timeout, metadata=pairs)
         except grpc.RpcError as error:
-            return grpc_error(error.code(), error.details())
+            return Failure(grpc_error(error.code(), error.details()), error.trailing_metadata())
         except ValueError:
             self._check_open()
             raise
-        return decode_reply(reply, len(instances))
+        return with_metadata(decode_reply(reply, len(instances)), call.trailing_metadata())
 
     def infer_async(
         self, instances: Instances, timeout: float | None = None, metadata: Metadata | None = None
@@ -160,19 +164,19 @@ class Client:
 class PendingResults:
     """A call that `Client.infer_async` has begun."""
 
-    def __init__(self, future: grpc.Future[bytes], count: int) -> None:
+    def __init__(self, future: grpc.CallFuture[bytes], count: int) -> None:
         self._future = future
         self._count = count
 
-    def result(self) -> Results:
+    def result(self) -> ResultList | Failure:
         """Wait for the results, which are those that `Client.infer` would return."""
         try:
             reply = self._future.result()
         except grpc.FutureCancelledError:
-            return grpc_error(grpc.StatusCode.CANCELLED, "The call was cancelled by the client")
+            return Failure(grpc_error(grpc.StatusCode.CANCELLED, "The call was cancelled by the client"))
         except grpc.RpcError as error:
-            return grpc_error(error.code(), error.details())
-        return decode_reply(reply, self._count)
+            return Failure(grpc_error(error.code(), error.details()), error.trailing_metadata())
+        return with_metadata(decode_reply(reply, self._count), self._future.trailing_metadata())
 
     def done(self) -> bool:
         """Whether `result` would return at once."""
@@ -180,17 +184,23 @@ class PendingResults:
 
     def cancel(self) -> None:
         """Give the call up, if it is still under way; the server stops working on it."""
-        self._future.cancel()
+        self._future.cancel()  # type: ignore[no-untyped-call]
 
 
 class ResultStream:
     """The results of a call that `Client.infer_stream` has begun, as an iterator. One thread at a time.
 
     ``with client.infer_stream(instance) as results: …`` closes it at the end of the block, however that is left.
+
+    Attributes:
+        metadata: what the server has sent along, as of `ResultList`: from the first result on what came before it,
+            ``mindserve-variation``; once the iteration has ended also the rest, ``request_id``.
     """
 
     def __init__(self, call: grpc.CallIterator[bytes]) -> None:
+        self.metadata: dict[str, str | bytes] = {}
         self._call = call
+        self._begun = False
         self._messages = iter(call)
         self._over = False
         self._closed = False
@@ -200,18 +210,28 @@ class ResultStream:
 
     def __next__(self) -> Result:
         if self._over or self._closed:
+            self._end()
             raise StopIteration
         try:
-            item, self._over = decode_item(next(self._messages))
+            data = next(self._messages)
         except StopIteration:
-            self._over = True
+            self._end()
             raise
         except grpc.RpcError as error:
-            self._over = True
+            self._end()
             if self._closed:
                 raise StopIteration from None
             return grpc_error(error.code(), error.details())
+        if not self._begun:
+            self._begun = True
+            self.metadata.update(named(self._call.initial_metadata()))
+        item, self._over = decode_item(data)
         return item
+
+    def _end(self) -> None:
+        self._over = True
+        # Of a call that was given up there is nothing to wait for.
+        self.metadata.update(named(self._call.trailing_metadata()))
 
     def cancel(self) -> None:
         """Give the call up, if it is still under way; the server stops working on it. Any thread.

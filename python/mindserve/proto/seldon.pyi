@@ -17,7 +17,10 @@ class ClassificationRequest(Message):
     @property
     def data(self) -> AnyMessage: ...
     def __init__(
-        self, *, meta: ClassificationRequestMeta | None = None, data: Mapping[str, str | bytes] | None = None
+        self,
+        *,
+        meta: ClassificationRequestMeta | Mapping[str, str] | None = None,
+        data: AnyMessage | Mapping[str, str | bytes] | None = None,
     ) -> None: ...
 
 class ClassificationReplyMeta(Message):
@@ -42,9 +45,9 @@ class ClassificationReply(Message):
     def __init__(
         self,
         *,
-        meta: ClassificationReplyMeta | None = None,
+        meta: ClassificationReplyMeta | Mapping[str, str] | None = None,
         predictions: Iterable[ClassificationResult] = (),
-        custom: Mapping[str, str | bytes] | None = None,
+        custom: AnyMessage | Mapping[str, str | bytes] | None = None,
     ) -> None: ...
 
 # Which kind of multi-callable it is depends on the channel.

@@ -10,13 +10,15 @@ from urllib.parse import parse_qs
 
 from mindserve.auth.authority import Authority, Verdict
 from mindserve.auth.tokens import MAX_TOKEN_BYTES
+from mindserve.rest import page
 from mindserve.rest.http import Exchange, HttpError
 
 # Verdicts that are remembered, of good tokens and of bad ones each.
 _MOST = 1_000
 # Requests whose tokens are being verified at one time.
 _MOST_WAITING = 1_000
-_OPEN = ("/healthz", "/token")
+# Of the page the files alone, which are the same everywhere: what it shows of this server needs a token.
+_OPEN = ("/healthz", "/token", *page.PATHS)
 # Fields of a query, among which the token may be.
 _MOST_FIELDS = 100
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 _FILES = Path(__file__).parent / "static"
 # By path: the file, and its type.
-_PATHS = {
+PATHS = {
     "/docs": ("index.html", "text/html; charset=utf-8"),
     "/docs/page.css": ("page.css", "text/css; charset=utf-8"),
     "/docs/page.js": ("page.js", "text/javascript; charset=utf-8"),
@@ -34,7 +34,7 @@ _HEADERS = {
 
 def routes() -> list[Route]:
     """The routes of this module."""
-    return [_route(path, *each) for path, each in _PATHS.items()]
+    return [_route(path, *each) for path, each in PATHS.items()]
 
 
 def _route(path: str, file: str, media_type: str) -> Route:

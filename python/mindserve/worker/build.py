@@ -259,7 +259,7 @@ class _MethodBuilder:
         inputs = len(method.inputs)
         function = self._runtime.add_function(
             handled.label,
-            handled.take,
+            handled.make(),
             batched=False,
             max_batch_size=self._parameters.max_batch_size,
             refusal=RefusedDataError,

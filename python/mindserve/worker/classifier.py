@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -33,7 +34,8 @@ class HandledType:
 
     Attributes:
         label: names the function in errors.
-        take: takes the message's bytes, or the request's and its puid, and returns the inputs.
+        make: makes what takes the message's bytes, or the request's and its puid, and returns the inputs; it makes the
+            object of a handler's class.
         takes_request: the latter.
         fixed: the message has single numbers alone: of what type and size inputs are is not its sender's choice.
         stages: of the method whose first stage is that function, all that follow.
@@ -41,7 +43,7 @@ class HandledType:
     """
 
     label: str
-    take: Callable[..., Any]
+    make: Callable[[], Callable[..., Any]]
     takes_request: bool
     fixed: bool
     stages: tuple[Stage, ...]
@@ -53,7 +55,8 @@ class Plan:
     """What the native runtime is told.
 
     Attributes:
-        method: what answers, under the name of its path.
+        answers: name of the method that answers.
+        method: the same, under the name of its path, and with the mapping behind it.
         outputs: which of its outputs are predictions, classes, confidences and ``custom``.
         classes: names of classes; none: an output has them, or they are numbers.
         model_name: what replies call the model.
@@ -63,6 +66,7 @@ class Plan:
         files: of all these messages, as `ReadyMethod` has them.
     """
 
+    answers: str
     method: Method
     outputs: tuple[int, int | None, int | None, int | None]
     classes: tuple[str, ...]
@@ -83,7 +87,7 @@ class Plan:
 
 
 def plan_classifier(registration: Registration, described: Callable[[Method], ReadyMethod]) -> Plan:
-    """What a servable that answers the Classifier has declared of it.
+    """What a servable that answers the Classifier has declared of it. Runs no code of the servable's.
 
     Args:
         registration: all that it has declared.
@@ -116,16 +120,16 @@ def plan_classifier(registration: Registration, described: Callable[[Method], Re
             fields[name] = map_fields(handler, target, types)
             continue
         label = registration.function_label(handler.function)
-        take = adapt_handler(handler, handler.function, target, types, label)
         handlers[name] = HandledType(
             label,
-            take,
+            functools.partial(adapt_handler, handler, handler.function, target, types, label),
             takes_request(handler.function),
             has_numbers_alone(handler.type),
             tuple(map(_behind, method.stages)),
             tuple(_moved(ref) for ref in method.results),
         )
     return Plan(
+        target.name,
         method,
         outputs,
         () if declared.mapping is not None else declared.classes or (),

@@ -16,8 +16,11 @@ function find(id) {
   return document.getElementById(id);
 }
 
+class Unauthorized extends Error {}
+
 async function getJson(path) {
   const answer = await fetch(path, { headers: authorization() });
+  if (answer.status === 401) throw new Unauthorized();
   if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
   return answer.json();
 }
@@ -244,10 +247,22 @@ async function refresh() {
     showOperations(api);
     problem.hidden = true;
   } catch (error) {
-    problem.textContent = String(error);
+    problem.textContent = error instanceof Unauthorized ? tokenNeeded() : String(error);
     problem.hidden = false;
   }
 }
 
+// What is shown is for those who have a token: nothing is left of what a better one has shown.
+function tokenNeeded() {
+  find("servables").tBodies[0].replaceChildren();
+  find("operations").replaceChildren();
+  find("token").focus();
+  const given = find("token").value.trim() !== "";
+  return given
+    ? "The server does not take this token: it has expired, or is not one of its own. POST /token gives one for a consumer key and its secret."
+    : "The server asks who you are: put a token into the field above. POST /token gives one for a consumer key and its secret.";
+}
+
 find("refresh").addEventListener("click", refresh);
+find("token").addEventListener("change", refresh);
 refresh();
