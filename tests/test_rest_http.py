@@ -21,7 +21,7 @@ from rest_support import Rest, head, is_closed, read_answer, serving_rest
 MIB = 1 << 20
 LIMITS = (
     "'127.0.0.1:0', limits=server.Limits(max_msg_mb_size=1, header_timeout=1, body_idle_timeout=1, "
-    "max_metadata_bytes=8192)"
+    "min_bytes_per_second=10, max_metadata_bytes=8192)"
 )
 COUNTING = """
 import time
@@ -100,7 +100,7 @@ def test_a_slow_body(rest: Rest) -> None:
 
 
 def test_a_body_in_pieces(rest: Rest) -> None:
-    """Slower in all than the timeout, but never silent for so long."""
+    """Slower in all than the timeout, but never silent for so long, and as fast as it has to be."""
     body = b'{"instances": [{"x": "in pieces"}]}'
     with rest.connect() as connection:
         connection.sendall(head("/model/echo:same", "Transfer-Encoding: chunked"))
