@@ -268,10 +268,25 @@ def test_paths_and_methods_that_there_are_not(rest: Rest) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_query_strings_are_not_logged(rest: Rest) -> None:
-    rest.get("/nowhere?consumer_secret=hushhush")
-    rest.post("/model/echo:nothing?consumer_secret=hushhush", {"instances": [{"x": 1}]})
-    assert "hushhush" not in rest.process.errors()
+def test_query_strings_are_not_logged(tmp_path: pathlib.Path) -> None:
+    """Neither by the master nor by a worker, in whatever file, at the most verbose level; nor of what is no HTTP."""
+    write_servable(tmp_path / "servables", "echo", ECHO_SERVABLE + PREAMBLE + COUNTING)
+    query = b"?consumer_key=hushhush&consumer_secret=hushhush"
+    with serving_rest(tmp_path, "echo", listen=LIMITS, GLOG_v="0") as rest:
+        for path in (b"/nowhere", b"/token", b"/model/echo:same", b"/model/echo:slow", b"/healthz/live", b"http://["):
+            for method in (b"GET", b"POST"):
+                body = b'{"instances": [{"x": "words"}]}'  # of which one method makes an error
+                length = b"Content-Length: %d\r\n" % len(body)
+                answer = rest.raw(b"%s %s%s HTTP/1.1\r\n%s\r\n%s" % (method, path, query, length, body))
+                assert b"hushhush" not in answer.body
+        assert rest.raw(b"GET /token%s HTTP/1.1\r\nno header\r\n\r\n" % query).status == 400
+        assert rest.raw(b"GET /token%s HTTP/1.1\r\nX: %s\r\n\r\n" % (query, b"x" * 9000)).status == 431
+        until(lambda: rest.process.errors().count("closed: ") >= 4)
+        files = [path for path in rest.process.cwd.rglob("*") if path.is_file()]
+        assert any("echo" in path.name and path.stat().st_size for path in files)
+        for path in files:
+            assert b"hushhush" not in path.read_bytes(), path
+        assert "hushhush" not in rest.process.errors()
 
 
 def test_requests_on_one_connection(rest: Rest) -> None:
