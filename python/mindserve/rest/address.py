@@ -15,6 +15,9 @@ from mindserve.errors import ConfigError, StartError
 _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}")
 _PORT = re.compile(r"(-?)([0-9]+)")
 _BACKLOG = 4096
+# How a client that is gone without a word is noticed, as csrc/net/transport.cc has it: seconds without a byte, between
+# probes, and how many of these go unanswered.
+_KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 60, 15, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,3 +119,16 @@ def adopt(fds: tuple[int, ...]) -> list[socket.socket]:
     for each in sockets:
         each.setblocking(False)
     return sockets
+
+
+def prepare_accepted(accepted: socket.socket) -> None:
+    """Sets the options of a connection: no delays, and an end for it if its client does not answer any more."""
+    tcp = socket.IPPROTO_TCP
+    accepted.setsockopt(tcp, socket.TCP_NODELAY, 1)
+    accepted.setsockopt(tcp, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+    accepted.setsockopt(tcp, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
+    accepted.setsockopt(tcp, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+    # Probes are sent only while nothing else is under way; this is for data that the client does not take.
+    patience = 1000 * (_KEEPALIVE_IDLE + _KEEPALIVE_PROBES * _KEEPALIVE_INTERVAL)
+    accepted.setsockopt(tcp, socket.TCP_USER_TIMEOUT, patience)
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -107,7 +107,7 @@ class App:
 def _with_request_id(send: Send, exchange: Exchange) -> Send:
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            exchange.started = True
+            exchange.start()
             message["headers"] = [*message["headers"], (b"x-request-id", exchange.request_id.encode("ascii"))]
         await send(message)
 

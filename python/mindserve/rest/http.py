@@ -30,6 +30,8 @@ _INLINE_PACKED_BYTES = 4 * 1024
 _MIN_PACKED_BYTES = 1024
 _MAX_REQUEST_ID = 128
 _GZIP = 16 + zlib.MAX_WBITS
+# Of a body: each costs some time, however little is in it.
+_MAX_MEMBERS = 1_000
 
 
 class HttpError(Exception):
@@ -188,6 +190,14 @@ class Exchange:
 
     # --- the answer ---
 
+    def start(self) -> None:
+        """Called before the answer's first bytes."""
+        self.started = True
+        cycle = self._scope["mindserve.cycle"]
+        if cycle.waiting_for_100_continue and cycle.more_body:
+            # It may send the body all the same, or not at all: what follows could be either.
+            cycle.keep_alive = False
+
     async def answer(self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()) -> None:
         """The whole answer, packed if the client takes that and it is worth it."""
         sent = [(b"content-type", content_type), (b"x-request-id", self.request_id.encode("ascii")), *headers]
@@ -197,22 +207,33 @@ class Exchange:
                 body = await self.context.run(len(body) > INLINE_BYTES, gzip, body)
                 sent.append((b"content-encoding", b"gzip"))
         sent.append((b"content-length", b"%d" % len(body)))
-        self.started = True
+        self.start()
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._write(body, more=False)
 
     async def begin(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
         """The beginning of an answer of unknown length; `write` and `end` follow."""
         sent = [(b"content-type", content_type), (b"x-request-id", self.request_id.encode("ascii")), *headers]
-        self.started = True
+        self.start()
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
 
     async def write(self, data: bytes) -> None:
         """A part of the answer; waits while the client does not take what it has got."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._write(data, more=True)
 
     async def end(self, data: bytes = b"") -> None:
-        await self._send({"type": "http.response.body", "body": data})
+        await self._write(data, more=False)
+
+    async def _write(self, data: bytes, *, more: bool) -> None:
+        # Never more at a time than a transport should hold: one for TLS would take all, and tell nobody that it has it.
+        if len(data) <= INLINE_BYTES:
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+            return
+        view = memoryview(data)
+        for begin in range(0, len(data), INLINE_BYTES):
+            end = begin + INLINE_BYTES
+            part = {"type": "http.response.body", "body": view[begin:end], "more_body": more or end < len(data)}
+            await self._send(part)
 
     async def fail(self, error: HttpError) -> None:
         """Answers with the error."""
@@ -236,23 +257,34 @@ def gunzip(data: bytes, limit: int) -> bytes:
     """Unpacks at most ``limit`` bytes.
 
     Raises:
-        HttpError: there is more in it, or it is no gzip.
+        HttpError: there is more in it, or it is no gzip, or of too many members.
     """
     parts: list[bytes] = []
     left = limit
+    begin = members = 0
+    unpacker = None
     try:
-        while data:  # of several members, one after the other
-            unpacker = zlib.decompressobj(_GZIP)
-            part = unpacker.decompress(data, left + 1)
+        # What is left behind a member is copied, so that little of it may be looked at in one go.
+        while begin < len(data):
+            if unpacker is None:
+                members += 1
+                if members > _MAX_MEMBERS:
+                    text = f"the body's gzip has more than {_MAX_MEMBERS} members, expected one"
+                    raise HttpError(400, text, "INVALID_ARGUMENT")
+                unpacker = zlib.decompressobj(_GZIP)
+            piece = data[begin : begin + INLINE_BYTES]
+            part = unpacker.decompress(piece, left + 1)
             left -= len(part)
             if left < 0:
                 raise BodyTooLarge(limit)
-            if not unpacker.eof:
-                raise HttpError(400, "the body's gzip is not whole", "INVALID_ARGUMENT")
             parts.append(part)
-            data = unpacker.unused_data
+            begin += len(piece) - len(unpacker.unused_data)
+            if unpacker.eof:
+                unpacker = None
     except zlib.error as error:
         raise HttpError(400, f"the body is no gzip, as content-encoding says: {error}", "INVALID_ARGUMENT") from None
+    if unpacker is not None:
+        raise HttpError(400, "the body's gzip is not whole", "INVALID_ARGUMENT")
     return b"".join(parts)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format
@@ -13,8 +12,6 @@ from google.protobuf.message import Message
 # Levels of a message, one inside the other, as protobuf's own parsers have it.
 _MAX_DEPTH = 100
 _LONGEST_REASON = 1000
-# What a number has in it if it is too large for a double. Python reads it as infinity, which a Struct can't have.
-_MAYBE_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{200}")
 
 
 def parse_json(text: bytes) -> Any:
@@ -28,7 +25,7 @@ def parse_json(text: bytes) -> Any:
             text.decode("utf-8-sig") or "{}",
             object_pairs_hook=_without_duplicates,
             parse_constant=_no_constant,
-            parse_float=_finite if _MAYBE_INFINITE.search(text) else None,
+            parse_float=_finite,
         )
     except RecursionError:
         raise _too_deep() from None
@@ -79,6 +76,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
+    """Python reads a number that is too large for a double as infinity, which a Struct can't have."""
     number = float(text)
     if math.isinf(number):
         raise ValueError(f"the number {text[:80]} is too large for a double")

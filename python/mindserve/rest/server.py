@@ -19,7 +19,7 @@ from uvicorn.config import Config
 from mindserve import logs
 from mindserve.config import Limits
 from mindserve.errors import StartError
-from mindserve.rest.address import Address, adopt, bind
+from mindserve.rest.address import Address, adopt, bind, prepare_accepted
 from mindserve.rest.app import App
 from mindserve.rest.calls import Calls
 from mindserve.rest.connection import Connection, Shared
@@ -240,8 +240,7 @@ class RestServer:
     async def _connect(self, accepted: socket.socket, peer: str) -> None:
         assert self._shared is not None
         shared = self._shared
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(shared, peer)
+        connection = Connection(shared, peer, accepted)
         options: dict[str, Any] = {}
         if self._tls is not None:
             options = {
@@ -250,6 +249,7 @@ class RestServer:
                 "ssl_shutdown_timeout": 2.0,
             }
         try:
+            prepare_accepted(accepted)
             await self._loop.connect_accepted_socket(lambda: connection, accepted, **options)
         except (OSError, asyncio.TimeoutError) as error:
             # Of TLS: what a client sent is no handshake, or a certificate that is not trusted.
