@@ -105,6 +105,21 @@ def predict(x):
 register.classifier(classes=["a", "b"])
 register.data_handler(Flower)
 """
+# As many predictions as there are numbers, for two classes.
+MAPPED = """
+import numpy as np
+from flowers_pb2 import Flower
+from mindserve.server import register
+
+
+@register.register_method(output_names="y")
+def predict(x):
+    return x
+
+
+register.classifier(mapping=lambda y: [float(each) for each in np.ravel(y)], classes=["a", "b"])
+register.data_handler(Flower)
+"""
 PASSING = """
 from flowers_pb2 import Note
 from mindserve.server import register
@@ -129,6 +144,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rest, st
         "noted": NOTED,
         "plain": PLAIN,
         "broken": BROKEN,
+        "mapped": MAPPED,
         "passing": PASSING,
     }
     for name, config in configs.items():
@@ -299,6 +315,14 @@ def test_outputs_that_never_make_a_reply_are_the_servables_error(rest: Rest) -> 
     )
 
 
+def test_a_mapping_that_gives_not_as_many_as_classes(rest: Rest) -> None:
+    instance = {"@type": "mindspore.serving.proto.Instance"}
+    reply = post(rest, {"data": {**instance, "x": [0.5, 1.0]}}, "mapped").json()
+    assert [(each["prediction"], each["predictedClass"]) for each in reply["predictions"]] == [(0.5, "a"), (1.0, "b")]
+    assert "expected 2 numbers, one for each" in error(rest, {"data": {**instance, "x": [0.5]}}, 400, "mapped")
+    assert "expected 2 numbers, one for each" in error(rest, {"data": REPLY}, 500, "mapped")
+
+
 @pytest.mark.parametrize("sent", [b"\x0a\x05cut", b"\x0a\x01\xff", b"no message"])
 def test_custom_that_is_no_such_message_comes_as_bytes(rest: Rest, sent: bytes) -> None:
     """What a servable passes on of its client's data."""
@@ -319,7 +343,7 @@ def test_one_of_several_servables_has_to_be_named(rest: Rest) -> None:
     answer = rest.post(PATH, {"data": {}})
     assert answer.status_code == 404
     # A name that is split stands for those that answer for it.
-    assert "'broken', 'noted', 'passing', 'plain', 'split'" in answer.json()["error_msg"]
+    assert "'broken', 'mapped', 'noted', 'passing', 'plain', 'split'" in answer.json()["error_msg"]
     assert post(rest, {"data": {"x": 1}}, "rose").status_code == 404
 
 
@@ -369,5 +393,5 @@ def test_the_openapi_document_has_it(rest: Rest) -> None:
     referred = re.findall(r"#/components/schemas/([\w.]+)", str(data))
     assert {"flowers.Flower", "flowers.Note"} <= set(referred)
     (application,) = [each for each in operation["parameters"] if each.get("name") == "application"]
-    assert application["schema"]["enum"] == ["broken", "noted", "passing", "plain", "split"]
+    assert application["schema"]["enum"] == ["broken", "mapped", "noted", "passing", "plain", "split"]
     assert operation["responses"]["200"]

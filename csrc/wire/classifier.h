@@ -44,8 +44,9 @@ struct ClassificationOutputs {
   std::optional<size_t> predicted_class = {};  // texts, as many. None: `classes`
   std::optional<size_t> confidence = {};       // numbers, as many. None: the predictions
   std::optional<size_t> custom = {};           // a text: a serialized message. None: `custom` stays an empty Any
-  std::vector<std::string> classes = {};       // their names; none: their numbers, from 0
-  std::string custom_type = {};                // full name of that message; empty: it is an Any, or of no bytes none
+  // Their names, of which there are as many; none: their numbers, from 0.
+  std::vector<std::string> classes = {};
+  std::string custom_type = {};  // full name of that message; empty: it is an Any, or of no bytes none
 };
 
 // Writes what a worker answers: the model's name as meta's field (what WriteClassificationMeta expects), then

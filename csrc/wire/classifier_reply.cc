@@ -151,7 +151,8 @@ Result<ClassificationWriter> ClassificationWriter::Create(const ClassificationOu
     if (!IsText(classes.dtype()) || Line(classes) != count) return of_count(*map.predicted_class, "texts");
     texts = classes.elements();
     if (!std::ranges::all_of(texts, IsUtf8)) return of_count(*map.predicted_class, "texts of valid UTF-8");
-  } else if (!map.classes.empty() && map.classes.size() != *count) {
+  }
+  if (!map.classes.empty() && map.classes.size() != *count) {
     return Wrong(names[map.prediction], prediction,
                  std::to_string(map.classes.size()) + " numbers, one for each of the classes that are registered");
   }

@@ -228,6 +228,8 @@ TEST(ClassifierTest, OutputsThatMakeNoReplyAreNamed) {
   says(Failure({}, {Texts({"a"})}), {"output 'p'", "kMSI_String (1,)", "numbers in one dimension"});
   says(Failure({}, {Numbers<float>(DType::kFloat32, {2, 2}, {1, 2, 3, 4})}), {"output 'p'", "(2, 2)"});
   says(Failure({.classes = {"a"}}, {Doubles({1, 2})}), {"1 numbers, one for each of the classes"});
+  says(Failure({.predicted_class = 1, .classes = {"a"}}, {Doubles({1, 2}), Texts({"a", "b"})}),
+       {"output 'p'", "1 numbers, one for each of the classes"});
   says(Failure({.predicted_class = 1}, {Doubles({1, 2}), Texts({"a"})}), {"output 'names'", "2 texts"});
   says(Failure({.predicted_class = 1}, {Doubles({1}), Texts({"\xff"})}), {"output 'names'", "UTF-8"});
   says(Failure({.confidence = 2}, {Doubles({1, 2}), {}, Doubles({1})}), {"output 'conf'", "2 numbers"});

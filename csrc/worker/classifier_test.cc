@@ -127,7 +127,7 @@ TEST(ClassifierTest, WhoseFaultOutputsAreThatMakeNoReply) {
     EXPECT_TRUE(target.ok()) << target.status().ToString();
     const auto writer = classifier.Write(names, outputs, target->shaped_by_client);
     EXPECT_FALSE(writer.ok());
-    Says(writer.status(), {"output 'y' is kMSI_String (1)"});
+    Says(writer.status(), {"output 'y' is kMSI_String (1,)"});
     return writer.status().code();
   };
   EXPECT_EQ(blamed("pkg.Pair"), Code::kInternal);

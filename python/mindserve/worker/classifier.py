@@ -58,7 +58,7 @@ class Plan:
         answers: name of the method that answers.
         method: the same, under the name of its path, and with the mapping behind it.
         outputs: which of its outputs are predictions, classes, confidences and ``custom``.
-        classes: names of classes; none: an output has them, or they are numbers.
+        classes: names of classes, of which a reply has as many; none: an output has them, or they are numbers.
         model_name: what replies call the model.
         custom_type: full name of the message that output ``custom`` is; empty: an Any.
         fields: of messages that are read natively, by their types.
@@ -132,7 +132,7 @@ def plan_classifier(registration: Registration, described: Callable[[Method], Re
         target.name,
         method,
         outputs,
-        () if declared.mapping is not None else declared.classes or (),
+        declared.classes or (),
         declared.model_name or registration.servable_name,
         "" if declared.custom is None else declared.custom.DESCRIPTOR.full_name,  # type: ignore[attr-defined]
         fields,

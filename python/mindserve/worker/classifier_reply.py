@@ -21,7 +21,8 @@ def adapt_mapping(
 
     Args:
         mapping: the function that was registered.
-        classes: names of the classes, where it gives just numbers; None: their numbers.
+        classes: names of the classes, where it gives just numbers; None: their numbers. Whether it gives as many is
+            looked at where the reply is written.
         label: names it in errors.
     """
 
@@ -32,8 +33,6 @@ def adapt_mapping(
             given, message = given
             custom = b"" if message is None else _packed(message)
         entries = [_entry(each, number, classes, label) for number, each in enumerate(given)]
-        if classes is not None and len(entries) != len(classes):
-            raise ValueError(f"{label} gave {len(entries)} predictions, the classes are {', '.join(classes)}")
         return (
             np.array([each[0] for each in entries], np.float64),
             np.array([each[1] for each in entries], object),
