@@ -209,7 +209,7 @@ def schemathesis(rest: Rest, folder: pathlib.Path, *options: str, checks: str = 
     (folder / "hooks.py").write_text(HOOKS, encoding="utf-8")
     (folder / "schemathesis.toml").write_text(SETTINGS, encoding="utf-8")
     program = pathlib.Path(sys.executable).parent / "schemathesis"
-    limits = ["--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--no-shrink"]
+    limits = ["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--no-shrink"]
     fixed = ["--seed", "20", "--generation-database", "none", "--request-timeout", "60", "--no-color"]
     done = subprocess.run(
         [program, "run", f"{rest.url}/openapi.json", "--checks", CHECKS + checks, *limits, *fixed, *options],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import requests
 
 import certificates
 from command_line import Shell
-from conftest import ECHO_SERVABLE
+from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE
 from e2e_support import request, server_process, status_of, tensor, until, write_servable
 from mindserve.auth.hashing import hash_secret
 from mindserve.auth.keys import ClientKey, Keys, load_keys, save_keys
@@ -100,6 +101,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokens]:
     folder = tmp_path_factory.mktemp("tokens")
     for name in ("echo", "other"):
         write_servable(folder / "servables", name, WHO if name == "echo" else ECHO_SERVABLE)
+    write_servable(folder / "servables", "block", BLOCKING_SERVABLE)
     compile_protos(folder / "servables" / "echo", who=PROTO)
     keys = str(folder / "keys.yaml")
     clients = [
@@ -107,13 +109,17 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokens]:
         client("narrow", servables=("echo",)),
         client("outside", servables=("split",)),
         client("rated", rate=0.001, burst=2),
+        client("rated2", rate=0.001, burst=1),
+        client("renewing", rate=5, burst=1),
+        client("busy", max_in_flight=2),
         client("leaving"),
         client("renewed"),
     ]
     save_keys(Keys({each.key: each for each in clients}), keys)
     script = f"""
 from mindserve import server
-server.start_servables([server.ServableStartConfig({str(folder / "servables")!r}, name) for name in ("echo", "other")])
+names = ("echo", "other", "block")
+server.start_servables([server.ServableStartConfig({str(folder / "servables")!r}, name) for name in names])
 server.set_traffic("split", [server.Variation("a", "other"), server.Variation("b", "other", version=1)])
 auth = server.AuthConfig({keys!r})
 functions = ["who_pb2_grpc.add_WhoServicer_to_server"]
@@ -332,7 +338,7 @@ def test_a_client_reaches_only_its_servables(tokens: Tokens) -> None:
     assert [each["name"] for each in listed] == ["echo"]
     assert tokens.rest.get("/servables/other", headers=headers).status_code == 404
     everything = tokens.rest.get("/servables", headers={"oauth_token": tokens.token("app")}).json()["servables"]
-    assert [each["name"] for each in everything] == ["echo", "other", "split"]
+    assert [each["name"] for each in everything] == ["block", "echo", "other", "split"]
 
 
 def test_a_name_that_is_split_is_allowed_by_itself(tokens: Tokens) -> None:
@@ -364,11 +370,97 @@ def test_a_client_keeps_to_its_rate_over_both(tokens: Tokens) -> None:
     token = tokens.token("rated")
     tokens.call([("oauth_token", token)])
     assert tokens.post(headers={"oauth_token": token}).status_code == 200
-    code, text = tokens.status(("oauth_token", token))
-    assert (code, "its rate of 0.001 a second (burst 2)" in text) == (EXHAUSTED, True)
+    text = "client 'rated' makes more calls than its rate of 0.001 a second (burst 2) allows"
+    with pytest.raises(grpc.RpcError) as refused:
+        tokens.call([("oauth_token", token)])
+    error: Any = refused.value
+    assert (error.code(), error.details()) == (EXHAUSTED, text)
+    assert 900_000 < int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) <= 1_000_000
     answer = tokens.post(headers={"oauth_token": token})
-    assert answer.status_code == 429
-    assert int(answer.headers["retry-after"]) > 900
+    assert (answer.status_code, answer.json()) == (429, {"error_msg": text})
+    assert 900 < int(answer.headers["retry-after"]) <= 1000
+    rpc = tokens.rest.post("/who.Who/Asks", {}, headers={"oauth_token": token})
+    error_object = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": text}
+    assert (rpc.status_code, rpc.json()) == (429, {"error": error_object})
+    assert int(rpc.headers["retry-after"]) > 900
+    tokens.call([("oauth_token", tokens.token("app"))])  # others go on
+
+
+def test_a_client_at_its_rate_is_refused_whichever_way_it_came_first(tokens: Tokens) -> None:
+    token = tokens.token("rated2")
+    assert tokens.post(headers={"oauth_token": token}).status_code == 200
+    code, text = tokens.status(("oauth_token", token))
+    assert (code, text) == (
+        EXHAUSTED,
+        "client 'rated2' makes more calls than its rate of 0.001 a second (burst 1) allows",
+    )
+
+
+def test_a_rate_is_one_of_time(tokens: Tokens) -> None:
+    """Who has waited is answered again."""
+    headers = {"oauth_token": tokens.token("renewing")}
+    for _ in range(3):
+        until(lambda: tokens.post(headers=headers).status_code == 200)
+
+
+def test_a_client_keeps_to_its_calls_at_a_time_over_both(tokens: Tokens, tmp_path: pathlib.Path) -> None:
+    headers = {"oauth_token": tokens.token("busy")}
+    first, second = tmp_path / "first", tmp_path / "second"
+    for fifo in (first, second):
+        os.mkfifo(fifo)
+    text = "client 'busy' has 2 calls under way, as many as its max_in_flight allows"
+
+    def by_grpc() -> Any:
+        message = request("block", "method", {"fifo": tensor(str(first))}).SerializeToString()
+        return tokens.channel.unary_unary(PREDICT).future(message, timeout=120, metadata=tuple(headers.items()))
+
+    def by_http() -> requests.Response:
+        body = {"instances": [{"fifo": str(second)}]}
+        url = f"{tokens.rest.url}/model/block:method"
+        # What this test asks meanwhile counts too, for a moment.
+        return until(
+            lambda: requests.post(url, json=body, headers=headers, timeout=120),
+            lambda answer: answer.status_code == 200,
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        one = by_grpc()
+        assert first.read_text() == "running"
+        assert tokens.post(headers=headers).status_code == 200  # there is room for another
+        other = pool.submit(by_http)
+        until(lambda: tokens.post(headers=headers).status_code == 429)
+        # Over by either way, for Predict and for RPCs.
+        with pytest.raises(grpc.RpcError) as refused:
+            tokens.call(tuple(headers.items()))
+        error: Any = refused.value
+        assert (error.code(), error.details()) == (EXHAUSTED, text)
+        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "100"
+        answer = tokens.post(headers=headers)
+        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (429, {"error_msg": text}, "1")
+        rpc = tokens.rest.post("/who.Who/Asks", {}, headers=headers)
+        error_object = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": text}
+        assert (rpc.status_code, rpc.json()) == (429, {"error": error_object})
+        tokens.call([("oauth_token", tokens.token("app"))])  # others go on
+        # What ends makes room.
+        first.write_text("done")
+        assert b"done" in one.result(timeout=60)
+        until(lambda: tokens.post(headers=headers).status_code == 200)
+        assert second.read_text() == "running"
+        second.write_text("done too")
+        assert other.result().json() == {"instances": [{"text": "done too"}]}
+        # And what is given up.
+        for _ in range(3):
+            under_way: list[Any] = []
+
+            def is_full(calls: list[Any] = under_way) -> bool:
+                calls[:] = [call for call in calls if not call.done()]
+                calls.extend(by_grpc() for _ in range(2 - len(calls)))
+                return tokens.post(headers=headers).status_code == 429
+
+            until(is_full)
+            for call in under_way:
+                call.cancel()
+            until(lambda: tokens.post(headers=headers).status_code == 200)
 
 
 def test_handlers_see_no_tokens(tokens: Tokens) -> None:

@@ -100,7 +100,7 @@ class App:
                 "please check url, the keyword:[model] must contain; expected /model/{servable}[/version/{version}]:"
                 "{method}, or /{package.Service}/{Method}"
             )
-        known = ", ".join(route.path for route in self._routes)
+        known = ", ".join(dict.fromkeys(route.path for route in self._routes))
         raise HttpError(404, f"there is nothing at '{exchange.path[:80]}'; GET answers {known}", "NOT_FOUND")
 
 

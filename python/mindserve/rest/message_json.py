@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format
@@ -30,6 +31,8 @@ def parse_json(text: bytes) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:  # UnicodeDecodeError is one
+        if "integer string conversion" in str(error):  # Python's own limit, with advice for programmers
+            raise ValueError(f"a number has more than {sys.get_int_max_str_digits()} digits") from None
         raise ValueError(str(error)[:_LONGEST_REASON]) from None
 
 

@@ -117,12 +117,18 @@ class _Desk:
 
 
 async def _body(request: Request) -> bytes:
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise _Refused(415, "invalid_request", f"content-encoding '{coding[:80]}' is not supported here: send none")
+    too_large = _Refused(413, "invalid_request", f"the body is larger than {_MAX_BODY} bytes")
+    if int(request.headers.get("content-length", "0")) > _MAX_BODY:
+        raise too_large
     data = b""
     try:
         async for part in request.stream():
             data += part
             if len(data) > _MAX_BODY:
-                raise _Refused(413, "invalid_request", f"the body is larger than {_MAX_BODY} bytes")
+                raise too_large
     except ClientDisconnect:
         raise _Refused(400, "invalid_request", "the body is not whole") from None
     return data
