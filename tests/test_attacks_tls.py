@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -211,6 +213,24 @@ def test_h2_has_to_be_offered(mutual: Mutual, names: list[str]) -> None:
         config = mutual.client(issued(mutual.root))
         context.load_cert_chain(config.certificate, config.private_key)
     assert 'does not offer HTTP/2 (ALPN "h2")' in refused(mutual, context)
+
+
+def test_no_renegotiation(mutual: Mutual) -> None:
+    """Which Python's TLS doesn't offer."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl command here")
+    config = mutual.client(issued(mutual.root))
+    files = ("-cert", config.certificate, "-key", config.private_key, "-CAfile", config.custom_ca)
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", mutual.address, "-tls1_2", "-alpn", "h2", *map(str, files)],
+        input=b"R\n",  # which asks for it
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"RENEGOTIATING" in done.stderr
+    assert b"no renegotiation" in done.stderr
+    assert done.returncode == 1
 
 
 # -- our client --------------------------------------------------------------------------------------------------------
