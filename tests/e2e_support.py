@@ -214,6 +214,15 @@ def tensor(value: Any) -> Any:
     return messages.Tensor(shape={"dims": array.shape}, dtype=dtype, data=array.tobytes())
 
 
+def varint(number: int) -> bytes:
+    """As protobuf writes it."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
 def status_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
     """How a call that must fail ends."""
     try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import pathlib
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import grpc
 import pytest
@@ -21,7 +25,7 @@ import certificates
 from certificates import DAY, Authority, key_pem
 from conftest import ECHO_SERVABLE
 from e2e_support import Served, serving, until
-from mindserve.client import Client, SSLConfig
+from mindserve.client import AsyncClient, Client, SSLConfig
 from predict_server import serving as stand_in
 
 Pair = tuple[bytes, bytes]
@@ -211,6 +215,24 @@ def test_h2_has_to_be_offered(mutual: Mutual, names: list[str]) -> None:
     assert 'does not offer HTTP/2 (ALPN "h2")' in refused(mutual, context)
 
 
+def test_no_renegotiation(mutual: Mutual) -> None:
+    """Which Python's TLS doesn't offer."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl command here")
+    config = mutual.client(issued(mutual.root))
+    files = ("-cert", config.certificate, "-key", config.private_key, "-CAfile", config.custom_ca)
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", mutual.address, "-tls1_2", "-alpn", "h2", *map(str, files)],
+        input=b"R\n",  # which asks for it
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"RENEGOTIATING" in done.stderr
+    assert b"no renegotiation" in done.stderr
+    assert done.returncode == 1
+
+
 # -- our client --------------------------------------------------------------------------------------------------------
 
 REFUSED_BY_CLIENT: dict[str, tuple[Callable[[Authority], Pair], str]] = {
@@ -219,19 +241,38 @@ REFUSED_BY_CLIENT: dict[str, tuple[Callable[[Authority], Pair], str]] = {
     "self-signed": (lambda root: alone(), "self signed certificate"),
     "of a wrong authority": (lambda root: issued(Authority("Other"), "localhost"), "unable to get local issuer"),
     "of a wrong name": (lambda root: issued(root, "elsewhere.example"), "Hostname Verification Check failed"),
+    "lacking an intermediate": (
+        lambda root: issued(Authority("Between", root), "localhost"),
+        "unable to get local issuer",
+    ),
+    "of an impostor of the same name": (lambda root: issued(Authority("Root"), "localhost"), "signature failure"),
+    "for clients": (
+        lambda root: issued(root, "localhost", use=ExtendedKeyUsageOID.CLIENT_AUTH),
+        "unsupported certificate purpose",
+    ),
 }
+
+
+async def infer_async(address: str, config: SSLConfig) -> Any:
+    async with AsyncClient(address, "echo", "echo", ssl_config=config) as client:
+        return await client.infer({"x": "text"}, timeout=60)
 
 
 @pytest.mark.parametrize("what", REFUSED_BY_CLIENT)
 def test_certificates_of_servers(tmp_path: pathlib.Path, what: str) -> None:
+    """Each way to call says so."""
     root = Authority("Root")
     (tmp_path / "ca.crt").write_bytes(root.pem)
     make, reason = REFUSED_BY_CLIENT[what]
     certificate, key = make(root)
     with stand_in("localhost:0", grpc.ssl_server_credentials([(key, certificate)])) as server:
         config = SSLConfig(custom_ca=str(tmp_path / "ca.crt"))
-        with Client(f"localhost:{server.port}", "echo", "echo", ssl_config=config) as client:
-            answer = client.infer({"x": "text"}, timeout=60)
-    assert isinstance(answer, dict)
-    assert answer["error"].startswith("Grpc Error, (14, 'unavailable'), ")
-    assert reason in answer["error"]
+        address = f"localhost:{server.port}"
+        with Client(address, "echo", "echo", ssl_config=config) as client:
+            answers = [client.infer({"x": "text"}, timeout=60), *client.infer_stream({"x": "text"}, timeout=60)]
+        answers.append(asyncio.run(infer_async(address, config)))
+    assert len(answers) == 3
+    for answer in answers:
+        assert isinstance(answer, dict)
+        assert answer["error"].startswith("Grpc Error, (14, 'unavailable'), ")
+        assert reason in answer["error"]

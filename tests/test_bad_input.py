@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from conftest import ADD_SERVABLE, ECHO_SERVABLE, Servables, ServerProcess, StartScript, add_model
-from e2e_support import until
+from e2e_support import until, varint
 from mindserve.client import Client
 from mindserve.proto import messages
 
@@ -59,6 +59,27 @@ def later_opset() -> bytes:
     return model.SerializeToString()
 
 
+def later_format() -> bytes:
+    model = add_model()
+    model.ir_version = 99
+    return model.SerializeToString()
+
+
+def unknown_operator() -> bytes:
+    model = add_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    return model.SerializeToString()
+
+
+def data_elsewhere() -> bytes:
+    """Its weights are in a file outside of the version's directory."""
+    model = add_model()
+    weights = model.graph.initializer.add(name="x1", data_type=onnx.TensorProto.FLOAT, dims=[2, 2])
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="../../../../../../etc/passwd")
+    return model.SerializeToString()
+
+
 def cut() -> bytes:
     whole = add_model().SerializeToString()
     return whole[: len(whole) // 2]
@@ -71,6 +92,16 @@ MODELS = {
     "zeros": bytes(4096),
     "cut": cut(),
     "of a later opset": later_opset(),
+    "of a later format": later_format(),
+    "with an unknown operator": unknown_operator(),
+    "with its data elsewhere": data_elsewhere(),
+}
+# Of those that are something: what the error says besides.
+MODEL_ERRORS = {
+    "of a later opset": "999",
+    "of a later format": "99",
+    "with an unknown operator": "NoSuchOperator",
+    "with its data elsewhere": "External data path",
 }
 
 
@@ -86,8 +117,20 @@ def test_model_files(servables: Servables, start_script: StartScript, what: str)
     server, _, text = attempt(servables, start_script)
     assert "Load model failed, servable directory: " in text
     assert "add.onnx" in text
-    if what == "of a later opset":
-        assert "999" in text
+    assert MODEL_ERRORS.get(what, "") in text
+    ends(server)
+
+
+@pytest.mark.parametrize("what", ["directory", "fifo", "loop"])
+def test_model_files_that_are_none(servables: Servables, start_script: StartScript, what: str) -> None:
+    """What would hang or confuse who opens it."""
+    directory = servables.add("bad", ADD_SERVABLE, versions=(1,))
+    path = directory / "1" / "add.onnx"
+    path.unlink()
+    {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[what]()
+    server, _, text = attempt(servables, start_script)
+    assert "Load model failed, servable directory: " in text
+    assert str(path) in text
     ends(server)
 
 
@@ -112,6 +155,16 @@ CONFIGS = {
     "that is no Python": ("def f(:\n", "", "SyntaxError"),
     "that is no text": ("\0\0\0", "", "null bytes"),
     "that ends the process": ("import os\nos._exit(3)\n", "", "exited with status 3"),
+    "that exits": ("import sys\nsys.exit('my own text')\n", "", "SystemExit: my own text"),
+    "that interrupts": ("raise KeyboardInterrupt\n", "", "was ended by SIGINT"),
+    "whose error has no text": (
+        "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute\n",
+        "",
+        "Start of servable",
+    ),
+    "whose error is no text": ("raise ValueError('\\udcff')\n", "", "ValueError: "),
+    "that crashes": ("import ctypes\nctypes.string_at(0)\n", "", "was ended by SIGSEGV"),
+    "that closes what is not its own": ("import os\nos.closerange(3, 1000)\n", "start_timeout=20", "Start of servable"),
     "that recurses": ("def f():\n    f()\nf()\n", "", "RecursionError"),
 }
 
@@ -138,6 +191,29 @@ def test_a_config_that_prints(servables: Servables, start_script: StartScript) -
     ends(server)
 
 
+ODD = {
+    "closes stdout": "import os\nos.close(1)\nos.close(2)\n",
+    "has no stdout": "import sys\nsys.stdout = sys.stderr = None\n",
+    "reads stdin": "import sys\nassert sys.stdin.read() == ''\n",
+    "goes elsewhere": "import os\nos.chdir('/')\n",
+    "ignores signals": (
+        "import signal\nfor each in (signal.SIGINT, signal.SIGTERM):\n    signal.signal(each, signal.SIG_IGN)\n"
+    ),
+    "imports itself": "import servable_config\n",
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_config_that(servables: Servables, start_script: StartScript, what: str) -> None:
+    """It is served all the same, and ends when it is to."""
+    servables.add("bad", ODD[what] + ECHO_SERVABLE)
+    server, address, text = attempt(servables, start_script)
+    assert text == "started"
+    with Client(address, "bad", "same") as client:
+        assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
+    ends(server)
+
+
 def test_a_config_that_starts_threads(servables: Servables, start_script: StartScript) -> None:
     """Also such as never end: the worker is served, and ends when it is to."""
     threads = "import threading\nfor _ in range(50):\n    threading.Thread(target=threading.Event().wait).start()\n"
@@ -150,14 +226,6 @@ def test_a_config_that_starts_threads(servables: Servables, start_script: StartS
 
 
 # -- lengths -----------------------------------------------------------------------------------------------------------
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
 
 
 @pytest.mark.parametrize("size", [2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -187,6 +188,41 @@ server.stop()
             assert process.line() == "StartError Serving Error: Serving gRPC server is already running"
             assert process.wait() == 0
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_paths_that_belong_to_others(tmp_path: pathlib.Path) -> None:
+    """A live server without room for another connection, a socket of another kind, links, and what is no socket."""
+    with contextlib.ExitStack() as stack:
+
+        def made(kind: int = socket.SOCK_STREAM) -> socket.socket:
+            return stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+
+        full = made()
+        full.bind(str(tmp_path / "full"))
+        full.listen(0)
+        one = made(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        while one.connect_ex(str(tmp_path / "full")) == 0:
+            one = made(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made(socket.SOCK_DGRAM).bind(str(tmp_path / "datagrams"))
+        stale = made()
+        stale.bind(str(tmp_path / "stale"))
+        stale.close()
+        (tmp_path / "link").symlink_to(tmp_path / "stale")
+        (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "directory").mkdir()
+        names = ("full", "datagrams", "link", "nowhere", "fifo", "directory")
+        before = {name: (tmp_path / name).lstat() for name in names}
+        script = "".join(f"error('unix:{tmp_path}/{name}')\n" for name in names)
+        with server_process(tmp_path / "run", ERRORS + script) as process:
+            for name in names:
+                line = process.line()
+                assert line.startswith("StartError"), line
+                assert f"{tmp_path}/{name}" in line
+            assert process.wait() == 0
+        for name, status in before.items():
+            now = (tmp_path / name).lstat()
+            assert (now.st_ino, now.st_mode) == (status.st_ino, status.st_mode)
 
 
 def test_a_socket_that_another_server_answers_on(served: Served, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
