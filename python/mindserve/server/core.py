@@ -17,12 +17,13 @@ from mindserve import checks, logs, native
 from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig
 from mindserve.errors import ConfigError, StartError
 from mindserve.proto.descriptor import FILE_DESCRIPTOR_SET
-from mindserve.server import descriptors, secrecy
+from mindserve.server import secrecy
 from mindserve.server.admin import AdminSocket
 from mindserve.server.authentication import Authentication
 from mindserve.server.certificates import Certificates
-from mindserve.server.handover import Predecessor, SharedListener, Successor
+from mindserve.server.handover import Predecessor, Successor
 from mindserve.server.internal import InternalSocket
+from mindserve.server.listeners import Listeners
 from mindserve.server.notify import notify
 from mindserve.server.reloader import Reloader
 from mindserve.server.restful import Restful
@@ -34,7 +35,6 @@ from mindserve.server.traffic_table import TrafficTable
 from mindserve.server.watch import FileWatch
 from mindserve.supervisor import Supervisor
 from mindserve.supervisor.progress import wait_with_progress
-from mindserve.tls import ServerTls
 from mindserve.traffic import Split
 
 if TYPE_CHECKING:
@@ -80,10 +80,8 @@ class Server:
         self._signals = signals
         self._lock = threading.Lock()
         self._gateway_use = threading.Lock()  # held by whoever might else be the last to hold the gateway
-        self._open = False  # the gateway takes calls, at least those from inside the process
-        self._listening = False
+        self._listeners = Listeners(lambda: self._gateway, self._gateway_use, self._internal)
         self._rest: Restful | None = None
-        self._addresses: list[tuple[str, str]] = []  # of the listeners: as given, and as bound
         self._begun = time.time()
         self._ready = False
         self._predecessor = predecessor
@@ -97,7 +95,6 @@ class Server:
         self._reloader = Reloader(
             self._supervisor, self._watch, lambda: self._drain_timeout, lambda: self._internal.address
         )
-        self._certificates: Certificates | None = None  # there while it listens
         self._auth: Authentication | None = None  # None: nobody is asked for a token
         self._declared: dict[str, tuple[int, int]] = {}  # servables, and their limits
         self.traffic = TrafficTable(self._apply_traffic, self._served)
@@ -198,7 +195,7 @@ class Server:
             state = "stopping" if self._stopping else "handing over" if self._handing_over else "serving"
             if state == "serving" and not self._ready:
                 state = "starting"
-            addresses = [bound for _, bound in self._addresses]
+            addresses = list(self._listeners.addresses)
             if self._rest is not None:
                 addresses.append(self._rest.url)
         return {
@@ -224,7 +221,7 @@ class Server:
         with self._lock:
             if self._stopping:
                 raise StartError("There is nothing to hand over: the server is being stopped")
-            if not (self._listening or self._rest) or not self._ready:
+            if not (self._listeners.listening or self._rest) or not self._ready:
                 raise StartError("There is nothing to hand over: the server does not serve yet")
             if self._handing_over:
                 raise StartError("A handover is under way already")
@@ -243,18 +240,7 @@ class Server:
     def _hand_over(self, timeout: float | None, progress: Callable[[str], None]) -> int:
         if timeout is None:
             timeout = self._supervisor.longest_start_timeout() + _SCRIPT_TIMEOUT
-        try:
-            shared = self._gateway.share_listeners()
-        except self._native.NativeError as error:
-            raise StartError(f"The listening sockets can't be shared: {error}") from error
-        listeners = [
-            SharedListener(given, bound, tuple(each["fds"]), each["file"])
-            for (given, bound), each in zip(self._addresses, shared, strict=False)
-        ]
-        for each in shared[len(listeners) :]:  # the internal one: a successor has its own
-            for fd in each["fds"]:
-                os.close(fd)
-        grpc_listeners = len(listeners)
+        listeners = self._listeners.share()
         if self._rest is not None:
             listeners.append(self._rest.share())
         successor = Successor(listeners, sorted(self._ready_servables()))
@@ -276,7 +262,7 @@ class Server:
         if not first:
             successor.end()
             raise StartError("The handover was given up: the server is being stopped")
-        self._gateway.disown_listeners([place for place in taken if place < grpc_listeners])
+        self._listeners.disown(taken)
         notify(f"MAINPID={successor.pid}")
         _log.info("process %d has taken over", successor.pid)
         if self._admin is not None:
@@ -320,7 +306,7 @@ class Server:
             with self._lock:
                 self._directories = before
             raise
-        if self._listening:
+        if self._listeners.listening:
             self._services.note_answered()
         self._warn_of_services()
 
@@ -367,7 +353,8 @@ class Server:
             try:
                 self._check_services()
                 self._require(auth, listeners, "start_grpc_server")
-                bound = self._listen(listeners, limits)
+                bound = self._listeners.begin(listeners, limits, self._predecessor, self._watch)
+                self._drain_timeout = limits.drain_timeout
             except BaseException:
                 self._set_services(Described())
                 raise
@@ -378,7 +365,7 @@ class Server:
     def _check_not_listening(self) -> None:
         if self._stopping:
             raise StartError("Serving Error: Serving gRPC server start failed, the server is being stopped")
-        if self._listening:
+        if self._listeners.listening:
             raise StartError("Serving Error: Serving gRPC server is already running")
 
     def _start_restful_server(self, listener: Listener, limits: Limits, auth: AuthConfig | None) -> str:
@@ -391,13 +378,14 @@ class Server:
             rest = Restful(listener, limits, self._backend(), self._predecessor)
             try:
                 # A message may be larger than the JSON that it is made of, whose size the REST server bounds.
-                self._open_gateway([], dataclasses.replace(limits, max_msg_mb_size=_MOST_MSG_MB))
-                rest.start(self._gateway, self._watch, accept=self._predecessor is None)
+                accept = self._predecessor is None
+                self._listeners.begin_inside(dataclasses.replace(limits, max_msg_mb_size=_MOST_MSG_MB), accept=accept)
+                rest.start(self._gateway, self._watch, accept=accept)
             except BaseException:
                 rest.close()
                 raise
             self._rest = rest
-            if not self._listening:
+            if not self._listeners.listening:
                 self._drain_timeout = limits.drain_timeout
         _log.info("Serving RESTful server start success, listening on %s", rest.url)
         return rest.address
@@ -412,7 +400,7 @@ class Server:
         given = None if self._auth is None else self._auth.config
         if auth == given:
             return
-        if self._listening or self._rest is not None or given is not None:
+        if self._listeners.listening or self._rest is not None or given is not None:
             other = "start_restful_server" if function == "start_grpc_server" else "start_grpc_server"
             raise ConfigError(
                 f"Parameter 'auth' of {function} is different from that of {other}: expected the same for both"
@@ -434,19 +422,8 @@ class Server:
         )
 
     def _all_certificates(self) -> list[Certificates]:
-        found = [self._certificates, None if self._rest is None else self._rest.certificates]
+        found = [self._listeners.certificates, None if self._rest is None else self._rest.certificates]
         return [each for each in found if each is not None]
-
-    def _open_gateway(self, listeners: Sequence[dict[str, Any]], limits: Limits) -> list[str]:
-        """Has the gateway take calls: of clients if there are listeners, else, if it doesn't yet, from inside only."""
-        if self._open and not listeners:
-            return []
-        given = list(listeners)
-        if not self._open and (address := self._internal.address):
-            given.append({"address": address, "internal": True})
-        bound = self._gateway.listen(given, limits.as_native(), self._predecessor is None)
-        self._open = True
-        return bound[: len(listeners)]
 
     def _set_services(self, described: Described) -> None:
         self._services.set(described)
@@ -466,40 +443,9 @@ class Server:
 
     def _warn_of_services(self) -> None:
         """Once both are there: of services that servables answer in vain."""
-        if self._listening:
+        if self._listeners.listening:
             for text in self._services.unlisted(self._supervisor.services()):
                 _log.warning("%s", text)
-
-    def _listen(self, listeners: Sequence[Listener], limits: Limits) -> list[str]:
-        certificates = Certificates(listeners, self._set_tls)
-        given = [_as_native(listener, certificates.native(number)) for number, listener in enumerate(listeners)]
-        inherited: Sequence[SharedListener | None] = [None] * len(given)
-        if self._predecessor is not None:
-            inherited = self._predecessor.claim([listener.address for listener in listeners])
-        for item, sockets in zip(given, inherited, strict=True):
-            item["inherited"] = None if sockets is None else sockets.as_native()
-        descriptors.make_room(limits.max_connections)
-        try:
-            bound = self._open_gateway(given, limits)
-        except self._native.NativeError as error:
-            if error.code == "INVALID_ARGUMENT":
-                raise ConfigError(str(error)) from error
-            raise StartError(_listen_error(str(error), listeners)) from error
-        self._listening = True
-        certificates.begin(bound, self._watch)
-        self._certificates = certificates
-        self._addresses = [(listener.address, real) for listener, real in zip(listeners, bound, strict=True)]
-        self._drain_timeout = limits.drain_timeout
-        return bound
-
-    def _set_tls(self, listener: int, values: ServerTls) -> None:
-        with self._gateway_use:
-            try:
-                self._gateway.set_tls(listener, values)
-            except self._native.NativeError as error:
-                if error.code == "FAILED_PRECONDITION":  # it listens no more
-                    raise StartError(str(error)) from error
-                raise ConfigError(str(error)) from error
 
     def _ready_servables(self) -> set[str]:
         return {state.servable for state in self._supervisor.states() if state.ready}
@@ -513,7 +459,7 @@ class Server:
         with self._lock:
             if self._ready or self._stopping:
                 return
-            predecessor, answers = self._predecessor, self._listening or self._rest is not None
+            predecessor, answers = self._predecessor, self._listeners.listening or self._rest is not None
             waits = [] if predecessor is None else self._not_yet_of(predecessor, servables)
             all_started = not threading.main_thread().is_alive()
             enough = all_started or (bool(servables) if predecessor is None else not waits)
@@ -534,7 +480,7 @@ class Server:
 
     def _not_yet_of(self, predecessor: Predecessor, servables: set[str]) -> list[str]:
         """What the predecessor has that this one does not have yet, in words."""
-        waits = ["start_grpc_server"] if predecessor.has_grpc and not self._listening else []
+        waits = ["start_grpc_server"] if predecessor.has_grpc and not self._listeners.listening else []
         waits += ["start_restful_server"] if predecessor.has_http and self._rest is None else []
         return waits + [f"servable '{name}'" for name in sorted(predecessor.servables - servables)]
 
@@ -556,7 +502,7 @@ class Server:
 
     def _stop_if_idle(self, error: BaseException) -> None:
         """After a failure: a server that has nothing must not keep the process alive."""
-        if not self._listening and self._rest is None and not self._supervisor.busy() and not self._stopping:
+        if not self._listeners.listening and self._rest is None and not self._supervisor.busy() and not self._stopping:
             predecessor = self._predecessor
             if predecessor is not None:
                 predecessor.give_up(str(error) or type(error).__name__)  # now: the script has not printed it yet
@@ -625,14 +571,3 @@ class Server:
             self._on_stopped(self)
             self._signals.deliver(number)
             self._stopped.set()
-
-
-def _listen_error(text: str, listeners: Sequence[Listener]) -> str:
-    if text.startswith("Serving Error: "):
-        return text
-    addresses = ", ".join(listener.address for listener in listeners)
-    return f"Serving Error: Serving gRPC server start failed, create server failed, address {addresses}: {text}"
-
-
-def _as_native(listener: Listener, certificates: ServerTls | None) -> dict[str, Any]:
-    return {"address": listener.address, "unix_mode": listener.mode, "tls": certificates}
