@@ -11,7 +11,8 @@ from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 
 from attacker import CANCEL, Attacker, framed, said_of, unharmed
 from conftest import ECHO_SERVABLE
-from e2e_support import Served, request, serving, tensor
+from e2e_support import Served, request, serving, tensor, varint
+from mindserve.proto import PREDICT
 
 PROTOCOL_ERROR = 1
 FLOW_CONTROL_ERROR = 3
@@ -48,6 +49,36 @@ def test_a_connection_whose_window_is_used_up(served: Served) -> None:
         attacker.until(lambda: attacker.is_over(stream))
         assert attacker.resets[stream] == CANCEL
         assert attacker.received[stream] < SIZE
+        assert attacker.is_served()
+
+
+def named(number: int, name: bytes) -> bytes:
+    """A message's field of text."""
+    return bytes([number << 3 | 2]) + varint(len(name)) + name
+
+
+LONG = b"n" * (8 << 20)
+NAMES = {
+    "of a servable": (PREDICT, named(1, named(1, LONG))),
+    "of a method": (PREDICT, named(1, named(2, LONG))),
+    "in a spec that nobody knows": (PREDICT, named(1, named(9, LONG))),
+    "that is watched": ("/grpc.health.v1.Health/Watch", named(1, LONG)),
+    "of a symbol": ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", named(4, LONG)),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_answers_would_repeat(served: Served, name: str) -> None:
+    """Answers that nobody takes hold no more than others, whatever was asked."""
+    path, body = NAMES[name]
+    with unharmed(served), Attacker(served.address, window=0) as attacker:
+        # As much at a time as it may send.
+        attacker.until(lambda: attacker.h2.remote_settings.initial_window_size > 65_535)
+        attacker.flush()
+        for _ in range(20):
+            answer = attacker.wait(attacker.begin(path, framed(body)))
+            assert answer["grpc-status"] == "3"
+            assert "expected at most 4096" in answer["grpc-message"]
         assert attacker.is_served()
 
 

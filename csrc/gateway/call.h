@@ -134,6 +134,9 @@ class CallHandler {
   virtual void OnCancel() = 0;
 };
 
+// Bytes that a message of nothing but names may have, where a call keeps or repeats them.
+inline constexpr size_t kMostNameBytes = 4096;
+
 // An entry of the service table. One for each I/O thread.
 class Service {
  public:
@@ -148,6 +151,8 @@ class Service {
   virtual bool server_streaming() const { return false; }
   // Whether it answers everybody, whoever else is asked for a token.
   virtual bool open_to_all() const { return false; }
+  // What a message to it may have at most, besides max_msg_mb_size.
+  virtual size_t most_message_bytes() const { return SIZE_MAX; }
   // Whether its handlers say when they have taken a message (Call::MessageTaken). Their clients are held back
   // meanwhile.
   virtual bool holds_messages() const { return false; }

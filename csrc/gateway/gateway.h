@@ -204,7 +204,7 @@ class Gateway {
     uint64_t replies = 0;         // that ended OK; here and below copies of calls (mirrors.h) count only in `methods`
     uint64_t errors = 0;          // that ended otherwise, or were cancelled
     uint64_t in_flight = 0;       // Predict requests held now, as max_enqueued_requests counts them
-    uint64_t enqueued_bytes = 0;  // of them, as max_enqueued_bytes counts them
+    uint64_t enqueued_bytes = 0;  // of them, and of what else counts, as max_enqueued_bytes counts them
     uint64_t connections = 0;     // of clients, open now
     uint64_t accepted = 0;        // connections of clients since the start
     std::array<uint64_t, kRefusalNames.size()> refused{};

@@ -179,7 +179,12 @@ void GrpcStream::Decode(std::span<const std::byte>* data) {
     message_bytes_ += before - data->size();
     if (complete) {
       ++messages_;
-      counter_.AddIn(message->bytes().size());
+      const size_t size = message->bytes().size();
+      counter_.AddIn(size);
+      if (const size_t most = service_->most_message_bytes(); size > most) [[unlikely]] {
+        return Abort({Code::kInvalidArgument,
+                      "the message has " + std::to_string(size) + " bytes, expected at most " + std::to_string(most)});
+      }
       if (window_) window_->Hold(std::exchange(message_bytes_, 0));
       handler_->OnMessage(*std::move(message));
     } else if (!reader_->error().status.ok()) {

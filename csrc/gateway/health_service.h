@@ -59,6 +59,7 @@ class HealthCheckService final : public Service {
  public:
   HealthCheckService(MethodCounts& counts, const Health& health) : Service(counts), health_(health) {}
   bool open_to_all() const override { return true; }
+  size_t most_message_bytes() const override { return kMostNameBytes; }
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:
@@ -69,6 +70,7 @@ class HealthWatchService final : public Service {
  public:
   HealthWatchService(MethodCounts& counts, Health& health) : Service(counts), health_(health) {}
   bool open_to_all() const override { return true; }
+  size_t most_message_bytes() const override { return kMostNameBytes; }
   std::unique_ptr<CallHandler> Start(Call& call) override;
 
  private:

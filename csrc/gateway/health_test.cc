@@ -51,6 +51,18 @@ TEST_F(HealthTest, CheckTellsOfTheServerAndEachServable) {
   EXPECT_EQ(client.Call(kHealthCheckPath, "\x0a\x7f").grpc_status(), static_cast<int>(Code::kInvalidArgument));
 }
 
+// Watch keeps it as long as the call lasts.
+TEST_F(HealthTest, RefusesNamesThatNothingHas) {
+  TestClient client(Listen());
+  const std::string longest(kMostNameBytes - 3, 'n');
+  EXPECT_EQ(client.Call(kHealthCheckPath, Request(longest)).grpc_status(), static_cast<int>(Code::kNotFound));
+  for (const char* path : {kHealthCheckPath, kHealthWatchPath}) {
+    const auto& response = client.Call(path, Request(longest + "n"));
+    EXPECT_EQ(response.grpc_status(), static_cast<int>(Code::kInvalidArgument));
+    EXPECT_EQ(response.grpc_message(), "the message has 4097 bytes, expected at most 4096");
+  }
+}
+
 TEST_F(HealthTest, WatchTellsWhatChanges) {
   TestClient client(Listen());
   const int32_t add = client.Start(kHealthWatchPath, Framed(Request("add")));

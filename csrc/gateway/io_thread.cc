@@ -53,7 +53,8 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
   context_.services[kHealthzPath] =
       std::make_unique<HealthzService>(context_.stats.Of({.path = kHealthzPath}), health_);
   for (const char* path : {kReflectionV1Path, kReflectionV1AlphaPath}) {
-    context_.services[path] = std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_);
+    context_.services[path] =
+        std::make_unique<ReflectionService>(context_.stats.Of({.path = path}), served_, context_.memory);
   }
   user_calls_ =
       std::make_unique<UserCalls>(UserCalls{context_, shared_.admission, router_, traffic_, mirrors_, calls_});

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "gateway/admit.h"
 #include "wire/reflection.h"
 
 namespace mindserve::gateway {
@@ -11,28 +12,35 @@ namespace {
 
 using Kind = wire::ReflectionRequest::Kind;
 
-// Of one stream.
+// Of one stream, whose connection has `bytes`.
 struct Unsent {
   size_t answers = 0;
-  size_t bytes = 0;
+  const std::shared_ptr<size_t> bytes;
 };
 
 // An answer that is lent to the call, so that its end tells that it was sent, or the call is gone.
 class Answer final : public ReplyLender {
  public:
-  Answer(std::string text, std::shared_ptr<Unsent> unsent) : text_(std::move(text)), unsent_(std::move(unsent)) {
+  // `place` has room for it, and is counted until it is gone.
+  Answer(std::string text, BytesTicket place, std::shared_ptr<Unsent> unsent)
+      : text_(std::move(text)), place_(std::move(place)), unsent_(std::move(unsent)) {
     ++unsent_->answers;
-    unsent_->bytes += text_.size();
+    *unsent_->bytes += Cost(text_);
   }
   ~Answer() override {
     --unsent_->answers;
-    unsent_->bytes -= text_.size();
+    *unsent_->bytes -= Cost(text_);
   }
+  // What it takes while it waits: with what a call keeps of it besides.
+  static size_t Cost(const std::string& text) { return text.size() + kOverhead; }
   std::span<const std::byte> bytes() const { return std::as_bytes(std::span(text_.data(), text_.size())); }
   void Return(std::span<const std::byte>) override {}
 
  private:
+  static constexpr size_t kOverhead = 256;
+
   const std::string text_;
+  const BytesTicket place_;
   const std::shared_ptr<Unsent> unsent_;  // with the stream and its other answers
 };
 
@@ -67,17 +75,23 @@ std::string Respond(const Served& served, const wire::ReflectionRequest& request
 
 class ReflectionCall final : public CallHandler {
  public:
-  ReflectionCall(const std::shared_ptr<const Served>& served, Call& call) : served_(served), call_(call) {}
+  ReflectionCall(const std::shared_ptr<const Served>& served, RequestMemory& memory, std::shared_ptr<size_t> unsent,
+                 Call& call)
+      : served_(served), memory_(memory), call_(call), unsent_(new Unsent{.bytes = std::move(unsent)}) {}
 
   void OnMessage(Message message) override {
-    if (unsent_->answers >= kMostUnsentAnswers || unsent_->bytes >= kMostUnsentAnswerBytes) {
+    if (unsent_->answers >= kMostUnsentAnswers || *unsent_->bytes >= kMostUnsentAnswerBytes) {
       return call_.Finish({Code::kResourceExhausted, "the client asks on without reading the answers, of which " +
                                                          std::to_string(unsent_->answers) + " wait: at most " +
-                                                         std::to_string(kMostUnsentAnswers) + ", or 16 MiB, may"});
+                                                         std::to_string(kMostUnsentAnswers) +
+                                                         ", or 16 MiB of a connection, may"});
     }
     const auto request = wire::ReadReflectionRequest(message.bytes());
     if (!request.ok()) return call_.Finish(request.status());
-    const auto answer = std::make_shared<Answer>(Respond(*served_, *request), unsent_);
+    std::string text = Respond(*served_, *request);
+    BytesTicket place(memory_.admission());
+    if (!place.GrowTo(Answer::Cost(text))) return call_.Finish(memory_.OverLimit(), TryLater());
+    const auto answer = std::make_shared<Answer>(std::move(text), std::move(place), unsent_);
     Reply reply;
     reply.emplace_back(answer->bytes(), answer);
     call_.Send(std::move(reply));
@@ -87,14 +101,27 @@ class ReflectionCall final : public CallHandler {
 
  private:
   const std::shared_ptr<const Served>& served_;
+  RequestMemory& memory_;
   Call& call_;
-  const std::shared_ptr<Unsent> unsent_ = std::make_shared<Unsent>();  // with the answers
+  const std::shared_ptr<Unsent> unsent_;  // with the answers
 };
 
 }  // namespace
 
 std::unique_ptr<CallHandler> ReflectionService::Start(Call& call) {
-  return std::make_unique<ReflectionCall>(served_, call);
+  return std::make_unique<ReflectionCall>(served_, memory_, UnsentOf(call.client()), call);
+}
+
+std::shared_ptr<size_t> ReflectionService::UnsentOf(uint64_t client) {
+  std::weak_ptr<size_t>& known = (*unsent_)[client];
+  if (auto bytes = known.lock()) return bytes;
+  const auto forget = [all = unsent_, client](const size_t* bytes) {
+    delete bytes;
+    all->erase(client);
+  };
+  const std::shared_ptr<size_t> bytes(new size_t(0), forget);
+  known = bytes;
+  return bytes;
 }
 
 }  // namespace mindserve::gateway

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "gateway/reflection_service.h"
 #include "gateway/test_client.h"
 #include "gateway/test_gateway.h"
@@ -167,6 +169,29 @@ TEST_F(ReflectionTest, RefusesToPileUpAnswersThatNobodyReads) {
   const std::string missing = Field(3, "none.proto");
   const std::string answer = Answered(missing, NotFound("no file 'none.proto' is known"));
   EXPECT_EQ(pile_up(kReflectionV1AlphaPath, missing, kMostUnsentAnswers + 1), kMostUnsentAnswers * answer.size());
+}
+
+TEST_F(ReflectionTest, RefusesToPileThemUpOnManyStreams) {
+  constexpr size_t kMegabyte = size_t{1} << 20;
+  const std::string big = File("big.proto", "big", "Big", Field(8, std::string(kMegabyte, 'x')));
+  ASSERT_TRUE(gateway_->SetServices({}, Field(1, big)).ok());
+  const net::Address address = Listen();
+  const std::string request = Framed(Field(3, "big.proto"));
+  {
+    TestClient client(address, /*stream_window=*/0);
+    std::vector<int32_t> streams;
+    for (int i = 0; i < 40; ++i) streams.push_back(client.Start(kReflectionV1Path, request, /*ends=*/false));
+    const auto refused = [&] {
+      return std::ranges::count_if(streams, [&](int32_t stream) { return client.response(stream).grpc_status() == 8; });
+    };
+    EXPECT_TRUE(client.RunUntil([&] { return refused() == 24; }));
+    EXPECT_THAT(client.response(streams.back()).grpc_message(), HasSubstr("or 16 MiB of a connection"));
+    // Each client has its own.
+    TestClient other(address, /*stream_window=*/2 * kMegabyte);
+    EXPECT_EQ(other.Wait(other.Start(kReflectionV1Path, request)).messages().size(), 1u);
+    EXPECT_GE(gateway_->GetStats().enqueued_bytes, 16 * kMegabyte);
+  }
+  Eventually([&] { return gateway_->GetStats().enqueued_bytes == 0; });
 }
 
 TEST_F(ReflectionTest, AnswersAsManyAsAClientReads) {

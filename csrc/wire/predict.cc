@@ -119,12 +119,17 @@ Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route
   try {
     size_t field = 0;  // where the field that is being read begins
     size_t specs = 0;
+    size_t spec_bytes = 0;  // of all of them: a reply may repeat the names of one and another
     while (reader.next()) {
       switch (reader.tag_and_type()) {
         case Delimited(request_field::kServableSpec): {
           const std::string_view spec = View(&reader);
           route->spec = {static_cast<size_t>(spec.data() - bytes.data()), spec.size()};
           route->merged = ++specs > 1;
+          if ((spec_bytes += spec.size()) > kMostSpecBytes) {
+            return {Code::kInvalidArgument, "the request's servable_spec has " + std::to_string(spec_bytes) +
+                                                " bytes, expected at most " + std::to_string(kMostSpecBytes)};
+          }
           MS_RETURN_IF_ERROR(ReadSpec(spec, route));
           field = bytes.size() - reader.length();
           break;

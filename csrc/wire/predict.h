@@ -39,6 +39,10 @@ struct Extent {
   size_t length = 0;
 };
 
+// Of a request's servable_spec, which its reply repeats: else a client that reads no replies could have the server hold
+// any number of bytes for each.
+inline constexpr size_t kMostSpecBytes = 4096;
+
 // What the gateway needs to know of a PredictRequest. The views look into the request.
 struct Route {
   std::string_view servable;
@@ -54,8 +58,8 @@ struct Route {
 
 // Reads the top level of a PredictRequest and the three fields of its spec into `route` (whose memory is reused).
 // Unknown fields are skipped. A spec that stands several times is the last one's fields merged, as protobuf says.
-// INVALID_ARGUMENT if the bytes don't parse, or a name is no UTF-8; RESOURCE_EXHAUSTED naming max_instances_per_request
-// over `max_instances`.
+// INVALID_ARGUMENT if the bytes don't parse, a name is no UTF-8, or specs have more than kMostSpecBytes;
+// RESOURCE_EXHAUSTED naming max_instances_per_request over `max_instances`.
 Status ReadRoute(std::span<const std::byte> request, size_t max_instances, Route* route);
 
 // Where the elements of the first large tensor (4 KiB and more) begin in a PredictRequest of which `begin` are the

@@ -120,6 +120,26 @@ TEST(ReadRoute, RefusesNamesThatAreNoUtf8) {
   EXPECT_THAT(refusal(Field(2, "\xc0\x80") + Field(2, "run")), HasSubstr("not valid UTF-8"));
 }
 
+// A reply repeats it, whoever reads that.
+TEST(ReadRoute, RefusesSpecsThatNoServableHas) {
+  Route route;
+  const std::string run = Field(2, "run");
+  const auto named = [&](size_t size) { return Field(1, std::string(size, 'n')) + run; };
+  const size_t most = kMostSpecBytes - (named(3000).size() - 3000);
+  EXPECT_TRUE(ReadRoute(Bytes(Field(1, named(most))), kMany, &route).ok());
+  EXPECT_THAT(route.servable, SizeIs(most));
+  const auto refusal = [&](const std::string& request) {
+    const Status status = ReadRoute(Bytes(request), kMany, &route);
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    return status.message();
+  };
+  EXPECT_EQ(refusal(Field(1, named(most + 1))), "the request's servable_spec has 4097 bytes, expected at most 4096");
+  EXPECT_EQ(refusal(Field(1, Field(9, std::string(5000, 'x')))),
+            "the request's servable_spec has 5003 bytes, expected at most 4096");
+  // Several that are merged count together.
+  EXPECT_THAT(refusal(Field(1, named(most)) + Field(1, run)), HasSubstr("expected at most 4096"));
+}
+
 TEST(ReadRoute, SaysThatGroupsAreNotSupported) {
   Route route;
   for (const std::string& request : {std::string("\xa3\x06"), Field(1, "\xa4\x06")}) {
