@@ -81,18 +81,19 @@ struct Http2Connection::Callbacks {
     Http2Connection& self = Self(user);
     self.BeginHeader();
     if (!IsRequest(frame)) return 0;
-    GrpcStream& stream = self.NewStream(frame->hd.stream_id);
-    nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, &stream);
+    self.heading_ = &self.NewStream(frame->hd.stream_id);
+    nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, self.heading_);
     return 0;
   }
 
-  static int OnHeader(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
+  static int OnHeader(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
                       const uint8_t* value, size_t value_size, uint8_t, void* user) {
-    if (const int error = Self(user).CountHeader(name_size + value_size); error != 0) return error;
+    Http2Connection& self = Self(user);
+    if (const int error = self.CountHeader(name_size + value_size); error != 0) return error;
     if (!IsRequest(frame)) return 0;  // trailers mean nothing in a request
-    if (GrpcStream* stream = Stream(session, frame->hd.stream_id)) {
-      stream->OnHeader({reinterpret_cast<const char*>(name), name_size},
-                       {reinterpret_cast<const char*>(value), value_size});
+    if (self.heading_ != nullptr && self.heading_->id() == frame->hd.stream_id) {
+      self.heading_->OnHeader({reinterpret_cast<const char*>(name), name_size},
+                              {reinterpret_cast<const char*>(value), value_size});
     }
     return 0;
   }
@@ -445,6 +446,7 @@ void Http2Connection::EndStreams() {
     stream->Close();
   }
   streams_.clear();
+  heading_ = nullptr;
 }
 
 GrpcStream& Http2Connection::NewStream(int32_t id) {
@@ -463,6 +465,7 @@ GrpcStream& Http2Connection::NewStream(int32_t id) {
 }
 
 void Http2Connection::CloseStream(GrpcStream& stream) {
+  if (heading_ == &stream) heading_ = nullptr;
   stream.LeaveTo(output_);
   stream.Close();
   last_active_ = context_.now;

@@ -98,6 +98,7 @@ class Http2Connection final : private TimerNode {
   PartialBytes partial_bytes_;
   ClientTrust trust_;
   std::vector<std::unique_ptr<GrpcStream>> streams_;
+  GrpcStream* heading_ = nullptr;  // the one of them whose header fields came last; null: it is gone
   Output output_;
   RateLimit resets_;
   RateLimit control_frames_;

@@ -55,9 +55,8 @@ void PredictCall::OnHalfClose() {
   if (variation_ || !service_.traffic_.empty()) [[unlikely]]
     Divert();
 
-  const size_t workers = service_.router_.Workers(servable_, version_);
   // A worker's share is at least two instances, else the handing about costs more than it gains.
-  const size_t shares = std::clamp<size_t>(route.instances.size() / 2, 1, std::max<size_t>(workers, 1));
+  const size_t shares = std::max<size_t>(route.instances.size() / 2, 1);
   std::vector<Router::Target>& targets = service_.targets_;
   auto outcome = service_.router_.Find(servable_, method_, version_, shares, &targets);
   if (variation_ && outcome != Router::Outcome::kFound) {
