@@ -154,6 +154,18 @@ def test_resets_of_what_is_over(strict: Served) -> None:
         is_calmed(strict, attacker, "max_control_frames_per_second 500 ")
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_header_fields_of_calls_that_are_over(strict: Served, over: bool) -> None:
+    """Answered, or reset for trailers that do not end it: no answer comes to them, and each is read."""
+    with unharmed(strict), Attacker(strict.address) as attacker:
+        stream = attacker.begin(body=ECHO if over else ECHO[:10], ends=over)
+        if over:
+            assert attacker.wait(stream)["grpc-status"] == "0"
+        flags = ["END_HEADERS", "END_STREAM"] if over else ["END_HEADERS"]
+        attacker.flood(HeadersFrame(stream, b"\x88", flags=flags).serialize())
+        is_calmed(strict, attacker, "max_control_frames_per_second 500 ")
+
+
 def test_settings_that_change_the_windows_of_a_thousand_calls(strict: Served) -> None:
     """Each makes the server go through all calls of the connection."""
     with unharmed(strict), Attacker(strict.address) as attacker:

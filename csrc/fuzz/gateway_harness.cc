@@ -303,7 +303,7 @@ GatewayHarness::GatewayHarness()
   services[gateway::kHealthzPath] =
       std::make_unique<gateway::HealthzService>(stats.Of({.path = gateway::kHealthzPath}), health_);
   for (const char* path : {gateway::kReflectionV1Path, gateway::kReflectionV1AlphaPath}) {
-    services[path] = std::make_unique<gateway::ReflectionService>(stats.Of({.path = path}), served_);
+    services[path] = std::make_unique<gateway::ReflectionService>(stats.Of({.path = path}), served_, memory_);
   }
   for (const auto& method : served_->services.front().methods) {
     const std::string path = "/t.Users/" + method.name;

@@ -51,6 +51,10 @@ struct Http2Connection::Callbacks {
     if (head->type != NGHTTP2_CONTINUATION) self.header_since_ = kNever;
     switch (head->type) {
       case NGHTTP2_HEADERS:
+        // nghttp2 passes over those of calls that are over, without a word.
+        if (Stream(session, head->stream_id) != nullptr) return 0;
+        if (head->stream_id > nghttp2_session_get_last_proc_stream_id(session)) return 0;
+        break;
       case NGHTTP2_CONTINUATION:  // CountHeader
         return 0;
       case NGHTTP2_DATA:
