@@ -565,11 +565,13 @@ def test_a_stop_under_load_loses_no_call(serve: Serve, tmp_path: pathlib.Path, o
         served.process.send(signal.SIGTERM)
         assert served.process.wait() == 0
         seen.wait_for_failures()
-    refused = ("failed to connect", "Connection refused", "No such file", "Connection reset")
+    # A thread may stand still between noting its time and calling: who could not connect has sent nothing, whenever.
+    refused = ("failed to connect", "Connection refused", "No such file")
     for failure in seen.failures:
         assert failure.code is grpc.StatusCode.UNAVAILABLE, failure
-        assert failure.begun > told - 0.001, failure
-        assert any(text in failure.text for text in refused), failure
+        if not any(text in failure.text for text in refused):
+            assert failure.begun > told - 0.001, failure
+            assert "Connection reset" in failure.text, failure
 
 
 def test_what_is_beyond_the_drain_timeout_is_cut(serve: Serve, tmp_path: pathlib.Path) -> None:
