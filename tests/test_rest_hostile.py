@@ -43,7 +43,9 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
     folder = tmp_path_factory.mktemp("rest")
     keys = str(folder / "keys.yaml")
     save_keys(Keys({"app": ClientKey(key="app", secrets=(hash_secret(SECRET),))}), keys)
-    limits = "limits=server.Limits(max_msg_mb_size=1, body_idle_timeout=1, header_timeout=1)"
+    limits = (
+        "limits=server.Limits(max_msg_mb_size=1, max_instances_per_request=100, body_idle_timeout=1, header_timeout=1)"
+    )
     with serving_sorts(folder, f"'127.0.0.1:0', {limits}", keys=keys) as rest:
         answer = rest.get(TOKEN, params={"consumer_key": "app", "consumer_secret": SECRET})
         rest.session.headers["oauth_token"] = answer.json()["access_token"]
@@ -294,6 +296,16 @@ def test_a_long_key_of_an_instance(rest: Rest) -> None:
     """What is no input is passed over; it is the input that is missed."""
     answer = rest.post(PREDICT, b'{"instances": [{"' + _KEY + b'": 1}]}')
     assert said(answer) == (200, {"instances": [{"error_msg": "Cannot find input x in instance input"}]})
+
+
+def test_lines_without_end(rest: Rest) -> None:
+    """As many as a request may have instances."""
+    lines = b'{"aString": "a"}\n \r\n' * 50
+    answer = rest.post(STREAM, lines)
+    assert (answer.status_code, answer.text) == (200, '{"aString": "a"}\n' * 50)
+    text = "the body has more lines than max_instances_per_request 100 allows"
+    for more in (b"{}", b"\n" * 500_000):
+        assert said(rest.post(STREAM, lines + more)) == refusal(STREAM, 413, text, "RESOURCE_EXHAUSTED")
 
 
 # Forms of which no token comes, with their errors.

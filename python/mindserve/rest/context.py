@@ -133,6 +133,7 @@ class Context:
         calls: into the gateway.
         backend: the rest of the server.
         max_body: bytes of a body.
+        max_messages: lines of a body that is a client's stream.
         memory: counts those of all bodies.
         pool: threads for what takes long.
         authority: who may call; None: everybody.
@@ -141,6 +142,7 @@ class Context:
     calls: Calls
     backend: Backend
     max_body: int
+    max_messages: int
     memory: Memory
     pool: Pool
     authority: Authority | None = None

@@ -181,7 +181,8 @@ class RestServer:
         self._calls = Calls(gateway)
         memory = Memory(self._limits.max_enqueued_bytes or _default_memory())
         max_body = self._limits.max_msg_mb_size << 20
-        app = App(Context(self._calls, self._backend, max_body, memory, self._pool, self._backend.authority))
+        most = self._limits.max_instances_per_request
+        app = App(Context(self._calls, self._backend, max_body, most, memory, self._pool, self._backend.authority))
         config = Config(
             app,
             http=Connection,

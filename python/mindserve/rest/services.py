@@ -7,6 +7,7 @@ descriptors that the server has of its services: no generated module is imported
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from google.protobuf import descriptor_pool, json_format, message_factory
@@ -32,16 +33,22 @@ class Rpc:
         self._input = message_factory.GetMessageClass(pool.FindMessageTypeByName(rpc.input_type))
         self._output = message_factory.GetMessageClass(pool.FindMessageTypeByName(rpc.output_type))
 
-    def encode(self, body: bytes) -> list[bytes]:
+    def encode(self, body: bytes, most: int) -> list[bytes]:
         """The messages of a request.
 
         Raises:
-            HttpError: it has others.
+            HttpError: it has others, or more lines than ``most``.
         """
         if not self.client_streaming:
             return [self._encode(body, "")]
-        lines = body.split(b"\n")
-        return [self._encode(line, f"line {number}: ") for number, line in enumerate(lines, 1) if line.strip()]
+        messages: list[bytes] = []
+        for number, line in enumerate(io.BytesIO(body), 1):
+            if number > most:  # empty ones count too: a body may be nothing but these
+                text = f"the body has more lines than max_instances_per_request {most} allows"
+                raise HttpError(413, text, "RESOURCE_EXHAUSTED")
+            if not line.isspace():
+                messages.append(self._encode(line, f"line {number}: "))
+        return messages
 
     def _encode(self, text: bytes, where: str) -> bytes:
         message = self._input()
@@ -133,7 +140,8 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
         wrong = f"{rpc.path} takes POST, but actually {exchange.method}"
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
     body = await exchange.body()
-    messages = await exchange.context.run(len(body) > INLINE_BYTES, rpc.encode, body)
+    context = exchange.context
+    messages = await context.run(len(body) > INLINE_BYTES, rpc.encode, body, context.max_messages)
     call = make_call(exchange, rpc.path, messages)
     if rpc.server_streaming:
         await answer_lines(exchange, exchange.context.calls.stream(call), rpc.decode, _rpc_error)
