@@ -232,7 +232,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rest, st
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_byte_by_byte(guarded: tuple[Rest, str], route: str, chunked: bool) -> None:
     rest, token = guarded
-    length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 100000"
+    length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 10000"
     more = ("Content-Type: application/x-www-form-urlencoded",) if route == "/token" else (f"oauth_token: {token}",)
     with rest.connect() as connection:
         connection.sendall(head(route, length, *more))
