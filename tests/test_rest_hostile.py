@@ -514,9 +514,13 @@ def test_paths(rest: Rest, path: str) -> None:
 
 
 def test_a_servable_of_a_long_name(rest: Rest) -> None:
-    status, answer = said(rest.post(f"/model/{LONG}:same", {"instances": [{"x": 1}]}))
+    """In texts it is cut; what the gateway does not carry is the client's error."""
+    status, answer = said(rest.post(f"/model/{LONG[:3000]}:same", {"instances": [{"x": 1}]}))
     assert (status, list(answer)) == (200, ["error_msg"])
     assert re.fullmatch(r"Request Servable\(a{256}\) method\(same\), servable is not available", answer["error_msg"])
+    status, answer = said(rest.post(f"/model/{LONG}:same", {"instances": [{"x": 1}]}))
+    assert (status, list(answer)) == (400, ["error_msg"])
+    assert re.fullmatch(r".* servable_spec .* \d+ bytes, expected at most 4096", answer["error_msg"])
 
 
 @pytest.mark.parametrize("route", ROUTES)
