@@ -34,7 +34,8 @@ reports="$PWD/build/asan/reports"
 rm -rf "$reports"
 mkdir -p "$reports"
 # Leaks: an interpreter frees little of what it has when it ends; the C++ tests look for ours. Too much memory is an
-# error that tests ask for, and what is freed may not be kept for long, since others watch how much is held. A crash that a test makes on purpose is no finding: it has to look like a crash.
+# error that tests ask for; they watch how much is held, too, so that little of what was freed may be kept for errors to
+# show. And a crash that a test makes on purpose is no finding: it has to look like a crash.
 export ASAN_OPTIONS="detect_leaks=0:detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1:quarantine_size_mb=16:handle_segv=0:handle_abort=0:log_path=$reports/report"
 export UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports/report"
 export PYTHONMALLOC=malloc  # what numpy and the module get from Python is watched as well
