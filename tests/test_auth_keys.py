@@ -227,3 +227,12 @@ def test_a_command_that_fails_changes_nothing(tmp_path: pathlib.Path, arguments:
     assert isinstance(result.exception, ConfigError)
     assert wrong in str(result.exception)
     assert pathlib.Path(path).read_bytes() == before
+
+
+def test_a_long_key_is_shown_whole(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "keys.yaml")
+    key = "a-client-with-a-long-name-of-many-parts"
+    run("add", key, "-f", path, "--servable", "iris", "--servable", "add", "--rate", "5", "--max-in-flight", "2")
+    shown = RUNNER.invoke(app, ["keys", "list", "-f", path], env={"COLUMNS": "80"})
+    parts = [line.split("│")[1].strip() for line in shown.stdout.splitlines() if line.count("│") > 2]
+    assert "".join(parts) == key

@@ -187,6 +187,13 @@ def test_large_messages(rest: Rest) -> None:
         (b'{"bigNumber": ' + b"9" * 5000 + b"}", ""),
         (b'{"byName": {"a": NaN}}', "NaN is no JSON"),
         (b'{"data": "wrong!"}', ""),
+        # What protobuf's parser lets pass.
+        (b'{"data": "AAE!"}', "the field 'data' is no base64: 'AAE!'"),
+        (b'{"data": "AA==="}', "the field 'data' is no base64: 'AA==='"),
+        (b'{"inner": [{"data": "!"}]}', "the field 'data' is no base64: '!'"),
+        (b'{"bigNumber": 1, "big_number": 2}', "the field 'big_number' is given twice, as 'bigNumber' and as"),
+        (b'{"inner": [[]]}', "for kinds.v1.Ask"),
+        (b'{"other": []}', "for other.Other"),
         (b'{"at": "yesterday"}', ""),
         (b'{"any": {"@type": "type.googleapis.com/no.Such"}}', "no.Such"),
         # What protobuf's parser of JSON has no errors of its own for.

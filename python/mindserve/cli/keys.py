@@ -88,9 +88,10 @@ def list_keys(file: _File = _DEFAULT_FILE, as_json: _Json = False) -> None:
         typer.echo(json.dumps({"clients": clients}, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("key", "servables", "limits", "secrets", "certificates", "state")
+    # A key is copied from here: in a narrow terminal it is folded, not cut.
+    table = Table(Column("key", overflow="fold"), "servables", "limits", "secrets", "certificates", "state")
     for each in clients:
         limits = [f"{name} {each[name]:g}" for name in ("rate", "burst", "max_in_flight") if each[name]]
         servables = "all" if each["servables"] is None else ", ".join(each["servables"]) or "none"

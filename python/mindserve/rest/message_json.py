@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
+from mindserve.rest.message_schemas import is_repeated
 
 # Levels of a message, one inside the other, as protobuf's own parsers have it.
 _MAX_DEPTH = 100
 _LONGEST_REASON = 1000
+# Of either alphabet, with or without padding.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 
 
 def parse_json(text: bytes) -> Any:
@@ -48,9 +54,11 @@ def fill_message(message: Message, value: Any, pool: descriptor_pool.DescriptorP
         ValueError: it is no JSON of that message.
     """
     try:
-        if not isinstance(value, dict) and not message.DESCRIPTOR.full_name.startswith("google.protobuf."):
+        descriptor: Any = message.DESCRIPTOR  # of either of two classes
+        if not isinstance(value, dict) and not descriptor.full_name.startswith("google.protobuf."):
             raise ValueError("expected an object, {…}")
         json_format.ParseDict(value, message, descriptor_pool=pool, max_recursion_depth=_MAX_DEPTH)
+        _check(value, descriptor)
         return message.SerializeToString()
     except RecursionError:
         raise _too_deep() from None
@@ -61,6 +69,40 @@ def fill_message(message: Message, value: Any, pool: descriptor_pool.DescriptorP
         # is no string, OverflowError for a long number in a Struct, SystemError for half a surrogate pair.
         reason = f"{type(error).__name__}: {error}"
     raise ValueError(reason[:_LONGEST_REASON])
+
+
+def _check(value: Any, kind: Descriptor) -> None:
+    """Refuses what protobuf's parser lets pass, and reads as something else than was written.
+
+    These are letters in base64 that there are not, which it drops; both names of one field, of which it takes the last;
+    and an empty array or text for a message.
+    """
+    if kind.full_name.startswith("google.protobuf."):  # these have forms of their own
+        return
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, {{…}}, for {kind.full_name}")
+    given: dict[int, str] = {}
+    for name, item in value.items():
+        field = kind.fields_by_camelcase_name.get(name) or kind.fields_by_name.get(name)
+        if field is None:
+            field = next((each for each in kind.fields if each.json_name == name), None)
+        if field is None or item is None:  # an extension; null is the default
+            continue
+        if (other := given.setdefault(field.number, name)) != name:
+            raise ValueError(f"the field '{field.name}' is given twice, as '{other}' and as '{name}', expected once")
+        element = field
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            element = field.message_type.fields_by_name["value"]
+            items = item.values()
+        else:
+            items = item if is_repeated(field) else (item,)
+        if element.type == FieldDescriptor.TYPE_BYTES:
+            for text in items:
+                if not _BASE64.fullmatch(text):
+                    raise ValueError(f"the field '{field.name}' is no base64: '{text[:80]}'")
+        elif element.message_type is not None:
+            for each in items:
+                _check(each, element.message_type)
 
 
 def _too_deep() -> ValueError:

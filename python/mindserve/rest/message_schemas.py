@@ -132,7 +132,7 @@ class MessageSchemas:
             if key.cpp_type in _KEYS:
                 schema["propertyNames"] = _KEYS[key.cpp_type]
             return schema
-        if _is_repeated(field):
+        if is_repeated(field):
             return {"type": "array", "items": self._value(field, todo)}
         return self._value(field, todo)
 
@@ -163,7 +163,8 @@ def _at_most_one(names: list[str]) -> Schema:
 # protobuf before 6.31 has no `is_repeated` and `is_required`, and later ones warn of `label`.
 
 
-def _is_repeated(field: FieldDescriptor) -> bool:
+def is_repeated(field: FieldDescriptor) -> bool:
+    """Whether the field holds several values, or a map."""
     found = getattr(field, "is_repeated", None)
     return bool(found) if found is not None else _label(field) == FieldDescriptor.LABEL_REPEATED
 
