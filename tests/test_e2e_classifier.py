@@ -357,6 +357,15 @@ def test_bytes_that_do_not_parse_are_the_clients_error(stub: Any, document: Docu
     assert f"'io.seldon.microservice.iris.{name}', is wrong: " in details
 
 
+@pytest.mark.parametrize("name", ["IrisPredictRequest", "Handled", "Seldons"])
+def test_a_types_name_alone_is_no_type_url(stub: Any, document: Document, name: str) -> None:
+    url = f"io.seldon.microservice.iris.{name}"
+    request = document.seldon.ClassificationRequest(data=any_pb2.Any(type_url=url))
+    code, details = status_of(lambda: stub.Predict(request, 60))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"has no '/': expected a prefix, as type.googleapis.com/{url}" in details
+
+
 def test_an_instance_that_is_wrong_says_how(stub: Any, document: Document) -> None:
     code, details = status_of(lambda: stub.Predict(document.request(messages.Instance()), 60))
     assert code is grpc.StatusCode.INVALID_ARGUMENT

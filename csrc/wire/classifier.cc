@@ -100,7 +100,13 @@ Result<AnyView> ReadClassificationData(std::span<const std::byte> request) {
   if (!IsUtf8(type_url)) {
     return Status(Code::kInvalidArgument, "the type_url of the ClassificationRequest's data is not valid UTF-8");
   }
-  any.type = type_url.substr(type_url.rfind('/') + 1);
+  const size_t slash = type_url.rfind('/');
+  any.type = type_url.substr(slash + 1);
+  if (!any.type.empty() && slash == std::string_view::npos) {
+    // As Any has it, and so do the Unpack functions of handlers.
+    return Status(Code::kInvalidArgument, "the type_url of the ClassificationRequest's data has no '/': expected a " +
+                                              ("prefix, as type.googleapis.com/" + std::string(any.type)));
+  }
   if (any.type.empty()) {
     return Status(Code::kInvalidArgument, "the ClassificationRequest has no data: expected an Any with a message" +
                                               std::string(any.value.empty() ? "" : ", but its type_url names none"));

@@ -35,7 +35,7 @@ struct AnyView {
   std::span<const std::byte> value;
 };
 
-// A request's `data`. INVALID_ARGUMENT: there is none, it is empty, or the bytes don't parse.
+// A request's `data`. INVALID_ARGUMENT: there is none, its type_url has no type or no '/', or the bytes don't parse.
 Result<AnyView> ReadClassificationData(std::span<const std::byte> request);
 
 // Which of a method's outputs are what of a reply. Indices are those of outputs.

@@ -112,12 +112,22 @@ TEST(ClassifierTest, ARequestWithoutDataHasNone) {
 
 TEST(ClassifierTest, ATypesNameStandsBehindTheLastSlash) {
   for (const auto& [url, type] : std::vector<std::pair<std::string, std::string>>{
-           {"type.googleapis.com/a.B", "a.B"}, {"a.B", "a.B"}, {"http://x/y/a.B", "a.B"}, {"/B", "B"}}) {
+           {"type.googleapis.com/a.B", "a.B"}, {"http://x/y/a.B", "a.B"}, {"/B", "B"}}) {
     const std::string data = Field(2, AnyOf(url, "v"));
     const auto any = ReadClassificationData(Bytes(data));
     ASSERT_TRUE(any.ok());
     EXPECT_EQ(any->type, type);
   }
+}
+
+TEST(ClassifierTest, ATypesNameAloneIsNoTypeUrl) {
+  const std::string data = Field(2, AnyOf("a.B", "v"));
+  const auto any = ReadClassificationData(Bytes(data));
+  ASSERT_FALSE(any.ok());
+  EXPECT_EQ(any.status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(
+      any.status().message(),
+      "the type_url of the ClassificationRequest's data has no '/': expected a prefix, as type.googleapis.com/a.B");
 }
 
 TEST(ClassifierTest, TextsThatAreNoUtf8AreRefused) {
