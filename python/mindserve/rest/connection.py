@@ -31,6 +31,9 @@ from mindserve.rest.tls import auth_properties
 
 # Seconds that what a refused client still sends is read and dropped: closed at once, the kernel would drop the answer.
 _LINGER = 2.0
+# Bytes of it, and of a body whose answer did not wait for it, that are dropped in any case; and as many as a message may
+# have: many clients look for an answer only when they have sent all.
+_LEAST_DROPPED = 16 << 20
 # Where in a message the parser is.
 _IDLE, _HEADERS, _BODY = range(3)
 _OF_BODIES = (b"content-length", b"transfer-encoding")
@@ -125,6 +128,7 @@ class Connection(HttpToolsProtocol):
         self._parts = 0  # of bodies, likewise
         self._refusal: tuple[int, str] | None = None
         self._discarding = False
+        self._dropped = 0  # bytes that came when all was said
         self._timer: asyncio.TimerHandle | None = None  # of headers or a body
         self._answers = AnswerWatch(shared.loop, self._outgoing, shared.limits, self._on_answer_late)
         self._answering: RequestResponseCycle | None = None  # the pipeline has those that wait for it
@@ -165,6 +169,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._discarding:
+            self._drop(len(data))
             return
         self._unset_keepalive_if_required()
         before = self._phase
@@ -263,6 +268,8 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._parts += 1
         self._raw_bytes = 0
+        if self.cycle.response_complete:
+            self._drop(len(body))
         self.body_progress.took(len(body), self.loop.time())
         super().on_body(body)
 
@@ -359,6 +366,11 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     # --- ends ---
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > max(_LEAST_DROPPED, self._limits.max_msg_mb_size << 20):
+            self.transport.close()
 
     def _refuse(self, status: int, text: str) -> None:
         """Answers a request that is none, or not whole, and ends the connection.
