@@ -31,8 +31,8 @@ from mindserve.rest.tls import auth_properties
 
 # Seconds that what a refused client still sends is read and dropped: closed at once, the kernel would drop the answer.
 _LINGER = 2.0
-# Bytes of it, and of a body whose answer did not wait for it, that are dropped in any case; and as many as a message may
-# have: many clients look for an answer only when they have sent all.
+# Bytes of it, and of a body whose answer did not wait for it, that are dropped at most, or as many as a message may
+# have: clients that look for an answer only when they have sent all are to see it.
 _LEAST_DROPPED = 16 << 20
 # Where in a message the parser is.
 _IDLE, _HEADERS, _BODY = range(3)
