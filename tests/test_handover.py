@@ -484,9 +484,9 @@ def test_a_successor_that_is_never_ready(serve: Serve, tmp_path: pathlib.Path) -
     served = serve(script_for(tmp_path, "echo", ECHO_SERVABLE))
     script = (served.process.cwd / "start.py").read_text()
     (served.process.cwd / "start.py").write_text(script.replace("server.start_servables", "(lambda _: None)") + WAITS)
-    done = served.command("handover", served.pid, "--timeout", "2")
+    done = served.command("handover", served.pid, "--timeout", "10")
     assert done.returncode == 1
-    assert "was not ready within 2 s: it waits for servable 'echo', or for its start script to end" in done.stderr
+    assert "was not ready within 10 s: it waits for servable 'echo', or for its start script to end" in done.stderr
     with Client(served.addresses[0], "echo", "same") as client:
         assert client.infer({"x": "x"}) == [{"x": "x"}]
     assert len(served.process.workers()) == 1
