@@ -24,6 +24,11 @@ class ClassifierCall final : public PredictCall {
     if (read.data.length == 0) {
       return {Code::kInvalidArgument, "the ClassificationRequest has no data: expected an Any with a message"};
     }
+    // The call keeps it, and the reply repeats it.
+    if (read.puid.size() > kMostNameBytes) {
+      return {Code::kInvalidArgument, "the ClassificationRequest's puid has " + std::to_string(read.puid.size()) +
+                                          " bytes, expected at most " + std::to_string(kMostNameBytes)};
+    }
     MS_RETURN_IF_ERROR(ChooseServable());
     puid_ = read.puid;
     if (puid_.empty()) {

@@ -64,7 +64,11 @@ TEST_F(ClassifierTest, WhatIsNoRequestIsRefused) {
   Fails(client.Call(kClassifierPath, Field(1, Field(1, "1"))), Code::kInvalidArgument, "has no data");
   Fails(client.Call(kClassifierPath, "\x12\x7f"), Code::kInvalidArgument, "doesn't parse at byte");
   Fails(client.Call(kClassifierPath, Field(1, Field(1, "\xff")) + Data("")), Code::kInvalidArgument, "not valid UTF-8");
+  Fails(client.Call(kClassifierPath, Field(1, Field(1, std::string(kMostNameBytes + 1, 'p'))) + Data("")),
+        Code::kInvalidArgument, "puid has 4097 bytes, expected at most 4096");
   EXPECT_EQ(worker->calls(), 0u);
+  const std::string longest(kMostNameBytes, 'p');
+  EXPECT_EQ(client.Call(kClassifierPath, Field(1, Field(1, longest)) + Data("abc")).grpc_status(), 0);
 }
 
 TEST_F(ClassifierTest, TheServableIsTheOnlyOneOrNamed) {
