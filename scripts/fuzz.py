@@ -1,7 +1,7 @@
 """Run fuzzers, one table of what they did. `scripts/fuzz.sh` builds them and calls this.
 
-A fuzzer begins with the inputs of csrc/fuzz/corpus/NAME and keeps those that are new in build/fuzz/NAME; its log lies
-beside them. A finding is an input that ends it: build/fuzz/findings/NAME-*.
+A fuzzer begins with the inputs of csrc/fuzz/corpus/NAME and keeps those that are new in build/fuzzed/NAME; its log lies
+beside them. A finding is an input that ends it: build/fuzzed/findings/NAME-*.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -26,10 +27,9 @@ sys.path.insert(0, str(ROOT))
 from chaos.report import Table, fill  # noqa: E402
 
 SOURCES = ROOT / "csrc" / "fuzz"
-BINARIES = ROOT / "build" / "asan" / "csrc" / "fuzz"
-KEPT = ROOT / "build" / "fuzz"
+KEPT = ROOT / "build" / "fuzzed"
 RUNS = KEPT / "runs.json"
-"""The figures of each fuzzer's longest run so far, which is what the page shows."""
+"""What each fuzzer has done so far in all, which is what the page shows."""
 
 # Those that take longest for an input come last: what is cheap is over by then.
 TARGETS = (
@@ -40,6 +40,7 @@ TARGETS = (
     "builtin",
     "json_request",
     "predict_reply",
+    "classifier",
     "descriptors",
     "metadata",
     "predict",
@@ -55,13 +56,19 @@ TARGETS = (
 MAX_LEN = 4096
 """Bytes of an input: more would only make it slower. A few of the corpora have larger ones."""
 
+SHORTER = {"grpc": 1024, "http2": 2048, "worker_frames": 512, "config_file": 1024}
+"""Those of which a byte takes longest: a step of a conversation, a character for a parser in Python."""
+
 LAST_LINES = 25
 """Of the log of a fuzzer with a finding."""
+
+SLICE = 300
+"""Seconds after which a fuzzer that runs for hours is begun again, so that what it did is written down."""
 
 
 @dataclasses.dataclass
 class Run:
-    """What a fuzzer did.
+    """What a fuzzer did: once, or in all.
 
     Attributes:
         runs: inputs that were tried.
@@ -82,16 +89,26 @@ class Run:
     findings: list[str] = dataclasses.field(default_factory=list)
     failed: bool = False
 
+    def add(self, later: Run) -> None:
+        """This one, and one more after it."""
+        self.runs += later.runs
+        self.seconds += later.seconds
+        self.edges, self.features, self.inputs = later.edges, later.features, later.inputs
+        self.findings += later.findings
+        self.failed = self.failed or later.failed
 
-def command(name: str) -> list[str]:
+
+def command(name: str, build: str) -> list[str]:
     if name == "config_file":
         return [sys.executable, str(SOURCES / "fuzz_config_file.py")]
-    return [str(BINARIES / f"fuzz_{name}")]
+    return [str(ROOT / "build" / build / "csrc" / "fuzz" / f"fuzz_{name}")]
 
 
-def environment() -> dict[str, str]:
-    # Short stacks: what a leak or a freed block tells of where it came from costs a third of the time.
-    sanitizer = "detect_stack_use_after_return=1:strict_string_checks=1:malloc_context_size=5"
+def environment(build: str) -> dict[str, str]:
+    # Short stacks: what a leak or a freed block tells of where it came from costs a third of the time. Where exceptions
+    # are thrown, frames that are left cost as much again.
+    frames, stacks = (1, 5) if build == "asan" else (0, 2)
+    sanitizer = f"detect_stack_use_after_return={frames}:strict_string_checks=1:malloc_context_size={stacks}"
     return {**os.environ, "ASAN_OPTIONS": sanitizer, "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
@@ -99,7 +116,7 @@ def log_of(name: str) -> pathlib.Path:
     return KEPT / f"{name}.log"
 
 
-def run(name: str, limits: list[str]) -> Run:
+def run(name: str, build: str, limits: list[str]) -> Run:
     """One fuzzer, to its end."""
     kept, findings = KEPT / name, KEPT / "findings"
     kept.mkdir(parents=True, exist_ok=True)
@@ -108,7 +125,7 @@ def run(name: str, limits: list[str]) -> Run:
     options = [
         *limits,
         *([f"-dict={dictionary}"] if dictionary.exists() else []),
-        f"-max_len={MAX_LEN}",
+        f"-max_len={SHORTER.get(name, MAX_LEN)}",
         "-timeout=25",
         "-rss_limit_mb=3000",
         "-print_final_stats=1",
@@ -121,7 +138,9 @@ def run(name: str, limits: list[str]) -> Run:
     began = time.monotonic()
     with log_of(name).open("wb") as log:
         folders = [str(kept), str(SOURCES / "corpus" / name)]
-        done = subprocess.run([*command(name), *options, *folders], env=environment(), stdout=log, stderr=log)
+        done = subprocess.run(
+            [*command(name, build), *options, *folders], env=environment(build), stdout=log, stderr=log
+        )
     made = Run(name, seconds=time.monotonic() - began, failed=done.returncode != 0)
     made.findings = sorted(path.name for path in set(findings.glob(f"{name}-*")) - before)
     text = log_of(name).read_text(encoding="utf-8", errors="replace")
@@ -132,14 +151,14 @@ def run(name: str, limits: list[str]) -> Run:
     return made
 
 
-def merge(name: str) -> None:
+def merge(name: str, build: str) -> None:
     """Makes the repository's corpus of what is kept: as few inputs as take the same ways. Found ones stay."""
     corpus = SOURCES / "corpus" / name
     with tempfile.TemporaryDirectory() as scratch:
         folders = [scratch, str(corpus), str(KEPT / name)]
         subprocess.run(
-            [*command(name), "-merge=1", f"-max_len={MAX_LEN}", "-detect_leaks=0", *folders],
-            env=environment(),
+            [*command(name, build), "-merge=1", f"-max_len={SHORTER.get(name, MAX_LEN)}", "-detect_leaks=0", *folders],
+            env=environment(build),
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -162,22 +181,51 @@ def table(runs: list[Run]) -> Table:
     return Table(columns, [row(each) for each in runs])
 
 
-def longest(runs: list[Run]) -> list[Run]:
-    """The longest run of each fuzzer, these and those before, which are remembered."""
-    best = {each["name"]: Run(**each) for each in json.loads(RUNS.read_text())} if RUNS.exists() else {}
-    for each in runs:
-        if each.name not in best or each.runs >= best[each.name].runs:
-            best[each.name] = each
-    ordered = [best[name] for name in TARGETS if name in best]
-    RUNS.write_text(json.dumps([dataclasses.asdict(each) for each in ordered], indent=1))
-    return ordered
+class Book:
+    """What each fuzzer has done so far, in a file. For several threads."""
+
+    def __init__(self) -> None:
+        read = json.loads(RUNS.read_text()) if RUNS.exists() else []
+        self._runs = {each["name"]: Run(**each) for each in read}
+        self._lock = threading.Lock()
+
+    def of(self, name: str) -> Run:
+        return self._runs.get(name, Run(name))
+
+    def enter(self, made: Run) -> None:
+        with self._lock:
+            self._runs.setdefault(made.name, Run(made.name)).add(made)
+            RUNS.write_text(json.dumps([dataclasses.asdict(each) for each in self.all()], indent=1))
+
+    def all(self) -> list[Run]:
+        return [self._runs[name] for name in TARGETS if name in self._runs]
+
+
+def fuzz(name: str, build: str, seconds: int, runs: int | None, book: Book) -> Run:
+    """One fuzzer for some time, or until it has come to so many runs, those of earlier times among them."""
+    if runs is None:
+        made = run(name, build, [f"-max_total_time={seconds}"])
+        book.enter(made)
+        return made
+    made = Run(name)
+    while not made.failed and (left := runs - book.of(name).runs) > 0:
+        piece = run(name, build, [f"-runs={left}", f"-max_total_time={SLICE}"])
+        book.enter(piece)
+        made.add(piece)
+        print(f"{name}: {book.of(name).runs:,} of {runs:,}", file=sys.stderr, flush=True)
+    return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="NAME", help=f"which: {', '.join(TARGETS)}; none: all")
     parser.add_argument("--seconds", type=int, default=60, help="how long each runs (60)")
-    parser.add_argument("--runs", type=int, help="how many inputs each tries, however long that takes")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        help="until each has tried so many inputs, with those of earlier times, however long that takes",
+    )
+    parser.add_argument("--build", default="asan", help="the folder of build/ that has them (asan)")
     parser.add_argument("--jobs", type=int, default=2, help="how many run at a time (2)")
     parser.add_argument("--merge", action="store_true", help="run nothing; put what was found into csrc/fuzz/corpus")
     parser.add_argument("--write", type=pathlib.Path, metavar="PAGE", help="a page into which the table is written")
@@ -187,20 +235,19 @@ def main() -> int:
     targets = [name for name in TARGETS if not options.targets or name in options.targets]
     if options.merge:
         for name in targets:
-            merge(name)
+            merge(name, options.build)
         return 0
 
     KEPT.mkdir(parents=True, exist_ok=True)
-    limits = [f"-runs={options.runs}"] if options.runs else [f"-max_total_time={options.seconds}"]
+    book = Book()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        runs = list(pool.map(lambda name: run(name, limits), targets))
-    best = longest(runs)
+        runs = list(pool.map(lambda name: fuzz(name, options.build, options.seconds, options.runs, book), targets))
     print(table(runs).text())
     if options.write:
-        made = f"{time.strftime('%Y-%m-%d')}, Linux {platform.release()}, each fuzzer's longest run so far."
+        made = f"{time.strftime('%Y-%m-%d')}, Linux {platform.release()}, all runs of each fuzzer so far."
         page = options.write.read_text(encoding="utf-8")
         options.write.write_text(
-            fill(page, {"made-by-fuzzers": made, "fuzzers": table(best).markdown()}), encoding="utf-8"
+            fill(page, {"made-by-fuzzers": made, "fuzzers": table(book.all()).markdown()}), encoding="utf-8"
         )
     failed = [each for each in runs if each.failed]
     for each in failed:

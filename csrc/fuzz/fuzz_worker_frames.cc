@@ -4,6 +4,7 @@
 
 #include "fuzz/grpc_client.h"
 #include "fuzz/raw_link.h"
+#include "gateway/classifier_service.h"
 #include "wire/test_messages.h"
 
 namespace mindserve::fuzz {
@@ -33,6 +34,11 @@ std::string Tell() {
   return Field(1, Spec("s", "tell", 0)) + Instance(Item("x1", NumericTensor({1}, 11, std::string(4, '\0'))));
 }
 
+std::string Classify() {
+  using wire::test::Field;
+  return Field(1, Field(1, "p1")) + Field(2, Field(1, "x/t.Type") + Field(2, "abc"));
+}
+
 void Run(Input input) {
   static GatewayHarness harness;
   std::unique_ptr<link::Lane> lane;
@@ -50,6 +56,7 @@ void Run(Input input) {
     client.Send(client.Start(kDown, gzip, false), Framed("two"), true);
     client.Send(client.Start(kUp, {}, false), Framed("three"), false);
     client.Send(client.Start(kBoth, gzip, false), Framed("four"), false);
+    client.Send(client.Start(gateway::kClassifierPath, {{"application", "s"}}, false), Framed(Classify()), true);
     client.Run();
     FUZZ_REQUIRE(worker.calls().size() >= client.calls());  // with the mirror's
     while (!input.empty() && harness.has_worker()) {

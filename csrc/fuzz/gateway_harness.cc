@@ -10,12 +10,14 @@
 
 #include "base/log.h"
 #include "fuzz/input.h"
+#include "gateway/classifier_service.h"
 #include "gateway/predict_service.h"
 #include "gateway/ray_service.h"
 #include "gateway/reflection_service.h"
 #include "gateway/stream_service.h"
 #include "link/worker_link.h"
 #include "wire/call_head.h"
+#include "wire/classifier.h"
 #include "wire/predict.h"
 #include "wire/test_messages.h"
 
@@ -36,7 +38,8 @@ const std::vector<std::string> kPaths = {gateway::kPredictPath,
                                          gateway::kHealthzPath,
                                          gateway::kReflectionV1Path,
                                          gateway::kReflectionV1AlphaPath,
-                                         gateway::kDriverPath};
+                                         gateway::kDriverPath,
+                                         gateway::kClassifierPath};
 
 namespace {
 
@@ -61,7 +64,8 @@ std::vector<WorkerSpec::Method> Methods() {
           {kBoth},
           {kFails},
           {gateway::StreamPath("tell")},
-          {gateway::kDriverPath}};
+          {gateway::kDriverPath},
+          {gateway::kClassifierPath}};
 }
 
 // The client's end is the harness.
@@ -148,6 +152,7 @@ class GoodWorker final : public HarnessWorker {
     }
     if ((frame.flags & link::kOpens) == 0) return TakeMessage(frame);
     if (frame.method == kAddNumber) return Answer(frame);
+    if (frame.method == kClassifyNumber) return Classify(frame);
     FUZZ_REQUIRE(frame.method <= kDriverNumber);
     FUZZ_REQUIRE(wire::ReadCallHead(frame.payload).ok());
     FUZZ_REQUIRE(
@@ -175,6 +180,18 @@ class GoodWorker final : public HarnessWorker {
     link_->SendReply(
         0, frame.call, *slab,
         static_cast<uint8_t>(link::kEnds | link::kReleased | (writer.has_errors() ? link::kHasErrors : 0)));
+  }
+
+  // What was classified comes back, as a prediction.
+  void Classify(const link::GatewayFrame& frame) {
+    const auto data = wire::ReadClassificationData(frame.payload);
+    if (!data.ok()) return link_->SendEnd(0, frame.call, data.status(), link::kReleased);
+    using wire::test::Field;
+    const std::string answer = Field(2, "model") + Field(2, AsText(data->value));
+    const auto slab = link_->AllocateReply(0, answer.size());
+    if (!slab) return link_->SendEnd(0, frame.call, {Code::kResourceExhausted, "no reply memory"}, link::kReleased);
+    std::memcpy(slab->bytes.data(), answer.data(), answer.size());
+    link_->SendReply(0, frame.call, *slab, static_cast<uint8_t>(link::kEnds | link::kReleased));
   }
 
   void TakeMessage(const link::GatewayFrame& frame) {
@@ -294,6 +311,8 @@ GatewayHarness::GatewayHarness()
   auto* const predict_service = predict.get();
   services[gateway::kPredictPath] = std::move(predict);
   services[gateway::kPredictStreamPath] = std::make_unique<gateway::StreamService>(*user_calls_, *predict_service);
+  services[gateway::kClassifierPath] =
+      std::make_unique<gateway::ClassifierService>(context_, router_, traffic_, *predict_service);
   services[gateway::kHealthCheckPath] =
       std::make_unique<gateway::HealthCheckService>(stats.Of({.path = gateway::kHealthCheckPath}), health_);
   services[gateway::kHealthWatchPath] =

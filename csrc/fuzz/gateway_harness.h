@@ -45,7 +45,8 @@ enum WorkerMethod : uint16_t {
   kBothNumber,
   kFailsNumber,
   kTellNumber,
-  kDriverNumber
+  kDriverNumber,
+  kClassifyNumber
 };
 
 // The worker's end of the link.

@@ -147,6 +147,43 @@ def call_heads() -> Iterator[bytes]:
     yield field(1, pair) + field(1, field(1, "k-bin") + field(2, bytes(range(20))))
 
 
+def classifications() -> Iterator[bytes]:
+    """How the reply is made, the fields that are inputs, and a request."""
+
+    def packed(name: str, value: bytes, puid: bytes = b"p1") -> bytes:
+        return field(1, field(1, puid)) + field(2, field(1, b"x/" + name.encode()) + field(2, value))
+
+    def mapped(how: int, *inputs: tuple[int, bool, list[tuple[int, int]]]) -> bytes:
+        out = bytes([how, len(inputs)])
+        for dtype, repeated, fields in inputs:
+            out += bytes([dtype - 1 | repeated << 4 | len(fields) << 5])
+            out += b"".join(bytes(each) for each in fields)
+        return out
+
+    # The places of fuzz_classifier.cc's kTypes.
+    double, single, int64, uint64, boolean, string, sint32 = 0, 1, 2, 3, 7, 8, 14
+    vector = mapped(0, (FLOAT, False, [(i, single) for i in range(1, 5)]))
+    four = b"".join(number(i << 3 | 5) + struct.pack("<f", i / 2) for i in range(1, 5))
+    yield vector + packed("iris.Request", four)
+    yield vector + packed("iris.Request", four[:5] * 3 + varint(100, 7), puid=b"")
+    yield vector + packed("", four) + field(2, b"")
+    numbers = struct.pack("<3d", 0, -1.5, float("nan"))
+    classes = field(2, "a") + field(2, "b") + field(2, "hé")
+    three = mapped(16 | 32, (12, True, [(1, double)]), (STRING, True, [(2, string)]), (12, True, [(3, double)]))
+    yield three + packed("t.Three", field(1, numbers) + classes + field(3, numbers))
+    custom = mapped(
+        64 | 128,
+        (9, True, [(1, uint64)]),
+        (8, True, [(2, int64)]),
+        (1, True, [(3, boolean)]),
+        (BYTES, False, [(4, string)]),
+    )
+    yield custom + packed("t.Custom", field(1, number(300) * 2) + varint(2, -1) + varint(3, 1) + field(4, b"\x08\x01"))
+    narrow = mapped(0, (3, False, [(1, int64)]), (2, False, [(2, sint32)]))
+    yield narrow + packed("t.Narrow", varint(1, 255) + varint(2, 3))
+    yield narrow + packed("t.Narrow", varint(1, 256))
+
+
 def builtin() -> Iterator[bytes]:
     yield b""
     yield field(1, "s")
@@ -275,6 +312,7 @@ PATHS = {
             "v1",
             "alpha",
             "driver",
+            "classifier",
         ]
     )
 }
@@ -314,6 +352,10 @@ def calls() -> Iterator[bytes]:
     yield how + start("both") + bytes([DRAIN, 0]) + message(0, b"x")
     inner = (("mindserve-depth", b"3"), ("mindserve-parent", b"1a 2b"))
     yield bytes([0x0F]) + start("predict", 0, *inner) + message(0, predict)
+    classified = field(2, field(1, "x/t.Type") + field(2, field(2, "a")))
+    yield how + start("classifier") + message(0, field(1, field(1, "p1")) + classified)
+    yield how + start("classifier", 0, ("application", b"split"), ("k", b"v")) + message(0, classified)
+    yield how + start("classifier") + message(0, field(1, field(1, "p1")))
     raw = bytes([START_RAW]) + with_size(b"GET", "<B") + with_size(b"/", "<B") + bytes([0, 0, 1])
     yield how + raw
     yield (
@@ -405,6 +447,7 @@ SEEDS = {
     "timeout": lambda: iter([b"1H", b"12M", b"123S", b"99999999H", b"5m", b"100u", b"0n", b"", b"1", b"-1S"]),
     "metadata": heads,
     "call_head": call_heads,
+    "classifier": classifications,
     "builtin": builtin,
     "descriptors": descriptors,
     "grpc_framing": framings,
