@@ -50,13 +50,14 @@ TARGETS = (
     "http2",
     "grpc",
     "worker_frames",
+    "rest_body",
     "config_file",
 )
 
 MAX_LEN = 4096
 """Bytes of an input: more would only make it slower. A few of the corpora have larger ones."""
 
-SHORTER = {"grpc": 1024, "http2": 2048, "worker_frames": 512, "config_file": 1024}
+SHORTER = {"grpc": 1024, "http2": 2048, "worker_frames": 512, "rest_body": 256, "config_file": 1024}
 """Those of which a byte takes longest: a step of a conversation, a character for a parser in Python."""
 
 LAST_LINES = 25
@@ -99,8 +100,8 @@ class Run:
 
 
 def command(name: str, build: str) -> list[str]:
-    if name == "config_file":
-        return [sys.executable, str(SOURCES / "fuzz_config_file.py")]
+    if (script := SOURCES / f"fuzz_{name}.py").exists():
+        return [sys.executable, str(script)]
     return [str(ROOT / "build" / build / "csrc" / "fuzz" / f"fuzz_{name}")]
 
 

@@ -12,7 +12,7 @@ cmake --build --preset "$build" --target fuzzers
 if ! "$PY" -c 'import atheris' 2>/dev/null; then
   "$PY" scripts/requirements.py --group fuzz >"$VENV/.fuzz"
   "$PY" -m pip install -q --disable-pip-version-check --no-input -r "$VENV/.fuzz" </dev/null ||
-    die "pip could not install atheris: name the fuzzers to run, without config_file"
+    die "pip could not install atheris: name the fuzzers to run, without rest_body and config_file"
 fi
 say "Fuzzing"
 exec "$PY" scripts/fuzz.py --build "$build" --seconds "${FUZZ_SECONDS:-60}" ${FUZZ_RUNS:+--runs "$FUZZ_RUNS"} --jobs "${FUZZ_JOBS:-2}" "$@"

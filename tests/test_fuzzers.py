@@ -20,9 +20,7 @@ def module(path: pathlib.Path) -> types.ModuleType:
     return made
 
 
-@pytest.fixture(scope="module")
-def config_fuzzer() -> types.ModuleType:
-    return module(FUZZ / "fuzz_config_file.py")
+IN_PYTHON = ("config_file", "rest_body")
 
 
 def test_every_fuzzer_is_built_run_and_has_inputs() -> None:
@@ -32,10 +30,15 @@ def test_every_fuzzer_is_built_run_and_has_inputs() -> None:
     targets = re.findall(r'"(\w+)"', text.partition("TARGETS = (")[2].partition(")")[0])
     assert sorted(targets) == sorted(sources)
     built = re.findall(r"^mindserve_fuzzer\((\w+)", (FUZZ / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted([*built, "config_file"]) == sorted(sources)
+    assert sorted([*built, *IN_PYTHON]) == sorted(sources)
     assert {path.stem for path in (FUZZ / "dict").iterdir()} <= sources
 
 
-@pytest.mark.parametrize("path", sorted((FUZZ / "corpus" / "config_file").iterdir()), ids=lambda path: path.name)
-def test_config_files(config_fuzzer: types.ModuleType, path: pathlib.Path) -> None:
-    config_fuzzer.run(path.read_bytes())
+@pytest.mark.parametrize("name", IN_PYTHON)
+def test_inputs_of_those_in_python(name: str) -> None:
+    fuzzer = module(FUZZ / f"fuzz_{name}.py")
+    for path in sorted((FUZZ / "corpus" / name).iterdir()):
+        try:
+            fuzzer.run(path.read_bytes())
+        except Exception as error:
+            pytest.fail(f"{path.name}: {error!r}")

@@ -4,7 +4,7 @@ With atheris (https://github.com/google/atheris), which has libFuzzer's options,
 
     python csrc/fuzz/fuzz_config_file.py [OPTIONS] [CORPUS ...]
 
-The inputs that are kept are run by tests/test_config_fuzz.py, without atheris.
+The inputs that are kept are run by tests/test_fuzzers.py, without atheris.
 """
 
 from __future__ import annotations

@@ -438,6 +438,52 @@ restful: {address: "[::1]:1500", max_msg_mb_size: 1e2}
     yield "servables:\u2028- {nom\u00e9: .inf, device_ids: 0o7, name: 'it''s', x: !!str 1}\t".encode()
 
 
+# A field of each kind, as fuzz_rest_body.py has them, and as protobuf's JSON mapping writes them.
+FIELDS = {
+    "oneDouble": "NaN",
+    "manyFloat": [1.5, "-Infinity"],
+    "oneInt64": "-9223372036854775808",
+    "manyUint64": ["18446744073709551615", 1, "1e3"],
+    "oneBool": True,
+    "one_string": "h\u00e9\U0001f600",
+    "manyBytes": ["aGk=", "-_", ""],
+    "oneEnum": "GREEN",
+    "manyEnum": ["RED", 1],
+    "ownAny": {"@type": "type.googleapis.com/t.All", "oneBytes": "aGk="},
+    "ownDuration": "-1.000000001s",
+    "ownFieldmask": "oneInt64,inner.oneBool",
+    "ownStruct": {"a": [1, None, {"b": "c"}]},
+    "ownValue": [None, 1.5, "x"],
+    "ownListvalue": [True, {}],
+    "ownTimestamp": "1972-01-01T10:00:20.021-05:00",
+    "ownInt64value": "1",
+    "ownBytesvalue": "aGk=",
+    "inner": {"inner": {"left": "aGk="}},
+    "inners": [{}, {"right": 1}],
+    "map912": {"a": "aGk="},
+    "map811": {"true": {"oneBool": False}},
+    "map312": {"-1": "aGk="},
+}
+
+
+def rest_bodies() -> Iterator[bytes]:
+    for name, value in FIELDS.items():
+        yield b"\0" + json.dumps({name: value}).encode()
+    yield b"\0" + json.dumps(FIELDS).encode()
+    wrapped = {"@type": "type.googleapis.com/google.protobuf.BytesValue", "value": "aGk="}
+    yield b"\0" + json.dumps({"ownAny": wrapped}).encode()
+    yield b"\0" + b'{"inner":' * 5 + b"{}" + b"}" * 5
+    yield b"\0" + b'\xef\xbb\xbf{"oneString": "\\ud83d"}'
+    yield b"\0" + b'{"oneInt32": 1, "one_int32": 2}'
+    for data in ({"oneInt32": 1}, {"@type": "x/t.Large"}, {"@type": "mindspore.serving.proto.Instance", "x": [1.5, 2]}):
+        yield b"\1" + json.dumps({"data": {"@type": "t.All", **data}, "meta": {"puid": "p1"}}).encode()
+    yield b"\1" + b'{"data": {}, "meta": null}'
+    for name in range(0, 120, 2):  # a field by its name with a number, a word, a message, an array
+        for value in (bytes([3, 1]), bytes([5, 16]), bytes([8, 0, 3, 1]), bytes([10, 5, 17])):
+            yield b"\2" + bytes([8, name]) + value
+    yield b"\3" + bytes([16, 118, 5, 8, 8, 3, 1])
+
+
 SEEDS = {
     "route": requests,
     "predict": requests,
@@ -455,6 +501,7 @@ SEEDS = {
     "grpc": calls,
     "worker_frames": worker_frames,
     "link": links,
+    "rest_body": rest_bodies,
     "config_file": config_files,
     "model_inputs": lambda: (bytes([model]) + each for model in range(8) for each in requests()),
 }

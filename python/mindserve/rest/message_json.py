@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pool, json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from mindserve.rest.message_schemas import is_repeated
 
@@ -59,9 +59,13 @@ def fill_message(message: Message, value: Any, pool: descriptor_pool.DescriptorP
             raise ValueError("expected an object, {…}")
         json_format.ParseDict(value, message, descriptor_pool=pool, max_recursion_depth=_MAX_DEPTH)
         _check(value, descriptor)
-        return message.SerializeToString()
+        made = message.SerializeToString()
+        type(message).FromString(made)
+        return made
     except RecursionError:
         raise _too_deep() from None
+    except DecodeError:  # nobody could read it
+        raise ValueError(f"{_too_deep()}; each of a google.protobuf.Struct or Value counts up to three times") from None
     except (ValueError, TypeError, json_format.Error) as error:
         reason = str(error)
     except Exception as error:
