@@ -434,6 +434,9 @@ restful: {address: "[::1]:1500", max_msg_mb_size: 1e2}
 """
     yield b"servables: [{directory: a, directory: b}]\n---\n"
     yield b"{a: &a [x, x], b: &b [*a, *a], c: [*b, *b], servables: !!int '010'}"
+    for name in range(20):  # a key of the file's, with what belongs there, or not
+        yield bytes([2, 5, name, 5, 0, 5, 0, 9, 0, 1, 1, 5, 1])
+        yield bytes([2, 9, name, 9, 1, 5, 2, 0, 200, name, 13, 0, 1, 5, 1, 7, 2, 11])
     yield b"\xff\xfe[[[[[[[[[[[[[[[["
     yield "servables:\u2028- {nom\u00e9: .inf, device_ids: 0o7, name: 'it''s', x: !!str 1}\t".encode()
 

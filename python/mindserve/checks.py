@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from typing import Any
 
@@ -77,7 +78,8 @@ def check_fields(value: Any) -> dict[str, int | float]:
     """
     checked: dict[str, int | float] = {}
     defaults = {field.name: field.default for field in dataclasses.fields(value)}
-    for name, mark in _marks(type(value)).items():
+    # mypy takes the __hash__ of a class's instances for the class's own.
+    for name, mark in _marks(type(value)).items():  # type: ignore[arg-type]
         given = getattr(value, name)
         if given is None and defaults[name] is None:
             continue
@@ -88,6 +90,7 @@ def check_fields(value: Any) -> dict[str, int | float]:
     return checked
 
 
+@functools.cache
 def _marks(kind: type) -> dict[str, Range | Seconds | Number]:
     hints = typing.get_type_hints(kind, include_extras=True)
     marks = ((field.name, getattr(hints[field.name], "__metadata__", ())) for field in dataclasses.fields(kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import types
@@ -73,6 +74,7 @@ _HINTS: dict[type, dict[str, str]] = {
 }
 
 
+@functools.cache
 def root() -> Record:
     """The shape of the whole file."""
     return _record(ServerSettings)
