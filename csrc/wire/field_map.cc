@@ -261,7 +261,7 @@ Status FieldMap::Read(std::span<const std::byte> message, const TensorOwner& own
       if (reader.wire_type() == type && type == pbf_wire_type::length_delimited) {
         const auto view = reader.get_view();
         const std::string_view text(view.data(), view.size());
-        if (field->type == FieldType::kString && !IsUtf8(text)) {
+        if ((field->type == FieldType::kString || input.dtype == DType::kString) && !IsUtf8(text)) {
           return fail({Code::kInvalidArgument, "its field '" + field->name + "' is not valid UTF-8"});
         }
         target.elements[input.repeated ? target.next++ : field->element] = text;

@@ -55,7 +55,8 @@ class FieldMap {
 
   // Reads `message` into `inputs` (resized). A field that is not there is 0 or empty, of one that stands several times
   // the last counts, as protobuf says; other fields are skipped. Texts are views that hold `owner`. INVALID_ARGUMENT:
-  // the bytes don't parse, a string is no UTF-8, or a number doesn't fit its input's type; there are no tensors then.
+  // the bytes don't parse, a string, or bytes for an input of strings, is no UTF-8, or a number doesn't fit its input's
+  // type; there are no tensors then.
   Status Read(std::span<const std::byte> message, const TensorOwner& owner, std::vector<Tensor>* inputs) const;
 
   // Whether inputs are of the same types, shapes and sizes whatever the message has: there is no text and nothing

@@ -109,6 +109,15 @@ TEST(FieldMapTest, TextsAreViews) {
   EXPECT_EQ(status.message(), "its field 'name' is not valid UTF-8");
 }
 
+TEST(FieldMapTest, BytesAreNoStringsUnlessTheyAreUtf8) {
+  const auto map = Map({{DType::kString, {1}}}, {{"raw", 1, FieldType::kBytes, 0, 0}});
+  std::vector<Tensor> inputs;
+  const std::string text = Field(1, "h\xc3\xa9");
+  ASSERT_TRUE(map.Read(Bytes(text), nullptr, &inputs).ok());
+  EXPECT_EQ(inputs[0].elements().front(), "h\xc3\xa9");
+  EXPECT_EQ(map.Read(Bytes(Field(1, "\xff")), nullptr, &inputs).message(), "its field 'raw' is not valid UTF-8");
+}
+
 TEST(FieldMapTest, RepeatedFieldsAreVectorsPackedOrNot) {
   const auto map =
       Map({{DType::kInt64, {}, true}, {DType::kFloat64, {}, true}, {DType::kString, {}, true}},
