@@ -25,7 +25,7 @@ from mindserve.auth.signing import load_signing_keys, signing_path
 from mindserve.certs import make_certificates
 from mindserve.client import Client
 from mindserve.proto import PREDICT
-from rest_support import Rest, head
+from rest_support import Rest, head, read_answer
 from stubs import compile_protos
 
 SECRET = "a secret of theirs"
@@ -298,6 +298,40 @@ def test_http_is_refused_before_the_body_comes(tokens: Tokens) -> None:
         connection.sendall(head("/model/echo:same", "Content-Length: 1000000"))
         connection.settimeout(30)
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "headers"),
+    [
+        ("narrow", "/model/other:same", ()),
+        ("narrow", "/model/other/version/1:same", ("Expect: 100-continue",)),
+        ("narrow", "/model/%ff:same", ()),
+        ("narrow", "/who.Who/Asks", ("application: other",)),
+        ("outside", "/who.Who/Asks", ()),
+        ("outside", "/who.Who/Asks", ("application: \u00e9",)),
+        ("outside", "/model/other:same", ()),
+    ],
+)
+def test_what_a_client_may_not_call_is_refused_before_the_body_comes(
+    tokens: Tokens, key: str, path: str, headers: tuple[str, ...]
+) -> None:
+    with tokens.rest.connect() as connection:
+        own = f"oauth_token: {tokens.token(key)}"
+        connection.sendall(head(path, own, "Content-Length: 1000000", *headers))
+        connection.settimeout(30)
+        answer = read_answer(connection)
+    text = answer.json["error"]["message"] if path.startswith("/who") else answer.json["error_msg"]
+    assert (answer.status, f"client '{key}' may not call servable '" in text) == (403, True)
+
+
+@pytest.mark.parametrize("token", ["not-a-token", "a.b", "a.b.c.d", "a.b.c", "..", "a.b.!", "a" * 8193, "a b.c.d"])
+def test_a_malformed_token_has_one_text(tokens: Tokens, token: str) -> None:
+    for name, value in (("oauth_token", token), ("authorization", f"Bearer {token}")):
+        code, text = tokens.status((name, value))
+        assert (code, text.startswith("the token ")) == (UNAUTHENTICATED, True)
+        answer = tokens.post(headers={name: value})
+        assert (answer.status_code, answer.json()) == (401, {"error_msg": text})
+        assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
 def test_each_bad_token_gets_its_answer(tokens: Tokens) -> None:

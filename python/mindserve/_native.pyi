@@ -158,6 +158,11 @@ class ClientIdentity:
     @property
     def name(self) -> str: ...
     def may_call(self, servable: str) -> bool: ...
+    def denial(self, servable: str) -> str:
+        """What it is told that may not call it; "": it may."""
+
+def token_flaw(token: bytes) -> str:
+    """Why this can't be a token, whoever may have made it; "": it may be one."""
 
 def require_tokens(gateway: Gateway) -> None:
     """Ask clients who they are from now on, for good; before `Gateway.listen`."""
