@@ -19,6 +19,20 @@ _MAX_DEPTH = 100
 _LONGEST_REASON = 1000
 # Of either alphabet, with or without padding.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
+_ANY = "google.protobuf.Any"
+_BYTES_VALUE = "google.protobuf.BytesValue"
+# Messages whose JSON is no object of their fields.
+_OWN_FORMS = frozenset(
+    (_ANY, _BYTES_VALUE)
+    + tuple(
+        f"google.protobuf.{name}"
+        for name in (
+            *("Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"),
+            *("BoolValue", "DoubleValue", "FloatValue", "Int32Value", "Int64Value", "StringValue"),
+            *("UInt32Value", "UInt64Value"),
+        )
+    )
+)
 
 
 def parse_json(text: bytes) -> Any:
@@ -55,10 +69,10 @@ def fill_message(message: Message, value: Any, pool: descriptor_pool.DescriptorP
     """
     try:
         descriptor: Any = message.DESCRIPTOR  # of either of two classes
-        if not isinstance(value, dict) and not descriptor.full_name.startswith("google.protobuf."):
+        if not isinstance(value, dict) and descriptor.full_name not in _OWN_FORMS:
             raise ValueError("expected an object, {…}")
         json_format.ParseDict(value, message, descriptor_pool=pool, max_recursion_depth=_MAX_DEPTH)
-        _check(value, descriptor)
+        _check(value, descriptor, pool)
         return message.SerializeToString()
     except RecursionError:
         raise _too_deep() from None
@@ -71,13 +85,14 @@ def fill_message(message: Message, value: Any, pool: descriptor_pool.DescriptorP
     raise ValueError(reason[:_LONGEST_REASON])
 
 
-def _check(value: Any, kind: Descriptor) -> None:
+def _check(value: Any, kind: Descriptor, pool: descriptor_pool.DescriptorPool) -> None:
     """Refuses what protobuf's parser lets pass, and reads as something else than was written.
 
     These are letters in base64 that there are not, which it drops; both names of one field, of which it takes the last;
     and an empty array or text for a message.
     """
-    if kind.full_name.startswith("google.protobuf."):  # these have forms of their own
+    if kind.full_name in _OWN_FORMS:
+        _check_own_form(value, kind, pool)
         return
     if not isinstance(value, dict):
         raise ValueError(f"expected an object, {{…}}, for {kind.full_name}")
@@ -98,11 +113,28 @@ def _check(value: Any, kind: Descriptor) -> None:
             items = item if is_repeated(field) else (item,)
         if element.type == FieldDescriptor.TYPE_BYTES:
             for text in items:
-                if not _BASE64.fullmatch(text):
-                    raise ValueError(f"the field '{field.name}' is no base64: '{text[:80]}'")
+                _check_base64(text, f"the field '{field.name}'")
         elif element.message_type is not None:
             for each in items:
-                _check(each, element.message_type)
+                if each is not None:  # of a Value
+                    _check(each, element.message_type, pool)
+
+
+def _check_own_form(value: Any, kind: Descriptor, pool: descriptor_pool.DescriptorPool) -> None:
+    """The same for a message that has a form of its own, of which the parser has made something."""
+    if kind.full_name == _BYTES_VALUE:
+        _check_base64(value, "the google.protobuf.BytesValue")
+    elif kind.full_name == _ANY and value:
+        held = pool.FindMessageTypeByName(value["@type"].rpartition("/")[2])
+        if held.full_name in _OWN_FORMS:
+            _check(value["value"], held, pool)
+        else:
+            _check({name: item for name, item in value.items() if name != "@type"}, held, pool)
+
+
+def _check_base64(text: str, what: str) -> None:
+    if not _BASE64.fullmatch(text):
+        raise ValueError(f"{what} is no base64: '{text[:80]}'")
 
 
 def _too_deep() -> ValueError:
