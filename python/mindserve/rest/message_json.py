@@ -23,14 +23,11 @@ _ANY = "google.protobuf.Any"
 _BYTES_VALUE = "google.protobuf.BytesValue"
 # Messages whose JSON is no object of their fields.
 _OWN_FORMS = frozenset(
-    (_ANY, _BYTES_VALUE)
-    + tuple(
-        f"google.protobuf.{name}"
-        for name in (
-            *("Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"),
-            *("BoolValue", "DoubleValue", "FloatValue", "Int32Value", "Int64Value", "StringValue"),
-            *("UInt32Value", "UInt64Value"),
-        )
+    f"google.protobuf.{name}"
+    for name in (
+        *("Any", "Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"),
+        *("BoolValue", "BytesValue", "DoubleValue", "FloatValue", "Int32Value", "Int64Value", "StringValue"),
+        *("UInt32Value", "UInt64Value"),
     )
 )
 
