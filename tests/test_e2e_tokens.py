@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import concurrent.futures
-import json
-import os
 import pathlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -17,125 +13,15 @@ import requests
 
 import certificates
 from command_line import Shell
-from conftest import BLOCKING_SERVABLE, ECHO_SERVABLE
+from conftest import ECHO_SERVABLE
 from e2e_support import request, server_process, status_of, tensor, until, write_servable
-from mindserve.auth.hashing import hash_secret
-from mindserve.auth.keys import ClientKey, Keys, load_keys, save_keys
-from mindserve.auth.signing import load_signing_keys, signing_path
+from mindserve.auth.keys import ClientKey, Keys, save_keys
 from mindserve.certs import make_certificates
 from mindserve.client import Client
 from mindserve.proto import PREDICT
-from rest_support import Rest, head
-from stubs import compile_protos
-
-SECRET = "a secret of theirs"
-PROTO = "package who; message Note { string text = 1; } service Who { rpc Asks(Note) returns (Note); }"
-# A handler that tells what it has been told of its caller.
-WHO = (
-    ECHO_SERVABLE
-    + """
-import json
-from who_pb2 import Note
-
-
-@register.grpc_method
-def Asks(request, grpc_context):
-    return Note(text=json.dumps(dict(grpc_context.invocation_metadata())))
-"""
-)
-DENIED = grpc.StatusCode.PERMISSION_DENIED
-EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
-UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
-OK = {"instances": [{"x": 1}]}
-
-
-class Tokens:
-    """A server that asks for tokens, by gRPC and by HTTP."""
-
-    def __init__(self, rest: Rest, address: str, keys: str) -> None:
-        self.rest = rest
-        self.keys = keys
-        self.address = address
-        self.channel = grpc.insecure_channel(address)
-
-    def ask(self, key: str, secret: str = SECRET) -> requests.Response:
-        return self.rest.get("/token", params={"consumer_key": key, "consumer_secret": secret})
-
-    def token(self, key: str, secret: str = SECRET) -> str:
-        answer = self.ask(key, secret)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["access_token"])
-
-    def call(self, metadata: Any = (), servable: str = "echo") -> bytes:
-        message = request(servable, "same", {"x": tensor(1)}).SerializeToString()
-        reply = self.channel.unary_unary(PREDICT)(message, timeout=60, metadata=metadata)
-        assert isinstance(reply, bytes)
-        return reply
-
-    def status(self, *metadata: tuple[str, str], servable: str = "echo") -> tuple[grpc.StatusCode, str]:
-        return status_of(lambda: self.call(metadata, servable))
-
-    def post(self, servable: str = "echo", headers: dict[str, str] | None = None, query: str = "") -> requests.Response:
-        return self.rest.post(f"/model/{servable}:same{query}", OK, headers=headers or {})
-
-    def change(self, change: Callable[[Keys], Keys]) -> None:
-        save_keys(change(load_keys(self.keys)), self.keys)
-
-    def forge(self, key: bytes | None = None, **claims: Any) -> str:
-        own = load_signing_keys(signing_path(self.keys)).keys[0]
-        whole = {"iss": "mindserve", "sub": "app", "iat": 1_700_000_000, "exp": 4_000_000_000, "jti": "1", **claims}
-        return jwt.encode(whole, own.key if key is None else key, "HS256", headers={"kid": own.kid})
-
-
-def client(key: str, **options: Any) -> ClientKey:
-    return ClientKey(key=key, secrets=(hash_secret(SECRET),), **options)
-
-
-def unsigned() -> str:
-    parts = [{"alg": "none"}, {"iss": "mindserve", "sub": "app", "exp": 4_000_000_000}]
-    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts) + "."
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokens]:
-    folder = tmp_path_factory.mktemp("tokens")
-    for name in ("echo", "other"):
-        write_servable(folder / "servables", name, WHO if name == "echo" else ECHO_SERVABLE)
-    write_servable(folder / "servables", "block", BLOCKING_SERVABLE)
-    compile_protos(folder / "servables" / "echo", who=PROTO)
-    keys = str(folder / "keys.yaml")
-    clients = [
-        client("app"),
-        client("narrow", servables=("echo",)),
-        client("outside", servables=("split",)),
-        client("rated", rate=0.001, burst=2),
-        client("rated2", rate=0.001, burst=1),
-        client("renewing", rate=5, burst=1),
-        client("busy", max_in_flight=2),
-        client("leaving"),
-        client("renewed"),
-    ]
-    save_keys(Keys({each.key: each for each in clients}), keys)
-    script = f"""
-from mindserve import server
-names = ("echo", "other", "block")
-server.start_servables([server.ServableStartConfig({str(folder / "servables")!r}, name) for name in names])
-server.set_traffic("split", [server.Variation("a", "other"), server.Variation("b", "other", version=1)])
-auth = server.AuthConfig({keys!r})
-functions = ["who_pb2_grpc.add_WhoServicer_to_server"]
-print(*server.start_grpc_server("127.0.0.1:0", grpc_servicer_functions=functions, auth=auth), flush=True)
-print(server.start_restful_server("127.0.0.1:0", auth=auth), flush=True)
-"""
-    with server_process(folder / "run", script) as process:
-        address = process.line()
-        rest = Rest(process, process.line())
-        found = Tokens(rest, address, keys)
-        try:
-            yield found
-        finally:
-            found.channel.close()
-            rest.close()
-
+from rest_support import head
+from tokens_support import EXHAUSTED, OK, SECRET, UNAUTHENTICATED, Tokens, client, unsigned
+from tokens_support import tokens as tokens
 
 # -- getting them ------------------------------------------------------------------------------------------------------
 
@@ -300,6 +186,16 @@ def test_http_is_refused_before_the_body_comes(tokens: Tokens) -> None:
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
 
 
+@pytest.mark.parametrize("token", ["not-a-token", "a.b", "a.b.c.d", "a.b.c", "..", "a.b.!", "a" * 8193, "a b.c.d"])
+def test_a_malformed_token_has_one_text(tokens: Tokens, token: str) -> None:
+    for name, value in (("oauth_token", token), ("authorization", f"Bearer {token}")):
+        code, text = tokens.status((name, value))
+        assert (code, text.startswith("the token ")) == (UNAUTHENTICATED, True)
+        answer = tokens.post(headers={name: value})
+        assert (answer.status_code, answer.json()) == (401, {"error_msg": text})
+        assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
 def test_each_bad_token_gets_its_answer(tokens: Tokens) -> None:
     good = tokens.token("app")
     head_part, body, signature = good.split(".")
@@ -323,144 +219,6 @@ def test_each_bad_token_gets_its_answer(tokens: Tokens) -> None:
     assert (code, "the scheme 'Basic', expected 'Bearer'" in details) == (UNAUTHENTICATED, True)
     answer = tokens.post(headers={"authorization": f"Basic {good}"})
     assert (answer.status_code, "the scheme 'Basic'" in answer.text) == (401, True)
-
-
-def test_a_client_reaches_only_its_servables(tokens: Tokens) -> None:
-    token = tokens.token("narrow")
-    tokens.call([("oauth_token", token)])
-    code, text = tokens.status(("oauth_token", token), servable="other")
-    assert (code, "client 'narrow' may not call servable 'other'" in text) == (DENIED, True)
-    headers = {"oauth_token": token}
-    assert tokens.post(headers=headers).status_code == 200
-    denied = tokens.post("other", headers)
-    assert (denied.status_code, "may not call servable 'other'" in denied.json()["error_msg"]) == (403, True)
-    listed = tokens.rest.get("/servables", headers=headers).json()["servables"]
-    assert [each["name"] for each in listed] == ["echo"]
-    assert tokens.rest.get("/servables/other", headers=headers).status_code == 404
-    everything = tokens.rest.get("/servables", headers={"oauth_token": tokens.token("app")}).json()["servables"]
-    assert [each["name"] for each in everything] == ["block", "echo", "other", "split"]
-
-
-def test_a_name_that_is_split_is_allowed_by_itself(tokens: Tokens) -> None:
-    """Who may call it needs no permission for its variations, and who may call those none for it."""
-    headers = {"oauth_token": tokens.token("outside")}
-    message = request("split", "same", {"x": tensor(1)}).SerializeToString()
-    said = set()
-    for _ in range(2):
-        _, call = tokens.channel.unary_unary(PREDICT).with_call(message, timeout=60, metadata=tuple(headers.items()))
-        said.add(dict(call.trailing_metadata())["mindserve-variation"])
-    assert said == {"a", "b"}
-    answers = [tokens.post("split", headers) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert {answer.headers["mindserve-variation"] for answer in answers} == said
-    code, text = tokens.status(*headers.items(), servable="other")
-    assert (code, "client 'outside' may not call servable 'other'" in text) == (DENIED, True)
-    assert tokens.post("other", headers).status_code == 403
-    listed = tokens.rest.get("/servables", headers=headers).json()["servables"]
-    assert [each["name"] for each in listed] == ["split"]
-    narrow = {"oauth_token": tokens.token("narrow")}
-    code, text = tokens.status(*narrow.items(), servable="split")
-    assert (code, "client 'narrow' may not call servable 'split'" in text) == (DENIED, True)
-    denied = tokens.post("split", narrow)
-    assert denied.status_code == 403
-    assert "mindserve-variation" not in denied.headers
-
-
-def test_a_client_keeps_to_its_rate_over_both(tokens: Tokens) -> None:
-    token = tokens.token("rated")
-    tokens.call([("oauth_token", token)])
-    assert tokens.post(headers={"oauth_token": token}).status_code == 200
-    text = "client 'rated' makes more calls than its rate of 0.001 a second (burst 2) allows"
-    with pytest.raises(grpc.RpcError) as refused:
-        tokens.call([("oauth_token", token)])
-    error: Any = refused.value
-    assert (error.code(), error.details()) == (EXHAUSTED, text)
-    assert 900_000 < int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) <= 1_000_000
-    answer = tokens.post(headers={"oauth_token": token})
-    assert (answer.status_code, answer.json()) == (429, {"error_msg": text})
-    assert 900 < int(answer.headers["retry-after"]) <= 1000
-    rpc = tokens.rest.post("/who.Who/Asks", {}, headers={"oauth_token": token})
-    error_object = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": text}
-    assert (rpc.status_code, rpc.json()) == (429, {"error": error_object})
-    assert int(rpc.headers["retry-after"]) > 900
-    tokens.call([("oauth_token", tokens.token("app"))])  # others go on
-
-
-def test_a_client_at_its_rate_is_refused_whichever_way_it_came_first(tokens: Tokens) -> None:
-    token = tokens.token("rated2")
-    assert tokens.post(headers={"oauth_token": token}).status_code == 200
-    code, text = tokens.status(("oauth_token", token))
-    assert (code, text) == (
-        EXHAUSTED,
-        "client 'rated2' makes more calls than its rate of 0.001 a second (burst 1) allows",
-    )
-
-
-def test_a_rate_is_one_of_time(tokens: Tokens) -> None:
-    """Who has waited is answered again."""
-    headers = {"oauth_token": tokens.token("renewing")}
-    for _ in range(3):
-        until(lambda: tokens.post(headers=headers).status_code == 200)
-
-
-def test_a_client_keeps_to_its_calls_at_a_time_over_both(tokens: Tokens, tmp_path: pathlib.Path) -> None:
-    headers = {"oauth_token": tokens.token("busy")}
-    first, second = tmp_path / "first", tmp_path / "second"
-    for fifo in (first, second):
-        os.mkfifo(fifo)
-    text = "client 'busy' has 2 calls under way, as many as its max_in_flight allows"
-
-    def by_grpc() -> Any:
-        message = request("block", "method", {"fifo": tensor(str(first))}).SerializeToString()
-        return tokens.channel.unary_unary(PREDICT).future(message, timeout=120, metadata=tuple(headers.items()))
-
-    def by_http() -> requests.Response:
-        body = {"instances": [{"fifo": str(second)}]}
-        url = f"{tokens.rest.url}/model/block:method"
-        # What this test asks meanwhile counts too, for a moment.
-        return until(
-            lambda: requests.post(url, json=body, headers=headers, timeout=120),
-            lambda answer: answer.status_code == 200,
-        )
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        one = by_grpc()
-        assert first.read_text() == "running"
-        assert tokens.post(headers=headers).status_code == 200  # there is room for another
-        other = pool.submit(by_http)
-        until(lambda: tokens.post(headers=headers).status_code == 429)
-        # Over by either way, for Predict and for RPCs.
-        with pytest.raises(grpc.RpcError) as refused:
-            tokens.call(tuple(headers.items()))
-        error: Any = refused.value
-        assert (error.code(), error.details()) == (EXHAUSTED, text)
-        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "100"
-        answer = tokens.post(headers=headers)
-        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (429, {"error_msg": text}, "1")
-        rpc = tokens.rest.post("/who.Who/Asks", {}, headers=headers)
-        error_object = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": text}
-        assert (rpc.status_code, rpc.json()) == (429, {"error": error_object})
-        tokens.call([("oauth_token", tokens.token("app"))])  # others go on
-        # What ends makes room.
-        first.write_text("done")
-        assert b"done" in one.result(timeout=60)
-        until(lambda: tokens.post(headers=headers).status_code == 200)
-        assert second.read_text() == "running"
-        second.write_text("done too")
-        assert other.result().json() == {"instances": [{"text": "done too"}]}
-        # And what is given up.
-        for _ in range(3):
-            under_way: list[Any] = []
-
-            def is_full(calls: list[Any] = under_way) -> bool:
-                calls[:] = [call for call in calls if not call.done()]
-                calls.extend(by_grpc() for _ in range(2 - len(calls)))
-                return tokens.post(headers=headers).status_code == 429
-
-            until(is_full)
-            for call in under_way:
-                call.cancel()
-            until(lambda: tokens.post(headers=headers).status_code == 200)
 
 
 def test_handlers_see_no_tokens(tokens: Tokens) -> None:

@@ -66,14 +66,24 @@ def test_both_give_what_the_pipeline_gives(addresses: tuple[str, str]) -> None:
     assert all(each["predicted_class"] == CLASSES for each in by_http)
 
 
-@pytest.mark.parametrize("value", ["wide", [1.0, 2.0], {"b64": "AAAA"}])
+@pytest.mark.parametrize("value", ["wide", [1.0, 2.0], {"b64": "AAAA"}, -1, 1e30])
 def test_flowers_that_are_none_fail_alone(addresses: tuple[str, str], value: object) -> None:
     good = {"f1": 1, "f2": 2.7, "f3": 5.3, "f4": 1.9}
     body = json.dumps({"instances": [good, {**good, "f4": value}, good]})
     first, wrong, last = requests.post(f"{addresses[1]}/model/iris:predict", data=body, timeout=60).json()["instances"]
-    assert wrong["error_msg"].startswith("Preprocess Failed")
+    assert wrong["error_msg"].startswith("Preprocess Failed: Call Function 'iris.to_row' Failed: f4 is ")
     assert first == last
     assert first["predicted_class"] == CLASSES
+
+
+@pytest.mark.parametrize(("value", "shown"), [("NaN", "nan"), ("-Infinity", "-inf"), (-1, "-1.0"), (1e30, "1.00")])
+def test_flowers_that_are_none_are_the_clients_error(addresses: tuple[str, str], value: object, shown: str) -> None:
+    """Of which scikit-learn would have raised something."""
+    body = {"data": {"f1": 1, "f2": 2.7, "f3": 5.3, "f4": value}}
+    answer = requests.post(f"{addresses[1]}/js/predict", json=body, timeout=60)
+    assert answer.status_code == 400, answer.text
+    assert f"f4 is {shown}" in answer.json()["error_msg"]
+    assert "expected one number of cm, from 0 to 1000" in answer.json()["error_msg"]
 
 
 def test_what_the_server_says_of_itself(addresses: tuple[str, str], tmp_path: pathlib.Path) -> None:

@@ -167,6 +167,29 @@ def test_what_raises_is_internal_with_the_end_of_its_trace(handle: Handle, decla
 
 
 @FAULTY
+def test_invalid_input_is_invalid_argument_with_its_text(handle: Handle, declare: Any, caplog: Any) -> None:
+    class Mute(register.InvalidInput):
+        def __str__(self):
+            raise TypeError
+
+    for error, text in (
+        (register.InvalidInput("expected größer"), "expected größer"),
+        (register.InvalidInput("ä" * 5000), "ä" * 2048),
+        (register.InvalidInput(), "InvalidInput"),
+        (Mute(), "Mute"),
+    ):
+
+        def fault(error=error):
+            raise error
+
+        handled = handle(lambda fault=fault: declare(fault))
+        for path in PATHS:
+            _, (code, details, _) = handled.one(path, handled.ask())
+            assert (code, details) == (INVALID_ARGUMENT, text)
+    assert caplog.records == []
+
+
+@FAULTY
 def test_traces_may_be_kept_from_clients(handle: Handle, declare: Any, caplog: Any) -> None:
     def fault():
         raise ValueError("a secret")

@@ -330,8 +330,8 @@ def test_proto_files_that_are_too_large_are_kept(
         services=tuple,
         versions=lambda: [ServedVersion("iris", 1, True, 1, (), (), ServedClassifier(described.messages, ()))],
     )
-    taken = ClassifierTypes(backend).find("", None)
-    assert taken is not None
+    name, taken = ClassifierTypes(backend).find("")
+    assert name == "iris"
     with pytest.raises(HttpError, match=r"the proto files of kinds\.Four are too large") as raised:
         encode_body(b'{"data": {}}', taken)
     assert raised.value.status == 400

@@ -15,7 +15,7 @@ from e2e_support import server_process, status_of, write_servable
 from mindserve.auth.hashing import hash_secret
 from mindserve.auth.keys import ClientKey, Keys, save_keys
 from mindserve.proto.seldon import ClassificationRequest, ClassifierStub
-from rest_support import Rest
+from rest_support import Rest, head, read_answer
 from stubs import compile_protos
 
 PATH = "/js/predict"
@@ -370,6 +370,11 @@ def test_tokens_are_asked_for(servers: tuple[Rest, str]) -> None:
         answer = own.post(rest.url + PATH, json=wrong, headers={**headers, "application": "flower"}, timeout=60)
         assert answer.status_code == 403, answer.text
         assert "flowers.Flower" not in answer.text
+    # Nor does it have to send a body to hear so.
+    with rest.connect() as connection:
+        connection.sendall(head(PATH, f"oauth_token: {narrow}", "application: flower", "Content-Length: 1000000"))
+        refused = read_answer(connection)
+    assert (refused.status, "may not call servable 'flower'" in refused.json["error_msg"]) == (403, True)
     # A name that is split is allowed by itself.
     answer = own.post(rest.url + PATH, json={"data": REPLY}, headers={**headers, "application": "split"}, timeout=60)
     assert answer.status_code == 200

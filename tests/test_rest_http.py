@@ -11,6 +11,7 @@ import socket
 import time
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -332,12 +333,63 @@ def test_deadlines(rest: Rest, name: str, short: str, long: str) -> None:
     assert answer.json() == {"instances": [{"y": "0"}]}
 
 
-@pytest.mark.parametrize("value", ["soon", "-1", "nan", ""])
-def test_no_times(rest: Rest, value: str) -> None:
-    for name in ("x-request-timeout", "grpc-timeout"):
-        answer = rest.post("/model/echo:same", {"instances": [{"x": "1"}]}, headers={name: value})
-        assert answer.status_code == 400
-        assert answer.json()["error_msg"].startswith(f"header '{name}' should be ")
+NO_TIMES = (
+    "soon",
+    "-1",
+    "-0",
+    "+1",
+    "nan",
+    "inf",
+    "-inf",
+    "Infinity",
+    "",
+    "0x10",
+    "1_0",
+    "1,5",
+    "1, 2",
+    ".",
+    "1e",
+    "1s",
+)
+LONG = "9" * 50
+EXPECTED = {
+    "x-request-timeout": "seconds, a decimal number from 0 such as '1.5'",
+    "grpc-timeout": "a number of 1 to 8 digits and its unit, one of H, M, S, m, u and n, such as '1500m'",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        *((name, value, value) for name in EXPECTED for value in NO_TIMES),
+        ("x-request-timeout", "\u00b2", "\u00b2"),
+        ("x-request-timeout", LONG + "h", "9" * 40 + "…"),
+        ("grpc-timeout", "1", "1"),
+        ("grpc-timeout", "1.5S", "1.5S"),
+        ("grpc-timeout", "123456789S", "123456789S"),
+        ("grpc-timeout", LONG + "S", "9" * 40 + "…"),
+    ],
+)
+def test_no_times(rest: Rest, name: str, value: str, shown: str) -> None:
+    headers: Any = {name: value.encode("latin-1")}
+    answer = rest.post("/model/echo:same", {"instances": [{"x": "1"}]}, headers=headers)
+    text = f"header '{name}' should be {EXPECTED[name]}, but is '{shown}'"
+    assert (answer.status_code, answer.json()) == (400, {"error_msg": text})
+
+
+@pytest.mark.parametrize("value", ["5", "5.", "60.5", "6e1", "6.1E+1", "1e300", LONG * 10, "1e99999"])
+def test_times(rest: Rest, value: str) -> None:
+    """Those that nobody lives to see are none."""
+    answer = rest.post("/model/echo:same", {"instances": [{"x": "1"}]}, headers={"x-request-timeout": value})
+    assert answer.json() == {"instances": [{"x": "1"}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("x-request-timeout", "0"), ("x-request-timeout", "1e-9"), ("grpc-timeout", "0n")]
+)
+def test_no_time_at_all(rest: Rest, name: str, value: str) -> None:
+    answer = rest.post("/model/echo:same", {"instances": [{"x": "1"}]}, headers={name: value})
+    assert answer.status_code == 504
 
 
 # -- lifetimes ---------------------------------------------------------------------------------------------------------

@@ -37,6 +37,10 @@ message Ask {
   other.Other other = 10;
   google.protobuf.Value value = 11;
   google.protobuf.NullValue nothing = 12;
+  google.protobuf.BytesValue wrapped = 13;
+  repeated google.protobuf.BytesValue many = 14;
+  map<string, google.protobuf.BytesValue> wrapped_by_name = 15;
+  google.protobuf.Struct struct = 16;
 }
 
 service Kinds {
@@ -49,7 +53,7 @@ service Kinds {
   rpc Wait(Ask) returns (Ask);
 }
 """
-OTHER = "package other; message Other { float number = 1; }"
+OTHER = "package other; message Other { float number = 1; bytes raw = 2; }"
 ADD = "kinds_pb2_grpc.add_KindsServicer_to_server"
 
 CONFIG = (
@@ -169,6 +173,29 @@ def test_the_json_mapping(rest: Rest) -> None:
     assert rest.post("/kinds.v1.Kinds/Echo", b"").json() == {}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"wrapped": "AAE="},
+        {"many": ["AAE=", ""], "wrappedByName": {"a": "AAE="}},
+        {"any": {"@type": "type.googleapis.com/other.Other", "raw": "AAE="}},
+        {"any": {"@type": "type.googleapis.com/google.protobuf.BytesValue", "value": "AAE="}},
+        {
+            "any": {
+                "@type": "type.googleapis.com/google.protobuf.Any",
+                "value": {"@type": "type.googleapis.com/kinds.v1.Ask", "data": "AAE="},
+            }
+        },
+        {"any": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"data": "AAE!", "a": [None]}}},
+        {"any": {}, "struct": {"data": "AAE!", "nothing": None}},
+    ],
+)
+def test_forms_of_their_own(rest: Rest, body: Any) -> None:
+    """Nothing in them is taken for base64 that is none."""
+    assert rest.post("/kinds.v1.Kinds/Echo", body).json() == body
+    assert rest.post("/kinds.v1.Kinds/Echo", {"wrapped": None, "any": None, "value": None}).status_code == 200
+
+
 def test_large_messages(rest: Rest) -> None:
     body = {"inner": [{"text": "x" * 100}] * 3000}
     assert rest.post("/kinds.v1.Kinds/Echo", body).json() == body
@@ -191,6 +218,21 @@ def test_large_messages(rest: Rest) -> None:
         (b'{"data": "AAE!"}', "the field 'data' is no base64: 'AAE!'"),
         (b'{"data": "AA==="}', "the field 'data' is no base64: 'AA==='"),
         (b'{"inner": [{"data": "!"}]}', "the field 'data' is no base64: '!'"),
+        (b'{"wrapped": "AAE!"}', "the google.protobuf.BytesValue is no base64: 'AAE!'"),
+        (b'{"many": ["AAE=", "AAE!"]}', "the google.protobuf.BytesValue is no base64: 'AAE!'"),
+        (b'{"wrappedByName": {"a": "AAE!"}}', "the google.protobuf.BytesValue is no base64: 'AAE!'"),
+        (b'{"any": {"@type": "a/other.Other", "raw": "AAE!"}}', "the field 'raw' is no base64: 'AAE!'"),
+        (b'{"inner": [{"any": {"raw": "AAE!", "@type": "a/other.Other"}}]}', "the field 'raw' is no base64: 'AAE!'"),
+        (
+            b'{"any": {"@type": "a/google.protobuf.BytesValue", "value": "AAE!"}}',
+            "the google.protobuf.BytesValue is no base64: 'AAE!'",
+        ),
+        (
+            b'{"any": {"@type": "a/google.protobuf.Any", "value": {"@type": "a/kinds.v1.Ask", "data": "AAE!"}}}',
+            "the field 'data' is no base64: 'AAE!'",
+        ),
+        (b'{"any": {"@type": "a/kinds.v1.Ask", "bigNumber": 1, "big_number": 2}}', "'big_number' is given twice"),
+        (b'{"any": {"@type": "a/kinds.v1.Ask", "inner": [[]]}}', "for kinds.v1.Ask"),
         (b'{"bigNumber": 1, "big_number": 2}', "the field 'big_number' is given twice, as 'bigNumber' and as"),
         (b'{"inner": [[]]}', "for kinds.v1.Ask"),
         (b'{"other": []}', "for other.Other"),

@@ -54,6 +54,36 @@ def served(shell: Shell) -> Iterator[Foreground]:
         yield server
 
 
+def test_the_process_is_given_in_either_way(served: Foreground, shell: Shell) -> None:
+    """By all commands that look after a server."""
+    pid = str(served.pid)
+    for arguments in (
+        ("status",),
+        ("reload", "--servable", "one"),
+        ("traffic", "show", "both"),
+        ("traffic", "set", "both", "a=1"),
+        ("traffic", "clear", "both"),
+        ("handover",),
+    ):
+        # Who has only one server needs neither, so that a wrong one shows that it is looked at.
+        for wrong in (("1",), ("--pid", "1")):
+            done = shell.run(*arguments, *wrong)
+            assert (done.returncode, "Process 1 runs no MindServe server" in done.stderr) == (1, True), done
+    for arguments in (("status",), ("traffic", "set", "both", "a=1")):
+        assert shell.run(*arguments, "1", "--pid", pid).returncode == 2
+        assert shell.run(*arguments, "--pid", "0").returncode == 2
+        assert shell.run(*arguments, "0").returncode == 2
+    for way in ((pid,), ("--pid", pid)):
+        assert shell.json("status", *way)["pid"] == served.pid
+        assert shell.run("reload", "--servable", "one", *way).returncode == 0
+        (split,) = shell.json("traffic", "set", "both", *way, "a=2")["traffic"]
+        assert [each["weight"] for each in split["variations"]] == [2, 1]
+        assert shell.json("traffic", "show", "both", *way)["traffic"] == [split]
+    assert shell.json("traffic", "show", "--pid", pid)["traffic"] == [split]
+    assert shell.run("traffic", "clear", "both", pid).returncode == 0
+    assert "process" in shell.run("handover", pid, "--timeout", "60").stdout
+
+
 def said(address: str, calls: int, servable: str = "both") -> dict[int, int]:
     """How many of the calls each servable has answered."""
     with Client(address, servable, "who") as client:

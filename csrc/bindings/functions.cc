@@ -52,6 +52,16 @@ Status FunctionFailed(std::string_view name, std::string_view reason) {
   return {Code::kInternal, "Call Function '" + std::string(name) + "' Failed: " + std::string(reason)};
 }
 
+Status InputRefused(std::string_view name, py::handle exception) {
+  std::string text;
+  try {
+    text = Shortened(ToUtf8(py::str(exception)));
+  } catch (py::error_already_set&) {
+  }
+  if (text.empty()) text = Describe(exception);
+  return {Code::kInvalidArgument, FunctionFailed(name, text).message()};
+}
+
 pipeline::FunctionResult OutputsOf(const py::object& result, size_t count, const Values& values, Keep keep) {
   if (keep == Keep::kOurs && Py_REFCNT(result.ptr()) > 1) keep = Keep::kCopy;
   const auto wrong = [](std::string text) { return Status(Code::kInvalidArgument, std::move(text)); };
@@ -104,6 +114,7 @@ Status StageFunction::Failed(const std::string& reason) const {
 }
 
 Status StageFunction::Failed(py::error_already_set& error) {
+  if (!invalid_input_.is_none() && error.matches(invalid_input_)) return InputRefused(name_, error.value());
   if (!refusal_.is_none() && error.matches(refusal_)) {
     return {Code::kInvalidArgument, Shortened(ToUtf8(py::str(error.value())))};
   }

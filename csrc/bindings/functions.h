@@ -25,14 +25,22 @@ std::string Describe(pybind11::handle exception);
 
 // What a client is told of a stage function that failed.
 Status FunctionFailed(std::string_view name, std::string_view reason);
+// The same, if what it raised says that its input is wrong: INVALID_ARGUMENT.
+Status InputRefused(std::string_view name, pybind11::handle exception);
 
 class StageFunction {
  public:
   // `name` is "servable.func", for messages. `batched`: the function takes a tuple of instances, each a tuple of
   // inputs, and gives or yields one result for each.
-  // `refusal`: an exception's class: the instance is wrong, and its text says how. None: there is no such class.
-  StageFunction(std::string name, pybind11::function function, bool batched, pybind11::object refusal)
-      : name_(std::move(name)), function_(std::move(function)), batched_(batched), refusal_(std::move(refusal)) {}
+  // Classes of exceptions that say that the instance is wrong; None: there is no such class. `invalid_input`: the
+  // function's, by which it is to be named. `refusal`: its text is all that is to be said.
+  StageFunction(std::string name, pybind11::function function, bool batched, pybind11::object invalid_input,
+                pybind11::object refusal)
+      : name_(std::move(name)),
+        function_(std::move(function)),
+        batched_(batched),
+        invalid_input_(std::move(invalid_input)),
+        refusal_(std::move(refusal)) {}
 
   // Runs the function on every instance of `batch`, with the GIL. Python's exceptions become the instances' errors.
   // `copy_inputs`: hand out copies instead of views, since too much of old requests is still looked at.
@@ -75,6 +83,7 @@ class StageFunction {
   const std::string name_;
   const pybind11::function function_;
   const bool batched_;
+  const pybind11::object invalid_input_;
   const pybind11::object refusal_;
   std::chrono::steady_clock::time_point last_logged_;  // a traceback a second at most: clients cause these
 };

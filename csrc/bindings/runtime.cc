@@ -173,15 +173,15 @@ class PythonRuntime {
   }
 
   int AddFunction(std::string name, py::function function, bool batched, size_t max_batch_size, int64_t delay_us,
-                  double timeout, py::object refusal) {
+                  double timeout, py::object invalid_input, py::object refusal) {
     const int index = runtime_->engine().AddFunction({.name = name,
                                                       .max_batch_size = max_batch_size,
                                                       .max_queue_delay = std::chrono::microseconds(delay_us),
                                                       .same_shapes = batched,
                                                       .turn = batched ? Duration::zero() : kTurn,
                                                       .timeout = ToDuration(timeout)});
-    functions_.push_back(
-        std::make_unique<StageFunction>(std::move(name), std::move(function), batched, std::move(refusal)));
+    functions_.push_back(std::make_unique<StageFunction>(std::move(name), std::move(function), batched,
+                                                         std::move(invalid_input), std::move(refusal)));
     return index;
   }
 
@@ -340,7 +340,7 @@ void RegisterRuntime(py::module_& module) {
       .def("warm_up", &PythonRuntime::WarmUp, py::arg("model"))
       .def("add_function", &PythonRuntime::AddFunction, py::arg("name"), py::arg("function"), py::kw_only(),
            py::arg("batched"), py::arg("max_batch_size") = 32, py::arg("max_queue_delay_us") = 0,
-           py::arg("timeout") = 0.0, py::arg("refusal") = py::none())
+           py::arg("timeout") = 0.0, py::arg("invalid_input") = py::none(), py::arg("refusal") = py::none())
       .def(
           "add_method",
           [](PythonRuntime& self, std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs,

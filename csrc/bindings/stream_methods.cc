@@ -84,10 +84,12 @@ py::bytes StreamMethod::Encode(const py::object& item) const {
   return message;
 }
 
-py::bytes StreamMethod::Failed(const py::object& error) const {
+py::bytes StreamMethod::Failed(const py::object& error, bool invalid_input) const {
   Status status;
   if (py::isinstance(error, NativeErrorType())) {
     status = Status(CodeOf(error), ToUtf8(py::str(error)));
+  } else if (invalid_input) {
+    status = InputRefused(spec_.function, error);
   } else {
     status = FunctionFailed(spec_.function, Describe(error));
   }
@@ -115,7 +117,7 @@ void RegisterStreamMethods(py::module_& module) {
           py::keep_alive<0, 1>(), py::arg("request"), py::arg("done"), py::arg("tag"), py::arg("deadline") = never,
           py::arg("client") = 0, py::arg("call") = py::none())
       .def("encode", &StreamMethod::Encode, py::arg("item"))
-      .def("failed", &StreamMethod::Failed, py::arg("error"));
+      .def("failed", &StreamMethod::Failed, py::arg("error"), py::kw_only(), py::arg("invalid_input"));
 }
 
 }  // namespace mindserve::bindings

@@ -38,7 +38,7 @@ class StreamMethod {
   // A PredictReply with what the function gave.
   pybind11::bytes Encode(const pybind11::object& item) const;
   // One with what was raised, be it by the function or by one of these.
-  pybind11::bytes Failed(const pybind11::object& error) const;
+  pybind11::bytes Failed(const pybind11::object& error, bool invalid_input) const;
 
  private:
   std::vector<Tensor> Read(const pybind11::bytes& request) const;

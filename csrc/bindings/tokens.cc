@@ -20,6 +20,7 @@ namespace py = pybind11;
 namespace mindserve::bindings {
 namespace {
 
+using gateway::CheckToken;
 using gateway::ClientIdentity;
 using gateway::Gateway;
 using gateway::TokenCache;
@@ -69,7 +70,14 @@ void RegisterTokens(py::module_& module) {
       .def(py::init(&MakeIdentity), py::arg("name"), py::arg("servables") = py::none(), py::arg("rate") = 0.0,
            py::arg("burst") = 1.0, py::arg("max_in_flight") = 0, py::arg("before") = py::none())
       .def_property_readonly("name", &ClientIdentity::name)
-      .def("may_call", &ClientIdentity::MayCall, py::arg("servable"));
+      .def("may_call", &ClientIdentity::MayCall, py::arg("servable"))
+      .def(
+          "denial",
+          [](const ClientIdentity& self, std::string_view servable) { return self.Check(servable).message(); },
+          py::arg("servable"));
+  module.def(
+      "token_flaw", [](const py::bytes& token) { return CheckToken(std::string_view(token)).message(); },
+      py::arg("token"));
   module.def("require_tokens", &Gateway::RequireTokens, py::arg("gateway"), release_gil());
   module.def("take_tokens", &TakeTokens, py::arg("gateway"), py::arg("most"));
   module.def("answer_token", &AnswerToken, py::arg("gateway"), py::arg("question"), py::arg("identity"),

@@ -50,9 +50,9 @@ class Model {
   // Runs the model on `inputs`, one for each of inputs() and in that order, aligned (Tensor::aligned), all present, of
   // the right type; for a static shape any other of as many elements will do, as in CheckInput. Outputs come in the
   // order of outputs(); they own their memory, which is host memory. Errors: what the engine says, without the model's
-  // name. INVALID_ARGUMENT for what the caller gave, INTERNAL for what failed, maybe over the values that it was given;
-  // as far as the engine tells: RESOURCE_EXHAUSTED for lack of memory, FAILED_PRECONDITION for a device that fails,
-  // UNIMPLEMENTED for an operator that it lacks.
+  // name. INVALID_ARGUMENT for what the caller gave: of a wrong type or shape, or such that an operator can't do with
+  // it. INTERNAL for what failed otherwise; as far as the engine tells: RESOURCE_EXHAUSTED for lack of memory,
+  // FAILED_PRECONDITION for a device that fails, UNIMPLEMENTED for an operator that it lacks.
   virtual Result<std::vector<Tensor>> Run(std::span<const Tensor> inputs) = 0;
 };
 

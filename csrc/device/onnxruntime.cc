@@ -276,8 +276,14 @@ Status RunFailure(Status status) {
                                        "std::bad_alloc", "bad allocation"}) {
     if (says(words)) return {Code::kResourceExhausted, status.message()};
   }
-  for (const std::string_view words : {"CUDA failure", "CUDNN failure", "CUBLAS failure", "CANN failure"}) {
+  for (const std::string_view words :
+       {"CUDA failure", "CUDNN failure", "CUBLAS failure", "CUFFT failure", "CANN failure"}) {
     if (says(words)) return {Code::kFailedPrecondition, status.message()};
+  }
+  // What is left of an operator's own failures is about values or shapes; some operators say so by their code, most say
+  // the same by the code of any failure.
+  if (status.code() == Code::kInternal && says("Non-zero status code returned while running")) {
+    return {Code::kInvalidArgument, status.message()};
   }
   return status;
 }

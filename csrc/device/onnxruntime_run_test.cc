@@ -194,6 +194,13 @@ TEST_F(OnnxRuntimeRunTest, AFailedRunSaysWhyAndTheModelGoesOn) {
   EXPECT_THAT(ValuesOf<float>((*good)[0]), ElementsAre(30, 10));
 }
 
+TEST_F(OnnxRuntimeRunTest, ShapesThatAnOperatorRefusesAreTheCallersError) {
+  // The engine has the code of any failure for it.
+  const Status status = RunError("add_dynamic", {Floats({1, 2}, {1, 2}), Floats({1, 3}, {1, 2, 3})});
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("running Add node"));
+}
+
 // gcc has names for it, clang a question.
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 constexpr bool kSanitized = true;

@@ -280,7 +280,12 @@ Status ModelStage::TryRun(std::span<Item* const> items) {
     return {Code::kInternal, "it gave " + std::to_string(outputs->size()) + " outputs, expected " +
                                  std::to_string(model_->outputs().size())};
   }
-  return batching::Scatter(layout_, *outputs, items);
+  Status scattered = batching::Scatter(layout_, *outputs, items);
+  // Outputs that are not the instances' are the model's defect, unless their shapes come of those that instances chose.
+  if (scattered.code() == Code::kInternal && !std::ranges::all_of(rows_, IsStatic)) {
+    return {Code::kInvalidArgument, scattered.message()};
+  }
+  return scattered;
 }
 
 // Rises fast and falls slowly: a long run holds up everybody, a handoff only the one.

@@ -226,6 +226,21 @@ TEST_F(ModelStageTest, NoDataMendsWrongOutputs) {
   EXPECT_THAT(status.message(), HasSubstr("output 0 has the shape ()"));
 }
 
+TEST_F(ModelStageTest, OutputsWithoutTheBatchMayComeOfShapesThatInstancesChose) {
+  const auto code = [&](std::initializer_list<int64_t> input) {
+    const auto stage = Create(std::make_shared<TestModel>(
+        std::vector{FloatSpec("x", input)}, std::vector{FloatSpec("y", {-1})},
+        [](std::span<const Tensor>) -> Result<Tensors> { return Tensors{Floats({}, {1})}; }));
+    Item item;
+    item.tensors = {Floats({1}, {1})};
+    Item* const items[] = {&item};
+    std::vector<Status> failures;
+    return stage->RunBatch(items, &failures).code();
+  };
+  EXPECT_EQ(code({-1, -1}), Code::kInvalidArgument);
+  EXPECT_EQ(code({-1, 1}), Code::kInternal);
+}
+
 TEST_F(ModelStageTest, ModelsMayThrow) {
   auto model = std::make_shared<TestModel>(
       std::vector{FloatSpec("x", {-1})}, std::vector{FloatSpec("y", {-1})},

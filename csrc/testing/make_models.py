@@ -47,6 +47,12 @@ def add() -> onnx.ModelProto:
     return addition(["N", 2, 2])
 
 
+def add_dynamic() -> onnx.ModelProto:
+    """Give y = x1 + x2, float32 (N, K) and (N, M): sizes that don't fit fail at the run."""
+    node = helper.make_node("Add", ["x1", "x2"], ["y"])
+    return model([node], [tensor("x1", ["N", "K"]), tensor("x2", ["N", "M"])], [tensor("y", ["N", "L"])])
+
+
 def add_batch4() -> onnx.ModelProto:
     """Give y = x1 + x2, float32 (4, 2, 2): a fixed batch size."""
     return addition([4, 2, 2])
@@ -208,6 +214,7 @@ def later_opset() -> onnx.ModelProto:
 
 MODELS: tuple[Callable[[], onnx.ModelProto], ...] = (
     add,
+    add_dynamic,
     add_batch4,
     add_no_batch,
     add_weights,

@@ -158,6 +158,11 @@ class ClientIdentity:
     @property
     def name(self) -> str: ...
     def may_call(self, servable: str) -> bool: ...
+    def denial(self, servable: str) -> str:
+        """What it is told that may not call it; "": it may."""
+
+def token_flaw(token: bytes) -> str:
+    """Why this can't be a token, whoever may have made it; "": it may be one."""
 
 def require_tokens(gateway: Gateway) -> None:
     """Ask clients who they are from now on, for good; before `Gateway.listen`."""
@@ -300,12 +305,13 @@ class Runtime:
         max_batch_size: int = 32,
         max_queue_delay_us: int = 0,
         timeout: float = 0.0,
+        invalid_input: type[Exception] | None = None,
         refusal: type[Exception] | None = None,
     ) -> int:
         """A stage function; ``batched``: it takes a tuple of instances (tuples of inputs) and gives one result each.
 
-        ``timeout``: seconds after which a call hangs; 0: none does. ``refusal``: what it raises for an instance that is
-        wrong in itself, with the whole text of that one's error.
+        ``timeout``: seconds after which a call hangs; 0: none does. What it raises for an instance that is
+        wrong in itself: ``invalid_input``, to which the function's name is added; ``refusal``, with all of the text.
         """
     def add_method(
         self,
@@ -647,8 +653,8 @@ class StreamMethod:
         Raises:
             NativeError: that is no item.
         """
-    def failed(self, error: BaseException) -> bytes:
-        """A PredictReply that says what the generator, or one of these, has raised."""
+    def failed(self, error: BaseException, *, invalid_input: bool) -> bytes:
+        """A PredictReply that says what the generator, or one of these, has raised; whether it is an `InvalidInput`."""
 
 class PendingCall:
     def result(self) -> Any:

@@ -27,9 +27,10 @@ class CallError(MindserveError):
 
     Attributes:
         code: the gRPC status code's name; "" where a servable answered with an error of its own. Of a model:
-            "INVALID_ARGUMENT", the inputs don't fit; "DEADLINE_EXCEEDED", the caller's deadline has passed, or passes
-            before it could be done; "INTERNAL", the model failed; "RESOURCE_EXHAUSTED", no memory; "UNAVAILABLE", the
-            worker is stopping; "FAILED_PRECONDITION", it does not serve yet, or the device has failed.
+            "INVALID_ARGUMENT", the inputs don't fit, or an operator makes nothing of them; "DEADLINE_EXCEEDED", the
+            caller's deadline has passed, or passes before it could be done; "INTERNAL", the model failed otherwise;
+            "RESOURCE_EXHAUSTED", no memory; "UNAVAILABLE", the worker is stopping; "FAILED_PRECONDITION", it does not
+            serve yet, or the device has failed.
     """
 
     def __init__(self, text: str, code: str = "") -> None:

@@ -10,13 +10,21 @@ from iris_pb2 import IrisPredictRequest
 from mindserve.server import register
 
 FEATURES = ["f1", "f2", "f3", "f4"]
+MOST = 1000  # cm
 classifier = joblib.load(pathlib.Path(__file__).resolve().parent / "1" / "classifier.joblib")
 classes = [str(name) for name in classifier.classes_]
 
 
 def to_row(f1, f2, f3, f4):
-    """The four numbers of a flower, whatever types they came as; more or fewer than one number is an error."""
-    return np.array([float(np.asarray(value).item()) for value in (f1, f2, f3, f4)])
+    """The four numbers of a flower, whatever types they came as; what is no length is the client's error."""
+    return np.array([to_length(name, value) for name, value in zip(FEATURES, (f1, f2, f3, f4), strict=True)])
+
+
+def to_length(name, value):
+    number = np.asarray(value)
+    if number.size != 1 or number.dtype.kind not in "biuf" or not 0 <= number.item() <= MOST:
+        raise register.InvalidInput(f"{name} is {number.tolist()!s:.80}, expected one number of cm, from 0 to {MOST}")
+    return float(number.item())
 
 
 def classify(flowers):

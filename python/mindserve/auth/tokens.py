@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from mindserve import native
 from mindserve.auth.signing import IssuerKeys, SigningKeys, VerifyKey
 
 # Of tokens made here.
 ISSUER = "mindserve"
-MAX_TOKEN_BYTES = 8 * 1024
 # Seconds that the clock of an outside issuer may differ.
 LEEWAY = 10
 _MAX_SHOWN = 80
@@ -97,8 +97,8 @@ def check_token(token: str, keys: SigningKeys, outside: Outside | None, now: flo
     """
     import jwt
 
-    if len(token) > MAX_TOKEN_BYTES:
-        raise TokenError(f"the token has {len(token)} bytes, expected at most {MAX_TOKEN_BYTES}")
+    if flaw := native.load().token_flaw(token.encode("utf-8", "replace")):
+        raise TokenError(flaw)
     try:
         header: Mapping[str, Any] = jwt.get_unverified_header(token)
         unverified: Any = jwt.decode(token, options={"verify_signature": False})

@@ -14,7 +14,26 @@ if TYPE_CHECKING:
     from mindserve.configfile import Draft, Problem
     from mindserve.server.services import Followed
 
-Pid = Annotated[int | None, typer.Argument(help="The server's process. Default: the only server of this user.", min=1)]
+# Of the commands that look after a server: which one it is may be said by either.
+Pid = Annotated[
+    int | None,
+    typer.Argument(
+        help="The server's process. Default: the only server of this user.", min=1, metavar="PID", show_default=False
+    ),
+]
+PidOption = Annotated[int | None, typer.Option("--pid", help="The same as PID.", min=1, show_default=False)]
+
+
+def choose_pid(argument: int | None, option: int | None) -> int | None:
+    """The process that is meant; None: the only server of this user.
+
+    Args:
+        argument: PID.
+        option: ``--pid``.
+    """
+    if argument is not None and option is not None and argument != option:
+        raise typer.BadParameter(f"the server's process is given as {argument} and by --pid as {option}: give one")
+    return option if argument is None else argument
 
 
 def extend_import_path(*directories: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mindserve.cli.common import Pid
+from mindserve.cli.common import Pid, PidOption, choose_pid
 
 # Seconds for which a server may not answer, or be two, while it is watched: a handover.
 _PATIENCE = 5.0
@@ -18,6 +18,7 @@ _PATIENCE = 5.0
 
 def status(
     pid: Pid = None,
+    pid_option: PidOption = None,
     once: Annotated[bool, typer.Option("--once", help="Show it once, also on a terminal.")] = False,
     interval: Annotated[
         float, typer.Option(help="Seconds between looks, on a terminal.", min=0.1, max=3600, metavar="SECONDS")
@@ -31,6 +32,7 @@ def status(
     """
     from mindserve.admin import ask
 
+    pid = choose_pid(pid, pid_option)
     if sys.stdout.isatty() and not once and not as_json:
         _watch(pid, interval)
         return

@@ -9,30 +9,32 @@ from typing import Annotated, Any
 
 import typer
 
+from mindserve.cli.common import Pid, PidOption, choose_pid
+
 traffic = typer.Typer(
     help="Split the calls of a name between servables or versions, while a server runs.", no_args_is_help=True
 )
 
-_Pid = Annotated[
-    int | None, typer.Option("--pid", help="The server's process. Default: the only server of this user.", min=1)
-]
 _Json = Annotated[bool, typer.Option("--json", help="As one line of JSON.")]
 _Name = Annotated[str, typer.Argument(help="What clients ask for.", metavar="NAME", show_default=False)]
 
 # b=0.1, b=0.1:iris_b, b=0.1:iris_b@2
 _VARIATION = re.compile(r"(?P<name>[^=]+)=(?P<weight>[^:]+)(?::(?P<servable>.+?)(?:@(?P<version>\d{1,18}))?)?")
+# No variation, which has a weight.
+_PID = re.compile(r"[1-9][0-9]*")
 # shadow, shadow=0.1, shadow@2=0.1
 _MIRROR = re.compile(r"(?P<servable>[^=]+?)(?:@(?P<version>\d{1,18}))?(?:=(?P<fraction>.+))?")
 
 
 @traffic.command()
 def show(
-    name: Annotated[str | None, typer.Argument(help="Which. Default: all.", metavar="NAME")] = None,
-    pid: _Pid = None,
+    name: Annotated[str | None, typer.Argument(help="Which. Default: all.", metavar="NAME", show_default=False)] = None,
+    pid: Pid = None,
+    pid_option: PidOption = None,
     as_json: _Json = False,
 ) -> None:
-    """Show which names are split, and how."""
-    _ask(pid, {"name": name}, as_json)
+    """Show which names are split, and how. Of all names with --pid, since what stands alone is a name."""
+    _ask(choose_pid(pid, pid_option), {"name": name}, as_json)
 
 
 @traffic.command("set")
@@ -42,8 +44,8 @@ def set_(
         list[str] | None,
         typer.Argument(
             help="A variation's weight, and for a new one who answers: b=0.1, b=0.1:iris_b, b=0.1:iris_b@2 for version "
-            "2 of it. Those that are not named stay as they are.",
-            metavar="VARIATION=WEIGHT[:SERVABLE[@VERSION]]",
+            "2 of it. Those that are not named stay as they are. A number without '=' is the server's process, PID.",
+            metavar="VARIATION=WEIGHT[:SERVABLE[@VERSION]]|PID",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +66,7 @@ def set_(
         ),
     ] = None,
     no_mirrors: Annotated[bool, typer.Option("--no-mirrors", help="Nobody gets copies.")] = False,
-    pid: _Pid = None,
+    pid_option: PidOption = None,
     as_json: _Json = False,
 ) -> None:
     """Split the calls of a name, or change how they are split. Holds from the next call on."""
@@ -73,20 +75,23 @@ def set_(
     if mirror and no_mirrors:
         raise typer.BadParameter("--mirror and --no-mirrors exclude each other")
     change: dict[str, Any] = {
-        "variations": [_variation(text) for text in variations or ()],
+        "variations": [_variation(text) for text in variations or () if not _PID.fullmatch(text)],
         "remove": remove or [],
     }
     if sticky is not None or no_sticky:
         change["sticky"] = sticky
     if mirror or no_mirrors:
         change["mirrors"] = [_mirror(text) for text in mirror or ()]
+    pid = pid_option
+    for text in filter(_PID.fullmatch, variations or ()):
+        pid = choose_pid(int(text), pid)
     _ask(pid, {"name": name, "set": change}, as_json)
 
 
 @traffic.command()
-def clear(name: _Name, pid: _Pid = None, as_json: _Json = False) -> None:
+def clear(name: _Name, pid: Pid = None, pid_option: PidOption = None, as_json: _Json = False) -> None:
     """Split the calls of a name no more."""
-    _ask(pid, {"name": name, "clear": True}, as_json)
+    _ask(choose_pid(pid, pid_option), {"name": name, "clear": True}, as_json)
 
 
 def _mirror(text: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from mindserve.register.deprecated import (
     call_servable,
     declare_servable,
 )
+from mindserve.register.invalid_input import InvalidInput
 from mindserve.register.method import add_stage, register_method
 from mindserve.register.model import declare_model
 from mindserve.register.multiplexing import multiplexed
@@ -44,6 +45,7 @@ __all__ = [
     "Context",
     "GPUDeviceInfo",
     "GpuOptions",
+    "InvalidInput",
     "Model",
     "add_stage",
     "call_postprocess",

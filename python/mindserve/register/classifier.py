@@ -77,10 +77,10 @@ def data_handler(message_class: type, *, fields: Sequence[str] | None = None) ->
     As a decorator it makes a function the handler: it takes a message and returns what the method takes: a dict with
     the inputs by name; a tuple of them; an array or a number for the only one; or a ``pandas.DataFrame`` of one row,
     whose columns are the inputs by their names, or, for a method that takes one input, the elements of a vector. What
-    it raises is answered INTERNAL with its text. A class with a method ``getData(request)``, as Seldon's
-    ``CustomDataHandler`` has one, may be decorated too: each worker makes one object of it, and ``request`` is the
-    ``ClassificationRequest`` as it came, with the ``meta.puid`` that it is answered with, which was made if the client
-    gave none.
+    it raises is answered with its text: INTERNAL, or INVALID_ARGUMENT if it is `InvalidInput`. A class with a method
+    ``getData(request)``, as Seldon's ``CustomDataHandler`` has one, may be decorated too: each worker makes one object
+    of it, and ``request`` is the ``ClassificationRequest`` as it came, with the ``meta.puid`` that it is answered with,
+    which was made if the client gave none.
 
     Args:
         message_class: a class of a generated ``_pb2`` module.

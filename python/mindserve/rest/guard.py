@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
+from mindserve import native
 from mindserve.auth.authority import Authority, Verdict
-from mindserve.auth.tokens import MAX_TOKEN_BYTES
 from mindserve.rest import page
 from mindserve.rest.http import Exchange, HttpError
 
@@ -19,6 +19,7 @@ _MOST = 1_000
 _MOST_WAITING = 1_000
 # Of the page the files alone, which are the same everywhere: what it shows of this server needs a token.
 _OPEN = ("/healthz", "/token", *page.PATHS)
+_INVALID = 'Bearer error="invalid_token"'
 # Fields of a query, among which the token may be.
 _MOST_FIELDS = 100
 
@@ -34,6 +35,7 @@ class Guard:
     def __init__(self, authority: Authority, now: Callable[[], float] = time.monotonic) -> None:
         self._authority = authority
         self._now = now
+        self._token_flaw = native.load().token_flaw
         self._lock = threading.Lock()
         self._waiting = 0  # requests, until their tokens are verified
         self._generation = 0  # guarded by the lock, as what follows; the last used at the end
@@ -59,7 +61,7 @@ class Guard:
         text = self._credentials(exchange)
         verdict = await self._look(exchange, text)
         if verdict.identity is None:
-            raise _refused(verdict.refusal, 'Bearer error="invalid_token"')
+            raise _refused(verdict.refusal, _INVALID)
         exchange.identity = verdict.identity
 
     def _credentials(self, exchange: Exchange) -> bytes:
@@ -98,10 +100,9 @@ class Guard:
         return b"".join(b"\n" + name for name in names)
 
     def _checked(self, token: bytes) -> bytes:
-        if len(token) > MAX_TOKEN_BYTES:
-            raise _refused(f"the token has {len(token)} bytes, expected at most {MAX_TOKEN_BYTES}")
-        if b"\n" in token:
-            raise _refused("the token is no JWT")
+        # So it is no certificate's names either.
+        if flaw := self._token_flaw(token):
+            raise _refused(flaw, _INVALID)
         return token
 
     async def _look(self, exchange: Exchange, text: bytes) -> Verdict:

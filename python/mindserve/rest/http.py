@@ -128,6 +128,15 @@ class Exchange:
 
     # --- the request ---
 
+    def permit(self, servable: str) -> None:
+        """Comes before the body is read, where it is known what the request calls.
+
+        Raises:
+            HttpError: 403: its client may not call a servable, or name that is split, of this name.
+        """
+        if self.identity is not None and (denial := self.identity.denial(servable)):
+            raise HttpError(403, denial, "PERMISSION_DENIED")
+
     async def body(self) -> bytes:
         """The whole body, unpacked.
 

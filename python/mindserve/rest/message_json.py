@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pool, json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from mindserve.rest.message_schemas import is_repeated
 
@@ -19,6 +19,20 @@ _MAX_DEPTH = 100
 _LONGEST_REASON = 1000
 # Of either alphabet, with or without padding.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
+_ANY = "google.protobuf.Any"
+_BYTES_VALUE = "google.protobuf.BytesValue"
+_LIST_VALUE = "google.protobuf.ListValue"
+_STRUCT = "google.protobuf.Struct"
+_VALUE = "google.protobuf.Value"
+# Messages whose JSON is no object of their fields.
+_OWN_FORMS = frozenset(
+    f"google.protobuf.{name}"
+    for name in (
+        *("Any", "Duration", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"),
+        *("BoolValue", "BytesValue", "DoubleValue", "FloatValue", "Int32Value", "Int64Value", "StringValue"),
+        *("UInt32Value", "UInt64Value"),
+    )
+)
 
 
 def parse_json(text: bytes) -> Any:
@@ -55,17 +69,13 @@ def fill_message(message: Message, value: Any, pool: descriptor_pool.DescriptorP
     """
     try:
         descriptor: Any = message.DESCRIPTOR  # of either of two classes
-        if not isinstance(value, dict) and not descriptor.full_name.startswith("google.protobuf."):
+        if not isinstance(value, dict) and descriptor.full_name not in _OWN_FORMS:
             raise ValueError("expected an object, {…}")
         json_format.ParseDict(value, message, descriptor_pool=pool, max_recursion_depth=_MAX_DEPTH)
-        _check(value, descriptor)
-        made = message.SerializeToString()
-        type(message).FromString(made)
-        return made
+        _check(value, descriptor, pool, 1)
+        return message.SerializeToString()
     except RecursionError:
         raise _too_deep() from None
-    except DecodeError:  # nobody could read it
-        raise ValueError(f"{_too_deep()}; each of a google.protobuf.Struct or Value counts up to three times") from None
     except (ValueError, TypeError, json_format.Error) as error:
         reason = str(error)
     except Exception as error:
@@ -75,13 +85,17 @@ def fill_message(message: Message, value: Any, pool: descriptor_pool.DescriptorP
     raise ValueError(reason[:_LONGEST_REASON])
 
 
-def _check(value: Any, kind: Descriptor) -> None:
-    """Refuses what protobuf's parser lets pass, and reads as something else than was written.
+def _check(value: Any, kind: Descriptor, pool: descriptor_pool.DescriptorPool, level: int) -> None:
+    """Refuses what protobuf's parser lets pass, and reads as something else than was written, or as what none can read.
 
     These are letters in base64 that there are not, which it drops; both names of one field, of which it takes the last;
-    and an empty array or text for a message.
+    an empty array or text for a message; and more levels of messages than its parser of bytes has, of which each of a
+    Struct is three, and each of a map two.
     """
-    if kind.full_name.startswith("google.protobuf."):  # these have forms of their own
+    if level > _MAX_DEPTH:
+        raise _too_deep()
+    if kind.full_name in _OWN_FORMS:
+        _check_own_form(value, kind, pool, level)
         return
     if not isinstance(value, dict):
         raise ValueError(f"expected an object, {{…}}, for {kind.full_name}")
@@ -94,19 +108,53 @@ def _check(value: Any, kind: Descriptor) -> None:
             continue
         if (other := given.setdefault(field.number, name)) != name:
             raise ValueError(f"the field '{field.name}' is given twice, as '{other}' and as '{name}', expected once")
-        element = field
+        element, below = field, level + 1
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            element = field.message_type.fields_by_name["value"]
+            element, below = field.message_type.fields_by_name["value"], level + 2
             items = item.values()
         else:
             items = item if is_repeated(field) else (item,)
         if element.type == FieldDescriptor.TYPE_BYTES:
             for text in items:
-                if not _BASE64.fullmatch(text):
-                    raise ValueError(f"the field '{field.name}' is no base64: '{text[:80]}'")
+                _check_base64(text, f"the field '{field.name}'")
         elif element.message_type is not None:
             for each in items:
-                _check(each, element.message_type)
+                if each is not None:  # of a Value
+                    _check(each, element.message_type, pool, below)
+
+
+def _check_own_form(value: Any, kind: Descriptor, pool: descriptor_pool.DescriptorPool, level: int) -> None:
+    """The same for a message that has a form of its own, of which the parser has made something."""
+    if kind.full_name == _BYTES_VALUE:
+        _check_base64(value, "the google.protobuf.BytesValue")
+    elif kind.full_name == _ANY and value:
+        held = pool.FindMessageTypeByName(value["@type"].rpartition("/")[2])
+        # Its bytes are read by themselves.
+        if held.full_name in _OWN_FORMS:
+            _check(value["value"], held, pool, 1)
+        else:
+            _check({name: item for name, item in value.items() if name != "@type"}, held, pool, 1)
+    elif kind.full_name == _VALUE:
+        _check_levels(value, level)
+    elif kind.full_name in (_STRUCT, _LIST_VALUE):  # what a Value holds, one level up
+        _check_levels(value, level - 1)
+
+
+def _check_levels(value: Any, level: int) -> None:
+    """The same for a Value, which is a message at that level."""
+    if level > _MAX_DEPTH:
+        raise ValueError(f"{_too_deep()}; each of a google.protobuf.Struct counts as three")
+    if isinstance(value, dict):
+        for item in value.values():
+            _check_levels(item, level + 3)  # the Struct, its entry, and that one's Value
+    elif isinstance(value, list):
+        for item in value:
+            _check_levels(item, level + 2)
+
+
+def _check_base64(text: str, what: str) -> None:
+    if not _BASE64.fullmatch(text):
+        raise ValueError(f"{what} is no base64: '{text[:80]}'")
 
 
 def _too_deep() -> ValueError:

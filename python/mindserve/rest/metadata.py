@@ -20,6 +20,8 @@ _TRAILER_PREFIX = "grpc-trailer-"
 _VARIATION = "mindserve-variation"
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(rb"[ -~]*")
+# As Python's and JavaScript's programs write numbers; float() takes more.
+_SECONDS = re.compile(rb"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 # Seconds: a longer time is none.
@@ -99,24 +101,21 @@ def timeout_of(exchange: Exchange) -> float | None:
     """
     times: list[float] = []
     if (text := exchange.headers.get(b"x-request-timeout")) is not None:
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not seconds >= 0:
-            raise _no_time("x-request-timeout", text, "seconds, such as '1.5'")
-        times.append(seconds)
+        if not _SECONDS.fullmatch(text):
+            raise _no_time("x-request-timeout", text, "seconds, a decimal number from 0 such as '1.5'")
+        times.append(float(text))  # one too large for a float is infinity, and longer than any
     if (text := exchange.headers.get(b"grpc-timeout")) is not None:
         found = _GRPC_TIMEOUT.fullmatch(text)
         if found is None:
-            raise _no_time("grpc-timeout", text, "a number and its unit, one of H, M, S, m, u and n, such as '1500m'")
+            expected = "a number of 1 to 8 digits and its unit, one of H, M, S, m, u and n, such as '1500m'"
+            raise _no_time("grpc-timeout", text, expected)
         times.append(int(found[1]) * _UNITS[found[2]])
     least = min(times, default=_LONGEST)
     return least if least < _LONGEST else None
 
 
 def _no_time(header: str, text: bytes, expected: str) -> HttpError:
-    shown = text[:40].decode("latin-1")
+    shown = text[:40].decode("latin-1") + ("…" if len(text) > 40 else "")
     return HttpError(400, f"header '{header}' should be {expected}, but is '{shown}'", "INVALID_ARGUMENT")
 
 

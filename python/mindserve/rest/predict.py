@@ -75,6 +75,7 @@ async def predict(exchange: Exchange) -> None:
     if exchange.method != "POST":
         raise known_error(f"http message only support POST right now, but actually {exchange.method}")
     route = parse_path(exchange.path)
+    exchange.permit(route.servable)
     try:
         body = await exchange.body()
     except BodyTooLarge as error:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError
@@ -21,9 +21,6 @@ from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
 from mindserve.rest.split_names import answering_versions
 from mindserve.traffic import Split
-
-if TYPE_CHECKING:
-    from mindserve._native import ClientIdentity
 
 PATH = "/js/predict"
 INSTANCE = messages.Instance.DESCRIPTOR.full_name
@@ -44,12 +41,11 @@ class ClassifierTypes:
         self._backend = backend
         self._pools: dict[tuple[bytes, ...], descriptor_pool.DescriptorPool] = {}
 
-    def find(self, name: str, identity: ClientIdentity | None) -> _Taken | None:
-        """What the servable, or name that is split, takes; None: it is nothing that this client may call.
+    def find(self, name: str) -> tuple[str, _Taken]:
+        """The name of the servable, or that is split, which is called, and what it takes; "": there is none.
 
         Args:
             name: empty: the only one that answers.
-            identity: the client's; None: nobody is asked.
 
         Raises:
             HttpError: there is not one alone.
@@ -64,11 +60,8 @@ class ClassifierTypes:
                 raise HttpError(404, text, "NOT_FOUND")
             # Of none the gateway has the text.
             name = next(iter(served.meant), "")
-        if identity is not None and name and not identity.may_call(name):
-            return None
         classifiers = served.by_name.get(name, ())
-        pools = {each: self._pool(each.files) for each in classifiers}
-        return _Taken(pools)
+        return name, _Taken({each: self._pool(each.files) for each in classifiers})
 
     def _pool(self, files: tuple[bytes, ...]) -> descriptor_pool.DescriptorPool:
         pool = self._pools.get(files)
@@ -149,15 +142,11 @@ async def classify(exchange: Exchange, types: ClassifierTypes) -> None:
     if exchange.method != "POST":
         wrong = f"{PATH} takes POST, but actually {exchange.method}"
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
-    name = exchange.headers.get(b"application", b"").decode("latin-1")
+    name, taken = types.find(exchange.headers.get(b"application", b"").decode("latin-1"))
+    if name:
+        exchange.permit(name)
     body = await exchange.body()
-    taken = types.find(name, exchange.identity)
-    if taken is None:
-        # What it takes is nothing that this client may know; that it may not call it, the gateway says.
-        taken = _Taken({})
-        message = ClassificationRequest(data={"type_url": _PREFIX}).SerializeToString()
-    else:
-        message = await exchange.context.run(len(body) > INLINE_BYTES, encode_body, body, taken)
+    message = await exchange.context.run(len(body) > INLINE_BYTES, encode_body, body, taken)
     ended = await exchange.context.calls.unary(make_call(exchange, CLASSIFY, [message]))
     if ended.code:
         raise error_of(ended)

@@ -139,6 +139,8 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
     if exchange.method != "POST":
         wrong = f"{rpc.path} takes POST, but actually {exchange.method}"
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
+    if exchange.identity is not None and (name := _called(exchange, rpc)):
+        exchange.permit(name)
     body = await exchange.body()
     context = exchange.context
     messages = await context.run(len(body) > INLINE_BYTES, rpc.encode, body, context.max_messages)
@@ -151,6 +153,16 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
         raise _rpc_error(ended)
     (answer,) = await exchange.context.run(len(ended.message) > INLINE_BYTES, rpc.decode, [ended.message])
     await exchange.answer(200, answer, headers=headers_of(ended))
+
+
+def _called(exchange: Exchange, rpc: Rpc) -> str:
+    """The servable, or name that is split, that the request calls, as the gateway will find it; "": several may be."""
+    if named := exchange.headers.get(b"application"):
+        return named.decode("latin-1")
+    service = rpc.path[1:].partition("/")[0]
+    versions = exchange.context.backend.versions()
+    answering = {each.servable for each in versions if each.ready and service in each.services}
+    return answering.pop() if len(answering) == 1 else ""
 
 
 def _rpc_error(ended: Ended) -> HttpError:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mindserve import logs
+from mindserve.register.invalid_input import InvalidInput
 from mindserve.worker.status import (
     CANCELLED,
     INTERNAL,
@@ -16,6 +17,7 @@ from mindserve.worker.status import (
     UNIMPLEMENTED,
     StatusError,
     describe_error,
+    describe_refusal,
     end_of,
     trace_of,
 )
@@ -201,6 +203,8 @@ class Ends:
                 _log.error("%s", details)
         elif isinstance(error, self.native.Cancelled):
             code, details = CANCELLED, "the call is gone"
+        elif isinstance(error, InvalidInput):
+            code, details = INVALID_ARGUMENT, describe_refusal(error)
         elif isinstance(error, asyncio.CancelledError):
             code, details = CANCELLED, f"handler {handler.label} was cancelled"
         else:

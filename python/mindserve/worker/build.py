@@ -13,6 +13,7 @@ from mindserve.control import ReadyMethod, ReadyService, WorkerParameters
 from mindserve.errors import ConfigError, StartError
 from mindserve.loader import load_servable
 from mindserve.register.context import ModelContext
+from mindserve.register.invalid_input import InvalidInput
 from mindserve.register.values import METHOD_INPUT, Method, Model, Registration, Stage, ValueRef
 from mindserve.worker.model_calls import bind_models, lazy_loops
 from mindserve.worker.multiplexing import announce_models
@@ -262,6 +263,7 @@ class _MethodBuilder:
             handled.make(),
             batched=False,
             max_batch_size=self._parameters.max_batch_size,
+            invalid_input=InvalidInput,
             refusal=RefusedDataError,
         )
         self.functions.append((function, handled.label))
@@ -318,6 +320,7 @@ class _MethodBuilder:
                 max_batch_size=batch_size or self._parameters.max_batch_size,
                 max_queue_delay_us=self._parameters.max_queue_delay_us if batch_size is not None else 0,
                 timeout=self._timeouts.get(id(function), 0.0),
+                invalid_input=InvalidInput,
             )
             self._numbers[key] = number
             self.functions.append((number, label))

@@ -100,6 +100,15 @@ def end_of(text: str, limit: int = MAX_TRACE_BYTES) -> str:
     return text if len(encoded) <= limit else encoded[-limit:].decode("utf-8", "ignore")
 
 
+def describe_refusal(error: BaseException) -> str:
+    """Details of the INVALID_ARGUMENT that answers for an `InvalidInput`: its text's beginning, or else its name."""
+    try:
+        text = str(error)
+    except Exception:  # the handler's own class may do anything
+        text = ""
+    return text.encode("utf-8", "replace")[:MAX_TRACE_BYTES].decode("utf-8", "ignore") or type(error).__name__
+
+
 def describe_error(error: BaseException, trace: str, *, send_traceback: bool) -> str:
     """Details of the INTERNAL that answers for what a handler raised."""
     if not send_traceback:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mindserve import logs, native
 from mindserve.proto import PREDICT_STREAM
+from mindserve.register.invalid_input import InvalidInput
 from mindserve.register.request import current
 from mindserve.register.values import Method, function_name
 from mindserve.worker.answering import Handler
@@ -140,9 +141,10 @@ class _Answers:
                 await items.aclose()
 
     def _failed(self, error: BaseException) -> Item:
-        if not isinstance(error, self._native_error) and self._may_log():
+        invalid = isinstance(error, InvalidInput)
+        if not invalid and not isinstance(error, self._native_error) and self._may_log():
             _log.warning("stage function '%s' raised:\n%s", self._label, trace_of(error))
-        return Item(self._method.failed(error))
+        return Item(self._method.failed(error, invalid_input=invalid))
 
     def _may_log(self) -> bool:
         """Clients cause these: a traceback a second at most."""
