@@ -11,10 +11,12 @@ import grpc
 import pytest
 import requests
 
-from e2e_support import request, tensor, until
+from e2e_support import request, server_process, tensor, until, write_servable
+from mindserve.auth.keys import Keys, save_keys
 from mindserve.proto import PREDICT
-from rest_support import head, read_answer
-from tokens_support import DENIED, EXHAUSTED, Tokens
+from rest_support import Rest, head, read_answer
+from stubs import compile_protos
+from tokens_support import DENIED, EXHAUSTED, PROTO, SECRET, WHO, Tokens, client
 from tokens_support import tokens as tokens
 
 
@@ -178,3 +180,29 @@ def test_a_client_keeps_to_its_calls_at_a_time_over_both(tokens: Tokens, tmp_pat
             for call in under_way:
                 call.cancel()
             until(lambda: tokens.post(headers=headers).status_code == 200)
+
+
+def test_a_name_that_is_split_stands_for_its_servables_where_none_is_named(tmp_path: pathlib.Path) -> None:
+    write_servable(tmp_path / "servables", "old", WHO)
+    compile_protos(tmp_path / "servables" / "old", who=PROTO)
+    keys = str(tmp_path / "keys.yaml")
+    save_keys(Keys({"outside": client("outside", servables=("whose",))}), keys)
+    script = f"""
+from mindserve import server
+server.start_servables(server.ServableStartConfig({str(tmp_path / "servables")!r}, "old"))
+server.set_traffic("whose", [server.Variation("a", "old"), server.Variation("b", "old", version=1)])
+print(server.start_restful_server("127.0.0.1:0", auth=server.AuthConfig({keys!r})), flush=True)
+functions = ["who_pb2_grpc.add_WhoServicer_to_server"]
+server.start_grpc_server("127.0.0.1:0", grpc_servicer_functions=functions, auth=server.AuthConfig({keys!r}))
+print("both", flush=True)
+"""
+    with server_process(tmp_path / "run", script) as process:
+        rest = Rest(process, process.line())
+        assert process.line() == "both"
+        answer = rest.get("/token", params={"consumer_key": "outside", "consumer_secret": SECRET})
+        headers = {"oauth_token": answer.json()["access_token"]}
+        asked = rest.post("/who.Who/Asks", {"text": "x"}, headers=headers)
+        assert asked.status_code == 200, asked.text
+        denied = rest.post("/who.Who/Asks", {"text": "x"}, headers={**headers, "application": "old"})
+        assert (denied.status_code, "may not call servable 'old'" in denied.text) == (403, True)
+        rest.close()

@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
@@ -19,7 +19,7 @@ from mindserve.rest.context import Backend, ServedClassifier, ServedVersion
 from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
 from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
-from mindserve.rest.split_names import answering_versions
+from mindserve.rest.split_names import answering_versions, meant_names
 from mindserve.traffic import Split
 
 PATH = "/js/predict"
@@ -111,21 +111,18 @@ class ServedClassifiers:
     meant: tuple[str, ...]
 
 
-def served_classifiers(versions: Sequence[ServedVersion], splits: Iterable[Split]) -> ServedClassifiers:
+def served_classifiers(versions: Sequence[ServedVersion], splits: Collection[Split]) -> ServedClassifiers:
     """What of that which is served answers the Classifier."""
     found: dict[str, tuple[ServedClassifier, ...]] = {}
     for each in sorted(versions, key=_newest_last):
         if each.classifier is not None:
             found[each.servable] = (each.classifier,)
-    meant = set(found)
     names: dict[str, tuple[ServedClassifier, ...]] = {}
     for split in splits:
         answering = [version.classifier for version in answering_versions(split, versions) if version.classifier]
         if answering:
             names[split.name] = tuple(dict.fromkeys(answering))
-            meant.difference_update(part.servable for part in split.variations)
-            meant.difference_update(part.servable for part in split.mirrors)
-    return ServedClassifiers({**found, **names}, tuple(sorted(meant | names.keys())))
+    return ServedClassifiers({**found, **names}, tuple(sorted(meant_names(found, splits))))
 
 
 def _newest_last(version: ServedVersion) -> tuple[bool, int]:

@@ -20,6 +20,7 @@ from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
 from mindserve.rest.lines import answer_lines
 from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
+from mindserve.rest.split_names import meant_names
 
 
 class Rpc:
@@ -160,9 +161,10 @@ def _called(exchange: Exchange, rpc: Rpc) -> str:
     if named := exchange.headers.get(b"application"):
         return named.decode("latin-1")
     service = rpc.path[1:].partition("/")[0]
-    versions = exchange.context.backend.versions()
-    answering = {each.servable for each in versions if each.ready and service in each.services}
-    return answering.pop() if len(answering) == 1 else ""
+    backend = exchange.context.backend
+    answering = {each.servable for each in backend.versions() if each.ready and service in each.services}
+    meant = meant_names(answering, backend.splits().values())
+    return meant.pop() if len(meant) == 1 else ""
 
 
 def _rpc_error(ended: Ended) -> HttpError:

@@ -49,6 +49,22 @@ def describe_splits(splits: Iterable[Split], versions: Sequence[ServedVersion]) 
     return found
 
 
+def meant_names(answering: Iterable[str], splits: Iterable[Split]) -> set[str]:
+    """The names of which a client may mean one that names none, as the gateway has it.
+
+    A name that is split stands for its variations' servables; its mirrors' are not for clients.
+
+    Args:
+        answering: servables that answer what is called.
+        splits: all that there are.
+    """
+    servables = set(answering)
+    split = [each for each in splits if any(part.servable in servables for part in each.variations)]
+    behind = {part.servable for each in split for part in each.variations}
+    behind |= {part.servable for each in split for part in each.mirrors}
+    return (servables - behind) | {each.name for each in split}
+
+
 def answering_versions(split: Split, versions: Sequence[ServedVersion]) -> list[ServedVersion]:
     """Those that calls of a name that is split may go to, the newest of each variation."""
     found = [_versions_of(each, versions) for each in split.variations if each.weight > 0]
