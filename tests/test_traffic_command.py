@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import pathlib
+import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from command_line import Foreground, Shell
+from conftest import wait_gone
 from e2e_support import PREAMBLE, write_servable
 from mindserve.client import Client
 
@@ -81,7 +85,11 @@ def test_the_process_is_given_in_either_way(served: Foreground, shell: Shell) ->
         assert shell.json("traffic", "show", "both", *way)["traffic"] == [split]
     assert shell.json("traffic", "show", "--pid", pid)["traffic"] == [split]
     assert shell.run("traffic", "clear", "both", pid).returncode == 0
-    assert "process" in shell.run("handover", pid, "--timeout", "60").stdout
+    done = shell.run("handover", "--pid", pid)
+    assert done.returncode == 0, done
+    successor = int(re.findall(r"^process (\d+) serves", done.stdout, re.MULTILINE)[0])
+    os.kill(successor, signal.SIGTERM)
+    wait_gone([successor])
 
 
 def said(address: str, calls: int, servable: str = "both") -> dict[int, int]:

@@ -281,11 +281,17 @@ Status ModelStage::TryRun(std::span<Item* const> items) {
                                  std::to_string(model_->outputs().size())};
   }
   Status scattered = batching::Scatter(layout_, *outputs, items);
-  // Outputs that are not the instances' are the model's defect, unless their shapes come of those that instances chose.
-  if (scattered.code() == Code::kInternal && !std::ranges::all_of(rows_, IsStatic)) {
+  if (scattered.code() == Code::kInternal && ShapesAreTheInstances()) {
     return {Code::kInvalidArgument, scattered.message()};
   }
   return scattered;
+}
+
+// Outputs without a row for each instance are the model's defect, unless their shapes come of those that instances
+// chose. One that never has a dimension does not.
+bool ModelStage::ShapesAreTheInstances() const {
+  const auto never_has_rows = [](const device::TensorSpec& spec) { return spec.ranked && spec.shape.rank() == 0; };
+  return !std::ranges::all_of(rows_, IsStatic) && std::ranges::none_of(model_->outputs(), never_has_rows);
 }
 
 // Rises fast and falls slowly: a long run holds up everybody, a handoff only the one.

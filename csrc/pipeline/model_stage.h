@@ -81,6 +81,7 @@ class ModelStage {
   Status Named(Status status) const noexcept;
   Status RunTimed(std::span<batching::Item* const> items, TimePoint start, Duration* took) noexcept;
   Status TryRun(std::span<batching::Item* const> items);
+  bool ShapesAreTheInstances() const;
   void Measure(Duration run);
   void ThreadMain();
   // False: the stage ends.

@@ -227,9 +227,9 @@ TEST_F(ModelStageTest, NoDataMendsWrongOutputs) {
 }
 
 TEST_F(ModelStageTest, OutputsWithoutTheBatchMayComeOfShapesThatInstancesChose) {
-  const auto code = [&](std::initializer_list<int64_t> input) {
+  const auto code = [&](std::initializer_list<int64_t> input, std::initializer_list<int64_t> output) {
     const auto stage = Create(std::make_shared<TestModel>(
-        std::vector{FloatSpec("x", input)}, std::vector{FloatSpec("y", {-1})},
+        std::vector{FloatSpec("x", input)}, std::vector{FloatSpec("y", output)},
         [](std::span<const Tensor>) -> Result<Tensors> { return Tensors{Floats({}, {1})}; }));
     Item item;
     item.tensors = {Floats({1}, {1})};
@@ -237,8 +237,9 @@ TEST_F(ModelStageTest, OutputsWithoutTheBatchMayComeOfShapesThatInstancesChose) 
     std::vector<Status> failures;
     return stage->RunBatch(items, &failures).code();
   };
-  EXPECT_EQ(code({-1, -1}), Code::kInvalidArgument);
-  EXPECT_EQ(code({-1, 1}), Code::kInternal);
+  EXPECT_EQ(code({-1, -1}, {-1}), Code::kInvalidArgument);
+  EXPECT_EQ(code({-1, 1}, {-1}), Code::kInternal);
+  EXPECT_EQ(code({-1, -1}, {}), Code::kInternal);
 }
 
 TEST_F(ModelStageTest, ModelsMayThrow) {
