@@ -59,9 +59,10 @@ def is_calmed(served: Served, attacker: Attacker, limit: str) -> None:
 # -- resets ------------------------------------------------------------------------------------------------------------
 
 
-def test_rapid_reset(strict: Served) -> None:
+@pytest.mark.parametrize("code", [0, 8], ids=["NO_ERROR", "CANCEL"])
+def test_rapid_reset(strict: Served, code: int) -> None:
     with unharmed(strict), Attacker(strict.address) as attacker:
-        reset = RstStreamFrame(1, error_code=8)
+        reset = RstStreamFrame(1, error_code=code)
         for stream in range(1, 2**17, 2):
             reset.stream_id = stream
             if not attacker.send(headers_frame(attacker, stream, "END_HEADERS") + reset.serialize()):
@@ -116,6 +117,15 @@ def test_more_calls_than_may_be_open(served: Served) -> None:
         assert sorted(attacker.resets) == list(streams)[1000:]
 
 
+def test_calls_that_are_refused_again_and_again(strict: Served) -> None:
+    """Who does not say that it knows the limit is only refused, and could go on for ever."""
+    with unharmed(strict), Attacker(strict.address) as attacker:
+        for stream in range(1, 2**17, 2):
+            if not attacker.send(headers_frame(attacker, stream, "END_HEADERS")):
+                break
+        is_calmed(strict, attacker, "max_resets_per_second 200 ")
+
+
 # -- frames that carry nothing -----------------------------------------------------------------------------------------
 
 OPEN_STREAM = 1
@@ -146,12 +156,58 @@ def test_frames_that_carry_nothing(strict: Served, frame: bytes) -> None:
         is_calmed(strict, attacker, "max_control_frames_per_second 500 ")
 
 
-def test_resets_of_what_is_over(strict: Served) -> None:
+@pytest.mark.parametrize(
+    "frame",
+    [
+        DataFrame(OPEN_STREAM).serialize(),
+        DataFrame(OPEN_STREAM, flags=["END_STREAM"]).serialize(),
+        DataFrame(OPEN_STREAM, pad_length=0, flags=["PADDED"]).serialize(),
+        DataFrame(OPEN_STREAM, pad_length=200, flags=["PADDED", "END_STREAM"]).serialize(),
+        PriorityFrame(OPEN_STREAM, depends_on=3, stream_weight=7).serialize(),
+        RstStreamFrame(OPEN_STREAM, error_code=8).serialize(),
+        RstStreamFrame(OPEN_STREAM, error_code=0).serialize(),
+        WindowUpdateFrame(OPEN_STREAM, window_increment=1).serialize(),
+        PingFrame(0, opaque_data=b"flooding", flags=["ACK"]).serialize(),
+        b"\0\0\0\xf7\0\0\0\0\1",  # a type that there is not
+    ],
+    ids=lambda frame: frame[:9].hex(),
+)
+def test_frames_for_a_call_that_is_over(strict: Served, frame: bytes) -> None:
     with unharmed(strict), Attacker(strict.address) as attacker:
-        stream = attacker.begin(body=ECHO)
-        assert attacker.wait(stream)["grpc-status"] == "0"
-        attacker.flood(RstStreamFrame(stream, error_code=8).serialize())
+        assert attacker.begin(body=ECHO) == OPEN_STREAM
+        assert attacker.wait(OPEN_STREAM)["grpc-status"] == "0"
+        attacker.flood(frame)
         is_calmed(strict, attacker, "max_control_frames_per_second 500 ")
+
+
+def test_ends_of_calls_that_are_over_already(strict: Served) -> None:
+    """A client that is refused early, call by call, has ended each of its own before it knew."""
+    with unharmed(strict), Attacker(strict.address) as client:
+        for _ in range(20):
+            streams = [client.begin("/no.Service/Method", ends=False) for _ in range(100)]
+            for stream in streams:
+                assert client.wait(stream)["grpc-status"] == "12"
+            client.send(b"".join(DataFrame(stream, flags=["END_STREAM"]).serialize() for stream in streams))
+        assert client.is_served()
+        assert client.goaway is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\0\0\5\5\4\0\0\0\1\0\0\0\2\x88",  # PUSH_PROMISE
+        ContinuationFrame(OPEN_STREAM, data=b"\x88", flags=["END_HEADERS"]).serialize(),
+        SettingsFrame(0, flags=["ACK"]).serialize() * 3,  # one is for the server's SETTINGS
+    ],
+    ids=["PUSH_PROMISE", "CONTINUATION", "SETTINGS-ACK"],
+)
+def test_frames_that_no_client_may_send(served: Served, frame: bytes) -> None:
+    with unharmed(served), Attacker(served.address) as attacker:
+        assert attacker.begin(body=ECHO[:10], ends=False) == OPEN_STREAM
+        assert attacker.is_served()
+        attacker.send(frame)
+        attacker.ends()
+        assert attacker.goaway == PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("over", [True, False])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import stat
+import traceback
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from mindserve.auth.hashing import SecretHash, hash_secret, make_secret, matches
 from mindserve.auth.keys import ClientKey, Keys, load_keys, parse_keys, save_keys
+from mindserve.auth.signing import load_issuer_keys, load_signing_keys
 from mindserve.cli import app
 from mindserve.errors import ConfigError
 
@@ -133,7 +136,7 @@ def test_a_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
         ("clients: [{rate: 1}]", "a client should have a 'key'"),
         ("clients: [{key: a}, {key: a}]", "client 'a' is given twice"),
         ("clients: [{key: a, key: b}]", "given twice"),
-        ("clients: [{key: a, rat: 1}]", "'rat' is not known of a client"),
+        ("clients: [{key: a, rat: 1}]", "a name that is not known of a client; there are key, "),
         ("clients: [{key: 12}]", "'key' should be text: put numbers in quotes"),
         ("clients: [{key: 'a b'}]", "'key' should be 1 to 128 letters"),
         ("clients: [{key: a, rate: -1}]", "'rate' of client 'a' should be 0 to"),
@@ -155,12 +158,69 @@ def test_a_wrong_file_is_told_apart(text: str, wrong: str) -> None:
     assert wrong in str(raised.value)
 
 
-def test_an_error_shows_no_secrets() -> None:
-    text = 'clients:\n- {key: a, secrets: ["scrypt$hidden"]} ]\n'
-    with pytest.raises(ConfigError) as raised:
-        parse_keys(text.encode(), "keys.yaml")
-    assert "hidden" not in str(raised.value)
-    assert "line 2" in str(raised.value)
+PLANTED = "hunter2-Planted"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{key: a, secrets: ["scrypt$SECRET"]} ]',
+        "{key: a, secrets: [SECRET]}",
+        "{key: a, secrets: SECRET}",
+        "{key: a, secrets: ['SECRET\x01']}",
+        "{key: a, secrets: [scrypt$16384$8$1$SECRET$SECRET]}",
+        "{key: a, secrets: {SECRET: x}}",
+        '{key: a, secrets: ["\\SECRET"]}',
+        "{key: a, secrets: ['SECRET}",
+        "{key: a, secrets: [@SECRET]}",
+        "{key: a, secrets: *SECRET}",
+        "{key: a, secrets: !SECRET x}",
+        "{key: a, secret: SECRET}",
+        "{key: a, SECRET}",
+        "{key: a, SECRET: secret}",
+        "{key: a, SECRET: 1, SECRET: 2}",
+        "{key: a, it'SECRET'x: 1, it'SECRET'x: 2}",
+        "{key: 'a SECRET'}",
+        "{key: [SECRET]}",
+        "{key: a, rate: SECRET}",
+        "{key: a, max_in_flight: SECRET}",
+        "{key: a, revoked: SECRET}",
+        "SECRET",
+        "SECRET: x",
+    ],
+)
+def test_an_error_shows_no_secrets(line: str) -> None:
+    """Wherever one stands: plain, where a hash was expected, or where nobody looks for one."""
+    for path in ("keys.yaml", "keys.json"):
+        with pytest.raises(ConfigError) as raised:
+            parse_keys(f"clients:\n- {line}\n".replace("SECRET", PLANTED).encode(), path)
+        shown = "".join(traceback.format_exception(raised.value))
+        assert PLANTED not in shown
+        assert "hunter" not in shown
+        assert re.search("line [23]:", str(raised.value))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"k": PLANTED},
+        {"kty": "oct", "k": [PLANTED]},
+        {"kty": PLANTED, "k": "x"},
+        {"kty": "OKP", "crv": "Ed25519", "d": PLANTED, "x": "y"},
+        {"kty": "OKP", "crv": PLANTED, "d": "x"},
+        {"kty": "oct", "alg": PLANTED, "k": "x"},
+        {"kty": "oct", "alg": "HS256", "kid": [PLANTED], "k": "eA"},
+    ],
+)
+def test_an_error_of_a_jwks_shows_none(tmp_path: pathlib.Path, key: dict[str, object]) -> None:
+    path = tmp_path / "keys.jwks"
+    for text in (json.dumps({"keys": [key]}), json.dumps({"keys": [key]})[:-2], json.dumps(PLANTED)):
+        path.write_text(text)
+        path.chmod(0o600)
+        for load in (load_signing_keys, load_issuer_keys):
+            with pytest.raises(ConfigError) as raised:
+                load(str(path))
+            assert PLANTED not in "".join(traceback.format_exception(raised.value))
 
 
 # -- the commands ------------------------------------------------------------------------------------------------------

@@ -89,6 +89,9 @@ class Call {
   virtual const Metadata& metadata() const = 0;
   // The first value of a key, "" without one: costs less than the above.
   virtual std::string_view metadata_value(std::string_view key) const = 0;
+  // The handler asks for none of these any more: there is no metadata from now on. For a call that may stay for as long
+  // as its client likes.
+  virtual void DropMetadata() = 0;
   virtual TimePoint deadline() const = 0;  // from grpc-timeout, or the server's default; kNever
   virtual uint64_t client() const = 0;     // the connection's number, for fairness
   virtual const net::Peer& peer() const = 0;

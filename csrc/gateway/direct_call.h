@@ -66,6 +66,7 @@ class DirectCall final : public GuardedCall, public TimerNode {
   // Call
   const Metadata& metadata() const override { return request_.metadata; }
   std::string_view metadata_value(std::string_view key) const override;
+  void DropMetadata() override { request_.metadata = Metadata(); }
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override { return client_->number; }
   const net::Peer& peer() const override { return request_.peer; }

@@ -77,6 +77,7 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   // Call
   const Metadata& metadata() const override { return head_.metadata(); }
   std::string_view metadata_value(std::string_view key) const override { return head_.Value(key); }
+  void DropMetadata() override { head_.DropTexts(); }
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override;
   const net::Peer& peer() const override;

@@ -36,7 +36,7 @@ class CheckCall final : public CallHandler {
 
 class WatchCall final : public CallHandler, public Health::Watcher {
  public:
-  WatchCall(Health& health, Call& call) : health_(health), call_(call) {}
+  WatchCall(Health& health, Call& call) : health_(health), call_(call) { call_.DropMetadata(); }
   ~WatchCall() override { health_.Remove(*this); }
 
   void OnMessage(Message message) override {

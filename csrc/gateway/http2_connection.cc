@@ -58,6 +58,7 @@ struct Http2Connection::Callbacks {
       case NGHTTP2_CONTINUATION:  // CountHeader
         return 0;
       case NGHTTP2_DATA:
+        if (FrameHeads::IsCheap(*head)) ++self.begun_cheap_;
         if (head->length > 0 || (head->flags & NGHTTP2_FLAG_END_STREAM) != 0) return 0;
         break;
       case NGHTTP2_RST_STREAM:
@@ -85,6 +86,7 @@ struct Http2Connection::Callbacks {
     Http2Connection& self = Self(user);
     self.BeginHeader();
     if (!IsRequest(frame)) return 0;
+    ++self.earned_ends_;
     self.heading_ = &self.NewStream(frame->hd.stream_id);
     nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, self.heading_);
     return 0;
@@ -120,6 +122,12 @@ struct Http2Connection::Callbacks {
           nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session),
                                 NGHTTP2_NO_ERROR, nullptr, 0);
           self.closing_ = true;
+        }
+        return 0;
+      case NGHTTP2_RST_STREAM:
+        // To OnStreamClose it ends like one that is answered.
+        if (frame->rst_stream.error_code == NGHTTP2_NO_ERROR && Stream(session, frame->hd.stream_id) != nullptr) {
+          self.CountReset();
         }
         return 0;
       case NGHTTP2_HEADERS:
@@ -158,6 +166,7 @@ struct Http2Connection::Callbacks {
     }
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) {
       Self(user).context_.stats.Refuse(Refusal::kMaxConcurrentStreams);
+      Self(user).CountReset();  // of a call that never was, so that OnStreamClose knows of none
     }
     if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
       Self(user).Say(
@@ -318,8 +327,8 @@ void Http2Connection::OnReadable() {
 bool Http2Connection::Feed(std::span<const std::byte> bytes) {
   last_active_ = last_read_ = context_.now;
   pinged_ = kNever;
-  const ssize_t n =
-      nghttp2_session_mem_recv(session_.get(), reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  ssize_t n = nghttp2_session_mem_recv(session_.get(), reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  if (n >= 0 && CountIgnoredData(bytes) != 0) n = NGHTTP2_ERR_CALLBACK_FAILURE;
   if (n == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
     constexpr std::byte kTlsHandshake{0x16};
     Fail(bytes.front() == kTlsHandshake ? "a TLS client on a port without TLS"

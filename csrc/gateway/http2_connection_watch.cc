@@ -31,6 +31,22 @@ int Http2Connection::CountControlFrame() {
                 Refusal::kMaxControlFramesPerSecond);
 }
 
+// Of DATA for calls that are over nghttp2 tells nobody. Each call may have one that ends it: its client need not have
+// known by then that it was over. What carries bytes costs its sender as much as it costs here.
+int Http2Connection::CountIgnoredData(std::span<const std::byte> bytes) {
+  const uint64_t came = heads_.CountCheap(bytes);
+  const uint64_t begun = std::exchange(begun_cheap_, 0);
+  if (came <= begun) return 0;
+  if (nghttp2_session_want_read(session_.get()) == 0) return 0;  // it is at its end, and passes over everything
+  uint64_t ignored = came - begun;
+  const uint64_t free = std::min(ignored, earned_ends_);
+  earned_ends_ -= free;
+  for (ignored -= free; ignored > 0; --ignored) {
+    if (const int error = CountControlFrame(); error != 0) return error;
+  }
+  return 0;
+}
+
 void Http2Connection::BeginHeader() {
   header_since_ = context_.now;
   header_bytes_ = header_list_ = 0;

@@ -77,7 +77,9 @@ class ReflectionCall final : public CallHandler {
  public:
   ReflectionCall(const std::shared_ptr<const Served>& served, RequestMemory& memory, std::shared_ptr<size_t> unsent,
                  Call& call)
-      : served_(served), memory_(memory), call_(call), unsent_(new Unsent{.bytes = std::move(unsent)}) {}
+      : served_(served), memory_(memory), call_(call), unsent_(new Unsent{.bytes = std::move(unsent)}) {
+    call_.DropMetadata();
+  }
 
   void OnMessage(Message message) override {
     if (unsent_->answers >= kMostUnsentAnswers || *unsent_->bytes >= kMostUnsentAnswerBytes) {

@@ -25,6 +25,15 @@ void RequestHead::Clear() {
   made_ = false;
 }
 
+void RequestHead::DropTexts() {
+  // What is cleared, or assigned an empty text, keeps what it has allocated.
+  std::string().swap(path_);
+  std::string().swap(text_);
+  std::vector<Field>().swap(fields_);
+  Metadata().swap(metadata_);
+  made_ = false;
+}
+
 void RequestHead::Fail(Status status) {
   if (status_.ok()) status_ = std::move(status);
 }

@@ -20,6 +20,8 @@ Status MetadataTooLarge(size_t max_bytes);
 class RequestHead {
  public:
   void Clear();  // keeps its memory
+  // Gives up path and metadata, and their memory; the rest stays.
+  void DropTexts();
 
   // `max_bytes`: max_metadata_bytes, counted as HTTP/2 counts a header list.
   void Add(std::string_view name, std::string_view value, size_t max_bytes);

@@ -93,5 +93,23 @@ TEST(RequestHeadTest, ClearMakesItNew) {
   EXPECT_EQ(head.http_error(), 405);
 }
 
+TEST(RequestHeadTest, DropTextsLeavesTheRest) {
+  RequestHead head = Head({{":method", "POST"},
+                           {"content-type", "application/grpc"},
+                           {":path", "/s/M"},
+                           {"grpc-timeout", "1S"},
+                           {"grpc-accept-encoding", "gzip"},
+                           {"a", "b"}});
+  EXPECT_EQ(head.metadata().size(), 1u);
+  head.DropTexts();
+  EXPECT_TRUE(head.path().empty());
+  EXPECT_TRUE(head.metadata().empty());
+  EXPECT_EQ(head.Value("a"), "");
+  EXPECT_TRUE(head.status().ok());
+  EXPECT_EQ(head.http_error(), 0);
+  EXPECT_EQ(head.timeout(), std::chrono::seconds(1));
+  EXPECT_TRUE(head.accepts_gzip());
+}
+
 }  // namespace
 }  // namespace mindserve::gateway

@@ -88,6 +88,7 @@ bool UserCall::Open() {
   }
   Send(*target);
   const bool unary = !service_.kind_.client_streaming && !service_.kind_.server_streaming;
+  if (!unary) call_.DropMetadata();  // the request has it
   if (variation && variation->mirrors != nullptr && unary) {
     shared_.mirrors.Offer(*variation, goal_->method, call_, request_, std::nullopt, {});
   }

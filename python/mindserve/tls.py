@@ -245,6 +245,78 @@ def _load_crl(
     return pem, terms
 
 
+class ClientCheck:
+    """What clients are held against besides what Python's ``ssl`` has OpenSSL look at. Thread-safe.
+
+    OpenSSL holds either the client's certificate alone against revocation lists, or wants a list of every authority up
+    to the root, of which those that only sign other authorities seldom publish one. And it resumes a session for as
+    long as the session lasts, which may be longer than what it was verified by.
+
+    Args:
+        tls: what clients are verified by.
+    """
+
+    def __init__(self, tls: ServerTls) -> None:
+        from cryptography import x509
+
+        now = datetime.now(timezone.utc)
+        self._crls = _parse_crls("crl", tls["client_crl"]) if tls["client_crl"] else []
+        ends = [each.not_valid_after_utc for each in x509.load_pem_x509_certificates(tls["client_ca"])]
+        # By an authority that has expired already there can't be a session.
+        ends = [end for end in ends if end >= now] + [
+            each.next_update_utc for each in self._crls if each.next_update_utc
+        ]
+        self._resume_until = min(ends, default=now)
+
+    def of_chain(self, chain: Sequence[bytes], now: datetime) -> str:
+        """Whether the newest list of an authority forbids the one below it.
+
+        Args:
+            chain: in DER form, from the client's certificate, which OpenSSL has looked up, to the root's.
+            now: the time.
+
+        Returns:
+            Why the client may not come in; empty: it may.
+
+        Raises:
+            ValueError: a certificate is damaged.
+        """
+        from cryptography import x509
+
+        if not self._crls:
+            return ""
+        certificates = [x509.load_der_x509_certificate(each) for each in chain]
+        for certificate, issuer in zip(certificates[1:], [*certificates[2:], *certificates[-1:]], strict=True):
+            lists = [each for each in self._crls if each.issuer == issuer.subject and _has_signed(issuer, each)]
+            if not lists:
+                continue
+            newest = max(lists, key=lambda each: each.last_update_utc)
+            if newest.next_update_utc is not None and newest.next_update_utc < now:
+                return f"CRL has expired: that of {_name(issuer.subject)}"
+            if newest.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
+                return f"certificate revoked: that of the authority {_name(certificate.subject)}"
+        return ""
+
+    def of_session(self, certificate: bytes, now: datetime) -> str:
+        """Whether a session may still be resumed.
+
+        Args:
+            certificate: the client's, in DER form.
+            now: the time.
+
+        Returns:
+            Why not; empty: it may.
+
+        Raises:
+            ValueError: the certificate is damaged.
+        """
+        from cryptography import x509
+
+        if now > min(x509.load_der_x509_certificate(certificate).not_valid_after_utc, self._resume_until):
+            return "a session can't be resumed after the end of what it was verified by"
+        return ""
+
+
 def _read(parameter: str, path: str) -> tuple[bytes, int]:
     """A file's bytes and its mode."""
     try:

@@ -20,6 +20,8 @@ WHAT = "the keys file"
 ANYBODY = "*"
 MAX_SECRETS = 2
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:/|-]{0,127}")
+_KEY_FORM = "1 to 128 letters, digits and . _ @ : / | -, beginning with a letter or digit"
+_REPEATED = re.compile(r"'.*'|![^\s]+", re.DOTALL)
 _MAX_RATE = 1e9
 _MAX_COUNT = 2**31 - 1
 
@@ -56,10 +58,7 @@ class ClientKey:
 
     def __post_init__(self) -> None:
         if self.key != ANYBODY and not _KEY.fullmatch(self.key):
-            raise ConfigError(
-                f"'key' should be 1 to 128 letters, digits and . _ @ : / | -, beginning with a letter or digit, but is "
-                f"'{self.key[:140]}'"
-            )
+            raise ConfigError(f"'key' should be {_KEY_FORM}, but is '{self.key[:140]}'")
         if self.key == ANYBODY and (self.secrets or self.certificates):
             raise ConfigError(
                 "client '*' stands for subjects of an outside issuer: expected no secrets or certificates"
@@ -140,8 +139,8 @@ def parse_keys(data: bytes, path: str) -> Keys:
     try:
         root = parse(data, path)
     except ConfigFileError as error:
-        # Without the lines themselves, which may hold secrets.
-        problems = "; ".join(f"line {each.place.line}: {each.text}" for each in error.problems)
+        # Without the lines themselves, and what is repeated of them: secrets may be anywhere in a file that is wrong.
+        problems = "; ".join(f"line {each.place.line}: {_REPEATED.sub('…', each.text)}" for each in error.problems)
         raise ConfigError(f"{WHAT} '{path}' is not right: {problems}") from None
     if not isinstance(root, Table) or set(root.entries) != {"clients"}:
         raise _wrong(root, path, "the file should have one key, 'clients', with a list of them")
@@ -188,7 +187,8 @@ def _read_client(node: Node, path: str) -> ClientKey:
     values: dict[str, Any] = {}
     for name, entry in node.entries.items():
         if name not in _READERS:
-            raise _wrong(entry.node, path, f"'{name}' is not known of a client; there are {', '.join(_READERS)}")
+            # Not which: what stands there may be a secret without its name.
+            raise _wrong(entry.node, path, f"a name that is not known of a client; there are {', '.join(_READERS)}")
         try:
             values[name] = _READERS[name](entry.node)
         except ValueError as error:
@@ -205,6 +205,14 @@ def _text(node: Node) -> str:
     if not isinstance(node, Scalar) or not isinstance(node.value, str) or not node.value:
         raise ValueError("text: put numbers in quotes")
     return node.value
+
+
+def _key(node: Node) -> str:
+    """As `ClientKey` wants it, which would repeat it."""
+    text = _text(node)
+    if text != ANYBODY and not _KEY.fullmatch(text):
+        raise ValueError(_KEY_FORM)
+    return text
 
 
 def _texts(node: Node) -> tuple[str, ...]:
@@ -238,7 +246,7 @@ def _boolean(node: Node) -> bool:
 
 
 _READERS: dict[str, Callable[[Node], Any]] = {
-    "key": _text,
+    "key": _key,
     "secrets": _hashes,
     "servables": _texts,
     "rate": _number,

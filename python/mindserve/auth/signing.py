@@ -130,8 +130,12 @@ def _parse(data: bytes, path: str, what: str) -> list[tuple[VerifyKey, Mapping[s
             continue
         try:
             key = jwt.PyJWK.from_dict(each)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"key {number} of {what} '{path}' is none that is known: {error}") from None
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+            # PyJWT's own text may have the whole key in it.
+            raise ConfigError(
+                f"key {number} of {what} '{path}' is none that is known: expected a JWK with 'kty', and 'k', or 'crv' "
+                "and its numbers, or 'n' and 'e', as base64url"
+            ) from None
         kid = each.get("kid", "")
         if not isinstance(kid, str):
             raise ConfigError(f"'kid' of key {number} of {what} '{path}' should be text")

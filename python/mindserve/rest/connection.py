@@ -145,7 +145,7 @@ class Connection(HttpToolsProtocol):
         """Whom its requests are for."""
         if self._caller is None:
             tls = self.transport.get_extra_info("ssl_object")
-            self._caller = Caller(_peer(self.client), auth_properties(tls), self._number)
+            self._caller = Caller(peer_text(self.client), auth_properties(tls), self._number)
         return self._caller
 
     # --- the transport's callbacks ---
@@ -359,7 +359,7 @@ class Connection(HttpToolsProtocol):
         limits = self._limits
         rate = f"at min_bytes_per_second {limits.min_bytes_per_second} " if limits.min_bytes_per_second else ""
         reason = f"it did not take its answer {rate}within body_idle_timeout, {limits.body_idle_timeout:g} s"
-        self._shared.log.warn(f"connection of {_peer(self.client)} closed: {reason}")
+        self._shared.log.warn(f"connection of {peer_text(self.client)} closed: {reason}")
         # Else the kernel would go on offering what it has.
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -379,7 +379,7 @@ class Connection(HttpToolsProtocol):
         """
         self._discarding = True
         self._stop_timer()
-        self._shared.log.warn(f"connection of {_peer(self.client)} closed: {text}")
+        self._shared.log.warn(f"connection of {peer_text(self.client)} closed: {text}")
         cycle = self.cycle
         if cycle is not None and self._phase != _BODY:  # its own cycle has not begun
             if not cycle.response_complete:
@@ -422,7 +422,7 @@ class Connection(HttpToolsProtocol):
         self._answers.answered()
 
 
-def _peer(client: tuple[str, int] | None) -> str:
+def peer_text(client: tuple[str, int] | None) -> str:
     """As gRPC writes addresses."""
     if client is None:
         return "unknown"

@@ -22,7 +22,7 @@ from mindserve.errors import StartError
 from mindserve.rest.address import Address, adopt, bind, prepare_accepted
 from mindserve.rest.app import App
 from mindserve.rest.calls import Calls
-from mindserve.rest.connection import Connection, Shared
+from mindserve.rest.connection import Connection, Shared, peer_text
 from mindserve.rest.context import Backend, Context, Memory
 from mindserve.rest.pool import Pool
 from mindserve.rest.tls import make_context
@@ -219,7 +219,7 @@ class RestServer:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            task = self._loop.create_task(self._connect(accepted, peer))
+            task = self._loop.create_task(self._connect(accepted, (peer, address[1])))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
@@ -238,10 +238,10 @@ class RestServer:
 
         self._loop.call_later(_ACCEPT_PAUSE, resume)
 
-    async def _connect(self, accepted: socket.socket, peer: str) -> None:
+    async def _connect(self, accepted: socket.socket, client: tuple[str, int]) -> None:
         assert self._shared is not None
         shared = self._shared
-        connection = Connection(shared, peer, accepted)
+        connection = Connection(shared, client[0], accepted)
         options: dict[str, Any] = {}
         if self._tls is not None:
             options = {
@@ -254,7 +254,7 @@ class RestServer:
             await self._loop.connect_accepted_socket(lambda: connection, accepted, **options)
         except (OSError, asyncio.TimeoutError) as error:
             # Of TLS: what a client sent is no handshake, or a certificate that is not trusted.
-            _log.info("a connection from %s was refused: %s", peer, str(error) or type(error).__name__)
+            shared.log.warn(f"a connection from {peer_text(client)} was refused: {str(error) or type(error).__name__}")
             self._give_up(connection, accepted)
         except BaseException:
             self._give_up(connection, accepted)

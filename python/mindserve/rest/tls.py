@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from mindserve.errors import ConfigError
-from mindserve.tls import ServerTls
+from mindserve.tls import ClientCheck, ServerTls
 
 # Those of TLS 1.3 are all sound. Forward secrecy and authenticated encryption, as the gRPC server's.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -39,11 +40,44 @@ def make_context(tls: ServerTls) -> ssl.SSLContext:
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"The RESTful server's certificates don't work: {error}") from error
-    # A resumed session verifies nothing again: a client whose certificate was revoked meanwhile would come in.
     if tls["verify_client"]:
+        # A resumed session verifies nothing again. Without tickets there are those of TLS 1.2 that this context holds.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
+        context.sslobject_class = type("_Checked", (_CheckedTls,), {"check": ClientCheck(tls)})
     return context
+
+
+class _CheckedTls(ssl.SSLObject):
+    """Holds clients against what OpenSSL, by way of Python, does not look at.
+
+    Attributes:
+        check: what that is.
+    """
+
+    check: ClientCheck
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        now = datetime.now(timezone.utc)
+        try:
+            if self.session_reused:
+                problem = self.check.of_session(self.getpeercert(binary_form=True) or b"", now)
+            else:
+                problem = self.check.of_chain(_verified_chain(self), now)
+        except ValueError:
+            problem = "a certificate can't be read"
+        if problem:
+            raise ssl.SSLCertVerificationError(f"certificate verify failed: {problem}")
+
+
+def _verified_chain(tls: ssl.SSLObject) -> list[bytes]:
+    """From the peer's certificate to the root's."""
+    try:
+        return tls.get_verified_chain()  # type: ignore[attr-defined, no-any-return]  # since Python 3.13
+    except AttributeError:
+        der = ssl._ssl.ENCODING_DER  # type: ignore[attr-defined]
+        return [each.public_bytes(der) for each in tls._sslobj.get_verified_chain()]  # type: ignore[attr-defined]
 
 
 def auth_properties(tls: Any) -> Mapping[str, Sequence[bytes]]:
