@@ -7,7 +7,6 @@ import collections
 import contextlib
 import errno
 import os
-import resource
 import socket
 import ssl
 import threading
@@ -79,10 +78,7 @@ class RestServer:
         except OSError as error:
             for each in self._sockets:
                 each.close()
-            raise StartError(
-                f"the RESTful server's event loop can't be made: {error.strerror}; there may be "
-                f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} file descriptors (ulimit -n, LimitNOFILE=)"
-            ) from error
+            raise StartError(f"the RESTful server's event loop can't be made: {error.strerror}") from error
         self._thread = threading.Thread(target=self._run, name="mindserve-rest", daemon=True)
         self._pool = Pool(_THREADS)
         self._shared: Shared | None = None

@@ -1,10 +1,15 @@
-"""File descriptors: as many as a server's connections may need."""
+"""File descriptors: as many as a server's connections may need, and what is said where they are too few."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import resource
+from collections.abc import Iterator
 
 from mindserve import logs
+from mindserve.errors import StartError
 
 _log = logs.get_logger("server")
 
@@ -31,3 +36,21 @@ def make_room(max_connections: int) -> None:
             needed,
             hard,
         )
+
+
+@contextlib.contextmanager
+def advise_of_lack() -> Iterator[None]:
+    """Says what to do where a start fails for want of file descriptors, in whatever part of it.
+
+    Raises:
+        StartError: there were not enough; its text has the limit.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        # The native module's errors have no number.
+        if os.strerror(errno.EMFILE) not in text or "ulimit -n" in text:
+            raise
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise StartError(f"{text}. RLIMIT_NOFILE is {limit}: raise it (ulimit -n, LimitNOFILE=)") from error

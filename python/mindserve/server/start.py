@@ -12,6 +12,7 @@ from mindserve import checks, logs
 from mindserve.config import AuthConfig, Limits, Listener, ServableStartConfig, check_servable_configs
 from mindserve.errors import ConfigError, StartError, later
 from mindserve.server.core import Server
+from mindserve.server.descriptors import advise_of_lack
 from mindserve.server.handover import Predecessor, from_environment
 from mindserve.server.services import check_functions
 from mindserve.server.signals import SignalWatch
@@ -57,7 +58,8 @@ def start_servables(
     configs = check_servable_configs(servable_configs)
     if checks.check_bool("enable_lite", enable_lite):
         raise later("Parameter 'enable_lite'")
-    _current.get().start_servables(configs)
+    with advise_of_lack():
+        _current.get().start_servables(configs)
 
 
 def start_grpc_server(
@@ -101,7 +103,8 @@ def start_grpc_server(
     listeners = _listeners(address, ssl_config)
     effective = _effective_limits(limits, max_msg_mb_size)
     functions = check_functions(grpc_servicer_functions)
-    return _current.get().start_grpc_server(listeners, effective, functions, _check_auth(auth))
+    with advise_of_lack():
+        return _current.get().start_grpc_server(listeners, effective, functions, _check_auth(auth))
 
 
 def reload(servable_name: str | None = None) -> None:
@@ -126,7 +129,8 @@ def reload(servable_name: str | None = None) -> None:
     """
     if servable_name is not None:
         checks.check_str("servable_name", servable_name)
-    _current.reload(servable_name)
+    with advise_of_lack():
+        _current.reload(servable_name)
 
 
 def set_traffic(
@@ -211,7 +215,8 @@ def start_restful_server(
     checks.check_str("address", address)
     _check_ssl_config(ssl_config)
     effective = _effective_limits(limits, max_msg_mb_size)
-    return _current.get().start_restful_server(Listener(address, ssl_config), effective, _check_auth(auth))
+    with advise_of_lack():
+        return _current.get().start_restful_server(Listener(address, ssl_config), effective, _check_auth(auth))
 
 
 def handover(*, timeout: float | None = None) -> int:
@@ -237,7 +242,8 @@ def handover(*, timeout: float | None = None) -> int:
         StartError: this server does not serve, is being stopped or is handing over already; its command line can't be
             run again; or the new one has failed, with the end of its output.
     """
-    return _current.handover(timeout)
+    with advise_of_lack():
+        return _current.handover(timeout)
 
 
 def stop() -> None:
