@@ -77,12 +77,14 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
     for (int i = 0; i < kAcceptsPerRound; ++i) {
       UniqueFd connection(::accept4(fd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (connection) {
-        waiting_ = false;
         handler_(std::move(connection));
         if (fd_ < 0) return;
         continue;
       }
-      if (errno == EAGAIN || errno == EWOULDBLOCK) break;
+      if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        waiting_ = false;  // nobody does
+        break;
+      }
       if (!IsAboutOne(errno)) return BackOff(errno);
     }
     Await();

@@ -203,13 +203,13 @@ class RestServer:
             try:
                 accepted, address = listening.accept()
             except BlockingIOError:
+                self._waiting = False  # nobody does
                 return
             except ConnectionAbortedError:
                 continue
             except OSError as error:
                 self._on_accept_failed(listening, error)
                 return
-            self._waiting = False
             peer = str(address[0])
             if not self._enter(peer):
                 accepted.close()
@@ -223,7 +223,7 @@ class RestServer:
         if error.errno not in _SHORT_OF:
             _log.error("a connection can't be accepted: %s", error)
             return
-        if not self._waiting:  # once until one is accepted again
+        if not self._waiting:  # once until all are accepted
             self._waiting = True
             _log.warning("connections to %s have to wait: accept: %s", self.bound, error.strerror)
         self._loop.remove_reader(listening.fileno())
