@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
@@ -20,6 +21,9 @@ from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
 from mindserve.rest.lines import answer_lines
 from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
+
+if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
 
 
 class Rpc:
@@ -139,8 +143,8 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
     if exchange.method != "POST":
         wrong = f"{rpc.path} takes POST, but actually {exchange.method}"
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
-    if exchange.identity is not None and (name := _called(exchange, rpc)):
-        exchange.permit(name)
+    if exchange.identity is not None:
+        _permit(exchange, rpc, exchange.identity)
     body = await exchange.body()
     context = exchange.context
     messages = await context.run(len(body) > INLINE_BYTES, rpc.encode, body, context.max_messages)
@@ -155,14 +159,24 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
     await exchange.answer(200, answer, headers=headers_of(ended))
 
 
-def _called(exchange: Exchange, rpc: Rpc) -> str:
-    """The servable, or name that is split, that the request calls, as the gateway will find it; "": several may be."""
+def _permit(exchange: Exchange, rpc: Rpc, identity: ClientIdentity) -> None:
+    """Refuses what the gateway would, before the body comes.
+
+    Raises:
+        HttpError: 403: the client may not call what the request names; or nobody who answers, where it names nobody.
+    """
     if named := exchange.headers.get(b"application"):
-        return named.decode("latin-1")
+        exchange.permit(named.decode("latin-1"))
+        return
     service = rpc.path[1:].partition("/")[0]
-    versions = exchange.context.backend.versions()
+    backend = exchange.context.backend
+    versions = backend.versions()
     answering = {each.servable for each in versions if each.ready and service in each.services}
-    return answering.pop() if len(answering) == 1 else ""
+    # A name that is split stands for its variations' servables.
+    splits = backend.splits().values()
+    answering |= {split.name for split in splits if any(part.servable in answering for part in split.variations)}
+    if answering and not any(map(identity.may_call, answering)):
+        raise HttpError(403, identity.denial_of_all(f"service '{service}'"), "PERMISSION_DENIED")
 
 
 def _rpc_error(ended: Ended) -> HttpError:
