@@ -223,6 +223,7 @@ def test_a_certificate_stands_for_its_client(tmp_path: pathlib.Path) -> None:
 
 def jwks(path: pathlib.Path, *keys: dict[str, Any]) -> str:
     path.write_text(json.dumps({"keys": list(keys)}), encoding="utf-8")
+    path.chmod(0o644)  # whatever the umask
     return str(path)
 
 
@@ -303,6 +304,16 @@ def test_a_wrong_jwks_file_is_told(tmp_path: pathlib.Path, content: str, wrong: 
     with pytest.raises(ConfigError) as raised:
         load_issuer_keys(str(path))
     assert wrong in str(raised.value)
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o664, 0o666])
+def test_a_jwks_file_that_others_may_write_is_refused(tmp_path: pathlib.Path, mode: int) -> None:
+    """Whoever writes it makes tokens of any client's; to read it is nothing."""
+    path = tmp_path / "jwks.json"
+    path.write_text('{"keys": []}', encoding="utf-8")
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match=f"has permissions {mode:04o}, so that others may write it"):
+        load_issuer_keys(str(path))
 
 
 # -- the signing key ---------------------------------------------------------------------------------------------------

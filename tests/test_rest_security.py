@@ -110,7 +110,14 @@ def test_the_page_asks_for_a_token(rest: Rest, tmp_path: pathlib.Path) -> None:
 
 def test_each_way_of_showing_it_is_taken(rest: Rest) -> None:
     shown = token(rest)
-    for headers in ({"authorization": f"Bearer {shown}"}, {"oauth_token": shown}):
+    # What stands behind a value is no part of it, by HTTP.
+    trailing = {"authorization": f"Bearer {shown} \t"}
+    for headers in (
+        {"authorization": f"Bearer {shown}"},
+        {"oauth_token": shown},
+        trailing,
+        {"oauth_token": f"{shown} "},
+    ):
         answer = rest.post("/model/sorts:same", {"instances": [{"x": 1}]}, headers=headers)
         assert answer.json() == {"instances": [{"y": 1}]}
         assert rest.get("/servables", headers=headers).status_code == 200

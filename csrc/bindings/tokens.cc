@@ -74,7 +74,11 @@ void RegisterTokens(py::module_& module) {
       .def(
           "denial",
           [](const ClientIdentity& self, std::string_view servable) { return self.Check(servable).message(); },
-          py::arg("servable"));
+          py::arg("servable"))
+      .def(
+          "denial_of_all",
+          [](const ClientIdentity& self, std::string_view what) { return self.DenyAll(what).message(); },
+          py::arg("what"));
   module.def(
       "token_flaw", [](const py::bytes& token) { return CheckToken(std::string_view(token)).message(); },
       py::arg("token"));

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/status.h"
+#include "gateway/call.h"
 #include "gateway/router.h"
 #include "gateway/traffic.h"
 
@@ -22,6 +24,11 @@ class Answering {
   // The servables that a client may mean who names none, sorted. A name that is split stands for its variations'
   // servables, and its mirrors' are not for clients.
   const std::vector<std::string>& Names();
+  // Those of them that the call's client may call: of others it is told nothing.
+  std::vector<std::string> NamesFor(const Call& call);
+  // The one that a call means which names nobody; empty: nobody answers. NOT_FOUND: there are several;
+  // PERMISSION_DENIED: its client may call none of them. `what`: that they answer, in words.
+  Result<std::string> Meant(const Call& call, const std::string& what);
 
  private:
   const std::string service_;

@@ -50,6 +50,11 @@ Status ClientIdentity::Check(std::string_view servable) const {
                                        std::string(CutUtf8(servable, 256)) + "': its key does not list it"};
 }
 
+Status ClientIdentity::DenyAll(std::string_view what) const {
+  return {Code::kPermissionDenied, "client '" + spec_.name + "' may call no servable that answers " +
+                                       std::string(what) + ": its key lists none"};
+}
+
 std::optional<ClientPass::Refused> ClientPass::Enter(std::shared_ptr<const ClientIdentity> identity, TimePoint now) {
   Leave();
   const ClientIdentity::Spec& spec = identity->spec_;

@@ -42,6 +42,8 @@ class ClientIdentity {
   bool MayCall(std::string_view servable) const { return !spec_.servables || spec_.servables->contains(servable); }
   // PERMISSION_DENIED for one that it may not call; else OK.
   Status Check(std::string_view servable) const;
+  // PERMISSION_DENIED for a call that names nobody, where it may call nobody who answers `what`. Names none of them.
+  Status DenyAll(std::string_view what) const;
 
  private:
   friend class ClientPass;

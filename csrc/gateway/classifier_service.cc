@@ -50,18 +50,13 @@ class ClassifierCall final : public PredictCall {
   Status ChooseServable() {
     asked_ = call().metadata_value(kApplicationKey);
     if (!asked_.empty()) return Status::Ok();
-    const std::vector<std::string>& answering = classifier_.Answering();
-    if (answering.size() == 1) {
-      asked_ = answering.front();
-      return Status::Ok();
-    }
-    if (answering.empty()) {
-      return {Code::kUnavailable,
-              "no servable that answers the Classifier is running: it is starting, was stopped, or "
-              "its servable_config.py has neither register.classifier nor register.data_handler"};
-    }
-    return {Code::kNotFound, "Application metadata not set: the Classifier is answered by the servables " +
-                                 Quoted(answering) + ", metadata 'application' has to name one of them"};
+    auto meant = classifier_.answering().Meant(call(), "the Classifier");
+    if (!meant.ok()) return meant.status();
+    asked_ = *std::move(meant);
+    if (!asked_.empty()) return Status::Ok();
+    return {Code::kUnavailable,
+            "no servable that answers the Classifier is running: it is starting, was stopped, or "
+            "its servable_config.py has neither register.classifier nor register.data_handler"};
   }
 
   std::string_view Path() const override { return kClassifierPath; }
@@ -84,7 +79,7 @@ class ClassifierCall final : public PredictCall {
           Fail({Code::kUnavailable, "servable " + name + " is not available"});
           return true;
         }
-        const std::string names = Quoted(classifier_.Answering());
+        const std::string names = Quoted(classifier_.answering().NamesFor(call()));
         Fail({Code::kNotFound, "Application " + name + " not found: metadata 'application' has to name a servable" +
                                    (names.empty() ? "" : " that answers the Classifier, of which there is " + names)});
         return true;

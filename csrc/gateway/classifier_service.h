@@ -28,12 +28,12 @@ class ClassifierService final : public Service {
   void OnRefused(Call& call) override { predict_.OnRefused(call); }
 
   // The servables that answer.
-  const std::vector<std::string>& Answering() { return answering_.Names(); }
+  Answering& answering() { return answering_; }
 
  private:
   ThreadContext& context_;
   PredictService& predict_;
-  gateway::Answering answering_;
+  Answering answering_;
 };
 
 }  // namespace mindserve::gateway

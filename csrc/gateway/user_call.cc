@@ -61,7 +61,7 @@ bool UserCall::Open() {
   if (variation) {
     call_.SetTrailing({{std::string(kRequestIdKey), request_id_}, {std::string(kVariationKey), variation->name}});
   }
-  const auto target = service_.ChooseWorker(*goal_, model_);
+  const auto target = service_.ChooseWorker(*goal_, model_, call_);
   if (!target.ok()) {
     if (variation) call_.CountAs(shared_.traffic.Unanswered(*variation, service_.path_));
     return refuse(target.status());
@@ -255,7 +255,7 @@ void UserCall::OnWorkerLost(uint32_t, const LostCall& lost) {
     context.stats.Refuse(Refusal::kMaxAttempts);
     return fail(". It was sent to " + std::to_string(sends_) + " workers, and each died before its handler had begun");
   }
-  const auto target = service_.ChooseWorker(*goal_, model_);
+  const auto target = service_.ChooseWorker(*goal_, model_, call_);
   if (!target.ok()) return fail(", and there is no other");
   context.log.Warn(context.now, died + ". Another one gets it");
   Send(*target);

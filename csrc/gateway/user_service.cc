@@ -44,35 +44,31 @@ Result<UserService::Goal> UserService::ChooseGoal(const Call& call) {
 Result<std::string> UserService::ChooseServable(const Call& call) {
   const std::string_view named = call.metadata_value(kApplicationKey);
   if (!named.empty()) return std::string(named);
-  const std::vector<std::string>& answering = answering_.Names();
-  if (answering.size() == 1) return answering.front();
-  if (!answering.empty()) {
-    return Status(Code::kNotFound, "Application metadata not set: " + Described() + " is answered by the servables " +
-                                       Quoted(answering) + ", metadata 'application' has to name one of them");
-  }
+  auto meant = answering_.Meant(call, Described());
+  if (!meant.ok() || !meant->empty()) return meant;
   if (path_ == kDriverPath) return Status(Code::kUnimplemented, "no servable has a driver");
   return Status(Code::kUnavailable,
                 "no servable that answers " + Described() + " is running: it is starting, or was stopped");
 }
 
-Result<Router::Target> UserService::ChooseWorker(const Goal& goal, std::string_view model) {
+Result<Router::Target> UserService::ChooseWorker(const Goal& goal, std::string_view model, const Call& call) {
   std::string name = "'" + std::string(CutUtf8(goal.servable, 256)) + "'";
   if (const auto& variation = goal.variation) {
     name += " (variation '" + variation->name + "' of '" + variation->split + "')";
   }
   std::vector<Router::Target>& targets = shared_.targets;
   switch (shared_.router.Find(goal.servable, goal.method, goal.version, SIZE_MAX, &targets)) {
-    case Router::Outcome::kNoServable:
+    case Router::Outcome::kNoServable: {
       if (goal.variation) {
         return Status(Code::kUnavailable, "servable " + name +
                                               (goal.version == 0 ? "" : " version " + std::to_string(goal.version)) +
                                               " is not available");
       }
+      const std::string names = Quoted(answering_.NamesFor(call));
       return Status(Code::kNotFound,
                     "Application " + name + " not found: metadata 'application' has to name a servable" +
-                        (answering_.Names().empty()
-                             ? ""
-                             : " that answers " + Described() + ", of which there is " + Quoted(answering_.Names())));
+                        (names.empty() ? "" : " that answers " + Described() + ", of which there is " + names));
+    }
     case Router::Outcome::kNoMethod:
       return Status(
           Code::kUnimplemented,

@@ -75,7 +75,7 @@ class UserService final : public Service {
   Result<Goal> ChooseGoal(const Call& call);
   Result<std::string> ChooseServable(const Call& call);
   // And there the worker.
-  Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model);
+  Result<Router::Target> ChooseWorker(const Goal& goal, std::string_view model, const Call& call);
   // Among workers of one version, the least loaded first: the best for the model.
   static const Router::Target& Choose(const std::vector<Router::Target>& targets, std::string_view model);
   std::string Described() const;  // "service 'pkg.Service'"

@@ -161,6 +161,9 @@ class ClientIdentity:
     def denial(self, servable: str) -> str:
         """What it is told that may not call it; "": it may."""
 
+    def denial_of_all(self, what: str) -> str:
+        """What it is told that names nobody, and may call nobody who answers ``what``."""
+
 def token_flaw(token: bytes) -> str:
     """Why this can't be a token, whoever may have made it; "": it may be one."""
 

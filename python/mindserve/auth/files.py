@@ -1,4 +1,4 @@
-"""Files that hold secrets: read if nobody else could have written or read them, and written whole or not at all."""
+"""Files that decide who comes in, which nobody else may write, nor read what is secret; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,34 @@ from mindserve.errors import ConfigError
 
 # Of a group it may be readable, as Kubernetes mounts secrets.
 _FORBIDDEN = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
+
+
+def read_public(path: str, what: str, max_bytes: int) -> bytes:
+    """The content of a file that all may read, but neither a group nor others write. Whoever owns it may.
+
+    Args:
+        path: of the file.
+        what: it is, for texts.
+        max_bytes: more are an error.
+
+    Raises:
+        ConfigError: it can't be read, others may write it, or it is too large.
+    """
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ConfigError(
+                    f"{what} '{path}' has permissions {stat.S_IMODE(mode):04o}, so that others may write it: expected "
+                    f"0644 (chmod go-w '{path}')"
+                )
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{what} '{path}' can't be read: {reason}") from None
+    if len(data) > max_bytes:
+        raise ConfigError(f"{what} '{path}' has more than {max_bytes} bytes")
+    return data
 
 
 def read_private(path: str, what: str, max_bytes: int) -> bytes:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from mindserve.auth.files import read_private, write_private
+from mindserve.auth.files import read_private, read_public, write_private
 from mindserve.errors import ConfigError
 
 WHAT = "the signing key"
@@ -93,16 +93,9 @@ def load_issuer_keys(path: str) -> IssuerKeys:
     """Reads an outside issuer's public keys, as its JWKS document has them.
 
     Raises:
-        ConfigError: it can't be read, or has other keys than public ones for signatures.
+        ConfigError: it can't be read, others may write it, or it has other keys than public ones for signatures.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{_WHAT_JWKS} '{path}' can't be read: {reason}") from None
-    if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{_WHAT_JWKS} '{path}' has more than {_MAX_BYTES} bytes")
+    data = read_public(path, _WHAT_JWKS, _MAX_BYTES)
     found: list[VerifyKey] = []
     for key, given in _parse(data, path, _WHAT_JWKS):
         if given.get("kty") == "oct":

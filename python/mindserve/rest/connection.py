@@ -239,7 +239,7 @@ class Connection(HttpToolsProtocol):
             return
         if name.lower() == b"transfer-encoding":
             self._check_coding(value)
-        super().on_header(name, value)
+        super().on_header(name, value.rstrip(b" \t"))  # no part of the value, which the parser leaves there
 
     def _check_coding(self, value: bytes) -> None:
         """The parser takes what ends in "chunked"; others on the way may not."""

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from google.protobuf import descriptor_pool
@@ -26,6 +26,9 @@ from mindserve.rest.security_schemas import add_security
 from mindserve.rest.seldon import PATH as CLASSIFIER_PATH
 from mindserve.rest.seldon import ServedClassifiers, served_classifiers
 from mindserve.rest.split_names import SplitName, describe_splits
+
+if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
 
 Schema = dict[str, Any]
 
@@ -52,6 +55,8 @@ _TEXTS = {
     503: "No worker is there, or the server stops; `retry-after` says when to try again.",
     504: "The deadline has passed.",
 }
+# Documents that are kept: one for each set of names that clients may call.
+_MOST_MADE = 16
 _OF_CONNECTIONS = (400, 408, 431)
 _OF_SERVABLES = (400, 401, 403, 408, 413, 415, 429, 431, 499, 500, 503, 504)
 _OF_CLASSIFIER = (*_OF_SERVABLES, 404, 405, 501)
@@ -429,20 +434,34 @@ class _Made:
 
 
 class Documents:
-    """The document of a server: made anew when what is served has changed. Only for the event loop."""
+    """The document of a server: made anew when what is served has changed. Only for the event loop.
+
+    Where clients have identities, each is shown what it may call.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._made: _Made | None = None
+        self._made: dict[frozenset[str] | None, _Made] = {}  # by the names that are shown; None: all
         self._making = asyncio.Lock()
 
-    async def get(self) -> _Made:
+    async def get(self, identity: ClientIdentity | None = None) -> _Made:
         async with self._making:
             backend = self._context.backend
             versions, services = backend.versions(), backend.services()
             splits = backend.splits().values()
             names = describe_splits(splits, versions)
             classifiers = served_classifiers(versions, splits)
+            known = {*(each.servable for each in versions), *(each.name for each in names)}
+            may = frozenset(known if identity is None else filter(identity.may_call, known))
+            shown = None if may == known else may
+            if shown is not None:
+                versions = [each for each in versions if each.servable in shown]
+                names = [each for each in names if each.name in shown]
+                by_name = {name: each for name, each in classifiers.by_name.items() if name in shown}
+                classifiers = ServedClassifiers(by_name, tuple(name for name in classifiers.meant if name in shown))
+                answered = {name for each in versions for name in each.services}
+                answered |= {name for each in names for name in each.services}
+                services = tuple(each for each in services if each.service.name in answered)
             # Whether they are ready, how many workers they have and how often they answer is no matter of the document.
             key = (
                 tuple((each.servable, each.version, each.methods, each.services) for each in versions),
@@ -453,13 +472,16 @@ class Documents:
                 ),
                 classifiers,
             )
-            if self._made is None or self._made.key != key:
+            made = self._made.get(shown)
+            if made is None or made.key != key:
                 secured = self._context.authority is not None
                 body, packed, etag = await self._context.run(
                     True, _write, lambda: make_document(versions, services, names, classifiers, secured=secured)
                 )
-                self._made = _Made(key, body, packed, etag)
-            return self._made
+                if shown not in self._made and len(self._made) >= _MOST_MADE:
+                    self._made.clear()
+                made = self._made[shown] = _Made(key, body, packed, etag)
+            return made
 
 
 def _write(make: Callable[[], Schema]) -> tuple[bytes, bytes, str]:
@@ -472,8 +494,10 @@ def routes(context: Context) -> list[Route]:
     documents = Documents(context)
 
     async def openapi(request: Request) -> Response:
-        made = await documents.get()
-        headers = {"etag": made.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
+        identity: ClientIdentity | None = request.scope.get("mindserve.identity")
+        made = await documents.get(identity)
+        kept = "no-cache" if identity is None else "private, no-cache"
+        headers = {"etag": made.etag, "cache-control": kept, "vary": "accept-encoding"}
         if made.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         body = made.body

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError
@@ -21,6 +21,9 @@ from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
 from mindserve.rest.split_names import answering_versions, meant_names
 from mindserve.traffic import Split
+
+if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
 
 PATH = "/js/predict"
 INSTANCE = messages.Instance.DESCRIPTOR.full_name
@@ -41,25 +44,29 @@ class ClassifierTypes:
         self._backend = backend
         self._pools: dict[tuple[bytes, ...], descriptor_pool.DescriptorPool] = {}
 
-    def find(self, name: str) -> tuple[str, _Taken]:
+    def find(self, name: str, identity: ClientIdentity | None = None) -> tuple[str, _Taken]:
         """The name of the servable, or that is split, which is called, and what it takes; "": there is none.
 
         Args:
-            name: empty: the only one that answers.
+            name: empty: the only one that answers, of those that the client may call.
+            identity: who asks; None: nobody is asked.
 
         Raises:
-            HttpError: there is not one alone.
+            HttpError: there is not one alone, or the client may call none.
         """
         served = served_classifiers(self._backend.versions(), self._backend.splits().values())
         if not name:
-            if len(served.meant) > 1:
-                names = ", ".join(f"'{each}'" for each in served.meant)
+            meant = served.meant if identity is None else tuple(filter(identity.may_call, served.meant))
+            if identity is not None and served.meant and not meant:
+                raise HttpError(403, identity.denial_of_all("the Classifier"), "PERMISSION_DENIED")
+            if len(meant) > 1:
+                names = ", ".join(f"'{each}'" for each in meant)
                 text = (
                     f"the Classifier is answered by the servables {names}: header 'application' has to name one of them"
                 )
                 raise HttpError(404, text, "NOT_FOUND")
             # Of none the gateway has the text.
-            name = next(iter(served.meant), "")
+            name = next(iter(meant), "")
         classifiers = served.by_name.get(name, ())
         return name, _Taken({each: self._pool(each.files) for each in classifiers})
 
@@ -139,7 +146,7 @@ async def classify(exchange: Exchange, types: ClassifierTypes) -> None:
     if exchange.method != "POST":
         wrong = f"{PATH} takes POST, but actually {exchange.method}"
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
-    name, taken = types.find(exchange.headers.get(b"application", b"").decode("latin-1"))
+    name, taken = types.find(exchange.headers.get(b"application", b"").decode("latin-1"), exchange.identity)
     if name:
         exchange.permit(name)
     body = await exchange.body()

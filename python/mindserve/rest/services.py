@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError, Message
@@ -21,6 +22,9 @@ from mindserve.rest.lines import answer_lines
 from mindserve.rest.message_json import fill_message, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
 from mindserve.rest.split_names import meant_names
+
+if TYPE_CHECKING:
+    from mindserve._native import ClientIdentity
 
 
 class Rpc:
@@ -140,8 +144,8 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
     if exchange.method != "POST":
         wrong = f"{rpc.path} takes POST, but actually {exchange.method}"
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
-    if exchange.identity is not None and (name := _called(exchange, rpc)):
-        exchange.permit(name)
+    if exchange.identity is not None:
+        _permit(exchange, rpc, exchange.identity)
     body = await exchange.body()
     context = exchange.context
     messages = await context.run(len(body) > INLINE_BYTES, rpc.encode, body, context.max_messages)
@@ -156,15 +160,21 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
     await exchange.answer(200, answer, headers=headers_of(ended))
 
 
-def _called(exchange: Exchange, rpc: Rpc) -> str:
-    """The servable, or name that is split, that the request calls, as the gateway will find it; "": several may be."""
+def _permit(exchange: Exchange, rpc: Rpc, identity: ClientIdentity) -> None:
+    """Refuses what the gateway would, before the body comes.
+
+    Raises:
+        HttpError: 403: the client may not call what the request names; or nobody who answers, where it names nobody.
+    """
     if named := exchange.headers.get(b"application"):
-        return named.decode("latin-1")
+        exchange.permit(named.decode("latin-1"))
+        return
     service = rpc.path[1:].partition("/")[0]
     backend = exchange.context.backend
     answering = {each.servable for each in backend.versions() if each.ready and service in each.services}
     meant = meant_names(answering, backend.splits().values())
-    return meant.pop() if len(meant) == 1 else ""
+    if meant and not any(map(identity.may_call, meant)):
+        raise HttpError(403, identity.denial_of_all(f"service '{service}'"), "PERMISSION_DENIED")
 
 
 def _rpc_error(ended: Ended) -> HttpError:
