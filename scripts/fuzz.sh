@@ -3,7 +3,7 @@
 # names of fuzzers go to scripts/fuzz.py: with --write docs/reliability.md the figures of that page are made anew.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 scripts/build.sh
-# Millions of inputs are tried in a build that is optimised and has no UndefinedBehaviorSanitizer, in a third of the time.
+# Millions of inputs are tried in a build that is optimised and has no UndefinedBehaviorSanitizer, in a third of the time at best.
 # What is kept of them is run in the other one by the next run for a minute, or by --merge.
 build=$([[ -n "${FUZZ_RUNS:-}" ]] && echo fuzz || echo asan)
 configure "$build"

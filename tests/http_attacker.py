@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import requests
 
 from attacker import resident
+from certificates import Files
 from conftest import ECHO_SERVABLE
 from e2e_support import PREAMBLE, until, write_servable
 from rest_support import RawAnswer, Rest, head, read_answer, serving_rest
@@ -86,6 +88,21 @@ def serving(folder: pathlib.Path, more: str = "", limits: str = LIMITS) -> Itera
     with serving_rest(folder, "echo", listen=listen, before=grpc) as rest:
         yield rest
         assert "[ERROR]" not in rest.process.errors()
+
+
+@pytest.fixture(scope="module")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
+    """A server whose patience is short."""
+    with serving(tmp_path_factory.mktemp("http")) as rest:
+        yield rest
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory, own_files: Files) -> Iterator[Rest]:
+    """The same, by TLS."""
+    tls = f", ssl_config=server.SSLConfig({own_files.server!r}, {own_files.server_key!r})"
+    with serving(tmp_path_factory.mktemp("https"), tls) as rest:
+        yield rest
 
 
 class Neighbour:

@@ -24,23 +24,9 @@ from http_attacker import (
     unharmed,
     until_closed,
 )
+from http_attacker import rest as rest
+from http_attacker import secure as secure
 from rest_support import Rest, head, is_closed, read_answer
-
-
-@pytest.fixture(scope="module")
-def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
-    """A server whose patience is short."""
-    with serving(tmp_path_factory.mktemp("http")) as rest:
-        yield rest
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory, own_files: Files) -> Iterator[Rest]:
-    """The same, by TLS."""
-    tls = f", ssl_config=server.SSLConfig({own_files.server!r}, {own_files.server_key!r})"
-    with serving(tmp_path_factory.mktemp("https"), tls) as rest:
-        yield rest
-
 
 # -- answers that are not taken ----------------------------------------------------------------------------------------
 

@@ -8,13 +8,12 @@ import grpc
 import pytest
 
 from conftest import ECHO_SERVABLE
-from e2e_support import server_process, status_of, write_servable
+from e2e_support import status_of, write_servable
 from mindserve.auth.keys import Keys, save_keys
 from mindserve.proto import CLASSIFY, messages
 from mindserve.proto.seldon import ClassificationReply, ClassificationRequest
-from rest_support import Rest
 from stubs import compile_protos
-from tokens_support import DENIED, Tokens, client
+from tokens_support import DENIED, Tokens, client, serving
 
 ASKS = "/who.Who/Asks"
 NAMES = ("first", "second", "hidden", "behind")
@@ -66,15 +65,8 @@ functions = ["who_pb2_grpc.add_WhoServicer_to_server"]
 print(*server.start_grpc_server("127.0.0.1:0", grpc_servicer_functions=functions, auth=auth), flush=True)
 print(server.start_restful_server("127.0.0.1:0", auth=auth), flush=True)
 """
-    with server_process(folder / "run", script) as process:
-        address = process.line()
-        rest = Rest(process, process.line())
-        found = Tokens(rest, address, keys)
-        try:
-            yield found
-        finally:
-            found.channel.close()
-            rest.close()
+    with serving(folder / "run", script, keys) as found:
+        yield found
 
 
 def metadata_of(tokens: Tokens, key: str, *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -89,6 +91,20 @@ def unsigned() -> str:
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts) + "."
 
 
+@contextlib.contextmanager
+def serving(folder: pathlib.Path, script: str, keys: str) -> Iterator[Tokens]:
+    """A server of a start script that prints its addresses: gRPC's, then HTTP's."""
+    with server_process(folder, script) as process:
+        address = process.line()
+        rest = Rest(process, process.line())
+        found = Tokens(rest, address, keys)
+        try:
+            yield found
+        finally:
+            found.channel.close()
+            rest.close()
+
+
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokens]:
     folder = tmp_path_factory.mktemp("tokens")
@@ -119,12 +135,5 @@ functions = ["who_pb2_grpc.add_WhoServicer_to_server"]
 print(*server.start_grpc_server("127.0.0.1:0", grpc_servicer_functions=functions, auth=auth), flush=True)
 print(server.start_restful_server("127.0.0.1:0", auth=auth), flush=True)
 """
-    with server_process(folder / "run", script) as process:
-        address = process.line()
-        rest = Rest(process, process.line())
-        found = Tokens(rest, address, keys)
-        try:
-            yield found
-        finally:
-            found.channel.close()
-            rest.close()
+    with serving(folder / "run", script, keys) as found:
+        yield found
