@@ -40,6 +40,11 @@ def whole_schema() -> Any:
     return json_schema()
 
 
+@functools.cache
+def referred(path: str) -> Any:
+    return functools.reduce(lambda at, name: at[name], path.removeprefix("#/").split("/"), whole_schema())
+
+
 def node_of(data: Iterator[int], schema: Any, depth: int) -> Any:
     """A value as YAML is read, of as many bytes as it takes; where they end there is null. Mostly one that `schema` is
     of."""
@@ -47,8 +52,7 @@ def node_of(data: Iterator[int], schema: Any, depth: int) -> Any:
     from mindserve.configfile.problems import Place
 
     while "$ref" in schema:
-        path = schema["$ref"].removeprefix("#/").split("/")
-        schema = functools.reduce(lambda at, name: at[name], path, whole_schema())
+        schema = referred(schema["$ref"])
     byte = next(data, 3)
     kind, more = byte % 4, byte // 4
     place = Place("config.yaml", depth, byte)
