@@ -258,6 +258,11 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
             "servables: [{directory: m, name: a}, {directory: n, name: a}]",
             (1, 39, "The servable directory of servable name a is different in multiple configurations: *"),
         ),
+        (
+            # At the servable, since what disagrees was not given there.
+            "servables:\n- {name: a, directory: m, max_enqueued_requests: 5}\n- {name: a, directory: m}",
+            (3, 3, "'max_enqueued_requests' of servable name a is different in multiple configurations: 5 and 0"),
+        ),
         (ONE + "grpc: {port: 1, address: 'a:1'}", (2, 14, "'port' is given besides 'address': expected one of them")),
         (ONE + "grpc: {port: 70000}", (2, 14, "'grpc.port' should be in range [0,65535], but is the number 70000")),
         (

@@ -14,7 +14,7 @@ from mindserve.configfile.agreement import disagreements
 from mindserve.configfile.document import MAX_BYTES, Node, parse_leniently
 from mindserve.configfile.problems import ConfigFileError, Place, Problem
 from mindserve.configfile.settings import ServerSettings
-from mindserve.configfile.shapes import Made, Path, Reader, Wrong
+from mindserve.configfile.shapes import Made, Path, Reader, Wrong, given_at
 from mindserve.tls import SSLConfig
 
 
@@ -38,9 +38,7 @@ class Draft:
 
     def place(self, *path: str | int) -> Place:
         """Where something was given, or else what it would be part of."""
-        while path and path not in self.places:
-            path = path[:-1]
-        return self.places.get(path, Place(self.name))
+        return self.places.get(given_at(path, self.places), Place(self.name))
 
     def servables(self, *parameters: str) -> Mapping[int, ServableStartConfig]:
         """By their numbers the servables whose names, directories and other ``parameters`` are right."""

@@ -80,8 +80,8 @@ class Reader:
         return Wrong()
 
     def problem_at(self, path: Path, text: str) -> None:
-        """Notes a problem with something that was given."""
-        self.problems.add(Problem(self.places[path], text, spell(path)))
+        """Notes a problem with something that was given, or with the default that stands for it."""
+        self.problems.add(Problem(self.places[given_at(path, self.places)], text, spell(path)))
 
     def note_made(self, made: Made) -> None:
         """Notes the object that what is being read has made."""
@@ -95,6 +95,13 @@ class Reader:
     def here(self) -> str:
         """What is being read, for texts: "servables[0].name"."""
         return spell(self._given)
+
+
+def given_at(path: Path, places: Collection[Path]) -> Path:
+    """The way itself if something was given there, or else to what it would be part of; () if to nothing."""
+    while path and path not in places:
+        path = path[:-1]
+    return path
 
 
 def spell(path: Path) -> str:
