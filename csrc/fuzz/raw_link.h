@@ -42,11 +42,12 @@ class RawSide {
     } else if ((how & 8) != 0) {
       // A payload that is there.
       const std::string_view payload = input.ShortText();
-      std::memcpy(region_.data() + arena_ + used_, payload.data(), payload.size());
-      frame.offset = arena_ + used_;
+      std::memcpy(region_.data() + arena_ + next_, payload.data(), payload.size());
+      frame.offset = arena_ + next_;
       frame.length = payload.size();
+      used_ = std::max(used_, next_ + payload.size());
       constexpr size_t kMost = 48 * 1024;
-      used_ = (used_ + 256) % kMost;
+      next_ = (next_ + 256) % kMost;
     }
     if ((how & 16) != 0) {
       frame.method = input.Take<uint16_t>();
@@ -69,21 +70,31 @@ class RawSide {
     Block().read.value.store(read, std::memory_order_release);
   }
 
+  // As it was when it was made, for another one.
+  void Clear() {
+    link::RingBlock& block = Block();
+    new (&block) link::RingBlock;
+    std::memset(static_cast<void*>(block.frames), 0, std::min(written_, link::kRingFrames) * sizeof(link::Frame));
+    std::memset(region_.data() + arena_, 0, used_);
+  }
+
   link::RingBlock& Block() { return *reinterpret_cast<link::RingBlock*>(region_.data()); }
 
  private:
   link::Region& region_;
   const size_t arena_;
-  size_t used_ = 0;
+  size_t next_ = 0;  // where the next payload goes
+  size_t used_ = 0;  // bytes from the arena's begin that may hold one
   uint32_t written_ = 0;
 };
 
 inline constexpr std::chrono::seconds kRawPatience{60};
 inline constexpr size_t kRawArena = 64 * 1024;
 
-// The worker's end of a lane.
+// The worker's end of a lane. One at a time.
 class RawWorker {
  public:
+  ~RawWorker() { side_.Clear(); }
   // Shakes hands with the port; `lane` is the gateway's end.
   static std::unique_ptr<RawWorker> Connect(link::GatewayPort& port, std::unique_ptr<link::Lane>* lane) {
     std::unique_ptr<RawWorker> worker(new RawWorker);
@@ -94,11 +105,11 @@ class RawWorker {
     // What it says does not depend on what it is told, so that it can say it beforehand, in the same thread.
     const auto deadline = std::chrono::steady_clock::now() + kRawPatience;
     static const link::StatsWriter stats = *link::StatsWriter::Create(std::vector{link::StageName{}});
-    const int hello[] = {worker->flag_.fd(), worker->bell_.get(), stats.fd()};
+    const int hello[] = {worker->memory_.flag.fd(), worker->memory_.bell.get(), stats.fd()};
     FUZZ_REQUIRE(link::SendHandshake(workers.get(), {}, hello, deadline).ok());
     link::HandshakeMessage accept;
     accept.step = link::HandshakeStep::kAccept;
-    const int accepted[] = {worker->ours_.fd()};
+    const int accepted[] = {worker->memory_.ours.fd()};
     FUZZ_REQUIRE(link::SendHandshake(workers.get(), accept, accepted, deadline).ok());
     link::GatewayPort* ports[] = {&port};
     auto shaken = link::GatewayHandshake::Run(gateways.get(), ports, kRawPatience);
@@ -121,15 +132,28 @@ class RawWorker {
   }
 
  private:
+  // What a worker makes once. It is the same for all of them, one after the other: new memory for each would take longer
+  // than what an input does with it.
+  struct Memory {
+    link::Region flag = *link::Region::Create("mindserve-worker", sizeof(link::SleepFlag));
+    link::Region ours = *link::Region::Create("mindserve-replies", link::kReplyArenaBegin + kRawArena);
+    UniqueFd bell = *link::NewBell();
+  };
+
   RawWorker() {
-    new (flag_.data()) link::SleepFlag;
-    new (ours_.data()) link::RingBlock;
+    new (memory_.flag.data()) link::SleepFlag;
+    new (memory_.ours.data()) link::RingBlock;
+    link::EmptyBell(memory_.bell.get());
   }
-  link::Region flag_ = *link::Region::Create("mindserve-worker", sizeof(link::SleepFlag));
-  link::Region ours_ = *link::Region::Create("mindserve-replies", link::kReplyArenaBegin + kRawArena);
+
+  static Memory& TheMemory() {
+    static Memory memory;
+    return memory;
+  }
+
+  Memory& memory_ = TheMemory();
   link::Region theirs_;
-  UniqueFd bell_ = *link::NewBell();
-  RawSide side_{ours_, link::kReplyArenaBegin};
+  RawSide side_{memory_.ours, link::kReplyArenaBegin};
   link::RingReader in_;
 };
 
