@@ -11,6 +11,7 @@ from mindserve.errors import ConfigError
 
 # The longest time that can be given, in seconds.
 MAX_SECONDS = 1e9
+PEM_BEGIN = "-----BEGIN"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,17 @@ def check_str(name: str, value: Any) -> str:
     if not value:
         raise ConfigError(f"Parameter '{name}' should not be empty str")
     return value
+
+
+def check_pem_path(name: str, value: Any) -> str:
+    """The path of a file in PEM form.
+
+    What stands in such a file is refused, and not repeated: it may be a key. Errors say which file can't be read.
+    """
+    path = check_str(name, value)
+    if PEM_BEGIN in path:
+        raise ConfigError(f"Parameter '{name}' should be the path of a file in PEM form, but is PEM text itself")
+    return path
 
 
 def check_bool(name: str, value: Any) -> bool:

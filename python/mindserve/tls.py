@@ -45,7 +45,8 @@ class SSLConfig:
             them has changed for a second. Default True.
 
     Raises:
-        ConfigError: a value of the wrong type, `verify_client` without `custom_ca`, or `crl` without `verify_client`.
+        ConfigError: a value of the wrong type, PEM text in place of a path, `verify_client` without `custom_ca`, or
+            `crl` without `verify_client`.
     """
 
     certificate: str
@@ -56,8 +57,8 @@ class SSLConfig:
     hot_reload: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks.check_str("certificate", self.certificate)
-        checks.check_str("private_key", self.private_key)
+        checks.check_pem_path("certificate", self.certificate)
+        checks.check_pem_path("private_key", self.private_key)
         checks.check_bool("verify_client", self.verify_client)
         if self.verify_client and self.custom_ca is None:
             raise ConfigError(
@@ -65,9 +66,9 @@ class SSLConfig:
                 " certificates of the authorities that clients' certificates come from"
             )
         if self.custom_ca is not None:
-            checks.check_str("custom_ca", self.custom_ca)
+            checks.check_pem_path("custom_ca", self.custom_ca)
         if self.crl is not None:
-            checks.check_str("crl", self.crl)
+            checks.check_pem_path("crl", self.crl)
             if not self.verify_client:
                 raise ConfigError(
                     f"Parameter 'crl' is given, '{self.crl}', without 'verify_client': it is clients' certificates that"

@@ -27,7 +27,8 @@ class SSLConfig:
             connects to, and "localhost" for a Unix socket.
 
     Raises:
-        ConfigError: an argument of the wrong type, or one of `certificate` and `private_key` without the other.
+        ConfigError: an argument of the wrong type, PEM text in place of a path, or one of `certificate` and
+            `private_key` without the other.
     """
 
     certificate: str | None = None
@@ -36,10 +37,11 @@ class SSLConfig:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("certificate", "private_key", "custom_ca", "server_name"):
-            value = getattr(self, name)
-            if value is not None:
-                checks.check_str(name, value)
+        for name in ("certificate", "private_key", "custom_ca"):
+            if (value := getattr(self, name)) is not None:
+                checks.check_pem_path(name, value)
+        if self.server_name is not None:
+            checks.check_str("server_name", self.server_name)
         if (self.certificate is None) != (self.private_key is None):
             given, missing = (
                 ("certificate", "private_key") if self.private_key is None else ("private_key", "certificate")

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping
 
 import yaml
 
+from mindserve.checks import PEM_BEGIN
 from mindserve.configfile.problems import ConfigFileError, Place, Problem
 
 # A config is small: these only keep a file that is none, or a bomb of aliases, from taking all time and memory.
@@ -122,7 +123,8 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self._text = text
         self._file = file
-        self._lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", text)  # as YAML counts them
+        # As YAML counts them. Where a key was put into the file, in place of its path, no line of it is to be shown.
+        self._lines = [] if PEM_BEGIN in text else re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
         self._nodes = 0
         self._problems: list[Problem] = []
 
