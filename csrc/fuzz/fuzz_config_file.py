@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import sys
 import types
 from collections.abc import Iterator
@@ -35,9 +36,10 @@ WORDS = (
 
 @functools.cache
 def whole_schema() -> Any:
+    """With properties in order, so that an input means the same wherever a new one stands."""
     from mindserve.configfile.schema import json_schema
 
-    return json_schema()
+    return json.loads(json.dumps(json_schema(), sort_keys=True))
 
 
 @functools.cache
@@ -60,7 +62,7 @@ def node_of(data: Iterator[int], schema: Any, depth: int) -> Any:
     if choices and kind and depth < MAX_DEPTH:
         return node_of(data, choices[more % len(choices)], depth + 1)
     properties = schema.get("properties", {})
-    known = sorted(properties)
+    known = tuple(properties)
     if depth < MAX_DEPTH and kind != 3 and (known or more < 4):
         entries = {}
         for _ in range(more % 8):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from mindserve.errors import ConfigError
@@ -78,11 +79,10 @@ def check_fields(value: Any) -> dict[str, int | float]:
         Their values by name; times and such numbers as float. Without those that are None, where that is a default.
     """
     checked: dict[str, int | float] = {}
-    defaults = {field.name: field.default for field in dataclasses.fields(value)}
     # mypy takes the __hash__ of a class's instances for the class's own.
-    for name, mark in _marks(type(value)).items():  # type: ignore[arg-type]
+    for name, mark, default in _marks(type(value)):  # type: ignore[arg-type]
         given = getattr(value, name)
-        if given is None and defaults[name] is None:
+        if given is None and default is None:
             continue
         if isinstance(mark, Range):
             checked[name] = check_int(name, given, mark.minimum, mark.maximum)
@@ -92,10 +92,15 @@ def check_fields(value: Any) -> dict[str, int | float]:
 
 
 @functools.cache
-def _marks(kind: type) -> dict[str, Range | Seconds | Number]:
+def _marks(kind: type) -> Sequence[tuple[str, Range | Seconds | Number, Any]]:
+    """The names of marked fields, their marks and defaults."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    marks = ((field.name, getattr(hints[field.name], "__metadata__", ())) for field in dataclasses.fields(kind))
-    return {name: mark for name, found in marks for mark in found if isinstance(mark, Range | Seconds | Number)}
+    return [
+        (field.name, mark, field.default)
+        for field in dataclasses.fields(kind)
+        for mark in getattr(hints[field.name], "__metadata__", ())
+        if isinstance(mark, Range | Seconds | Number)
+    ]
 
 
 def check_str(name: str, value: Any) -> str:

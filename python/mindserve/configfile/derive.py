@@ -8,6 +8,7 @@ import inspect
 import re
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mindserve.checks import MAX_SECONDS, Number, Range, Seconds
@@ -78,6 +79,12 @@ _HINTS: dict[type, dict[str, str]] = {
 def root() -> Record:
     """The shape of the whole file."""
     return _record(ServerSettings)
+
+
+@functools.cache
+def homes() -> Mapping[str, Sequence[str]]:
+    """By key, the sections at the root where it is known."""
+    return root().homes()
 
 
 def _record(kind: Any) -> Record:

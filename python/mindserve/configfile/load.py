@@ -134,7 +134,7 @@ def read(node: Node, name: str, directory: str, problems: Sequence[Problem] = ()
         problems: those that have been found.
     """
     root = derive.root()
-    reader = Reader(directory, root.homes())
+    reader = Reader(directory, derive.homes())
     settings: ServerSettings | None = None
     with contextlib.suppress(Wrong):
         settings = root.read(node, reader)

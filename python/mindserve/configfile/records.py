@@ -68,9 +68,8 @@ class Record:
     def read(self, node: Node, reader: Reader) -> Any:
         if not isinstance(node, Table):
             raise unlike(self, node, reader)
-        where = f"'{reader.here}'" if reader.here else "the file"
         before = len(reader.problems)
-        values, wrong, meant = self._read_entries(node, reader, where)
+        values, wrong, meant = self._read_entries(node, reader)
         missing = {
             field.parameter: field
             for field in self.fields
@@ -78,7 +77,7 @@ class Record:
         }
         for field in missing.values() if node.whole else ():
             expected = field.shape.expected
-            reader.problem(node.place, f"the key '{field.key}' is missing in {where}: expected {expected}")
+            reader.problem(node.place, f"the key '{field.key}' is missing in {reader.section}: expected {expected}")
         made = _Maker(self, node, reader, values, wrong, {*meant, *missing}).make()
         if made is not None:
             reader.note_made(made)
@@ -86,7 +85,7 @@ class Record:
             raise Wrong
         return made.value
 
-    def _read_entries(self, node: Table, reader: Reader, where: str) -> tuple[dict[str, Any], set[str], set[str]]:
+    def _read_entries(self, node: Table, reader: Reader) -> tuple[dict[str, Any], set[str], set[str]]:
         """The values, which of the others are wrong, and which keys that are not known may have been meant for."""
         fields = {name: field for field in self.fields for name in (field.key, *field.aliases)}
         values: dict[str, Any] = {}
@@ -102,7 +101,7 @@ class Record:
                         meant.add(fields[name].parameter)
                     if name and fields[name].shape.secret:
                         place = place.without_source()
-                    reader.problem(place, f"the key '{key}' is not known in {where}{hint}")
+                    reader.problem(place, f"the key '{key}' is not known in {reader.section}{hint}")
             elif field.parameter in {*values, *wrong}:
                 reader.problem(entry.place, f"the key '{key}' is another word for '{field.key}', which is given too")
             elif isinstance(entry.node, Scalar) and entry.node.value is None and not field.required:

@@ -96,6 +96,11 @@ class Reader:
         """What is being read, for texts: "servables[0].name"."""
         return spell(self._given)
 
+    @property
+    def section(self) -> str:
+        """`here` as a place where keys are: "'servables[0]'"."""
+        return f"'{self.here}'" if self._given else "the file"
+
 
 def given_at(path: Path, places: Collection[Path]) -> Path:
     """The way itself if something was given there, or else to what it would be part of; () if to nothing."""
