@@ -18,7 +18,7 @@ import math
 import struct
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 LONGEST_ERROR = 1500
@@ -143,7 +143,7 @@ def run(data: bytes) -> None:
 
     how = data[0] if data else 0
     body = data[1:]
-    value = value_of(iter(body), 0) if how & 2 else None
+    value = value_of(bytearray(reversed(body)), 0) if how & 2 else None
     if how & 1:
         classification(json.dumps({"data": value, "meta": {"puid": "p1"}}).encode() if how & 2 else body)
     elif how & 2:
@@ -152,34 +152,43 @@ def run(data: bytes) -> None:
         message(lambda: parse_json(body))
 
 
-def value_of(data: Iterator[int], depth: int) -> Any:
-    """A value, of as many bytes as it takes; where they end there is null."""
-    byte = next(data, 7)
+def value_of(data: bytearray, depth: int) -> Any:
+    """A value, of as many bytes from the end of `data` as it takes; an object or a list ends where they do."""
+    byte = data.pop() if data else 7
     kind, more = byte % 8, byte // 8
     if kind < 2 and depth < DEEPEST:
-        return {name_of(data): value_of(data, depth + 1) for _ in range(more)}
+        members = {}
+        while data and len(members) < more:
+            name = names()[data.pop()]
+            members[name] = value_of(data, depth + 1)
+        return members
     if kind == 2 and depth < DEEPEST:
-        return [value_of(data, depth + 1) for _ in range(more)]
+        return [value_of(data, depth + 1) for _ in range(more) if data]
     if kind == 3:
-        number = int.from_bytes(bytes(next(data, 0) for _ in range(more % 9 + 1)), "little", signed=True)
+        number = int.from_bytes(taken(data, more % 9 + 1), "little", signed=True)
         return number if more < 16 else str(number)
     if kind == 4:
-        number = struct.unpack("<d", bytes(next(data, 0) for _ in range(8)))[0]
+        number = struct.unpack("<d", taken(data, 8).ljust(8, b"\0"))[0]
         return number if math.isfinite(number) else str(number)
     if kind == 5:
-        return WORDS[next(data, 0) % len(WORDS)]
+        return WORDS[data.pop() % len(WORDS)] if data else WORDS[0]
     if kind == 6:
-        return "".join(map(chr, (next(data, 0) for _ in range(more))))
+        return taken(data, more).decode("latin-1")
     return (None, True, False)[more % 3]
 
 
-def name_of(data: Iterator[int]) -> str:
+def taken(data: bytearray, count: int) -> bytes:
+    found = bytes(data[: -count - 1 : -1])
+    del data[len(data) - len(found) :]
+    return found
+
+
+@functools.cache
+def names() -> Sequence[str]:
+    """What a byte stands for as a key: mostly a field of t.All."""
     fields = descriptors().FindMessageTypeByName("t.All").fields
-    byte = next(data, 0)
-    if byte >= 2 * len(fields):
-        return WORDS[byte % len(WORDS)]
-    field = fields[byte // 2]
-    return str(field.camelcase_name if byte % 2 else field.name)
+    known = [name for field in fields for name in (field.name, field.camelcase_name)]
+    return [*known, *(WORDS[byte % len(WORDS)] for byte in range(len(known), 256))]
 
 
 def message(value: Callable[[], Any]) -> None:
@@ -195,7 +204,7 @@ def message(value: Callable[[], Any]) -> None:
         assert 0 < len(str(error)) <= LONGEST_ERROR, f"an error of {len(str(error))} characters"
         return
     # What is taken has a form in JSON again: a service that sends it back does no more than that.
-    json_format.MessageToJson(kind.FromString(taken), descriptor_pool=pool)
+    json.dumps(json_format.MessageToDict(kind.FromString(taken), descriptor_pool=pool))
 
 
 def classification(body: bytes) -> None:
