@@ -130,7 +130,7 @@ def test_model_files_that_are_none(servables: Servables, start_script: StartScri
     {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[what]()
     server, _, text = attempt(servables, start_script)
     assert "Load model failed, servable directory: " in text
-    assert str(path) in text
+    assert f"model file '{path}' is no regular file" in text
     ends(server)
 
 
@@ -147,20 +147,51 @@ def test_a_model_whose_graph_is_none(servables: Servables, start_script: StartSc
 
 # -- servable_config.py ------------------------------------------------------------------------------------------------
 
+_STILL_IMPORTING = "not ready within the start_timeout of 1 s: it was still importing servable_config.py"
+
 CONFIGS = {
     "that raises": ("raise ValueError('my own text')\n", "", "ValueError: my own text"),
     "that declares nothing": ("x = 1\n", "", "There is no method registered for servable 'bad'"),
-    "that hangs": ("import threading\nthreading.Event().wait()\n", "start_timeout=1", "start_timeout of 1 s"),
-    "that spins": ("while True:\n    pass\n", "start_timeout=1", "start_timeout of 1 s"),
+    "that hangs": ("import threading\nthreading.Event().wait()\n", "start_timeout=1", _STILL_IMPORTING),
+    "that spins": ("while True:\n    pass\n", "start_timeout=1", _STILL_IMPORTING),
     "that is no Python": ("def f(:\n", "", "SyntaxError"),
     "that is no text": ("\0\0\0", "", "null bytes"),
-    "that ends the process": ("import os\nos._exit(3)\n", "", "exited with status 3"),
+    "that ends the process": (
+        "import os\nos._exit(3)\n",
+        "",
+        "exited with status 3 while importing servable_config.py",
+    ),
     "that exits": ("import sys\nsys.exit('my own text')\n", "", "SystemExit: my own text"),
+    "that raises what is no Exception": (
+        "raise BaseException('my own text')\n",
+        "",
+        "failed: BaseException: my own text; while importing file",
+    ),
+    "that forgets itself": (
+        "import sys\ndel sys.modules['servable_config']\nraise ValueError('my own text')\n",
+        "",
+        "failed: ValueError: my own text; while importing file",
+    ),
+    "that leaves no descriptors": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))\n" + ECHO_SERVABLE,
+        "",
+        "Too many open files",
+    ),
+    "that leaves no shared memory": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" + ECHO_SERVABLE,
+        "",
+        "failed: shared memory: ftruncate: File too large",
+    ),
     "that interrupts": ("raise KeyboardInterrupt\n", "", "was ended by SIGINT"),
     "whose error has no text": (
         "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute\n",
         "",
-        "Start of servable",
+        "Mute: its text raises Mute; while importing file",
+    ),
+    "whose error goes on and on": (
+        "raise ValueError('A' * 10_000_000)\n",
+        "",
+        "AAA... (10000000 characters); while importing file",
     ),
     "whose error is no text": ("raise ValueError('\\udcff')\n", "", "ValueError: "),
     "that crashes": ("import ctypes\nctypes.string_at(0)\n", "", "was ended by SIGSEGV"),
@@ -309,6 +340,46 @@ def test_a_disk_that_is_full_for_logs(servables: Servables, start_script: StartS
     assert os.readlink(logs / "log_echo_device0_version1.log") == "/dev/full"
     with Client(address, "echo", "worker_pid") as client:
         assert isinstance(client.infer({"x": "text"}, timeout=60), list)
+    ends(server)
+
+
+@pytest.mark.parametrize("what", ["file for a directory", "directory for a file", "FIFO that nobody reads"])
+def test_logs_that_can_not_be_written(servables: Servables, start_script: StartScript, what: str) -> None:
+    """The start fails, saying why, and can be tried again."""
+    servables.add("echo", ECHO_SERVABLE)
+    log = "serving_logs/log_echo_device0_version1.log"
+    make, remove, expected = {
+        "file for a directory": (
+            "open('serving_logs', 'x').close()",
+            "os.remove('serving_logs')",
+            "logs go to a directory of this name, and there is something else",
+        ),
+        "directory for a file": (f"os.makedirs({log!r})", f"os.rmdir({log!r})", "Is a directory"),
+        "FIFO that nobody reads": (
+            f"os.mkdir('serving_logs'); os.mkfifo({log!r})",
+            f"os.remove({log!r})",
+            "a FIFO that nobody reads",
+        ),
+    }[what]
+    server = start_script(
+        f"""
+        import os
+        from mindserve import server
+        {make}
+        config = server.ServableStartConfig({str(servables.directory)!r}, "echo")
+        try:
+            server.start_servables(config)
+        except RuntimeError as error:
+            print(error, flush=True)
+        {remove}
+        server.start_servables(config)
+        print(server.start_grpc_server("127.0.0.1:0")[0], flush=True)
+        """
+    )
+    text = server.line()
+    assert "can't be started" in text
+    assert f"its log can't be written: {expected}" in text
+    is_well(server.line())
     ends(server)
 
 

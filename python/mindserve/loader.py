@@ -13,6 +13,8 @@ from mindserve.errors import ConfigError
 from mindserve.register.values import Registration
 
 _MODULE = "servable_config"
+# How much of an error's text is passed on.
+_MAX_TEXT = 4096
 
 
 def load_servable(servable_directory: str, servable_name: str) -> Registration:
@@ -50,8 +52,10 @@ def load_servable(servable_directory: str, servable_name: str) -> Registration:
     try:
         with registration.collecting():
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[_MODULE]
+    except KeyboardInterrupt:
+        raise  # As if SIGINT had ended the process: nobody's fault.
+    except BaseException as error:
+        sys.modules.pop(_MODULE, None)
         raise ConfigError(f"{_describe(error, path)}, {where}") from error
     if not registration.methods and not registration.has_grpc_handlers:
         raise ConfigError(
@@ -70,7 +74,17 @@ class _SourceLoader(importlib.machinery.SourceFileLoader):
 
 def _describe(error: BaseException, path: Path) -> str:
     """The error's own text first: that is what people look for, and then the last line of the file that led to it."""
-    text = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
+    said = _text(error)
+    text = said if said and isinstance(error, RuntimeError) else f"{type(error).__name__}: {said}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = f", line {lines[-1]}" if lines else ""
     return f"{text}; while importing file '{path}'{line}"
+
+
+def _text(error: BaseException) -> str:
+    """What an error of the servable's code says, which is code of its own; the beginning, if it has no end."""
+    try:
+        text = str(error)
+    except Exception as another:
+        return f"its text raises {type(another).__name__}"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"

@@ -168,7 +168,8 @@ def _load_model(
                 _log.warning("model file '%s': option '%s' is not used for ONNX models", model.file, name)
     try:
         if not path.is_file():
-            raise StartError(f"model file '{path}' not exist")
+            what = "is no regular file" if path.exists() or path.is_symlink() else "not exist"
+            raise StartError(f"model file '{path}' {what}")
         return runtime.load_model(
             str(path),
             name=model.file,
