@@ -383,6 +383,45 @@ def test_logs_that_can_not_be_written(servables: Servables, start_script: StartS
     ends(server)
 
 
+def test_no_directory_for_temporary_files(servables: Servables, start_script: StartScript) -> None:
+    """As where all disks are full: there is no admin socket, and all else is as ever."""
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(
+        f"""
+        import tempfile
+        from mindserve import server
+        def find_none():
+            raise FileNotFoundError(2, "No usable temporary directory found")
+        tempfile.gettempdir = find_none
+        server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, "echo"))
+        print(server.start_grpc_server("127.0.0.1:0")[0], flush=True)
+        """,
+        TMPDIR=str(servables.directory / "none"),
+        XDG_RUNTIME_DIR="",
+    )
+    is_well(server.line())
+    assert "there is no admin socket" in server.errors()
+    ends(server)
+
+
+def test_a_server_that_can_not_be_made_does_not_keep_its_process(
+    start_script: StartScript, tmp_path: pathlib.Path
+) -> None:
+    """The last of its parts fails: those before it end."""
+    server = start_script(
+        f"""
+        from mindserve import server
+        from mindserve.server import core
+        def fail(server):
+            raise OSError("no thread left")
+        core.AdminSocket = fail
+        server.start_grpc_server("unix:{tmp_path}/sock")
+        """
+    )
+    assert server.wait() == 1
+    assert "no thread left" in server.errors()
+
+
 def test_no_shared_memory_left(servables: Servables, start_script: StartScript) -> None:
     """Memory files may not grow: the start fails, with what was wanted, and nothing is left behind."""
     servables.add("echo", ECHO_SERVABLE)
