@@ -91,6 +91,7 @@ MODELS = {
     "text": b"this is no model\n" * 100,
     "zeros": bytes(4096),
     "cut": cut(),
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 132735\n",
     "of a later opset": later_opset(),
     "of a later format": later_format(),
     "with an unknown operator": unknown_operator(),
@@ -98,6 +99,8 @@ MODELS = {
 }
 # Of those that are something: what the error says besides.
 MODEL_ERRORS = {
+    "text": "is it another format, or cut off?",
+    "a pointer of Git LFS": "It is a pointer of Git LFS: 'git lfs pull' fetches the model",
     "of a later opset": "999",
     "of a later format": "99",
     "with an unknown operator": "NoSuchOperator",
@@ -130,7 +133,7 @@ def test_model_files_that_are_none(servables: Servables, start_script: StartScri
     {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[what]()
     server, _, text = attempt(servables, start_script)
     assert "Load model failed, servable directory: " in text
-    assert str(path) in text
+    assert f"model file '{path}' is no regular file" in text
     ends(server)
 
 
@@ -147,20 +150,54 @@ def test_a_model_whose_graph_is_none(servables: Servables, start_script: StartSc
 
 # -- servable_config.py ------------------------------------------------------------------------------------------------
 
+
 CONFIGS = {
     "that raises": ("raise ValueError('my own text')\n", "", "ValueError: my own text"),
     "that declares nothing": ("x = 1\n", "", "There is no method registered for servable 'bad'"),
-    "that hangs": ("import threading\nthreading.Event().wait()\n", "start_timeout=1", "start_timeout of 1 s"),
-    "that spins": ("while True:\n    pass\n", "start_timeout=1", "start_timeout of 1 s"),
+    "that hangs": (
+        "import threading\nthreading.Event().wait()\n",
+        "start_timeout=8",
+        "not ready within the start_timeout of 8 s: it was still importing servable_config.py",
+    ),
+    "that spins": ("while True:\n    pass\n", "start_timeout=1", "not ready within the start_timeout of 1 s"),
     "that is no Python": ("def f(:\n", "", "SyntaxError"),
     "that is no text": ("\0\0\0", "", "null bytes"),
-    "that ends the process": ("import os\nos._exit(3)\n", "", "exited with status 3"),
+    "that ends the process": (
+        "import os\nos._exit(3)\n",
+        "",
+        "exited with status 3 while importing servable_config.py",
+    ),
     "that exits": ("import sys\nsys.exit('my own text')\n", "", "SystemExit: my own text"),
+    "that raises what is no Exception": (
+        "raise BaseException('my own text')\n",
+        "",
+        "failed: BaseException: my own text; while importing file",
+    ),
+    "that forgets itself": (
+        "import sys\ndel sys.modules['servable_config']\nraise ValueError('my own text')\n",
+        "",
+        "failed: ValueError: my own text; while importing file",
+    ),
+    "that leaves no descriptors": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))\n" + ECHO_SERVABLE,
+        "",
+        "Too many open files",
+    ),
+    "that leaves no shared memory": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n" + ECHO_SERVABLE,
+        "",
+        "failed: shared memory: ftruncate: File too large",
+    ),
     "that interrupts": ("raise KeyboardInterrupt\n", "", "was ended by SIGINT"),
     "whose error has no text": (
         "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute\n",
         "",
-        "Start of servable",
+        "Mute: its text raises Mute; while importing file",
+    ),
+    "whose error goes on and on": (
+        "raise ValueError('A' * 10_000_000)\n",
+        "",
+        "AAA... (10000000 characters); while importing file",
     ),
     "whose error is no text": ("raise ValueError('\\udcff')\n", "", "ValueError: "),
     "that crashes": ("import ctypes\nctypes.string_at(0)\n", "", "was ended by SIGSEGV"),
@@ -200,6 +237,8 @@ ODD = {
         "import signal\nfor each in (signal.SIGINT, signal.SIGTERM):\n    signal.signal(each, signal.SIG_IGN)\n"
     ),
     "imports itself": "import servable_config\n",
+    "has a child": "import os\nos.fork()\n",
+    "has a child that exits": "import os\nif os.fork() == 0:\n    raise SystemExit(5)\n",
 }
 
 
@@ -210,8 +249,10 @@ def test_a_config_that(servables: Servables, start_script: StartScript, what: st
     server, address, text = attempt(servables, start_script)
     assert text == "started"
     with Client(address, "bad", "same") as client:
-        assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
+        for _ in range(3):
+            assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
     ends(server)
+    assert "restart" not in server.errors()
 
 
 def test_a_config_that_starts_threads(servables: Servables, start_script: StartScript) -> None:
@@ -310,6 +351,85 @@ def test_a_disk_that_is_full_for_logs(servables: Servables, start_script: StartS
     with Client(address, "echo", "worker_pid") as client:
         assert isinstance(client.infer({"x": "text"}, timeout=60), list)
     ends(server)
+
+
+@pytest.mark.parametrize("what", ["file for a directory", "directory for a file", "FIFO that nobody reads"])
+def test_logs_that_can_not_be_written(servables: Servables, start_script: StartScript, what: str) -> None:
+    """The start fails, saying why, and can be tried again."""
+    servables.add("echo", ECHO_SERVABLE)
+    log = "serving_logs/log_echo_device0_version1.log"
+    make, remove, expected = {
+        "file for a directory": (
+            "open('serving_logs', 'x').close()",
+            "os.remove('serving_logs')",
+            "logs go to a directory of this name, and there is something else",
+        ),
+        "directory for a file": (f"os.makedirs({log!r})", f"os.rmdir({log!r})", "Is a directory"),
+        "FIFO that nobody reads": (
+            f"os.mkdir('serving_logs'); os.mkfifo({log!r})",
+            f"os.remove({log!r})",
+            "a FIFO that nobody reads",
+        ),
+    }[what]
+    server = start_script(
+        f"""
+        import os
+        from mindserve import server
+        {make}
+        config = server.ServableStartConfig({str(servables.directory)!r}, "echo")
+        try:
+            server.start_servables(config)
+        except RuntimeError as error:
+            print(error, flush=True)
+        {remove}
+        server.start_servables(config)
+        print(server.start_grpc_server("127.0.0.1:0")[0], flush=True)
+        """
+    )
+    text = server.line()
+    assert "can't be started" in text
+    assert f"its log can't be written: {expected}" in text
+    is_well(server.line())
+    ends(server)
+
+
+def test_no_directory_for_temporary_files(servables: Servables, start_script: StartScript) -> None:
+    """As where all disks are full: there is no admin socket, and all else is as ever."""
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(
+        f"""
+        import tempfile
+        from mindserve import server
+        def find_none():
+            raise FileNotFoundError(2, "No usable temporary directory found")
+        tempfile.gettempdir = find_none
+        server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, "echo"))
+        print(server.start_grpc_server("127.0.0.1:0")[0], flush=True)
+        """,
+        TMPDIR=str(servables.directory / "none"),
+        XDG_RUNTIME_DIR="",
+    )
+    is_well(server.line())
+    assert "there is no admin socket" in server.errors()
+    ends(server)
+
+
+def test_a_server_that_can_not_be_made_does_not_keep_its_process(
+    start_script: StartScript, tmp_path: pathlib.Path
+) -> None:
+    """The last of its parts fails: those before it end."""
+    server = start_script(
+        f"""
+        from mindserve import server
+        from mindserve.server import core
+        def fail(server):
+            raise OSError("no thread left")
+        core.AdminSocket = fail
+        server.start_grpc_server("unix:{tmp_path}/sock")
+        """
+    )
+    assert server.wait() == 1
+    assert "no thread left" in server.errors()
 
 
 def test_no_shared_memory_left(servables: Servables, start_script: StartScript) -> None:

@@ -12,7 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -130,6 +130,20 @@ def test_the_key_is_not_shown() -> None:
     assert "secret" not in str(error.value)
     (field,) = (field for field in dataclasses.fields(ServableStartConfig) if field.name == "dec_key")
     assert not field.repr
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: ServableStartConfig("servables", text),
+        lambda text: ServableStartConfig(text, "add"),
+        lambda text: Listener(f"unix:{text}"),
+    ],
+)
+def test_names_of_files_that_are_no_text(make: Callable[[str], object]) -> None:
+    """Bytes that are no UTF-8 come from the command line as lone surrogates."""
+    with pytest.raises(ConfigError, match=r"Parameter '\w+' should be UTF-8, but actually '(unix:)?a\\udcff'"):
+        make("a\udcff")
 
 
 # -- directories and versions ------------------------------------------------------------------------------------------

@@ -178,7 +178,9 @@ server.stop()
             stale.bind(str(tmp_path / "stale.sock"))
         with server_process(tmp_path / "run", ERRORS + script) as process:
             failed = "Serving Error: Serving gRPC server start failed, create server failed, address "
-            assert f"{failed}127.0.0.1:{port}" in process.line()
+            line = process.line()
+            assert f"{failed}127.0.0.1:{port}" in line
+            assert line.endswith("Address already in use: another server listens there, or give port 0 for a free one")
             assert f"{failed}localhost:{port}" in process.line()
             for name in ("file", "none/file.sock", "x" * 200):
                 line = process.line()

@@ -94,6 +94,12 @@ Result<HandshakeMessage> ReceiveHandshake(int socket, HandshakeStep step, std::s
                   "link handshake: the other end has link version " + std::to_string(message.version) + ", this one " +
                       std::to_string(kLinkVersion) + ": they are of different installations");
   }
+  if ((header.msg_flags & MSG_CTRUNC) != 0 && count < fds.size()) {
+    // The kernel hands over what there is room for, and says nothing else.
+    return Status(Code::kResourceExhausted,
+                  std::string("link handshake: ") + std::strerror(EMFILE) +
+                      " to take those that it passes on: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)");
+  }
   if (message.step != step || count != fds.size()) {
     return Status(Code::kInvalidArgument,
                   "link handshake: step " + std::to_string(static_cast<uint32_t>(step)) + " with " +

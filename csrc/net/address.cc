@@ -60,7 +60,9 @@ std::string Address::ToString() const {
 }
 
 Result<Address> ParseAddress(const std::string& text, const std::string& what) {
-  const Status illegal(Code::kInvalidArgument, "The format of the " + what + " address '" + text + "' is illegal");
+  const Status illegal(Code::kInvalidArgument, "The format of the " + what + " address '" + text +
+                                                   "' is illegal: expected 'host:port', '[IPv6]:port' or "
+                                                   "'unix:path'");
   if (text.starts_with(kUnixPrefix)) return ParseUnix(text, illegal);
 
   const size_t colon = text.rfind(':');

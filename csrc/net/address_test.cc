@@ -9,6 +9,7 @@ namespace mindserve::net {
 namespace {
 
 const std::string kWhat = "Serving gRPC server";
+const std::string kIllegal = "' is illegal: expected 'host:port', '[IPv6]:port' or 'unix:path'";
 
 std::string Error(const std::string& text) {
   const auto address = ParseAddress(text, kWhat);
@@ -76,12 +77,12 @@ TEST(AddressTest, RefusesWhatHasNoHostOrNoPort) {
                                           "unix://host/path",
                                           "unix:dir/"};
   for (const std::string& text : texts) {
-    EXPECT_EQ(Error(text), "The format of the Serving gRPC server address '" + text + "' is illegal");
+    EXPECT_EQ(Error(text), "The format of the Serving gRPC server address '" + text + kIllegal);
   }
   EXPECT_EQ(ParseAddress("nowhere", "RESTful server").status().message(),
-            "The format of the RESTful server address 'nowhere' is illegal");
+            "The format of the RESTful server address 'nowhere" + kIllegal);
   EXPECT_EQ(Error(std::string("unix:a\0b", 8)),
-            "The format of the Serving gRPC server address '" + std::string("unix:a\0b", 8) + "' is illegal");
+            "The format of the Serving gRPC server address '" + std::string("unix:a\0b", 8) + kIllegal);
 }
 
 TEST(AddressTest, RefusesPortsOutOfRange) {

@@ -252,7 +252,8 @@ TEST(ListenerTest, FileThatIsNoSocketIsRefused) {
     const auto listener = Listen(Path(path), {});
     EXPECT_EQ(listener.status().code(), Code::kFailedPrecondition);
     EXPECT_EQ(listener.status().message(),
-              "address 'unix:" + path.string() + "': there is a file of this name that is no socket");
+              "address 'unix:" + path.string() +
+                  "': there is a file of this name that is no socket: move it away, or give another path");
   }
   EXPECT_THAT(FilesIn(directory.path()), SizeIs(3));
 }

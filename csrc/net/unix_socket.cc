@@ -132,7 +132,8 @@ Status MoveIntoPlace(UnixSocketFile& file, const Place& place) {
       return ErrorStatus(errno, "looking at it");
     }
     if (!S_ISSOCK(found.st_mode)) {
-      return Status(Code::kFailedPrecondition, "there is a file of this name that is no socket");
+      return Status(Code::kFailedPrecondition,
+                    "there is a file of this name that is no socket: move it away, or give another path");
     }
     const Result<Answer> answer = Probe(place, directory);
     if (!answer.ok()) return answer.status();

@@ -33,8 +33,16 @@ class AdminError(MindserveError):
 def own_directories() -> list[Path]:
     """Where a server of this process's user may have its socket, best first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    fallback = Path(tempfile.gettempdir()) / f"mindserve-{os.geteuid()}"
+    fallback = _temporary_directory() / f"mindserve-{os.geteuid()}"
     return [Path(runtime) / "mindserve", fallback] if runtime else [fallback]
+
+
+def _temporary_directory() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        # None that can be written to, as where disks are full: the caller finds out, and does without.
+        return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def open_directory(path: Path, uid: int, *, create: bool = False) -> int:

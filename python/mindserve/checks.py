@@ -123,6 +123,19 @@ def check_pem_path(name: str, value: Any) -> str:
     return path
 
 
+def check_text(name: str, value: Any) -> str:
+    """A str that is not empty and can be written as UTF-8, as the native core does.
+
+    Others come of names of files that are none: Python reads their bytes as lone surrogates.
+    """
+    checked = check_str(name, value)
+    try:
+        checked.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"Parameter '{name}' should be UTF-8, but actually {checked!r}") from None
+    return checked
+
+
 def check_bool(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"Parameter '{name}' should be bool, but actually {type(value)}")

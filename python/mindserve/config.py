@@ -116,7 +116,7 @@ class Listener:
     mode: Annotated[int, Range(0, 0o777)] = 0o600
 
     def __post_init__(self) -> None:
-        checks.check_str("address", self.address)
+        checks.check_text("address", self.address)
         checks.check_fields(self)
 
 
@@ -255,8 +255,8 @@ class ServableStartConfig:
     send_tracebacks: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        checks.check_str("servable_directory", self.servable_directory)
-        checks.check_str("servable_name", self.servable_name)
+        checks.check_text("servable_directory", self.servable_directory)
+        checks.check_text("servable_name", self.servable_name)
         if self.servable_name in (".", "..") or "/" in self.servable_name or "\0" in self.servable_name:
             raise ConfigError(
                 f"Parameter 'servable_name' should be the name of a directory, but actually '{self.servable_name}'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +14,8 @@ from mindserve.errors import ConfigError
 from mindserve.register.values import Registration
 
 _MODULE = "servable_config"
+# How much of an error's text is passed on.
+_MAX_TEXT = 4096
 
 
 def load_servable(servable_directory: str, servable_name: str) -> Registration:
@@ -47,12 +50,19 @@ def load_servable(servable_directory: str, servable_name: str) -> Registration:
     module = importlib.util.module_from_spec(spec)
     sys.modules[_MODULE] = module
     registration = Registration(servable_name)
+    process = os.getpid()
     try:
         with registration.collecting():
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[_MODULE]
+    except KeyboardInterrupt:
+        raise  # As if SIGINT had ended the process: nobody's fault.
+    except BaseException as error:
+        sys.modules.pop(_MODULE, None)
         raise ConfigError(f"{_describe(error, path)}, {where}") from error
+    finally:
+        if os.getpid() != process:
+            # A child that the file has made, at its end: it is no second worker, nor has a say in how the first did.
+            os._exit(0)
     if not registration.methods and not registration.has_grpc_handlers:
         raise ConfigError(
             f"There is no method registered for servable '{servable_name}', and no handler of a gRPC method, file "
@@ -70,7 +80,17 @@ class _SourceLoader(importlib.machinery.SourceFileLoader):
 
 def _describe(error: BaseException, path: Path) -> str:
     """The error's own text first: that is what people look for, and then the last line of the file that led to it."""
-    text = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
+    said = _text(error)
+    text = said if said and isinstance(error, RuntimeError) else f"{type(error).__name__}: {said}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = f", line {lines[-1]}" if lines else ""
     return f"{text}; while importing file '{path}'{line}"
+
+
+def _text(error: BaseException) -> str:
+    """What an error of the servable's code says, which is code of its own; the beginning, if it has no end."""
+    try:
+        text = str(error)
+    except Exception as another:
+        return f"its text raises {type(another).__name__}"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}... ({len(text)} characters)"

@@ -10,6 +10,7 @@ A line that is written while a request is handled carries its id after the logge
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 LOG_DIRECTORY = "serving_logs"
+_NO_LOG_DIRECTORY = "its log can't be written: logs go to a directory of this name, and there is something else"
 _ROOT = "mindserve"
 _INFO = 1
 # By GLOG's numbers, which are the native core's too.
@@ -85,10 +87,23 @@ def worker_log_path(directory: Path, servable_name: str, device_id: int, version
 
 
 def open_worker_log(path: Path, *, append: bool) -> int:
-    """Opens a worker's log file for it to write to, only for its owner to read. Returns a descriptor."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    """Opens a worker's log file for it to write to, only for its owner to read. Returns a descriptor.
+
+    Raises:
+        OSError: it can't be written there; the text says so.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if append else os.O_TRUNC)
-    return os.open(path, flags, 0o600)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        # A FIFO that nobody reads is an error, instead of a wait without end.
+        log = os.open(path, flags | os.O_NONBLOCK, 0o600)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, _NO_LOG_DIRECTORY, error.filename) from error
+    except OSError as error:
+        reason = "a FIFO that nobody reads" if error.errno == errno.ENXIO else error.strerror
+        raise OSError(error.errno, f"its log can't be written: {reason}", error.filename) from error
+    os.set_blocking(log, True)
+    return log
 
 
 def tail(path: Path, lines: int = 20, limit: int = 16 * 1024, *, begin: int = 0) -> str:

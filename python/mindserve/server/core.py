@@ -100,8 +100,13 @@ class Server:
         self.traffic = TrafficTable(self._apply_traffic, self._served)
         self._stopping = False
         self._stopped = threading.Event()
-        self._admin = None if predecessor is not None else AdminSocket(self)
-        signals.begin(self._on_signal)
+        try:
+            self._admin = None if predecessor is not None else AdminSocket(self)
+            signals.begin(self._on_signal)
+        except BaseException:
+            # Nobody else would: its thread keeps the process alive.
+            self._supervisor.stop()
+            raise
 
     @property
     def _gateway(self) -> Gateway:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -119,6 +120,8 @@ class Listeners:
 
 
 def _listen_error(text: str, listeners: Sequence[Listener]) -> str:
+    if text.endswith(os.strerror(errno.EADDRINUSE)):
+        text += ": another server listens there, or give port 0 for a free one"
     if text.startswith("Serving Error: "):
         return text
     addresses = ", ".join(listener.address for listener in listeners)

@@ -37,6 +37,7 @@ class WorkerProcess:
         pidfd: readable once it has ended; None where the kernel has no such thing, so that `poll` must be asked.
         log_begin: where in its log file its own part begins.
         methods: that it serves, once it has said that it is ready; None until then.
+        phase: what it said last that it does; empty before that, and once it is ready.
         error: what it said of its failure; empty.
         deadline: when it must be ready, by ``time.monotonic``; None once it is.
         ready_at: when it said that it is ready, by ``time.monotonic``; None until then, or if it has no link.
@@ -49,6 +50,7 @@ class WorkerProcess:
         self.spec = spec
         self.number = number
         self.methods: tuple[control.ReadyMethod, ...] | None = None
+        self.phase = ""
         self.error = ""
         self.ready_at: float | None = None
         self.attached = False

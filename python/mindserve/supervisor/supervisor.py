@@ -247,7 +247,8 @@ class Supervisor:
                 process.signal(signal.SIGKILL)
             if process.deadline is not None and process.deadline <= now:
                 process.deadline = None
-                process.error = process.error or f"not ready within the start_timeout of {slot.spec.start_timeout:g} s"
+                late = f"not ready within the start_timeout of {slot.spec.start_timeout:g} s"
+                process.error = process.error or late + (f": it was still {process.phase}" if process.phase else "")
                 process.signal(signal.SIGKILL)
             if process.pidfd is None and process.poll() is not None:
                 self._on_exit(slot, process)
@@ -332,6 +333,7 @@ class Supervisor:
     def _on_event(self, slot: Slot, process: WorkerProcess, event: control.Event) -> None:
         if isinstance(event, control.Phase):
             _log.debug("%s: %s", slot.spec, event.text)
+            process.phase = event.text
             if slot.job is not None:
                 slot.job.set_phase(slot.spec, event.text)
         elif isinstance(event, control.Failed):
@@ -339,6 +341,7 @@ class Supervisor:
             # It exits by itself; if not, this ends it.
             process.deadline = time.monotonic() + _TERMINATE_TIMEOUT
         elif process.methods is None:
+            process.phase = ""
             process.error = process.error or self._judge.wrong(slot.spec.parameters.servable_name, event.services)
             if process.error:
                 process.signal(signal.SIGKILL)
@@ -416,7 +419,8 @@ class Supervisor:
         if error:
             process.error = process.error or error
             process.ready_at = None
-            process.signal(signal.SIGKILL)
+            # If it was the worker that gave up, it is about to say why, and exits by itself; if not, this ends it.
+            process.deadline = time.monotonic() + _TERMINATE_TIMEOUT
             return
         process.deadline = None
         process.attached = True
@@ -473,6 +477,8 @@ class Supervisor:
             for event in process.read_events():
                 if isinstance(event, control.Failed):
                     process.error = event.error
+                elif isinstance(event, control.Phase):
+                    process.phase = event.text
         self._forget_control(process)
         if process.pidfd is not None:
             self._selector.unregister(process.pidfd)
@@ -514,7 +520,8 @@ class Supervisor:
         if slot.job is None:
             reason = f": {process.error}" if process.error else ""
             return f"{slot.spec}, process {process.pid}, {describe_exit(returncode)}{reason}; its log: {path}"
-        reason = process.error or f"its process {describe_exit(returncode)}"
+        during = f" while {process.phase}" if process.phase else ""
+        reason = process.error or f"its process {describe_exit(returncode)}{during}"
         text = f"Start of {slot.spec} failed: {reason}\nIts log is {path}"
         end = logs.tail(path, _LOG_LINES, begin=process.log_begin)
         return f"{text}, which ends so:\n{end}" if end else text

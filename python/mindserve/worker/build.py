@@ -30,6 +30,8 @@ _StageTuple = tuple[str, int, Sequence[tuple[int, int]], int, str]
 
 # Of CANN's options, those that there are for ONNX models; the others belong to the formats of MindIR.
 _CANN_OPTIONS = ("precision_mode", "op_select_impl_mode")
+# What stands in place of a large file where it was not fetched (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 _log = logs.get_logger("worker")
 
@@ -168,7 +170,8 @@ def _load_model(
                 _log.warning("model file '%s': option '%s' is not used for ONNX models", model.file, name)
     try:
         if not path.is_file():
-            raise StartError(f"model file '{path}' not exist")
+            what = "is no regular file" if path.exists() or path.is_symlink() else "not exist"
+            raise StartError(f"model file '{path}' {what}")
         return runtime.load_model(
             str(path),
             name=model.file,
@@ -189,7 +192,17 @@ def _load_model(
             timeout=timeout,
         )
     except RuntimeError as error:
-        raise StartError(f"Load model failed, {_where(model, parameters)}: {error}") from error
+        advice = _advice(path) if "Protobuf parsing failed" in str(error) else ""
+        raise StartError(f"Load model failed, {_where(model, parameters)}: {error}{advice}") from error
+
+
+def _advice(path: Path) -> str:
+    """On a file that is no ONNX model."""
+    with path.open("rb") as file:
+        begin = file.read(len(_LFS_POINTER))
+    if begin == _LFS_POINTER:
+        return " It is a pointer of Git LFS: 'git lfs pull' fetches the model"
+    return f" An ONNX model is expected, and it has {path.stat().st_size} bytes: is it another format, or cut off?"
 
 
 def _warm_up(runtime: Runtime, model: Model, number: int, parameters: WorkerParameters) -> None:
