@@ -132,8 +132,8 @@ class RawWorker {
   }
 
  private:
-  // What a worker makes once. It is the same for all of them, one after the other: new memory for each would take longer
-  // than what an input does with it.
+  // What a worker makes once. It is the same for all of them, one after the other: new memory for each would take
+  // longer than what an input does with it.
   struct Memory {
     link::Region flag = *link::Region::Create("mindserve-worker", sizeof(link::SleepFlag));
     link::Region ours = *link::Region::Create("mindserve-replies", link::kReplyArenaBegin + kRawArena);
