@@ -6,6 +6,15 @@
 #include "gateway/grpc_text.h"
 
 namespace mindserve::gateway {
+namespace {
+
+std::string_view WithoutSpaces(std::string_view value) {
+  while (value.starts_with(' ') || value.starts_with('\t')) value.remove_prefix(1);
+  while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
+  return value;
+}
+
+}  // namespace
 
 Status MetadataTooLarge(size_t max_bytes) {
   return {Code::kResourceExhausted,
@@ -47,6 +56,7 @@ bool RequestHead::Count(size_t bytes, size_t max_bytes) {
 
 void RequestHead::Add(std::string_view name, std::string_view value, size_t max_bytes) {
   const bool fits = Count(name.size() + value.size(), max_bytes);
+  value = WithoutSpaces(value);
   // What decides on the form of the answer is looked at in any case.
   if (name == ":method") {
     post_ = value == "POST";
@@ -78,9 +88,7 @@ void RequestHead::AddBinary(std::string_view name, std::string_view values, size
   for (;;) {
     const size_t comma = values.find(',');
     const bool more = comma != std::string_view::npos;
-    std::string_view value = values.substr(0, comma);
-    while (value.starts_with(' ') || value.starts_with('\t')) value.remove_prefix(1);
-    while (value.ends_with(' ') || value.ends_with('\t')) value.remove_suffix(1);
+    const std::string_view value = WithoutSpaces(values.substr(0, comma));
     const auto bytes = Base64Decode(value);
     if (!bytes) {
       return Fail({Code::kInvalidArgument, "metadata '" + std::string(CutUtf8(name, 64)) +

@@ -23,7 +23,7 @@ class RequestHead {
   // Gives up path and metadata, and their memory; the rest stays.
   void DropTexts();
 
-  // `max_bytes`: max_metadata_bytes, counted as HTTP/2 counts a header list.
+  // Spaces around the value are no part of it. `max_bytes`: max_metadata_bytes, counted as HTTP/2 counts a header list.
   void Add(std::string_view name, std::string_view value, size_t max_bytes);
 
   // What is wrong in terms of HTTP: 0, or the status to answer with.

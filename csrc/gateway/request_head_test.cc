@@ -34,6 +34,15 @@ TEST(RequestHeadTest, WhatACallNeeds) {
   EXPECT_THAT(head.metadata(), ElementsAre(Pair("user-agent", "a"), Pair("x-b", "c")));
 }
 
+// They may be stripped (gRPC over HTTP/2, "Custom-Metadata").
+TEST(RequestHeadTest, SpacesAroundAValueAreNoPartOfIt) {
+  const RequestHead head =
+      Head({{"a", " x y\t "}, {"b", " "}, {"grpc-timeout", "3S "}, {"content-type", " application/grpc"}});
+  EXPECT_THAT(head.metadata(), ElementsAre(Pair("a", "x y"), Pair("b", "")));
+  EXPECT_EQ(head.timeout(), std::chrono::seconds(3));
+  EXPECT_EQ(head.http_error(), 405);  // the method is missing, the type is right
+}
+
 TEST(RequestHeadTest, BinaryMetadataIsDecodedAndSplit) {
   const RequestHead head =
       Head({{"a-bin", "Zm9v"}, {"b-bin", "Zg==,Zm8"}, {"c-bin", "Zg , Zm8=\t"}, {"d", "Zm9v,x"}, {"e-bin", ""}});

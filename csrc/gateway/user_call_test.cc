@@ -162,6 +162,14 @@ TEST_F(UserCallTest, MetadataThatNoHandlerCouldReadIsInvalid) {
   NothingHeld();
 }
 
+TEST_F(UserCallTest, SpacesAroundMetadataAreDropped) {
+  const auto worker = Start(1);
+  worker->Echo();
+  TestClient client(Listen());
+  IsOk(client.Call(kUnary, "a", {{"key", " v w\t "}, {"grpc-timeout", "20S "}}), {"a"});
+  EXPECT_THAT(worker->Call(0).metadata, testing::Contains(Pair("key", "v w")));
+}
+
 TEST_F(UserCallTest, BinaryMetadataIsBase64OrInvalid) {
   const auto worker = Start(1);
   worker->Echo();
