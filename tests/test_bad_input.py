@@ -252,7 +252,7 @@ def test_a_config_that(servables: Servables, start_script: StartScript, what: st
         for _ in range(3):
             assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
     ends(server)
-    assert "restart" not in server.errors()
+    assert "is started again" not in server.errors()
 
 
 def test_a_config_that_starts_threads(servables: Servables, start_script: StartScript) -> None:

@@ -165,19 +165,19 @@ def value_of(data: bytearray, depth: int) -> Any:
     if kind == 2 and depth < DEEPEST:
         return [value_of(data, depth + 1) for _ in range(more) if data]
     if kind == 3:
-        number = int.from_bytes(taken(data, more % 9 + 1), "little", signed=True)
+        number = int.from_bytes(take(data, more % 9 + 1), "little", signed=True)
         return number if more < 16 else str(number)
     if kind == 4:
-        number = struct.unpack("<d", taken(data, 8).ljust(8, b"\0"))[0]
+        number = struct.unpack("<d", take(data, 8).ljust(8, b"\0"))[0]
         return number if math.isfinite(number) else str(number)
     if kind == 5:
         return WORDS[data.pop() % len(WORDS)] if data else WORDS[0]
     if kind == 6:
-        return taken(data, more).decode("latin-1")
+        return take(data, more).decode("latin-1")
     return (None, True, False)[more % 3]
 
 
-def taken(data: bytearray, count: int) -> bytes:
+def take(data: bytearray, count: int) -> bytes:
     found = bytes(data[: -count - 1 : -1])
     del data[len(data) - len(found) :]
     return found

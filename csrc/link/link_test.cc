@@ -1,6 +1,7 @@
 // Both ends of a link, over a real socket pair and real shared memory, in two threads or in one.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -462,6 +463,28 @@ TEST(Handshake, RefusesAnotherVersionAndStrangersAndSilence) {
 }
 
 // A worker that writes nonsense into its rings makes its lane broken, and nothing worse.
+// The kernel passes on as many descriptors as there is room for, and the message without the others.
+TEST(Handshake, SaysThatThereIsNoRoomForDescriptors) {
+  Pair pair = NewPair(SOCK_SEQPACKET);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  const int fds[] = {0, 1, 2};
+  ASSERT_TRUE(SendHandshake(pair.worker.get(), HandshakeMessage{}, fds, deadline).ok());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = ::dup(0);
+  ASSERT_GE(next, 0);
+  ::close(next);
+  const rlimit none{static_cast<rlim_t>(next), before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  UniqueFd came[3];
+  const auto result = ReceiveHandshake(pair.gateway.get(), HandshakeStep::kHello, came, deadline);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(result.status().code(), Code::kResourceExhausted);
+  EXPECT_EQ(result.status().message(),
+            "link handshake: Too many open files to take those that it passes on: raise RLIMIT_NOFILE (ulimit -n, "
+            "LimitNOFILE=)");
+}
+
 TEST(HostileWorker, BadFramesBreakTheLane) {
   struct Case {
     const char* what;
