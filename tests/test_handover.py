@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -390,6 +392,25 @@ def test_a_descriptor_that_is_not_from_the_parent(monkeypatch: pytest.MonkeyPatc
         assert ours.recv(100) == b"it is still open"
 
 
+def open_descriptors() -> set[int]:
+    return {int(path.name) for path in pathlib.Path("/proc/self/fd").iterdir() if path.exists()}
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """So many more of them, and none beyond, can be opened in this process."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = open_descriptors()
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in set(range(max(used))) - used]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1 + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in held:
+            os.close(fd)
+
+
 DIES = """
 import socket, sys
 _, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -409,6 +430,24 @@ def test_an_old_server_that_dies_before_anything_is_imported(monkeypatch: pytest
     assert taken is not None
     with taken, pytest.raises(StartError, match="The server that hands over to this one is gone"):
         Predecessor(taken)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_successor_without_room_for_the_descriptors(room: int) -> None:
+    """The kernel leaves out those that have no room: what is handed over last would be missing without a word."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listeners = [{"given": "127.0.0.1:0", "bound": "127.0.0.1:5500", "fds": 2, "file": None}]
+    hello = {"protocol": 1, "listeners": listeners, "servables": []}
+    with ours, theirs:
+        # Two listening sockets, and where errors are written.
+        socket.send_fds(ours, [json.dumps(hello).encode()], [0, 1, 2])
+        before = open_descriptors()
+        with (
+            descriptors_left(room),
+            pytest.raises(StartError, match=r"sockets of .*: \[Errno 24\] Too many open files"),
+        ):
+            Predecessor(theirs)
+        assert open_descriptors() == before
 
 
 def test_the_word_of_a_handover_that_is_not_for_this_process(serve: Serve, tmp_path: pathlib.Path) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import select
@@ -86,6 +87,7 @@ class _Pipe:
         Raises:
             _Closed: there is none, nor will there be.
             TimeoutError: ``deadline`` by ``time.monotonic`` has passed.
+            OSError: its descriptors have no room in this process; all are closed.
         """
         timeout = None if deadline is None else min(1000 * max(0.0, deadline - time.monotonic()), _LONGEST_POLL)
         poll = select.poll()
@@ -93,9 +95,13 @@ class _Pipe:
         if not poll.poll(timeout):
             raise TimeoutError
         try:
-            data, fds, _, _ = socket.recv_fds(self._end, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            data, fds, flags, _ = socket.recv_fds(self._end, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise _Closed from error
+        if flags & socket.MSG_CTRUNC:
+            for fd in fds:
+                os.close(fd)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         if not data:
             raise _Closed
         return json.loads(data), fds
@@ -334,6 +340,8 @@ class Predecessor:
             hello, fds = self._pipe.receive(time.monotonic() + _STEP_TIMEOUT)
         except (_Closed, TimeoutError) as error:
             raise StartError("The server that hands over to this one is gone") from error
+        except OSError as error:
+            raise StartError(f"The sockets of the server that hands over can't be taken: {error}") from error
         if hello.get("protocol") != _PROTOCOL:
             raise StartError(
                 f"The server that hands over to this one speaks protocol {hello.get('protocol')} of the handover, "
