@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 
 import onnx
 import pytest
 
-from conftest import ADD_SERVABLE, ECHO_SERVABLE, Servables, ServerProcess, StartScript, add_model
+from conftest import ADD_SERVABLE, ECHO_SERVABLE, Servables, ServerProcess, StartScript, add_model, pid_of
 from e2e_support import until, varint
 from mindserve.client import Client
 from mindserve.proto import messages
@@ -44,8 +45,6 @@ def is_well(address: str) -> None:
 
 
 def ends(server: ServerProcess) -> None:
-    import signal
-
     server.send(signal.SIGTERM)
     assert server.wait() == 0, server.errors()
 
@@ -327,10 +326,14 @@ def test_a_hundred_thousand_instances_and_one_more(servables: Servables, start_s
 # -- disks and memory --------------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_full_for_logs(servables: Servables, start_script: StartScript, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_disk_that_is_full_for_logs(
+    servables: Servables, start_script: StartScript, tmp_path: pathlib.Path, stream: str
+) -> None:
     """Whatever is written to the master's and to the worker's log fails: nobody is served the worse for it."""
-    noisy = ECHO_SERVABLE.replace("def echo(x):\n", "def echo(x):\n    print('a line', flush=True)\n")
-    servables.add("echo", noisy)
+    say = f"print('a line', file=sys.{stream}, flush=True)"
+    noisy = ECHO_SERVABLE.replace("def echo(x):\n", f"def echo(x):\n    {say}\n")
+    servables.add("echo", f"import sys\n{say}\n{noisy}")
     logs = tmp_path / "run0" / "serving_logs"
     script = f"""
     import os, sys
@@ -344,12 +347,15 @@ def test_a_disk_that_is_full_for_logs(servables: Servables, start_script: StartS
     """
     server = start_script(script, GLOG_v="0")
     address = server.line()
-    with Client(address, "echo", "same") as client:
+    with Client(address, "echo", "same") as client, Client(address, "echo", "worker_pid") as other:
         for _ in range(20):
-            client.infer({"x": "text"}, timeout=60)
+            assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
+        # The one that takes its place finds it no better.
+        before = pid_of(other.infer({"x": "text"}, timeout=60))
+        os.kill(before, signal.SIGKILL)
+        until(lambda: pid_of(other.infer({"x": "text"}, timeout=60)), lambda pid: pid not in (0, before))
+        assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
     assert os.readlink(logs / "log_echo_device0_version1.log") == "/dev/full"
-    with Client(address, "echo", "worker_pid") as client:
-        assert isinstance(client.infer({"x": "text"}, timeout=60), list)
     ends(server)
 
 

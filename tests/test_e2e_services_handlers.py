@@ -147,6 +147,20 @@ def test_a_handler_that_raises(asked: Asked) -> None:
     assert "/kinds.Kinds/One raised:" in line[0]
 
 
+def test_failures_that_clients_cause_do_not_fill_the_log(asked: Asked) -> None:
+    """Ten a second of a kind; how many more there were stands behind the next."""
+    size, began = len(asked.log()), time.monotonic()
+    futures = [asked.stub.One.future(asked.ask("raise"), timeout=60) for _ in range(1000)]
+    assert {future.code() for future in futures} == {grpc.StatusCode.INTERNAL}
+
+    def once_more() -> str:
+        failed(lambda: asked.stub.One(asked.ask("raise"), timeout=60))
+        return asked.log()[size:]
+
+    said = until(once_more, lambda said: "more like it were left out before" in said)
+    assert said.count("/kinds.Kinds/One raised:") <= 10 * (time.monotonic() - began + 2)
+
+
 def test_a_stream_that_raises_in_its_midst(asked: Asked) -> None:
     call = asked.stub.Down(asked.ask("raise", 10), timeout=60)
     seen = []

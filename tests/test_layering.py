@@ -131,7 +131,8 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "tls": {"checks"},
     "certs": {"checks"},
     "config": {"checks", "tls"},
-    "logs": {"errors"},
+    "limited_log": set(),
+    "logs": {"errors", "limited_log"},
     "native": {"errors"},
     "proto": set(),
     # It calls servables by way of "client", once they do.

@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import heapq
 import itertools
-import logging
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from e2e_support import until
 from mindserve.config import Limits
 from mindserve.rest.address import prepare_accepted
-from mindserve.rest.limited_log import LimitedLog
 from mindserve.rest.progress import AnswerWatch, Outgoing, Progress, outgoing
 
 LIMITS = Limits(body_idle_timeout=10, min_bytes_per_second=100)
@@ -265,17 +263,3 @@ def test_a_client_that_is_gone_without_a_word_is_noticed() -> None:
             assert accepted.getsockopt(tcp, socket.TCP_KEEPINTVL) == 15
             assert accepted.getsockopt(tcp, socket.TCP_KEEPCNT) == 4
             assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 120_000
-
-
-def test_the_log_takes_ten_lines_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    now = [1000.0]
-    log = LimitedLog(logging.getLogger("limited"), lambda: now[0])
-    with caplog.at_level("WARNING", logger="limited"):
-        for number in range(25):
-            log.warn(f"100% of {number}")
-        now[0] += 1
-        log.warn("the next")
-        log.warn("and one more")
-    said: list[Any] = [record.getMessage() for record in caplog.records]
-    assert said[:10] == [f"100% of {number}" for number in range(10)]
-    assert said[10:] == ["15 more warnings like it were left out", "the next", "and one more"]

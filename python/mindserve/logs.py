@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mindserve.limited_log import LimitedLines
+
 LOG_DIRECTORY = "serving_logs"
 _NO_LOG_DIRECTORY = "its log can't be written: logs go to a directory of this name, and there is something else"
 _ROOT = "mindserve"
@@ -59,6 +61,8 @@ def configure_worker(get_request_id: Callable[[], str]) -> int:
     # The root logger, so that what a servable's own modules log is found in the same file.
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     logging.getLogger(_ROOT).setLevel(_LEVELS[level])
+    # Calls cause most of its lines.
+    get_logger("worker").addFilter(LimitedLines())
     return level
 
 

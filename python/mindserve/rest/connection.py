@@ -24,8 +24,8 @@ from uvicorn.server import ServerState
 
 from mindserve import logs
 from mindserve.config import Limits
+from mindserve.limited_log import LimitedLog
 from mindserve.rest.calls import Caller
-from mindserve.rest.limited_log import LimitedLog
 from mindserve.rest.progress import AnswerWatch, Outgoing, Progress, outgoing
 from mindserve.rest.tls import auth_properties
 

@@ -14,6 +14,7 @@ from mindserve.worker.status import (
     CANCELLED,
     INTERNAL,
     INVALID_ARGUMENT,
+    MAX_LOGGED_BYTES,
     UNIMPLEMENTED,
     StatusError,
     describe_error,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 # Characters of a value in an error's text, and bits of a number.
 _MAX_SHOWN = 200
-# Of a stack trace in the log: a user's exception may hold as much text as it likes.
-_MAX_LOGGED_BYTES = 64 * 1024
 _DECLARE_ASYNC = "; a function that returns {} should be declared with 'async def'"
 
 _log = logs.get_logger("worker")
@@ -209,7 +208,7 @@ class Ends:
             code, details = CANCELLED, f"handler {handler.label} was cancelled"
         else:
             trace = trace_of(error)
-            logged = end_of(trace, _MAX_LOGGED_BYTES)
+            logged = end_of(trace, MAX_LOGGED_BYTES)
             _log.error("handler %s of method %s raised:\n%s", handler.label, handler.path, logged)
             code, details = INTERNAL, describe_error(error, trace, send_traceback=self._send_tracebacks)
         if context is None:

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import ctypes
 import faulthandler
+import io
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from mindserve import control, logs
 from mindserve.errors import MindserveError
@@ -25,6 +26,8 @@ from mindserve.register.request import current, get_request_id
 from mindserve.register.servables import set_server
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from mindserve._native import Runtime
     from mindserve.worker.serving import Answering
 
@@ -103,11 +106,29 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
+class _LossyFile(io.FileIO):
+    """Takes what can't be written as well: a disk that is full for logs costs lines, not who writes them."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _log_stream(stream: TextIO) -> TextIO:
+    """Text for the descriptor of ``stream``, by lines."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream  # None: the descriptor is closed
+    file = _LossyFile(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(file), encoding=stream.encoding, errors="backslashreplace", line_buffering=True
+    )
+
+
 def _prepare_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.stdout = _log_stream(sys.stdout)
+    sys.stderr = _log_stream(sys.stderr)
     logs.configure_worker(get_request_id)
     logging.captureWarnings(True)
     warnings.filterwarnings("default", category=DeprecationWarning, module="servable_config")

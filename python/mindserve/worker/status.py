@@ -34,6 +34,8 @@ INTERNAL = CODES.index("INTERNAL")
 
 # What an INTERNAL's details have of a stack trace: its end, which is where it says what happened.
 MAX_TRACE_BYTES = 4096
+# Of one in the log: a user's exception may hold as much text as it likes.
+MAX_LOGGED_BYTES = 64 * 1024
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 

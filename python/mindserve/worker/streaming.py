@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +13,7 @@ from mindserve.register.request import current
 from mindserve.register.values import Method, function_name
 from mindserve.worker.answering import Handler
 from mindserve.worker.model_calls import made_for
-from mindserve.worker.status import trace_of
+from mindserve.worker.status import MAX_LOGGED_BYTES, end_of, trace_of
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from mindserve.worker.async_calls import Loops
 
 NativeStage = tuple[str, int, Sequence[tuple[int, int]], int, str]
-
-_LOG_EVERY = 1.0
 
 _log = logs.get_logger("worker")
 
@@ -103,8 +99,6 @@ class _Answers:
         self._label = label
         self._loops = loops
         self._native_error: type[Exception] = native.load().NativeError
-        self._log_lock = threading.Lock()
-        self._logged = -_LOG_EVERY
 
     def on_thread(self, request: bytes) -> Iterator[Item]:
         items = None
@@ -142,15 +136,6 @@ class _Answers:
 
     def _failed(self, error: BaseException) -> Item:
         invalid = isinstance(error, InvalidInput)
-        if not invalid and not isinstance(error, self._native_error) and self._may_log():
-            _log.warning("stage function '%s' raised:\n%s", self._label, trace_of(error))
+        if not invalid and not isinstance(error, self._native_error):
+            _log.warning("stage function '%s' raised:\n%s", self._label, end_of(trace_of(error), MAX_LOGGED_BYTES))
         return Item(self._method.failed(error, invalid_input=invalid))
-
-    def _may_log(self) -> bool:
-        """Clients cause these: a traceback a second at most."""
-        with self._log_lock:
-            now = time.monotonic()
-            if now - self._logged < _LOG_EVERY:
-                return False
-            self._logged = now
-            return True
