@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import re
 import resource
 import socket
 import ssl
@@ -203,7 +205,7 @@ def test_a_slow_reader(served: Served) -> None:
             attacker.frames(*(DataFrame(stream, data=piece) for piece in pieces[:-1]))
             attacker.frames(DataFrame(stream, data=pieces[-1], flags=["END_STREAM"]))
         (line,) = said_of(served, attacker)
-        assert "it took no reply" in line
+        assert re.search(r"it took no reply (within body_idle_timeout \d+ ms|at min_bytes_per_second \d+)", line)
 
 
 # -- many connections --------------------------------------------------------------------------------------------------
@@ -214,6 +216,7 @@ def test_10000_idle_connections(tmp_path: pathlib.Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = 10_000
     if hard < count + 1000:
+        assert not os.environ.get("CI"), f"RLIMIT_NOFILE is {hard}, expected at least {count + 1000}"
         pytest.skip(f"RLIMIT_NOFILE is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:

@@ -160,6 +160,14 @@ def error(*arguments, **options):
 """
 
 
+# Of paths that no socket can have, what the end of the error says.
+REASONS = {
+    "file": "there is a file of this name that is no socket: move it away, or give another path",
+    "none/file.sock": "none': No such file or directory",
+    "x" * 200: " bytes, at most 107 are possible",
+}
+
+
 def test_addresses_in_use(tmp_path: pathlib.Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -182,10 +190,11 @@ server.stop()
             assert f"{failed}127.0.0.1:{port}" in line
             assert line.endswith("Address already in use: another server listens there, or give port 0 for a free one")
             assert f"{failed}localhost:{port}" in process.line()
-            for name in ("file", "none/file.sock", "x" * 200):
+            for name, reason in REASONS.items():
                 line = process.line()
                 assert line.startswith(("StartError", "ConfigError")), line
                 assert f"{tmp_path}/{name}" in line
+                assert line.endswith(reason)
             assert process.line() == f"started ['unix:{tmp_path}/stale.sock']"
             assert process.line() == "StartError Serving Error: Serving gRPC server is already running"
             assert process.wait() == 0

@@ -134,7 +134,7 @@ class Cases:
 
     def gzip(self):
         payload = b"interop " * 100_000
-        reply, call = self._echo(EchoRequest(payload=payload), stub=self._compressing)
+        reply, call = self._echo(EchoRequest(payload=payload), [("x-compress", "gzip")], stub=self._compressing)
         return {"code": code_of(call), "equal": reply.payload == payload}
 
     def server_streaming(self):

@@ -68,6 +68,8 @@ class Interop(interop_pb2_grpc.InteropServicer):
 
     async def _metadata(self, context):
         sent = context.invocation_metadata()
+        if ("x-compress", "gzip") in sent:
+            context.set_compression(grpc.Compression.Gzip)
         initial = [(INITIAL[key], value) for key, value in sent if key in INITIAL]
         if initial:
             await context.send_initial_metadata(initial)

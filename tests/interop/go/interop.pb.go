@@ -444,7 +444,7 @@ const _ = grpc.SupportPackageIsVersion6
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://godoc.org/google.golang.org/grpc#ClientConn.NewStream.
 type InteropClient interface {
-	// One message each way. The request says what else to do.
+	// One message each way. The request says what else to do; with the metadata x-compress the answer is compressed.
 	Echo(ctx context.Context, in *EchoRequest, opts ...grpc.CallOption) (*EchoReply, error)
 	// The numbers from 0, `count` of them; without end if `count` is negative.
 	Range(ctx context.Context, in *RangeRequest, opts ...grpc.CallOption) (Interop_RangeClient, error)
@@ -581,7 +581,7 @@ func (c *interopClient) Cancelled(ctx context.Context, in *CancelledRequest, opt
 
 // InteropServer is the server API for Interop service.
 type InteropServer interface {
-	// One message each way. The request says what else to do.
+	// One message each way. The request says what else to do; with the metadata x-compress the answer is compressed.
 	Echo(context.Context, *EchoRequest) (*EchoReply, error)
 	// The numbers from 0, `count` of them; without end if `count` is negative.
 	Range(*RangeRequest, Interop_RangeServer) error

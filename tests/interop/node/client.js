@@ -123,7 +123,9 @@ const cases = {
   },
   async gzip() {
     const payload = pattern(1 << 20);
-    const {code, reply} = await unary('Echo', {payload}, {from: compressing});
+    const metadata = new grpc.Metadata();
+    metadata.add('x-compress', 'gzip');
+    const {code, reply} = await unary('Echo', {payload}, {from: compressing, metadata});
     return {code, equal: payload.equals(reply.payload)};
   },
   async server_streaming() {
