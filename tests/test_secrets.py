@@ -8,6 +8,8 @@ import pathlib
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,7 +24,7 @@ from e2e_support import request, server_process, status_of, tensor, until, write
 from mindserve.auth.hashing import hash_secret
 from mindserve.auth.keys import ClientKey, Keys, save_keys
 from mindserve.auth.signing import signing_path
-from mindserve.proto import PREDICT
+from mindserve.proto import CLASSIFY, PREDICT, PREDICT_STREAM
 
 SECRET = "planted-consumer-secret-4711"
 WRONG = "planted-wrong-secret-0815"
@@ -30,6 +32,8 @@ METADATA = "planted-metadata-value"
 QUERY = "planted-query-string"
 HEADER = "planted-http-header"
 PASSPHRASE = "password"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 RAISES = (
     ECHO_SERVABLE
@@ -150,7 +154,21 @@ def everything_is_sent(planted: Planted) -> tuple[str, list[str]]:
         ):
             said.append(repr(status_of(lambda wrong=wrong: call(message, timeout=60, metadata=wrong))))
         said.append(repr(status_of(lambda: call(b"\xff" * 100, timeout=60, metadata=own))))
-        said.append(repr(status_of(lambda: channel.unary_unary("/no/where")(b"", timeout=60, metadata=own))))
+        for path in ("/no/where", CLASSIFY, HEALTH_CHECK):
+            said.append(repr(status_of(lambda path=path: channel.unary_unary(path)(b"\xff", timeout=60, metadata=own))))
+        said.append(repr(list(channel.unary_stream(PREDICT_STREAM)(message, timeout=60, metadata=own))))
+        asked = channel.stream_stream(REFLECTION)(iter([b"\x3a\x00"]), timeout=60, metadata=own)
+        said.append(repr(list(asked)))
+    for command in ("status", "reload"):
+        done = subprocess.run(
+            [sys.executable, "-m", "mindserve", command, str(planted.process.pid)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout + done.stderr)
     return token, said
 
 
@@ -202,8 +220,19 @@ server.stop()
     assert not any(line in said for line in key.read_text().splitlines() if "-----" not in line)
 
 
-def test_a_process_with_keys_leaves_no_core(own_files: Files, tmp_path: pathlib.Path) -> None:
+KEYED = {
+    "gRPC with TLS": "server.start_grpc_server('127.0.0.1:0', ssl_config=tls)",
+    "gRPC with tokens": "server.start_grpc_server('127.0.0.1:0', auth=auth)",
+    "REST with TLS": "server.start_restful_server('127.0.0.1:0', ssl_config=tls)",
+    "REST with tokens": "server.start_restful_server('127.0.0.1:0', auth=auth)",
+}
+
+
+@pytest.mark.parametrize("start", KEYED)
+def test_a_process_with_keys_leaves_no_core(own_files: Files, tmp_path: pathlib.Path, start: str) -> None:
     """Whatever the limit is, and wherever cores go."""
+    keys = str(tmp_path / "keys.yaml")
+    save_keys(Keys({"app": ClientKey(key="app", secrets=(hash_secret(SECRET),))}), keys)
     script = f"""
 import resource
 _, hard = resource.getrlimit(resource.RLIMIT_CORE)
@@ -211,7 +240,8 @@ resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 from mindserve import server
 {DUMPABLE}
 tls = server.SSLConfig({own_files.server!r}, {own_files.server_key!r})
-server.start_grpc_server("127.0.0.1:0", ssl_config=tls)
+auth = server.AuthConfig({keys!r})
+{KEYED[start]}
 {DUMPABLE}"""
     with server_process(tmp_path / "run", script) as process:
         assert process.line() == "1"
