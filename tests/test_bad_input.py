@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import resource
 import signal
 
 import onnx
@@ -446,8 +447,40 @@ def test_a_server_that_can_not_be_made_does_not_keep_its_process(
     assert "no thread left" in server.errors()
 
 
+@pytest.mark.parametrize(
+    ("limit", "left", "reason"),
+    [
+        (resource.RLIMIT_NOFILE, 1, "Too many open files"),
+        (resource.RLIMIT_FSIZE, 1 << 20, "shared memory: ftruncate: File too large"),
+    ],
+    ids=["descriptors", "shared memory"],
+)
+def test_a_worker_that_dies_while_nothing_is_left(
+    servables: Servables, start_script: StartScript, limit: int, left: int, reason: str
+) -> None:
+    """There is no other in its place until there is something again, and then there is; the server goes on."""
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(
+        "from mindserve import server\n"
+        f"server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, 'echo'))\n"
+        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n"
+    )
+    address = server.line()
+    with Client(address, "echo", "worker_pid") as client:
+        before = pid_of(client.infer({"x": 1}, timeout=60))
+        _, hard = was = resource.prlimit(server.pid, limit)
+        resource.prlimit(server.pid, limit, (left, hard))
+        os.kill(before, signal.SIGKILL)
+        until(lambda: reason in server.errors())
+        assert "error" in client.infer({"x": 1}, timeout=60)
+        resource.prlimit(server.pid, limit, was)
+        until(lambda: pid_of(client.infer({"x": 1}, timeout=60)), lambda pid: pid not in (0, before))
+    is_well(address)
+    ends(server)
+
+
 def test_no_shared_memory_left(servables: Servables, start_script: StartScript) -> None:
-    """Memory files may not grow: the start fails, with what was wanted, and nothing is left behind."""
+    """Memory files may not grow: the start fails, with what was wanted, leaves nothing, and can be tried again."""
     servables.add("echo", ECHO_SERVABLE)
     server = start_script(
         f"""
@@ -462,6 +495,9 @@ def test_no_shared_memory_left(servables: Servables, start_script: StartScript) 
                 return repr(str(error))
         print(attempt(), flush=True)
         sys.stdin.readline()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(attempt(), flush=True)
+        sys.stdin.readline()
         server.stop()
         """
     )
@@ -469,5 +505,7 @@ def test_no_shared_memory_left(servables: Servables, start_script: StartScript) 
     assert "File too large" in text
     assert "shared memory" in text
     assert server.workers() == []
+    server.tell("once more")
+    is_well(server.line())
     server.tell("end")
     assert server.wait() == 0, server.errors()
