@@ -278,6 +278,51 @@ def test_handlers_that_hold_all_threads_stand_in_the_log(tmp_path: pathlib.Path,
         assert log.count("none of the handler threads") == 1
 
 
+RESTING = """
+@register.grpc_service("kinds.Kinds")
+class Resting:
+    def One(self, request):
+        return Answer(text=request.text)
+
+    def Up(self, requests):
+        with open("begun", "a") as begun:
+            begun.write("x")
+        return Answer(number=len(list(requests)))
+"""
+
+
+def test_clients_that_rest_make_room_for_others(tmp_path: pathlib.Path, generated: Any) -> None:
+    """They hold all threads, and send nothing: it costs them their calls once others wait for a thread."""
+    go_on = threading.Event()
+
+    def nothing() -> Iterator[Any]:
+        go_on.wait(100)
+        yield from ()
+
+    with served(tmp_path, generated, CONFIG + RESTING, ADDERS[:1], start="handler_threads=2") as server:
+        begun = server.served.process.cwd / "begun"
+        try:
+            calls = [server.stub.Up.future(nothing(), timeout=100) for _ in range(3)]
+            until(lambda: begun.exists() and begun.read_text() == "xx")
+            with grpc.insecure_channel(server.served.address, [("grpc.use_local_subchannel_pool", 1)]) as other:
+                stub = server.pb2_grpc.KindsStub(other)
+                assert stub.One(server.ask("other"), timeout=60).text == "other"
+            # The third has a thread now, which nobody lacks.
+            until(lambda: begun.read_text() == "xxx" and sum(call.done() for call in calls) == 2)
+            ended = [call for call in calls if call.done()]
+            assert [call.code() for call in ended] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+            assert {call.details() for call in ended} == {
+                "no message came from the client for 5 s, while other calls waited for one of the handler threads"
+            }
+        finally:
+            go_on.set()
+        assert [call.result().number for call in calls if call not in ended] == [0]
+        log = until(server.log, lambda text: "since others waited for their handler threads" in text)
+        assert " of /kinds.Kinds/Up" in log
+        assert "raised" not in log
+        assert "none of the handler threads" not in log
+
+
 def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, generated: Any) -> None:
     with served(tmp_path, generated, CONFIG + ON_LOOP, ADDERS[:1]) as server:
         (worker,) = server.served.process.workers()

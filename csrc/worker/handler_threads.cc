@@ -270,13 +270,14 @@ bool Handlers::Stay(Duration waited) {
   return running_ <= kEnough || stopped_;
 }
 
-void Handlers::BeginBlocked() {
+void Handlers::BeginBlocked(const ServiceCall* reads) {
   Thread* const self = Self();
   if (self == nullptr) return;
   self->defers = false;
   Flush();
   const std::lock_guard lock(line_mutex_);
   ++self->blocked;
+  if (reads != nullptr && reads == self->call.get()) self->call->rests_since = time_.Now();
   Count(*self);
   if (running_ == 0 && waiting_ > 0) WakeOne(time_.Now());
 }
@@ -286,6 +287,7 @@ void Handlers::EndBlocked() {
   if (self == nullptr) return;
   const std::lock_guard lock(line_mutex_);
   if (self->blocked > 0) --self->blocked;
+  if (self->call != nullptr && self->call->holder == self) self->call->rests_since = kNever;
   Count(*self);
 }
 
@@ -313,10 +315,16 @@ void Handlers::EndCall(ServiceCall* call) {
   if (thread != nullptr) Count(*thread);
 }
 
-TimePoint Handlers::Tend(TimePoint now) {
+bool Handlers::Rests(const ServiceCall& call, TimePoint since) const {
+  const std::lock_guard lock(line_mutex_);
+  return call.rests_since == since;
+}
+
+TimePoint Handlers::Tend(TimePoint now, std::vector<Resting>* resting) {
+  if (resting != nullptr) resting->clear();
   const std::lock_guard lock(line_mutex_);
   if (waiting_ == 0) return kNever;
-  FindStuck(now);
+  FindStuck(now, resting);
   // Also without a thread to wake it is looked again: answers are handed over meanwhile without a wake.
   const TimePoint due = Oldest()->front().since + kPatience;
   if (now < due) return due;
@@ -324,11 +332,27 @@ TimePoint Handlers::Tend(TimePoint now) {
   return now + kPatience;
 }
 
-void Handlers::FindStuck(TimePoint now) {
+void Handlers::FindStuck(TimePoint now, std::vector<Resting>* resting) {
   if (std::exchange(taken_before_, taken_) != taken_ || idle_ + permits_ > 0) last_taken_ = now;
-  if (stuck_ || now - std::max(last_taken_, Oldest()->front().since) < kStuck) return;
-  stuck_ = true;
-  needs_changed_.notify_one();
+  if (now - std::max(last_taken_, Oldest()->front().since) < kStuck) return;
+  if (resting != nullptr) FindResting(now, resting);
+  if (resting != nullptr && !resting->empty()) {
+    // Their threads will take some.
+    last_taken_ = now;
+  } else if (!std::exchange(stuck_, true)) {
+    needs_changed_.notify_one();
+  }
+}
+
+// Only of ordinary threads: others take none of the calls that clients make.
+void Handlers::FindResting(TimePoint now, std::vector<Resting>* resting) const {
+  for (const auto& thread : threads_) {
+    const std::shared_ptr<ServiceCall>& call = thread->call;
+    if (thread->extra || call == nullptr || call->holder != thread.get()) continue;
+    if (call->rests_since != kNever && now - call->rests_since >= kRest) resting->push_back({call, call->rests_since});
+  }
+  std::ranges::sort(*resting, {}, &Resting::since);
+  if (resting->size() > waiting_) resting->resize(waiting_);
 }
 
 Handlers::Needs Handlers::AwaitNeeds(bool stuck) {

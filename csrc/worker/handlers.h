@@ -74,8 +74,9 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // How long the thread waited for the interpreter's lock once Await had returned. False: there are enough, step back.
   bool Stay(Duration waited);
   size_t idle_threads() const;  // that wait in Await
-  // To be said around what blocks a handler's thread for long. On other threads they do nothing.
-  void BeginBlocked();
+  // To be said around what blocks a handler's thread for long. On other threads they do nothing. `reads`: the call of
+  // which it waits for the client's next message.
+  void BeginBlocked(const ServiceCall* reads = nullptr);
   void EndBlocked();
   // The same around a call of another servable. `call`: for which it is made, if that is known; on other threads than
   // handlers' it says whose thread waits.
@@ -87,7 +88,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // For the one thread that starts extra threads, without which there are none, and tells the log who is stuck.
   struct Needs {
     size_t threads = 0;  // to be started
-    bool stuck = false;  // for kStuck no ordinary thread has taken a call, while calls wait for one
+    bool stuck = false;  // for kStuck no ordinary thread has taken a call, while calls wait, and none rests
     bool stopped = false;
   };
   static constexpr Duration kStuck = std::chrono::seconds(5);
@@ -134,8 +135,19 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // Before it sleeps; false if something was posted. Then, in any case: Awake.
   bool PrepareSleep();
   void Awake();
-  // Wakes handler threads if too few run. When it wants to be called again (kNever: no time).
-  TimePoint Tend(TimePoint now);
+  // A call whose handler holds a thread while it waits for the client's next message.
+  struct Resting {
+    std::shared_ptr<ServiceCall> call;
+    TimePoint since;
+  };
+  // So long at least a client may rest between messages even if others lack the thread.
+  static constexpr Duration kRest = kStuck;
+  // Wakes handler threads if too few run. When it wants to be called again (kNever: no time). `resting`, unless null,
+  // is cleared, and filled when for kStuck no ordinary thread has taken a call, while calls wait for one: with calls
+  // that have rested for kRest, longest first, as many as wait. They are to be ended, for their threads.
+  TimePoint Tend(TimePoint now, std::vector<Resting>* resting = nullptr);
+  // Whether the call's thread still waits for the message for which it has waited since then.
+  bool Rests(const ServiceCall& call, TimePoint since) const;
 
   // Makes Await return false. Any thread.
   void Stop();
@@ -180,7 +192,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   bool IsDue(TimePoint now);
   bool WakeOne(TimePoint now);
   bool Assign(TimePoint now);
-  void FindStuck(TimePoint now);
+  void FindStuck(TimePoint now, std::vector<Resting>* resting);
+  void FindResting(TimePoint now, std::vector<Resting>* resting) const;
 
   void Flush();
 
@@ -217,7 +230,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   bool stuck_ = false;
   size_t taken_ = 0;         // by ordinary threads
   size_t taken_before_ = 0;  // when it was looked last
-  TimePoint last_taken_;     // about
+  TimePoint last_taken_;     // about, or when calls were ended so that some can be
 
   std::mutex loop_mutex_;
   std::vector<LoopEvents> loop_events_;  // guarded by loop_mutex_

@@ -221,6 +221,7 @@ class HandlerThreadsTest : public testing::Test {
         if (!await()) return;
         continue;
       }
+      if (call->spec().client_streaming && !Reads(*call)) continue;
       const bool calls = calls_;
       if (calls) handlers_->BeginCall(nullptr);
       {
@@ -232,6 +233,16 @@ class HandlerThreadsTest : public testing::Test {
         changed_.wait(lock, [&] { return own <= let_go_ || (inner_goes_ && call->depth() > 0); });
       }
       if (calls) handlers_->EndCall(nullptr);
+    }
+  }
+
+  // A stream, until it is over; true: a message came, and `works_` says that the handler has to do with it.
+  bool Reads(ServiceCall& call) {
+    for (;;) {
+      const auto reading = call.Read([](std::span<const std::byte>) {});
+      if (reading == ServiceCall::Reading::kHalfClosed || reading == ServiceCall::Reading::kGone) return false;
+      if (reading == ServiceCall::Reading::kMessage && works_) return true;
+      if (reading == ServiceCall::Reading::kNotYet) call.AwaitReadable();
     }
   }
 
@@ -278,10 +289,12 @@ class HandlerThreadsTest : public testing::Test {
 
   FakeTime time_;
   std::atomic<bool> calls_{false};
+  std::atomic<bool> works_{false};
   std::vector<CallPointer> pushed_;
   std::shared_ptr<Handlers> handlers_ = [this] {
     auto handlers = std::make_shared<Handlers>(time_, [] {});
     handlers->Add({.path = "/t.T/M"});
+    handlers->Add({.path = "/t.T/Up", .client_streaming = true});
     return handlers;
   }();
 
@@ -554,6 +567,151 @@ TEST_F(ExtraThreadsTest, ItIsToldWhenAllAreStuckAndWhenItIsOver) {
   EXPECT_NE(held[0].thread, held[1].thread);
   LetGo(1);
   EXPECT_TRUE(Eventually([&] { return !stuck_; }));
+}
+
+// Clients that stream and send nothing.
+class RestingTest : public ExtraThreadsTest {
+ protected:
+  ~RestingTest() override {
+    for (const CallPointer& call : streams_) call->Cancel();
+  }
+
+  // A stream that has a thread.
+  CallPointer Rest() {
+    ServiceCall::Opened opened;
+    opened.handler = 1;
+    const CallPointer call = streams_.emplace_back(std::make_shared<ServiceCall>(handlers_, std::move(opened)));
+    EXPECT_TRUE(call->Deliver({}, false).ok());
+    AwaitRest(*call);
+    return call;
+  }
+
+  // Waits until it rests since now.
+  void AwaitRest(const ServiceCall& call) {
+    EXPECT_TRUE(Eventually([&] { return handlers_->Rests(call, time_.Now()); }));
+  }
+
+  void Send(ServiceCall& call) {
+    EXPECT_TRUE(call.Deliver(std::span<const std::byte>(), false).ok());
+    AwaitRest(call);
+    LetGoOfPosted();
+  }
+
+  // Each of these calls holds what holds it.
+  void LetGoOfPosted() {
+    std::vector<CallPointer> posted;
+    Handlers::Models models;
+    handlers_->TakePosted(&posted, &models);
+  }
+
+  // Which are to be ended after so long.
+  std::vector<CallPointer> RestingAfter(Duration time) {
+    time_.Advance(time);
+    std::vector<Handlers::Resting> resting;
+    handlers_->Tend(time_.Now(), &resting);
+    std::vector<CallPointer> calls;
+    for (const auto& [call, since] : resting) {
+      calls.push_back(call);
+      since_.push_back(since);
+    }
+    return calls;
+  }
+
+  std::vector<TimePoint> since_;  // of all that were to be ended
+
+ private:
+  std::vector<CallPointer> streams_;
+};
+
+TEST_F(RestingTest, ThoseThatHaveRestedLongestMakeRoomForTheLine) {
+  AddThreads(3);
+  std::vector<CallPointer> streams;
+  for (int i = 0; i < 3; ++i) {
+    streams.push_back(Rest());
+    time_.Advance(std::chrono::seconds(10));
+  }
+  Push(2);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  EXPECT_TRUE(RestingAfter(Handlers::kStuck - milliseconds(1)).empty()) << "the line is too young";
+  ASSERT_EQ(RestingAfter(milliseconds(1)), (std::vector{streams[0], streams[1]}));
+  EXPECT_TRUE(RestingAfter(milliseconds(1)).empty()) << "their threads are on their way";
+  for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(streams[i]->CancelIfResting(since_[i]));
+  EXPECT_EQ(ThreadsOf(2), 2u);
+  EXPECT_FALSE(streams[2]->over());
+  EXPECT_EQ(handlers_->waiting(), 0u);
+  EXPECT_FALSE(stuck_);
+}
+
+TEST_F(RestingTest, TheyRestForHoursWhileNobodyWaits) {
+  AddThreads(1);
+  const CallPointer stream = Rest();
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(RestingAfter(std::chrono::hours(1)).empty());
+  EXPECT_FALSE(stream->over());
+  // Nor does the first one who waits end it at once.
+  Push(1);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  EXPECT_TRUE(RestingAfter(Handlers::kStuck - milliseconds(1)).empty());
+  ASSERT_EQ(RestingAfter(milliseconds(1)), std::vector{stream});
+}
+
+TEST_F(RestingTest, NobodyIsEndedWhileAnotherThreadTakesCalls) {
+  AddThreads(2);
+  const CallPointer stream = Rest();
+  Push(4);
+  for (size_t taken = 1; taken <= 4; ++taken) {
+    ThreadsOf(taken);
+    EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+    EXPECT_TRUE(RestingAfter(Handlers::kStuck - milliseconds(1)).empty());
+    LetGo(taken);
+  }
+  EXPECT_FALSE(stream->over());
+}
+
+TEST_F(RestingTest, AClientThatSendsNowAndThenGoesOn) {
+  AddThreads(2);
+  const CallPointer sends = Rest();
+  const CallPointer rests = Rest();
+  Push(2);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  time_.Advance(Handlers::kRest - milliseconds(1));
+  Send(*sends);
+  ASSERT_EQ(RestingAfter(milliseconds(1)), std::vector{rests}) << "though two wait";
+  EXPECT_TRUE(rests->CancelIfResting(since_[0]));
+  ThreadsOf(1);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  time_.Advance(Handlers::kRest - milliseconds(1));
+  Send(*sends);
+  EXPECT_TRUE(RestingAfter(Handlers::kRest - milliseconds(1)).empty());
+  EXPECT_FALSE(sends->over());
+  // The other thread is held by its handler, and this one rests.
+  ASSERT_EQ(RestingAfter(milliseconds(1)), std::vector{sends});
+}
+
+TEST_F(RestingTest, AMessageThatHasComeMeanwhileCounts) {
+  AddThreads(1);
+  const CallPointer stream = Rest();
+  Push(1);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  ASSERT_EQ(RestingAfter(Handlers::kStuck), std::vector{stream});
+  Send(*stream);
+  EXPECT_FALSE(stream->CancelIfResting(since_[0]));
+  EXPECT_FALSE(stream->over());
+}
+
+TEST_F(RestingTest, AHandlerThatWorksIsStuckAndGoesOn) {
+  AddThreads(1);
+  const CallPointer stream = Rest();
+  const TimePoint since = time_.Now();
+  time_.Advance(std::chrono::seconds(1));
+  works_ = true;
+  EXPECT_TRUE(stream->Deliver(std::span<const std::byte>(), false).ok());
+  ThreadsOf(1);
+  Push(1);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  EXPECT_TRUE(RestingAfter(Handlers::kStuck).empty());
+  EXPECT_FALSE(stream->CancelIfResting(since));
+  EXPECT_TRUE(Eventually([&] { return stuck_.load(); }));
+  LetGoOfPosted();
 }
 
 TEST_F(ExtraThreadsTest, ThoseThatTakeCallsNowAndThenAreNotStuck) {

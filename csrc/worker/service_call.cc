@@ -63,9 +63,9 @@ void ServiceCall::Taken(std::unique_lock<std::mutex>& lock) {
 }
 
 template <typename Until>
-void ServiceCall::Wait(std::unique_lock<std::mutex>& lock, Until until) {
+void ServiceCall::Wait(std::unique_lock<std::mutex>& lock, bool reads, Until until) {
   if (until()) return;
-  handlers_->BeginBlocked();
+  handlers_->BeginBlocked(reads ? this : nullptr);
   Waiter waiter;
   waiter.next = waiters_;
   waiters_ = &waiter;
@@ -78,12 +78,12 @@ void ServiceCall::Wait(std::unique_lock<std::mutex>& lock, Until until) {
 
 void ServiceCall::AwaitReadable() {
   std::unique_lock lock(mutex_);
-  Wait(lock, [this] { return gone() || HasMessage() || half_closed_; });
+  Wait(lock, true, [this] { return Readable(); });
 }
 
 bool ServiceCall::AwaitWritable() {
   std::unique_lock lock(mutex_);
-  Wait(lock, [this] { return gone() || !held_back_; });
+  Wait(lock, false, [this] { return gone() || !held_back_; });
   resumes_ = false;
   return !gone();
 }
@@ -213,21 +213,31 @@ Status ServiceCall::Deliver(std::optional<std::span<const std::byte>> message, b
 }
 
 void ServiceCall::Cancel() {
-  std::vector<OutMessage> dropped;
-  bool parked = false;
-  bool watched = false;
-  {
-    const std::lock_guard lock(mutex_);
-    cancelled_ = true;
-    watched = watched_;
-    DropInbox();
-    dropped.swap(outbox_);
-    initial_.reset();
-    end_ = {};
-    parked = std::exchange(parked_, false);
-    WakeWaiters();
-    if (!told_ || finished_) return;
-  }
+  std::unique_lock lock(mutex_);
+  CancelWith(lock);
+}
+
+bool ServiceCall::CancelIfResting(TimePoint since) {
+  std::unique_lock lock(mutex_);
+  // As long as it rests and this lock is held, its thread is in Wait.
+  if (Readable() || !handlers_->Rests(*this, since)) return false;
+  CancelWith(lock);
+  return true;
+}
+
+void ServiceCall::CancelWith(std::unique_lock<std::mutex>& lock) {
+  std::vector<OutMessage> dropped;  // goes when the lock has gone
+  cancelled_ = true;
+  const bool watched = watched_;
+  DropInbox();
+  dropped.swap(outbox_);
+  initial_.reset();
+  end_ = {};
+  const bool parked = std::exchange(parked_, false);
+  WakeWaiters();
+  const bool nobody_sees = !told_ || finished_;
+  lock.unlock();
+  if (nobody_sees) return;
   if (spec().on_loop || watched) handlers_->Notify(shared_from_this(), Handlers::kCancelled);
   if (parked) handlers_->Push(shared_from_this());
 }

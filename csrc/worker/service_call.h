@@ -129,9 +129,10 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   // The executor's own; the call doesn't look at it.
   void* executor_data = nullptr;
   // Of Handlers, guarded by its locks.
-  uint8_t loop_events = 0;  // that were not yet taken
-  void* holder = nullptr;   // the Handlers::Thread whose call this is
-  size_t calls = 0;         // of servables that other threads than the holder make for it
+  uint8_t loop_events = 0;         // that were not yet taken
+  void* holder = nullptr;          // the Handlers::Thread whose call this is
+  size_t calls = 0;                // of servables that other threads than the holder make for it
+  TimePoint rests_since = kNever;  // the holder waits for the client's next message
 
   // The runtime thread's part.
   size_t lane() const { return opened_.lane; }
@@ -142,6 +143,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   Status Deliver(std::optional<std::span<const std::byte>> message, bool ends);
   // The call is over for the gateway: nothing of the client's bytes is looked at after this.
   void Cancel();
+  // The same, if its handler's thread still waits for the client's next message, as it has done since then.
+  bool CancelIfResting(TimePoint since);
   // A message of the answer has left the gateway. True: the call waited for that, and waits no more.
   bool Credit();
 
@@ -181,7 +184,9 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   void DropInbox();
   void WakeWaiters();
   template <typename Until>
-  void Wait(std::unique_lock<std::mutex>& lock, Until until);
+  void Wait(std::unique_lock<std::mutex>& lock, bool reads, Until until);
+  bool Readable() const { return gone() || HasMessage() || half_closed_; }
+  void CancelWith(std::unique_lock<std::mutex>& lock);
 
   const std::shared_ptr<Handlers> handlers_;  // shared as Handlers says
   const Opened opened_;

@@ -1,7 +1,9 @@
 #include "worker/service_calls.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -81,6 +83,10 @@ void ServiceCalls::Credit(size_t lane, uint64_t call) {
 
 void ServiceCalls::EndWith(size_t lane, Table::iterator found, const Status& status) {
   found->second.call->Cancel();
+  EndCancelled(lane, found, status);
+}
+
+void ServiceCalls::EndCancelled(size_t lane, Table::iterator found, const Status& status) {
   found->second.out.end = {};
   link_.SendEnd(lane, found->first, status, link::kReleased);
   Forget(lane, found);
@@ -165,7 +171,36 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
     Send(entry.lane, entry.call, *record);
   }
   SendModels();
-  return copying_.empty() ? handlers_->Tend(now) : now;
+  if (!copying_.empty()) return now;
+  const TimePoint next = handlers_->Tend(now, &resting_);
+  EndResting();
+  return next;
+}
+
+// A client may rest between messages as long as nobody lacks the thread that waits for it.
+void ServiceCalls::EndResting() {
+  if (resting_.empty()) return;
+  const std::string rest =
+      std::to_string(std::chrono::duration_cast<std::chrono::seconds>(Handlers::kRest).count()) + " s";
+  std::set<std::string> paths;
+  size_t ended = 0;
+  for (const auto& [call, since] : resting_) {
+    const auto found = calls_[call->lane()].find(call->number());
+    if (found == calls_[call->lane()].end() || found->second.call != call || !call->CancelIfResting(since)) continue;
+    paths.insert(call->spec().path);
+    ++ended;
+    EndCancelled(call->lane(), found,
+                 Status(Code::kResourceExhausted, "no message came from the client for " + rest +
+                                                      ", while other calls waited for one of the handler threads"));
+  }
+  resting_.clear();
+  if (ended == 0) return;
+  std::string told;
+  for (const std::string& path : paths) told += (told.empty() ? "" : ", ") + path;
+  // Not often: the next are ended after kStuck at the earliest.
+  Log(LogLevel::kWarning, "calls whose clients had sent no message for " + rest +
+                              " were ended, since others waited for their handler threads: " + std::to_string(ended) +
+                              " of " + told);
 }
 
 // Sends what it can; the rest waits in starved_ or copying_.

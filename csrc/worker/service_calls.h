@@ -65,6 +65,8 @@ class ServiceCalls {
   Sent SendMessage(size_t lane, uint64_t number, Record& record, int flags);
   static void EndTooLarge(Record& record);
   void EndWith(size_t lane, Table::iterator found, const Status& status);
+  void EndCancelled(size_t lane, Table::iterator found, const Status& status);
+  void EndResting();
   void Count(const ServiceCall& call, const ServiceCall::End& end);
   void Forget(size_t lane, Table::iterator found);
   void SetWaiting(size_t lane, Record& record, bool waits);
@@ -85,6 +87,7 @@ class ServiceCalls {
   std::deque<Entry> copying_;  // calls whose large messages are copied a step at a time, whose turn it is first
   std::vector<std::shared_ptr<ServiceCall>> posted_;
   Handlers::Models posted_models_;
+  std::vector<Handlers::Resting> resting_;
   std::deque<std::pair<size_t, std::pair<std::string, bool>>> models_;  // to be told, by lane
 };
 

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <mutex>
 
+#include "base/log.h"
 #include "worker/service_fixture.h"
 
 namespace mindserve::worker {
@@ -12,7 +14,25 @@ namespace {
 
 using link::FrameType;
 
-class ServiceCallsTest : public ServiceFixture {};
+class ServiceCallsTest : public ServiceFixture {
+ protected:
+  ~ServiceCallsTest() override { SetLogSink({}); }
+
+  void KeepLog() {
+    SetLogSink([this](LogLevel, std::string_view line) {
+      const std::lock_guard lock(log_mutex_);
+      log_.emplace_back(line);
+    });
+  }
+  std::vector<std::string> log() {
+    const std::lock_guard lock(log_mutex_);
+    return log_;
+  }
+
+ private:
+  std::mutex log_mutex_;
+  std::vector<std::string> log_;  // guarded by log_mutex_
+};
 
 TEST_F(ServiceCallsTest, AUnaryAnswerIsOneFrame) {
   Start();
@@ -268,6 +288,43 @@ TEST_F(ServiceCallsTest, AHeadThatDoesNotParseEndsTheCall) {
   EXPECT_EQ(answer.frame.type, FrameType::kEnd);
   EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kInternal));
   EXPECT_EQ(answer.frame.flags, link::kReleased);
+}
+
+TEST_F(ServiceCallsTest, AClientThatRestsMakesRoomForOthers) {
+  KeepLog();
+  clock_ = &fake_time_;
+  Start();
+  const auto read = std::make_shared<std::promise<std::string>>();
+  const auto begun = std::make_shared<std::promise<CallPointer>>();
+  Run([=](const CallPointer& call) {
+    if (call->handler() == kUnary) return call->WriteLast(OutMessage("ok"));
+    begun->set_value(call);
+    read->set_value(ReadBlocking(*call));
+  });
+  Open(1, kBothWays);
+  lane_->Flush();
+  const CallPointer rests = begun->get_future().get();
+  ASSERT_TRUE(Eventually([&] { return runtime_->handlers().Rests(*rests, fake_time_.Now()); }));
+  OpenUnary(2, kUnary, "x");
+  EXPECT_TRUE(Eventually([&] { return runtime_->handlers().waiting() == 1; }));
+  EXPECT_FALSE(rests->over());
+  // Again and again, as it is not known when the line was looked at first.
+  ASSERT_TRUE(Eventually([&] {
+    fake_time_.Advance(Handlers::kStuck);
+    return rests->over();
+  }));
+  Answer answer = Receive();
+  EXPECT_EQ(answer.frame.type, FrameType::kEnd);
+  EXPECT_EQ(answer.frame.call, 1u);
+  EXPECT_EQ(answer.frame.code, static_cast<uint8_t>(Code::kResourceExhausted));
+  EXPECT_EQ(answer.frame.flags, link::kReleased);
+  EXPECT_EQ(answer.text,
+            "no message came from the client for 5 s, while other calls waited for one of the handler threads");
+  EXPECT_EQ(Receive().text, "ok");
+  EXPECT_EQ(read->get_future().get(), "<gone>");
+  EXPECT_TRUE(rests->cancelled());
+  EXPECT_EQ(log(), std::vector<std::string>{"calls whose clients had sent no message for 5 s were ended, since others "
+                                            "waited for their handler threads: 1 of /t.T/BothWays"});
 }
 
 TEST_F(ServiceCallsTest, AnUnknownMethodEndsTheCall) {

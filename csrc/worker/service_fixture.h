@@ -51,7 +51,7 @@ class ServiceFixture : public testing::Test {
   };
 
   void Start(size_t arena = size_t{4} << 20) {
-    runtime_ = std::make_unique<Runtime>(time_, RuntimeOptions{.reply_arena_bytes = arena});
+    runtime_ = std::make_unique<Runtime>(*clock_, RuntimeOptions{.reply_arena_bytes = arena});
     Handlers& handlers = runtime_->handlers();
     handlers.Add({.path = "/t.T/Unary"});
     handlers.Add({.path = "/t.T/ServerStreaming", .server_streaming = true});
@@ -213,6 +213,8 @@ class ServiceFixture : public testing::Test {
   }
 
   SystemTime time_;
+  FakeTime fake_time_;
+  const TimeSource* clock_ = &time_;  // the runtime's
   std::unique_ptr<Runtime> runtime_;
   UniqueFd socket_;
   std::future<Status> served_;
