@@ -270,14 +270,16 @@ bool Handlers::Stay(Duration waited) {
   return running_ <= kEnough || stopped_;
 }
 
-void Handlers::BeginBlocked(const ServiceCall* reads) {
+void Handlers::BeginBlocked(const ServiceCall* reads, TimePoint silent_since) {
   Thread* const self = Self();
   if (self == nullptr) return;
   self->defers = false;
   Flush();
   const std::lock_guard lock(line_mutex_);
   ++self->blocked;
-  if (reads != nullptr && reads == self->call.get()) self->call->rests_since = time_.Now();
+  if (reads != nullptr && reads == self->call.get()) {
+    self->call->rests_since = silent_since == kNever ? time_.Now() : silent_since;
+  }
   Count(*self);
   if (running_ == 0 && waiting_ > 0) WakeOne(time_.Now());
 }
@@ -334,12 +336,14 @@ TimePoint Handlers::Tend(TimePoint now, std::vector<Resting>* resting) {
 
 void Handlers::FindStuck(TimePoint now, std::vector<Resting>* resting) {
   if (std::exchange(taken_before_, taken_) != taken_ || idle_ + permits_ > 0) last_taken_ = now;
-  if (now - std::max(last_taken_, Oldest()->front().since) < kStuck) return;
+  const TimePoint oldest = Oldest()->front().since;
+  if (now - oldest < kStuck) return;
   if (resting != nullptr) FindResting(now, resting);
   if (resting != nullptr && !resting->empty()) {
     // Their threads will take some.
     last_taken_ = now;
-  } else if (!std::exchange(stuck_, true)) {
+  } else if (!stuck_ && now - std::max(last_taken_, oldest) >= kStuck) {
+    stuck_ = true;
     needs_changed_.notify_one();
   }
 }

@@ -75,8 +75,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   bool Stay(Duration waited);
   size_t idle_threads() const;  // that wait in Await
   // To be said around what blocks a handler's thread for long. On other threads they do nothing. `reads`: the call of
-  // which it waits for the client's next message.
-  void BeginBlocked(const ServiceCall* reads = nullptr);
+  // which it waits for the client's next message; `silent_since`: kNever: since now, else for longer.
+  void BeginBlocked(const ServiceCall* reads = nullptr, TimePoint silent_since = kNever);
   void EndBlocked();
   // The same around a call of another servable. `call`: for which it is made, if that is known; on other threads than
   // handlers' it says whose thread waits.
@@ -135,7 +135,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // Before it sleeps; false if something was posted. Then, in any case: Awake.
   bool PrepareSleep();
   void Awake();
-  // A call whose handler holds a thread while it waits for the client's next message.
+  // A call whose handler holds a thread while it waits for the client's next message, and since when. Before the first
+  // one that is since the call came: else those that say nothing would have their rest one after the other.
   struct Resting {
     std::shared_ptr<ServiceCall> call;
     TimePoint since;
@@ -143,8 +144,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // So long at least a client may rest between messages even if others lack the thread.
   static constexpr Duration kRest = kStuck;
   // Wakes handler threads if too few run. When it wants to be called again (kNever: no time). `resting`, unless null,
-  // is cleared, and filled when for kStuck no ordinary thread has taken a call, while calls wait for one: with calls
-  // that have rested for kRest, longest first, as many as wait. They are to be ended, for their threads.
+  // is cleared, and filled when a call has waited in line for kStuck: with calls that have rested for kRest, longest
+  // first, as many as wait. They are to be ended, for their threads.
   TimePoint Tend(TimePoint now, std::vector<Resting>* resting = nullptr);
   // Whether the call's thread still waits for the message for which it has waited since then.
   bool Rests(const ServiceCall& call, TimePoint since) const;

@@ -576,12 +576,17 @@ class RestingTest : public ExtraThreadsTest {
     for (const CallPointer& call : streams_) call->Cancel();
   }
 
-  // A stream that has a thread.
-  CallPointer Rest() {
+  CallPointer Open() {
     ServiceCall::Opened opened;
     opened.handler = 1;
     const CallPointer call = streams_.emplace_back(std::make_shared<ServiceCall>(handlers_, std::move(opened)));
     EXPECT_TRUE(call->Deliver({}, false).ok());
+    return call;
+  }
+
+  // A stream that has a thread.
+  CallPointer Rest() {
+    const CallPointer call = Open();
     AwaitRest(*call);
     return call;
   }
@@ -634,7 +639,6 @@ TEST_F(RestingTest, ThoseThatHaveRestedLongestMakeRoomForTheLine) {
   EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
   EXPECT_TRUE(RestingAfter(Handlers::kStuck - milliseconds(1)).empty()) << "the line is too young";
   ASSERT_EQ(RestingAfter(milliseconds(1)), (std::vector{streams[0], streams[1]}));
-  EXPECT_TRUE(RestingAfter(milliseconds(1)).empty()) << "their threads are on their way";
   for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(streams[i]->CancelIfResting(since_[i]));
   EXPECT_EQ(ThreadsOf(2), 2u);
   EXPECT_FALSE(streams[2]->over());
@@ -654,17 +658,34 @@ TEST_F(RestingTest, TheyRestForHoursWhileNobodyWaits) {
   ASSERT_EQ(RestingAfter(milliseconds(1)), std::vector{stream});
 }
 
-TEST_F(RestingTest, NobodyIsEndedWhileAnotherThreadTakesCalls) {
+TEST_F(RestingTest, OnlyThoseWhoHaveWaitedLongAreMadeRoomFor) {
   AddThreads(2);
   const CallPointer stream = Rest();
-  Push(4);
-  for (size_t taken = 1; taken <= 4; ++taken) {
-    ThreadsOf(taken);
+  Push(1);
+  ThreadsOf(1);
+  // Each of these waits almost as long.
+  for (size_t taken = 2; taken <= 4; ++taken) {
+    Push(1);
     EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
     EXPECT_TRUE(RestingAfter(Handlers::kStuck - milliseconds(1)).empty());
-    LetGo(taken);
+    LetGo(taken - 1);
+    ThreadsOf(taken);
   }
   EXPECT_FALSE(stream->over());
+  Push(1);
+  ASSERT_EQ(RestingAfter(Handlers::kStuck), std::vector{stream}) << "though another thread works";
+}
+
+TEST_F(RestingTest, ThoseThatSaidNothingInLineHaveRestedThere) {
+  AddThreads(1);
+  const CallPointer first = Rest();
+  const CallPointer second = Open();
+  Push(1);
+  ASSERT_EQ(RestingAfter(Handlers::kStuck), std::vector{first});
+  EXPECT_TRUE(first->CancelIfResting(since_[0]));
+  EXPECT_TRUE(Eventually([&] { return RestingAfter(Duration::zero()) == std::vector{second}; }));
+  EXPECT_TRUE(second->CancelIfResting(since_.back()));
+  EXPECT_EQ(ThreadsOf(1), 1u);
 }
 
 TEST_F(RestingTest, AClientThatSendsNowAndThenGoesOn) {

@@ -58,6 +58,7 @@ void ServiceCall::Taken(std::unique_lock<std::mutex>& lock) {
     inbox_.clear();
     inbox_read_ = 0;
   }
+  silent_since_ = kNever;
   ++taken_;
   MarkPosted(lock);
 }
@@ -65,7 +66,7 @@ void ServiceCall::Taken(std::unique_lock<std::mutex>& lock) {
 template <typename Until>
 void ServiceCall::Wait(std::unique_lock<std::mutex>& lock, bool reads, Until until) {
   if (until()) return;
-  handlers_->BeginBlocked(reads ? this : nullptr);
+  handlers_->BeginBlocked(reads ? this : nullptr, silent_since_);
   Waiter waiter;
   waiter.next = waiters_;
   waiters_ = &waiter;
@@ -201,6 +202,7 @@ Status ServiceCall::Deliver(std::optional<std::span<const std::byte>> message, b
   }
   half_closed_ = half_closed_ || ends || !called.client_streaming;
   const bool first = !std::exchange(told_, true);
+  if (first && called.client_streaming && !called.on_loop) silent_since_ = handlers_->time().Now();
   const bool wanted = std::exchange(wants_message_, false);
   WakeWaiters();
   lock.unlock();

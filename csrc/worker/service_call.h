@@ -197,6 +197,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   bool watched_ = false;
   bool begun_ = false;
   bool half_closed_ = false;
+  TimePoint silent_since_ = kNever;  // a stream of which the handler has taken nothing: when it came
   bool cancelled_ = false;
   bool finished_ = false;
   bool posted_ = false;         // in the list for the runtime thread
