@@ -186,6 +186,48 @@ def test_memory_that_slow_bodies_hold_comes_back(tmp_path: pathlib.Path) -> None
         assert served.ask("same", {"x": "text"}) == [{"x": "text"}]
 
 
+def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> None:
+    """Messages that claim all of max_enqueued_bytes and come a little faster than they must, for hours."""
+    limits = "server.Limits(body_idle_timeout=1, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
+    large = np.zeros(1 << 20, np.uint8)
+    with (
+        serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
+        contextlib.ExitStack() as stack,
+    ):
+        attackers = [stack.enter_context(Attacker(served.address)) for _ in range(4)]
+        body = b"\0" + (16 << 20).to_bytes(4, "big")
+        streams = [attacker.begin(body=body, ends=False) for attacker in attackers]
+        pause = threading.Event()
+
+        def drip() -> None:
+            pause.wait(0.02)
+            for attacker, stream in zip(attackers, streams, strict=True):
+                attacker.look(0)
+                if not attacker.is_over(stream):
+                    attacker.frames(DataFrame(stream, data=bytes(100)))
+
+        for _ in range(150):
+            drip()
+        assert not any(attacker.is_over(stream) for attacker, stream in zip(attackers, streams, strict=True))
+
+        def ask() -> object:
+            drip()
+            return served.client("same").infer({"x": large}, timeout=60)
+
+        refusal = ask()
+        assert isinstance(refusal, dict)
+        assert "max_enqueued_bytes" in refusal["error"]
+        until(ask, lambda answer: isinstance(answer, list), seconds=10)
+        for attacker, stream in zip(attackers, streams, strict=True):
+            answer = attacker.wait(stream)
+            assert answer["grpc-status"] == "8"
+            assert answer["grpc-message"] == (
+                "the message did not come whole within body_idle_timeout 1000 ms, while others lacked "
+                "max_enqueued_bytes"
+            )
+            assert attacker.is_served()
+
+
 def test_a_slow_reader(served: Served) -> None:
     """Windows as wide as can be, and a socket that nobody reads."""
     large = framed(request("echo", "same", {"x": tensor(np.zeros(2 << 20, np.uint8))}).SerializeToString())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 from collections.abc import Iterator
 
@@ -11,8 +12,8 @@ from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 
 from attacker import CANCEL, Attacker, framed, said_of, unharmed
 from conftest import ECHO_SERVABLE
-from e2e_support import Served, request, serving, tensor, varint
-from mindserve.proto import PREDICT
+from e2e_support import Served, request, serving, tensor, until, varint
+from mindserve.proto import PREDICT, PREDICT_STREAM
 
 PROTOCOL_ERROR = 1
 FLOW_CONTROL_ERROR = 3
@@ -79,6 +80,49 @@ def test_names_that_answers_would_repeat(served: Served, name: str) -> None:
             answer = attacker.wait(attacker.begin(path, framed(body)))
             assert answer["grpc-status"] == "3"
             assert "expected at most 4096" in answer["grpc-message"]
+        assert attacker.is_served()
+
+
+STREAMING_SERVABLE = (
+    ECHO_SERVABLE
+    + """
+
+def again(x):
+    while True:
+        yield x
+
+
+@register.register_method(output_names="x", streaming=True)
+def forever(x):
+    return register.add_stage(again, x, outputs_count=1)
+"""
+)
+
+
+def test_readers_that_rest_while_others_are_refused(tmp_path: pathlib.Path) -> None:
+    """As many streams as there may be calls, of which nobody reads an answer: they may rest until others lack room."""
+    limits = "server.Limits(body_idle_timeout=1, max_enqueued_requests=8)"
+    with (
+        serving(tmp_path, "echo", STREAMING_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
+        Attacker(served.address, window=0) as attacker,
+    ):
+        body = framed(request("echo", "forever", {"x": tensor("text")}).SerializeToString())
+        streams = [attacker.begin(PREDICT_STREAM, body) for _ in range(8)]
+        threading.Event().wait(3)
+        assert attacker.is_served()
+        assert not any(attacker.is_over(stream) for stream in streams)
+
+        def ask() -> object:
+            return served.client("same").infer({"x": "text"}, timeout=60)
+
+        refusal = ask()
+        assert isinstance(refusal, dict)
+        assert "max_enqueued_requests" in refusal["error"]
+        until(ask, lambda answer: answer == [{"x": "text"}], seconds=10)
+        attacker.until(lambda: all(attacker.is_over(stream) for stream in streams))
+        assert [attacker.resets[stream] for stream in streams] == [CANCEL] * 8
+        why = "its reply was not taken within body_idle_timeout 1000 ms, while others lacked max_enqueued_requests"
+        assert any(why in line for line in said_of(served, attacker))
         assert attacker.is_served()
 
 

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <utility>
 
+#include "base/clock.h"
+
 namespace mindserve::gateway {
 
 // Thread-safe.
@@ -22,7 +24,17 @@ class Admission {
   bool AddBytes(size_t n) { return Add(bytes_, n, max_bytes()); }
   void RemoveBytes(size_t n) { bytes_.fetch_sub(n, std::memory_order_relaxed); }
 
+  // Somebody was refused, at that time, for want of what others hold; and whether anybody was since then.
+  void LackRequests(TimePoint now) { Note(requests_lacked_, now); }
+  void LackBytes(TimePoint now) { Note(bytes_lacked_, now); }
+  bool RequestsLacked(TimePoint since) const { return Noted(requests_lacked_) >= since; }
+  bool BytesLacked(TimePoint since) const { return Noted(bytes_lacked_) >= since; }
+
  private:
+  using Time = std::atomic<Clock::rep>;
+  static void Note(Time& at, TimePoint now) { at.store(now.time_since_epoch().count(), std::memory_order_relaxed); }
+  static TimePoint Noted(const Time& at) { return TimePoint(Clock::duration(at.load(std::memory_order_relaxed))); }
+
   static bool Add(std::atomic<size_t>& count, size_t n, size_t max) {
     // Not added first and taken back: what does not fit must not make another's fail meanwhile.
     size_t now = count.load(std::memory_order_relaxed);
@@ -36,6 +48,9 @@ class Admission {
   std::atomic<size_t> max_bytes_{size_t{1} << 30};
   alignas(64) std::atomic<size_t> requests_{0};
   alignas(64) std::atomic<size_t> bytes_{0};
+  // When somebody was last refused; the least: never.
+  alignas(64) Time requests_lacked_{Clock::duration::min().count()};
+  Time bytes_lacked_{Clock::duration::min().count()};
 };
 
 // A request that was admitted; counted until this is gone.

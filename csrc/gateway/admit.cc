@@ -43,9 +43,10 @@ std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view ser
 }
 
 std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                               CallStats& stats, Admitted* admitted) {
+                               TimePoint now, CallStats& stats, Admitted* admitted) {
   admitted->ticket = Ticket::Take(all);
   if (!admitted->ticket) {
+    all.LackRequests(now);
     return Refuse("enqueued requests count" + Over("max_enqueued_requests", all.max_requests()), TryLater(),
                   Refusal::kMaxEnqueuedRequests, stats);
   }

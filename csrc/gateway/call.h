@@ -152,6 +152,8 @@ class Service {
   virtual bool client_streaming() const { return false; }
   // Whether its answer is a stream, whose reader may take its time.
   virtual bool server_streaming() const { return false; }
+  // Whether its calls count as max_enqueued_requests while they last.
+  virtual bool counts_as_request() const { return false; }
   // Whether it answers everybody, whoever else is asked for a token.
   virtual bool open_to_all() const { return false; }
   // What a message to it may have at most, besides max_msg_mb_size.

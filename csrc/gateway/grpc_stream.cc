@@ -68,6 +68,8 @@ void GrpcStream::Open(Http2Connection& connection, int32_t id) {
   coming_.Begin(context_.now, context_.limits);
   counter_.Begin(context_.now);
   messages_ = message_bytes_ = 0;
+  message_since_ = context_.now;
+  clients_turn_ = true;
   half_closed_ = ended_ = responded_ = finished_ = given_up_ = deferred_ = false;
   status_ = Status::Ok();
   trailing_.clear();
@@ -162,7 +164,10 @@ Status GrpcStream::EnterInner() {
 void GrpcStream::OnData(std::span<const std::byte> data) {
   if (finished_) return;
   // Before a message the client may have rested.
-  if (!reader_->within()) coming_.Begin(context_.now, context_.limits);
+  if (!reader_->within()) {
+    coming_.Begin(context_.now, context_.limits);
+    message_since_ = context_.now;
+  }
   coming_.Took(data.size(), context_.now, context_.limits);
   window_ ? OnWithheldData(data) : Decode(&data);
 }
@@ -179,6 +184,8 @@ void GrpcStream::Decode(std::span<const std::byte>* data) {
     message_bytes_ += before - data->size();
     if (complete) {
       ++messages_;
+      message_since_ = context_.now;
+      clients_turn_ = false;
       const size_t size = message->bytes().size();
       counter_.AddIn(size);
       if (const size_t most = service_->most_message_bytes(); size > most) [[unlikely]] {
@@ -209,7 +216,7 @@ void GrpcStream::OnWithheldData(std::span<const std::byte> data) {
   if (window_->kept().empty()) Decode(&data);
   if (finished_) return;
   if (!data.empty() && !window_->Keep(data)) {
-    return AbortReading({context_.memory.OverLimit(), Refusal::kMaxEnqueuedBytes});
+    return AbortReading({context_.memory.OverLimit(window_->kept().size() + data.size()), Refusal::kMaxEnqueuedBytes});
   }
   GiveWindow();
 }
@@ -217,6 +224,8 @@ void GrpcStream::OnWithheldData(std::span<const std::byte> data) {
 void GrpcStream::MessageTaken() {
   if (finished_ || !window_ || !window_->Take()) return;
   coming_.Begin(context_.now, context_.limits);  // from now on the client may go on
+  message_since_ = context_.now;
+  connection_->Touch();  // also where no window is given: it is looked at again
   if (!window_->kept().empty()) {
     std::span<const std::byte> rest = window_->kept();
     const size_t before = rest.size();
@@ -258,11 +267,32 @@ TimePoint GrpcStream::request_due() const {
   return coming_.due();
 }
 
+TimePoint GrpcStream::reader_rests_since() const {
+  if (finished_ || service_ == nullptr || !service_->counts_as_request()) return kNever;
+  return service_->server_streaming() && pending_ > 0 ? going_.last() : kNever;
+}
+
+TimePoint GrpcStream::client_rests_since() const {
+  if (finished_ || half_closed_ || service_ == nullptr || !service_->counts_as_request()) return kNever;
+  if (!service_->client_streaming() || reader_->within() || (window_ && window_->holds() > 0)) return kNever;
+  if (pending_ > 0) return kNever;  // reader_rests_since
+  // It may wait for its answer. If that comes after its last message only, there is nothing to wait for before.
+  if (service_->server_streaming() && !clients_turn_) return kNever;
+  return std::max(coming_.last(), going_.last());
+}
+
+TimePoint GrpcStream::message_since() const {
+  // It may wait for us.
+  if (finished_ || !reader_ || !reader_->within() || (window_ && window_->holds() > 0)) return kNever;
+  return message_since_;
+}
+
 void GrpcStream::AddPrefix(size_t size, bool compressed) {
   const auto byte = [&](int shift) { return static_cast<char>(size >> shift & 0xff); };
   const char prefix[] = {static_cast<char>(compressed), byte(24), byte(16), byte(8), byte(0)};
   parts_.emplace_back(std::string(prefix, sizeof(prefix)));
   counter_.AddOut(size);
+  clients_turn_ = true;
   if (pending_ == 0) going_.Begin(context_.now, context_.limits);
   pending_ += sizeof(prefix) + size;
 }

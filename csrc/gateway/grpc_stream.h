@@ -51,6 +51,16 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   TimePoint request_due() const;
   const Progress& request_progress() const { return coming_; }
 
+  // Of what a client may do as long as nobody lacks what the call holds meanwhile, since when it does so; kNever: it
+  // doesn't.
+  //
+  // The reader of a stream takes nothing.
+  TimePoint reader_rests_since() const;
+  // It is the turn of a client that streams, which sends nothing.
+  TimePoint client_rests_since() const;
+  // A message is coming.
+  TimePoint message_since() const;
+
   // What is sent. Next: how much of it a DATA frame of up to `max` bytes takes. Frame: puts that much out.
   size_t Next(size_t max) const { return std::min(max, pending_); }
   void Frame(size_t length, Output& output);
@@ -132,10 +142,12 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   std::optional<StreamWindow> window_;  // of a service that holds messages
   size_t message_bytes_ = 0;            // of the message that is coming; only with window_
   bool half_closed_ = false;
-  bool ended_ = false;      // the handler knows that, or is about to
-  bool responded_ = false;  // the response's HEADERS are queued
-  bool given_up_ = false;   // the stream is being reset
-  bool deferred_ = false;   // nghttp2 waits for more of the response
+  TimePoint message_since_;   // the message that is coming began no earlier
+  bool clients_turn_ = true;  // it was sent something since its last message, or has sent none
+  bool ended_ = false;        // the handler knows that, or is about to
+  bool responded_ = false;    // the response's HEADERS are queued
+  bool given_up_ = false;     // the stream is being reset
+  bool deferred_ = false;     // nghttp2 waits for more of the response
   CallCounter counter_;
   Status status_;
   Metadata trailing_;

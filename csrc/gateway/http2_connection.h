@@ -80,6 +80,7 @@ class Http2Connection final : private TimerNode {
   // Ends it with a GOAWAY that says ENHANCE_YOUR_CALM.
   void Calm(const std::string& why);
   void CheckStreams();
+  void EndForOthers(GrpcStream& stream, bool lack_requests, bool lack_bytes);
   std::string TooSlow(const Progress& progress);  // counts it, too
 
   GrpcStream& NewStream(int32_t id);
@@ -88,6 +89,7 @@ class Http2Connection final : private TimerNode {
 
   void OnTimer() override;
   TimePoint NextCheck() const;
+  TimePoint NextLook(const GrpcStream& stream) const;
   TimePoint ping_due() const;  // to be answered by then; kNever: none is out
   void Arm();
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "gateway/admit.h"
 #include "gateway/http2_connection.h"
 
 namespace mindserve::gateway {
@@ -88,13 +89,23 @@ TimePoint Http2Connection::NextCheck() const {
     if (limits.idle_connection_timeout.count() > 0) at = std::min(at, last_active_ + limits.idle_connection_timeout);
   }
   // Both kinds of stalling: a body that doesn't come, replies that are not taken. The reader of a stream of replies may
-  // stall: that its client lives is what keepalive pings are for.
+  // stall as long as nobody lacks what it holds: that its client lives is what keepalive pings are for.
   for (const auto& stream : streams_) {
     at = std::min(at, stream->request_due());
     if (!write_blocked_) at = std::min(at, stream->reply_due());
+    if (!internal_) at = std::min(at, NextLook(*stream));
   }
   if (!output_.empty()) at = std::min(at, sending_.due());
   return at;
+}
+
+// When it is to be seen whether somebody lacks what the call holds while its client rests, or is slow.
+TimePoint Http2Connection::NextLook(const GrpcStream& stream) const {
+  TimePoint since = std::min(stream.client_rests_since(), stream.message_since());
+  if (!write_blocked_) since = std::min(since, stream.reader_rests_since());
+  if (since == kNever) return kNever;
+  const Clock::duration timeout = context_.limits.body_idle_timeout;
+  return since + timeout > context_.now ? since + timeout : context_.now + timeout / 4;
 }
 
 std::string Http2Connection::TooSlow(const Progress& progress) {
@@ -107,8 +118,38 @@ std::string Http2Connection::TooSlow(const Progress& progress) {
   return "at min_bytes_per_second " + std::to_string(limits.min_bytes_per_second);
 }
 
+// Ends what rests, or is slow, where that has lasted too long for those who lack what it holds.
+void Http2Connection::EndForOthers(GrpcStream& stream, bool lack_requests, bool lack_bytes) {
+  const TimePoint now = context_.now;
+  const auto timeout = context_.limits.body_idle_timeout;
+  const auto too_long = [&](TimePoint since) { return since != kNever && since + timeout <= now; };
+  const auto refuse = [&](const char* what, bool requests) {
+    context_.stats.Refuse(requests ? Refusal::kMaxEnqueuedRequests : Refusal::kMaxEnqueuedBytes);
+    return std::string(what) + " within body_idle_timeout " + std::to_string(timeout.count()) +
+           " ms, while others lacked " + (requests ? "max_enqueued_requests" : "max_enqueued_bytes");
+  };
+  if (lack_bytes && too_long(stream.message_since())) {
+    stream.Abort({Code::kResourceExhausted, refuse("the message did not come whole", false)}, TryLater());
+  }
+  // While the socket is full it is not known which of them the client would take.
+  if (!write_blocked_ && too_long(stream.reader_rests_since())) {
+    context_.log.Warn(now,
+                      "a call of " + peer().address + " reset: " + refuse("its reply was not taken", lack_requests));
+    stream.GiveUpReply();
+  }
+  if (lack_requests && too_long(stream.client_rests_since())) {
+    const std::string why = refuse("no message came", true);
+    context_.log.Warn(now, "a call of " + peer().address + " ended: " + why);
+    stream.Abort({Code::kResourceExhausted, why}, TryLater());
+  }
+}
+
 void Http2Connection::CheckStreams() {
   const TimePoint now = context_.now;
+  const Admission& admission = context_.memory.admission();
+  const TimePoint lately = now - context_.limits.body_idle_timeout;
+  const bool lack_requests = !internal_ && admission.RequestsLacked(lately);
+  const bool lack_bytes = !internal_ && admission.BytesLacked(lately);
   for (const auto& stream : streams_) {
     if (stream->request_due() <= now) {
       stream->Abort({Code::kCancelled, "the request's body did not go on " + TooSlow(stream->request_progress())});
@@ -119,6 +160,7 @@ void Http2Connection::CheckStreams() {
           now, "a call of " + peer().address + " reset: its reply was not taken " + TooSlow(stream->reply_progress()));
       stream->GiveUpReply();
     }
+    if (lack_requests || lack_bytes) EndForOthers(*stream, lack_requests, lack_bytes);
   }
 }
 

@@ -106,7 +106,8 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
       const bool too_large = status.code() == Code::kResourceExhausted;
       return Fail(std::move(status), too_large ? std::optional(Refusal::kMaxMsgMbSize) : std::nullopt);
     }
-    if (!inflated_.GrowTo(inflater_->output().size())) return Fail(memory_.OverLimit(), Refusal::kMaxEnqueuedBytes);
+    const size_t size = inflater_->output().size();
+    if (!inflated_.GrowTo(size)) return Fail(memory_.OverLimit(size), Refusal::kMaxEnqueuedBytes);
   } else if (!piece.empty()) {
     if (!message_ && !Allocate(length_, piece)) return false;
     std::memcpy(message_->bytes().data() + taken_, piece.data(), piece.size());

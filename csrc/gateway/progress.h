@@ -37,6 +37,7 @@ class Progress {
   }
 
   TimePoint due() const { return due_; }
+  TimePoint last() const { return last_; }  // when it began, or something was transferred
   bool over(TimePoint now) const { return due_ <= now; }
   // Of what is over: whether it came to a halt, or was slow only.
   bool halted(TimePoint now, const Limits& limits) const { return last_ + limits.body_idle_timeout <= now; }

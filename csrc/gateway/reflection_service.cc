@@ -92,7 +92,8 @@ class ReflectionCall final : public CallHandler {
     if (!request.ok()) return call_.Finish(request.status());
     std::string text = Respond(*served_, *request);
     BytesTicket place(memory_.admission());
-    if (!place.GrowTo(Answer::Cost(text))) return call_.Finish(memory_.OverLimit(), TryLater());
+    const size_t cost = Answer::Cost(text);
+    if (!place.GrowTo(cost)) return call_.Finish(memory_.OverLimit(cost), TryLater());
     const auto answer = std::make_shared<Answer>(std::move(text), std::move(place), unsent_);
     Reply reply;
     reply.emplace_back(answer->bytes(), answer);

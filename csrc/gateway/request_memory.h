@@ -27,17 +27,27 @@ class RequestMemory {
   // RESOURCE_EXHAUSTED if max_enqueued_bytes or the arena is exhausted. The message begins `skew` bytes behind an
   // aligned place, so that what lies as far before one in it is aligned.
   Result<Message> Allocate(size_t size, size_t skew = 0);
-  Status OverLimit() const {
+  // What comes to `bytes` finds no room under max_enqueued_bytes.
+  Status OverLimit(size_t bytes) {
+    // Where nothing was held it would find none either.
+    if (bytes <= admission_.max_bytes()) Lack();
     return {Code::kResourceExhausted,
             "enqueued bytes exceed the limit max_enqueued_bytes " + std::to_string(admission_.max_bytes())};
   }
 
   Admission& admission() { return admission_; }
+  // By which it is noted when somebody found no room; the thread's, and lives as long as anything is asked for. Null:
+  // it is not.
+  void SetTime(const TimePoint* now) { now_ = now; }
 
  private:
   friend class Message;
+  void Lack() {
+    if (now_ != nullptr) admission_.LackBytes(*now_);
+  }
   link::Arena& arena_;
   Admission& admission_;
+  const TimePoint* now_ = nullptr;
 };
 
 // A message that a client sent. Frees its slab when it goes; is counted until then, or until StopCounting.
@@ -84,10 +94,11 @@ class Message {
 };
 
 inline Result<Message> RequestMemory::Allocate(size_t size, size_t skew) {
-  if (!admission_.AddBytes(size)) return OverLimit();
+  if (!admission_.AddBytes(size)) return OverLimit(size);
   std::optional<link::Slab> slab = arena_.Allocate(size + skew);
   if (!slab) {
     admission_.RemoveBytes(size);
+    Lack();
     return Status(Code::kResourceExhausted,
                   "no room is left for a request of " + std::to_string(size) + " bytes: " +
                       std::to_string(arena_.used()) + " bytes are held by " + std::to_string(arena_.slabs()) +

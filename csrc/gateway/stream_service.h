@@ -24,6 +24,7 @@ class StreamService final : public Service {
         streams_(shared, kPredictStreamPath, {.server_streaming = true}) {}
 
   bool server_streaming() const override { return true; }
+  bool counts_as_request() const override { return true; }
   std::unique_ptr<CallHandler> Start(Call& call) override;
   void OnRefused(Call& call) override { streams_.OnRefused(call); }
   AlignedAt aligned_at() const override { return predict_.aligned_at(); }

@@ -78,8 +78,8 @@ bool UserCall::Open() {
   std::memcpy(place->bytes().data(), head.data(), head.size());
   request_ = std::make_shared<Request>(*std::move(place));
   const size_t size = message_ ? message_->bytes().size() : 0;
-  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size, stats,
-                             &request_->admitted);
+  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size,
+                             shared_.context.now, stats, &request_->admitted);
   if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted

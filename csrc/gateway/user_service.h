@@ -58,6 +58,7 @@ class UserService final : public Service {
 
   bool client_streaming() const override { return kind_.client_streaming; }
   bool server_streaming() const override { return kind_.server_streaming; }
+  bool counts_as_request() const override { return true; }
   bool holds_messages() const override { return kind_.client_streaming; }
   std::unique_ptr<CallHandler> Start(Call& call) override { return StartAt(call, std::nullopt); }
   // For the goal that was chosen for it already, and that its client may call. Nothing: whom metadata names.

@@ -237,6 +237,36 @@ TEST_F(PatienceTest, TheReaderOfAStreamMayRest) {
   IsOk(client.response(call), {std::string(100, 'x')});
 }
 
+TEST_F(PatienceTest, ReadersThatRestMakeRoomForThoseWhoAreRefused) {
+  limits_.max_enqueued_requests = 2;
+  const auto worker = Start(1);
+  const net::Address address = Listen(limits_);
+  TestClient resting(ConnectTo(address), 10, /*reads_slowly=*/true);
+  for (size_t n = 0; n < 2; ++n) {
+    Begin(resting, kDown, "m");
+    worker->Reply(n, std::string(100, 'x'));
+  }
+  LetTimePass(resting);
+  TestClient other(address);
+  const auto ask = [&] {
+    const size_t n = worker->calls();
+    const int32_t call = Begin(other, kUnary, "m");
+    While(other, [&] { return other.response(call).closed || worker->calls() > n; });
+    if (other.response(call).closed) {
+      Is(other.response(call), Code::kResourceExhausted, HasSubstr("max_enqueued_requests"));
+      return false;
+    }
+    worker->Reply(n, "answer", link::kEnds | link::kReleased);
+    IsOk(other.Wait(call), {"answer"});
+    return true;
+  };
+  EXPECT_FALSE(ask());
+  EXPECT_TRUE(While(resting, ask));
+  for (const int32_t call : {1, 3}) EXPECT_EQ(resting.Wait(call).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+  EXPECT_TRUE(NothingHeld());
+  EXPECT_TRUE(worker->Call(0).cancelled && worker->Call(1).cancelled);
+}
+
 TEST_F(PatienceTest, ButNotThatOfOneAnswer) {
   const auto worker = Start(1);
   TestClient client(ConnectTo(Listen(limits_)), 10, /*reads_slowly=*/true);
