@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <set>
 #include <string>
 #include <utility>
 
@@ -173,34 +172,34 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
   SendModels();
   if (!copying_.empty()) return now;
   const TimePoint next = handlers_->Tend(now, &resting_);
-  EndResting();
+  EndResting(now);
   return next;
 }
 
 // A client may rest between messages as long as nobody lacks the thread that waits for it.
-void ServiceCalls::EndResting() {
-  if (resting_.empty()) return;
+void ServiceCalls::EndResting(TimePoint now) {
+  if (resting_.empty() && rested_count_ == 0) return;
   const std::string rest =
       std::to_string(std::chrono::duration_cast<std::chrono::seconds>(Handlers::kRest).count()) + " s";
-  std::set<std::string> paths;
-  size_t ended = 0;
   for (const auto& [call, since] : resting_) {
     const auto found = calls_[call->lane()].find(call->number());
     if (found == calls_[call->lane()].end() || found->second.call != call || !call->CancelIfResting(since)) continue;
-    paths.insert(call->spec().path);
-    ++ended;
+    rested_.insert(call->spec().path);
+    ++rested_count_;
     EndCancelled(call->lane(), found,
                  Status(Code::kResourceExhausted, "no message came from the client for " + rest +
                                                       ", while other calls waited for one of the handler threads"));
   }
   resting_.clear();
-  if (ended == 0) return;
+  // Clients cause it: a line a second at most. What comes until then is told with the next.
+  if (rested_count_ == 0 || now - rested_told_ < std::chrono::seconds(1)) return;
+  rested_told_ = now;
   std::string told;
-  for (const std::string& path : paths) told += (told.empty() ? "" : ", ") + path;
-  // Not often: the next are ended after kStuck at the earliest.
+  for (const std::string& path : rested_) told += (told.empty() ? "" : ", ") + path;
   Log(LogLevel::kWarning, "calls whose clients had sent no message for " + rest +
-                              " were ended, since others waited for their handler threads: " + std::to_string(ended) +
-                              " of " + told);
+                              " were ended, since others waited for their handler threads: " +
+                              std::to_string(std::exchange(rested_count_, size_t{0})) + " of " + told);
+  rested_.clear();
 }
 
 // Sends what it can; the rest waits in starved_ or copying_.

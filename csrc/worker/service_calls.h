@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -66,7 +67,7 @@ class ServiceCalls {
   static void EndTooLarge(Record& record);
   void EndWith(size_t lane, Table::iterator found, const Status& status);
   void EndCancelled(size_t lane, Table::iterator found, const Status& status);
-  void EndResting();
+  void EndResting(TimePoint now);
   void Count(const ServiceCall& call, const ServiceCall::End& end);
   void Forget(size_t lane, Table::iterator found);
   void SetWaiting(size_t lane, Record& record, bool waits);
@@ -88,6 +89,10 @@ class ServiceCalls {
   std::vector<std::shared_ptr<ServiceCall>> posted_;
   Handlers::Models posted_models_;
   std::vector<Handlers::Resting> resting_;
+  // Calls that were ended for resting, of which the log was not told yet.
+  std::set<std::string> rested_;
+  size_t rested_count_ = 0;
+  TimePoint rested_told_;
   std::deque<std::pair<size_t, std::pair<std::string, bool>>> models_;  // to be told, by lane
 };
 
