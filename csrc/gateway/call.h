@@ -154,6 +154,8 @@ class Service {
   virtual bool server_streaming() const { return false; }
   // Whether its calls count as max_enqueued_requests while they last.
   virtual bool counts_as_request() const { return false; }
+  // Whether its answers count as max_enqueued_bytes until they are sent.
+  virtual bool answers_are_enqueued() const { return false; }
   // Whether it answers everybody, whoever else is asked for a token.
   virtual bool open_to_all() const { return false; }
   // What a message to it may have at most, besides max_msg_mb_size.

@@ -287,13 +287,20 @@ TimePoint GrpcStream::message_since() const {
   return message_since_;
 }
 
+TimePoint GrpcStream::answers_since() const {
+  return pending_ > 0 && !given_up_ && service_->answers_are_enqueued() ? pending_since_ : kNever;
+}
+
 void GrpcStream::AddPrefix(size_t size, bool compressed) {
   const auto byte = [&](int shift) { return static_cast<char>(size >> shift & 0xff); };
   const char prefix[] = {static_cast<char>(compressed), byte(24), byte(16), byte(8), byte(0)};
   parts_.emplace_back(std::string(prefix, sizeof(prefix)));
   counter_.AddOut(size);
   clients_turn_ = true;
-  if (pending_ == 0) going_.Begin(context_.now, context_.limits);
+  if (pending_ == 0) {
+    going_.Begin(context_.now, context_.limits);
+    pending_since_ = context_.now;
+  }
   pending_ += sizeof(prefix) + size;
 }
 

@@ -60,6 +60,8 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   TimePoint client_rests_since() const;
   // A message is coming.
   TimePoint message_since() const;
+  // Answers that count are not all taken.
+  TimePoint answers_since() const;
 
   // What is sent. Next: how much of it a DATA frame of up to `max` bytes takes. Frame: puts that much out.
   size_t Next(size_t max) const { return std::min(max, pending_); }
@@ -143,6 +145,7 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   size_t message_bytes_ = 0;            // of the message that is coming; only with window_
   bool half_closed_ = false;
   TimePoint message_since_;   // the message that is coming began no earlier
+  TimePoint pending_since_;   // while anything is pending
   bool clients_turn_ = true;  // it was sent something since its last message, or has sent none
   bool ended_ = false;        // the handler knows that, or is about to
   bool responded_ = false;    // the response's HEADERS are queued

@@ -102,7 +102,7 @@ TimePoint Http2Connection::NextCheck() const {
 // When it is to be seen whether somebody lacks what the call holds while its client rests, or is slow.
 TimePoint Http2Connection::NextLook(const GrpcStream& stream) const {
   TimePoint since = std::min(stream.client_rests_since(), stream.message_since());
-  if (!write_blocked_) since = std::min(since, stream.reader_rests_since());
+  if (!write_blocked_) since = std::min({since, stream.reader_rests_since(), stream.answers_since()});
   if (since == kNever) return kNever;
   const Clock::duration timeout = context_.limits.body_idle_timeout;
   return since + timeout > context_.now ? since + timeout : context_.now + timeout / 4;
@@ -135,6 +135,11 @@ void Http2Connection::EndForOthers(GrpcStream& stream, bool lack_requests, bool 
   if (!write_blocked_ && too_long(stream.reader_rests_since())) {
     context_.log.Warn(now,
                       "a call of " + peer().address + " reset: " + refuse("its reply was not taken", lack_requests));
+    stream.GiveUpReply();
+  }
+  if (lack_bytes && !write_blocked_ && too_long(stream.answers_since())) {
+    context_.log.Warn(now,
+                      "a call of " + peer().address + " reset: " + refuse("its replies were not all taken", false));
     stream.GiveUpReply();
   }
   if (lack_requests && too_long(stream.client_rests_since())) {

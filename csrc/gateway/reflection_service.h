@@ -27,6 +27,7 @@ class ReflectionService final : public Service {
   ReflectionService(MethodCounts& counts, const std::shared_ptr<const Served>& served, RequestMemory& memory)
       : Service(counts), served_(served), memory_(memory) {}
   bool client_streaming() const override { return true; }
+  bool answers_are_enqueued() const override { return true; }
   size_t most_message_bytes() const override { return kMostNameBytes; }
   std::unique_ptr<CallHandler> Start(Call& call) override;
 

@@ -122,6 +122,7 @@ class RestingTest : public testing::Test {
     bool server_streaming() const override { return down_; }
     bool counts_as_request() const override { return true; }
     bool holds_messages() const override { return holds_; }
+    bool answers_are_enqueued() const override { return !holds_ && up_; }
     std::unique_ptr<CallHandler> Start(Call& call) override { return std::make_unique<Handler>(test_, call); }
 
    private:
@@ -552,6 +553,29 @@ TEST_F(SlowMessagesTest, ReadersThatRestMakeRoomForBytesToo) {
   EXPECT_EQ(Logged("its reply was not taken within body_idle_timeout 30000 ms, while others lacked max_enqueued_bytes"),
             1);
   EXPECT_EQ(Large(other), 0);
+}
+
+// Of a service whose answers count, as those of reflection do.
+TEST_F(SlowMessagesTest, AnswersThatAreTakenSlowlyMakeRoomToo) {
+  Client& slow = Connect(200);
+  Client& other = Connect();
+  const int32_t call = Begin(slow, kAsk, false);
+  BytesTicket answers(admission_);
+  ASSERT_TRUE(answers.GrowTo(kMostBytes * 3 / 4));
+  handlers_.back()->Send(std::string(kMostBytes * 3 / 4, 'x'));
+  Sync();
+  const auto read = [&](Clock::duration time) {
+    for (const TimePoint end = context_.now + time; context_.now < end;) {
+      slow->Consume(call, 200);
+      Pass(kStep);
+    }
+  };
+  read(2 * kTimeout);
+  EXPECT_FALSE(slow->response(call).closed);
+  EXPECT_EQ(Large(other), static_cast<int>(Code::kResourceExhausted));
+  read(kTimeout / 4);
+  EXPECT_EQ(slow->response(call).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+  EXPECT_EQ(Logged("its replies were not all taken within body_idle_timeout 30000 ms, while others lacked"), 1);
 }
 
 }  // namespace
