@@ -34,11 +34,11 @@ def now() -> list[float]:
 def log(now: list[float], caplog: pytest.LogCaptureFixture) -> Iterator[logging.Logger]:
     """One of which each kind of line is limited."""
     log = logging.getLogger("limited_lines")
-    limit = LimitedLines(lambda: now[0])
-    log.addFilter(limit)
-    with caplog.at_level("INFO", logger=log.name):
+    limit = LimitedLines(log.name, lambda: now[0])
+    caplog.handler.addFilter(limit)
+    with caplog.at_level("INFO"):
         yield log
-    log.removeFilter(limit)
+    caplog.handler.removeFilter(limit)
 
 
 def test_ten_of_a_kind_a_second(log: logging.Logger, now: list[float], caplog: pytest.LogCaptureFixture) -> None:
@@ -55,6 +55,12 @@ def test_ten_of_a_kind_a_second(log: logging.Logger, now: list[float], caplog: p
         "that raised 100% of 25\n15 more like it were left out before",
         "that raised 100% of 26",
     ]
+
+
+def test_lines_of_others_are_written(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(25):
+        logging.getLogger(f"{log.name}_of_others").info("line %d", number)
+    assert len(caplog.records) == 25
 
 
 def test_a_long_one_is_enough(log: logging.Logger, now: list[float], caplog: pytest.LogCaptureFixture) -> None:

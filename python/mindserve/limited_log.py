@@ -61,20 +61,23 @@ class LimitedLog:
 class LimitedLines(logging.Filter):
     """Of each kind of line, which is the text that is formatted, ten a second; what is left out is counted.
 
-    For a logger whose lines are of a few kinds. Thread-safe.
+    For a handler. Thread-safe.
 
     Args:
+        name: of the logger whose lines these are, which are of a few kinds; others' are written as they are.
         now: the time in seconds. Default ``time.monotonic``.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
+    def __init__(self, name: str, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(name)
         self._now = now
         self._lock = threading.Lock()
         self._kinds: dict[str, _Allowance] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is written; one that follows others that were not says so."""
+        if not super().filter(record):
+            return True
         text = record.getMessage()
         with self._lock:
             dropped = self._kinds.setdefault(str(record.msg), _Allowance()).take(len(text), self._now())

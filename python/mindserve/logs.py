@@ -58,11 +58,11 @@ def configure_worker(get_request_id: Callable[[], str]) -> int:
     level = level_from_environment()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(get_request_id))
+    # Of which calls cause most.
+    handler.addFilter(LimitedLines(f"{_ROOT}.worker"))
     # The root logger, so that what a servable's own modules log is found in the same file.
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     logging.getLogger(_ROOT).setLevel(_LEVELS[level])
-    # Calls cause most of its lines.
-    get_logger("worker").addFilter(LimitedLines())
     return level
 
 
