@@ -40,6 +40,17 @@ def attempt(servables: Servables, start_script: StartScript, options: str = "") 
     return server, address, text
 
 
+def good_one(servables: Servables, start_script: StartScript) -> tuple[ServerProcess, str]:
+    """A server with nothing bad about it, and its address."""
+    servables.add("echo", ECHO_SERVABLE)
+    server = start_script(
+        "from mindserve import server\n"
+        f"server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, 'echo'))\n"
+        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n"
+    )
+    return server, server.line()
+
+
 def is_well(address: str) -> None:
     with Client(address, "echo", "same") as client:
         assert client.infer({"x": "text"}, timeout=60) == [{"x": "text"}]
@@ -283,13 +294,7 @@ def test_lengths_within_a_message(servables: Servables, start_script: StartScrip
 
     from mindserve.proto import PREDICT
 
-    servables.add("echo", ECHO_SERVABLE)
-    server = start_script(
-        "from mindserve import server\n"
-        f"server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, 'echo'))\n"
-        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n"
-    )
-    address = server.line()
+    server, address = good_one(servables, start_script)
     spec = messages.ServableSpec(name="echo", method_name="same").SerializeToString()
     route = b"\x0a" + bytes([len(spec)]) + spec
     claim = varint(size)
@@ -313,13 +318,7 @@ def test_lengths_within_a_message(servables: Servables, start_script: StartScrip
 
 
 def test_a_hundred_thousand_instances_and_one_more(servables: Servables, start_script: StartScript) -> None:
-    servables.add("echo", ECHO_SERVABLE)
-    server = start_script(
-        "from mindserve import server\n"
-        f"server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, 'echo'))\n"
-        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n"
-    )
-    address = server.line()
+    server, address = good_one(servables, start_script)
     with Client(address, "echo", "same") as client:
         answer = client.infer([{"x": 1}] * 100_000, timeout=240)
         assert answer == [{"x": 1}] * 100_000
@@ -459,13 +458,7 @@ def test_a_worker_that_dies_while_nothing_is_left(
     servables: Servables, start_script: StartScript, limit: int, left: int, reason: str
 ) -> None:
     """There is no other in its place until there is something again, and then there is; the server goes on."""
-    servables.add("echo", ECHO_SERVABLE)
-    server = start_script(
-        "from mindserve import server\n"
-        f"server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, 'echo'))\n"
-        "print(server.start_grpc_server('127.0.0.1:0')[0], flush=True)\n"
-    )
-    address = server.line()
+    server, address = good_one(servables, start_script)
     with Client(address, "echo", "worker_pid") as client:
         before = pid_of(client.infer({"x": 1}, timeout=60))
         _, hard = was = resource.prlimit(server.pid, limit)
