@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "worker/handlers.h"
@@ -19,6 +20,10 @@ constexpr Duration kContended = std::chrono::milliseconds(50);
 constexpr size_t kEnough = 3;
 // After an extra thread could not be started.
 constexpr Duration kRetryExtra = std::chrono::seconds(1);
+// Between looks for calls that rest.
+constexpr Duration kLook = std::chrono::milliseconds(10);
+// Which part of the threads streams leave to whole calls.
+constexpr size_t kKeptPart = 4;
 
 }  // namespace
 
@@ -68,12 +73,12 @@ bool Handlers::WakeOne(TimePoint now) {
 
 // Gives an inner call to an extra thread. See the class for why it may, or not.
 bool Handlers::Assign(TimePoint now) {
-  if (inner_ == 0 || !tended_ || now < next_extra_ || extra_held_ >= waiting_for_servables_) return false;
-  Line* const line = OldestForExtra();
-  if (line == nullptr) return false;
+  if (line_.inner() == 0 || !tended_ || now < next_extra_ || extra_held_ >= waiting_for_servables_) return false;
+  ServiceCall* const call = OldestForExtra();
+  if (call == nullptr) return false;
   if (running_ > 0) next_wake_ = now + kTrial;
-  assigned_.push_back(Pop(*line));
-  ++extra_by_depth_.at(assigned_.back().call->depth());
+  assigned_.push_back(line_.Take(*call));
+  ++extra_by_depth_.at(call->depth());
   ++extra_held_;
   ++running_;
   if (assigned_.size() > extra_idle_ + starting_) {
@@ -86,47 +91,45 @@ bool Handlers::Assign(TimePoint now) {
   return true;
 }
 
-Handlers::Line* Handlers::Oldest() {
-  Line* oldest = lines_.front().empty() ? nullptr : &lines_.front();
-  if (inner_ == 0) return oldest;
-  for (Line& line : lines_) {
-    if (line.empty()) continue;
-    if (oldest == nullptr || line.front().since < oldest->front().since) oldest = &line;
+ServiceCall* Handlers::OldestForExtra() const {
+  ServiceCall* oldest = nullptr;
+  for (size_t depth = 1; depth < extra_by_depth_.size(); ++depth) {
+    ServiceCall* const call = line_.OldestOf(depth);
+    if (call == nullptr || extra_by_depth_.at(depth) >= ordinary_) continue;
+    if (oldest == nullptr || call->place.since < oldest->place.since) oldest = call;
   }
   return oldest;
 }
 
-Handlers::Line* Handlers::OldestForExtra() {
-  Line* oldest = nullptr;
-  for (size_t depth = 1; depth < lines_.size(); ++depth) {
-    Line& line = lines_.at(depth);
-    if (line.empty() || extra_by_depth_.at(depth) >= ordinary_) continue;
-    if (oldest == nullptr || line.front().since < oldest->front().since) oldest = &line;
-  }
-  return oldest;
+bool Handlers::StreamsMayTake() const {
+  if (!keeps_free_ || stopped_ || ordinary_ < 2) return true;
+  return streams_held_ + std::max<size_t>(1, ordinary_ / kKeptPart) < ordinary_;
 }
 
-Handlers::Waiting Handlers::Pop(Line& line) {
-  Waiting waiting = std::move(line.front());
-  line.pop_front();
-  --waiting_;
-  if (waiting.call->depth() > 0) --inner_;
-  return waiting;
+// Whether an ordinary thread finds a call.
+bool Handlers::MayTake() const {
+  return line_.whole() > 0 || (line_.size() > 0 && StreamsMayTake());
 }
 
 // Whether something waits for another thread than those that run.
-bool Handlers::IsDue(TimePoint now) {
-  return waiting_ > 0 && (running_ == 0 || (now >= next_wake_ && now - Oldest()->front().since >= kPatience));
+bool Handlers::IsDue(TimePoint now) const {
+  if (!MayTake()) return false;
+  return running_ == 0 || (now >= next_wake_ && now - line_.Oldest(StreamsMayTake())->place.since >= kPatience);
 }
 
 void Handlers::Push(std::shared_ptr<ServiceCall> call) {
   const TimePoint now = time_.Now();
+  const CallLine::Kind kind = call->depth() == 0 && call->ClientMaySend() ? CallLine::kStream : CallLine::kWhole;
   const std::lock_guard lock(line_mutex_);
-  const uint32_t depth = call->depth();
-  lines_.at(depth).push_back({std::move(call), now});
-  ++waiting_;
-  if (depth > 0) ++inner_;
-  if (running_ == 0) WakeOne(now);
+  line_.Push(std::move(call), kind, now);
+  if (running_ == 0 && MayTake()) WakeOne(now);
+}
+
+void Handlers::Withdraw(ServiceCall& call) {
+  if (call.spec().on_loop) return WithdrawFromLoop(call);
+  std::shared_ptr<ServiceCall> withdrawn;  // goes when the lock has gone
+  const std::lock_guard lock(line_mutex_);
+  if (CallLine::Contains(call)) withdrawn = line_.Take(call);
 }
 
 void Handlers::PushBack(std::shared_ptr<ServiceCall> call) {
@@ -146,6 +149,9 @@ std::shared_ptr<ServiceCall> Handlers::LetGo(Thread& self) {
     --extra_by_depth_.at(call->depth());
     --extra_held_;
     ++extra_idle_;
+  } else if (call != nullptr) {
+    line_.LetGo(call->client());
+    if (self.kind == CallLine::kStream) --streams_held_;
   }
   Count(self);
   return call;
@@ -155,16 +161,21 @@ void Handlers::Hold(Thread& self, std::shared_ptr<ServiceCall> call, TimePoint n
   call->holder = &self;
   self.call = std::move(call);
   self.since = now;
+  if (!self.extra) {
+    self.kind = self.call->place.kind;
+    line_.Hold(self.call->client());
+    if (self.kind == CallLine::kStream) ++streams_held_;
+  }
   Count(self);
 }
 
-void Handlers::TakeOldest(Thread& self, TimePoint now) {
-  Line* const line = Oldest();
-  if (line == nullptr) return;
-  Hold(self, Pop(*line).call, now);
+void Handlers::TakeNext(Thread& self, TimePoint now) {
+  ServiceCall* const next = line_.Next(StreamsMayTake());
+  if (next == nullptr) return;
+  Hold(self, line_.Take(*next), now);
   ++taken_;
   if (std::exchange(stuck_, false)) needs_changed_.notify_one();
-  if ((idle_ > 0 || inner_ > 0) && IsDue(now)) WakeOne(now);
+  if ((idle_ > 0 || line_.inner() > 0) && IsDue(now)) WakeOne(now);
 }
 
 void Handlers::TakeAssigned(Thread& self, TimePoint now) {
@@ -174,7 +185,7 @@ void Handlers::TakeAssigned(Thread& self, TimePoint now) {
   // It was counted when the call was assigned.
   self.up = true;
   self.runs = true;
-  std::shared_ptr<ServiceCall> call = std::move(assigned_.front().call);
+  std::shared_ptr<ServiceCall> call = std::move(assigned_.front());
   assigned_.pop_front();
   Hold(self, std::move(call), now);
 }
@@ -189,8 +200,8 @@ const std::shared_ptr<ServiceCall>& Handlers::TryTake() {
     {
       const std::lock_guard lock(line_mutex_);
       before = LetGo(*self);
-      self->extra ? TakeAssigned(*self, now) : TakeOldest(*self, now);
-      self->defers = self->call != nullptr && waiting_ > 0;
+      self->extra ? TakeAssigned(*self, now) : TakeNext(*self, now);
+      self->defers = self->call != nullptr && line_.size() > 0;
     }
     if (!self->defers) Flush();
     if (self->call == nullptr || self->call->Begin(now)) break;
@@ -207,7 +218,7 @@ bool Handlers::Await(bool step_back) {
   before = LetGo(self);
   const bool goes_on = std::exchange(self.up, false);
   Count(self);
-  if (!stopped_ && (waiting_ == 0 || (running_ > 0 && (step_back || !goes_on)))) {
+  if (!stopped_ && (!MayTake() || (running_ > 0 && (step_back || !goes_on)))) {
     ++idle_;
     woken_.wait(lock, [this] { return permits_ > 0 || stopped_; });
     if (permits_ > 0) {
@@ -218,7 +229,7 @@ bool Handlers::Await(bool step_back) {
     }
     --idle_;
   }
-  if (waiting_ == 0) {
+  if (line_.size() == 0) {
     Leave(self);
     return false;
   }
@@ -246,7 +257,7 @@ size_t Handlers::idle_threads() const {
 
 size_t Handlers::waiting() const {
   const std::lock_guard lock(line_mutex_);
-  return waiting_;
+  return line_.size();
 }
 
 std::vector<Handlers::Held> Handlers::held() const {
@@ -281,7 +292,7 @@ void Handlers::BeginBlocked(const ServiceCall* reads, TimePoint silent_since) {
     self->call->rests_since = silent_since == kNever ? time_.Now() : silent_since;
   }
   Count(*self);
-  if (running_ == 0 && waiting_ > 0) WakeOne(time_.Now());
+  if (running_ == 0 && MayTake()) WakeOne(time_.Now());
 }
 
 void Handlers::EndBlocked() {
@@ -322,13 +333,22 @@ bool Handlers::Rests(const ServiceCall& call, TimePoint since) const {
   return call.rests_since == since;
 }
 
+bool Handlers::Dismiss(ServiceCall& call, TimePoint since) {
+  const std::lock_guard lock(line_mutex_);
+  if (call.rests_since != since) return false;
+  call.dismissed = true;
+  return true;
+}
+
 TimePoint Handlers::Tend(TimePoint now, std::vector<Resting>* resting) {
   if (resting != nullptr) resting->clear();
   const std::lock_guard lock(line_mutex_);
-  if (waiting_ == 0) return kNever;
+  if (now >= kept_free_until_) keeps_free_ = false;
+  if (line_.size() == 0) return kNever;
   FindStuck(now, resting);
+  if (!MayTake()) return now + kLook;
   // Also without a thread to wake it is looked again: answers are handed over meanwhile without a wake.
-  const TimePoint due = Oldest()->front().since + kPatience;
+  const TimePoint due = line_.Oldest(StreamsMayTake())->place.since + kPatience;
   if (now < due) return due;
   if (running_ == 0 || now >= next_wake_) WakeOne(now);
   return now + kPatience;
@@ -336,27 +356,72 @@ TimePoint Handlers::Tend(TimePoint now, std::vector<Resting>* resting) {
 
 void Handlers::FindStuck(TimePoint now, std::vector<Resting>* resting) {
   if (std::exchange(taken_before_, taken_) != taken_ || idle_ + permits_ > 0) last_taken_ = now;
-  const TimePoint oldest = Oldest()->front().since;
-  if (now - oldest < kStuck) return;
+  const TimePoint oldest = line_.Oldest(true)->place.since;
+  if (now - oldest < kStuck || now < next_look_) return;
+  next_look_ = now + kLook;
   if (resting != nullptr) FindResting(now, resting);
   if (resting != nullptr && !resting->empty()) {
     // Their threads will take some.
     last_taken_ = now;
+    const ServiceCall* const whole = line_.Oldest(false);
+    if (whole == nullptr || now - whole->place.since < kStuck) return;
+    keeps_free_ = true;
+    kept_free_until_ = now + kKeptFree;
   } else if (!stuck_ && now - std::max(last_taken_, oldest) >= kStuck) {
     stuck_ = true;
     needs_changed_.notify_one();
   }
 }
 
-// Only of ordinary threads: others take none of the calls that clients make.
+// Of ordinary threads: others take none of the calls that clients make. For each that has waited for kStuck one is
+// enough, and those that were ended before and still have their threads count.
 void Handlers::FindResting(TimePoint now, std::vector<Resting>* resting) const {
+  struct Candidate {
+    const Thread* thread;
+    bool rested;  // for kRest
+  };
+  std::vector<Candidate> candidates;
+  std::unordered_map<uint64_t, CallLine::Share> clients;
+  size_t leaving = 0;
   for (const auto& thread : threads_) {
-    const std::shared_ptr<ServiceCall>& call = thread->call;
+    const ServiceCall* const call = thread->call.get();
     if (thread->extra || call == nullptr || call->holder != thread.get()) continue;
-    if (call->rests_since != kNever && now - call->rests_since >= kRest) resting->push_back({call, call->rests_since});
+    CallLine::Share& client = clients.try_emplace(call->client(), line_.Of(call->client())).first->second;
+    if (call->dismissed) {
+      ++leaving;
+      --client.held;
+      if (client.waiting > 0) --client.waiting;
+    } else if (call->rests_since != kNever) {
+      candidates.push_back({thread.get(), now - call->rests_since >= kRest});
+    }
   }
-  std::ranges::sort(*resting, {}, &Resting::since);
-  if (resting->size() > waiting_) resting->resize(waiting_);
+  const size_t share = line_.FairShare(ordinary_);
+  const size_t lacking = line_.Lacking(share, now - kStuck, ordinary_);
+  const auto end_if = [&](auto condition) {
+    std::erase_if(candidates, [&](const Candidate& candidate) {
+      const std::shared_ptr<ServiceCall>& call = candidate.thread->call;
+      CallLine::Share& client = clients.at(call->client());
+      if (!condition(candidate, client)) return false;
+      resting->push_back({.call = call, .since = call->rests_since, .rested = candidate.rested});
+      --client.held;
+      if (client.waiting > 0) --client.waiting;
+      return true;
+    });
+  };
+  const auto others_lack = [&] { return leaving + resting->size() < lacking; };
+  std::ranges::sort(candidates, {}, [](const Candidate& each) { return each.thread->call->rests_since; });
+  // Whoever rests makes room for its client's own calls; and for those of clients that have less than their share
+  // first of all who have more, be it that they rest, or hold their threads for long, a message at a time.
+  end_if([](const Candidate& each, const CallLine::Share& client) { return each.rested && client.waiting > 0; });
+  end_if([&](const Candidate& each, const CallLine::Share& client) {
+    return each.rested && client.held > share && others_lack();
+  });
+  std::ranges::sort(candidates, {}, [](const Candidate& each) { return each.thread->since; });
+  end_if([&](const Candidate& each, const CallLine::Share& client) {
+    return now - each.thread->since >= kRest && client.held > share && others_lack();
+  });
+  std::ranges::sort(candidates, {}, [](const Candidate& each) { return each.thread->call->rests_since; });
+  end_if([&](const Candidate& each, const CallLine::Share&) { return each.rested && others_lack(); });
 }
 
 Handlers::Needs Handlers::AwaitNeeds(bool stuck) {
@@ -374,11 +439,9 @@ void Handlers::ThreadsFailed(size_t count) {
   next_extra_ = time_.Now() + kRetryExtra;
   // Ordinary threads may take them meanwhile.
   while (assigned_.size() > extra_idle_ + starting_) {
-    const uint32_t depth = assigned_.back().call->depth();
-    lines_.at(depth).push_front(std::move(assigned_.back()));
+    const uint32_t depth = assigned_.back()->depth();
+    line_.PutBack(std::move(assigned_.back()));
     assigned_.pop_back();
-    ++waiting_;
-    ++inner_;
     --extra_by_depth_.at(depth);
     --extra_held_;
     --running_;

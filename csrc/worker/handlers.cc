@@ -13,6 +13,10 @@ namespace {
 // So many answers are handed over without waking the runtime thread as long as there are more calls in line.
 constexpr int kHandedOver = 16;
 
+bool IsWithdrawn(const Handlers::LoopEvents& each) {
+  return each.call == nullptr;
+}
+
 }  // namespace
 
 Handlers::Handlers(const TimeSource& time, std::function<void()> wake)
@@ -34,6 +38,7 @@ void Handlers::TakeLoopEvents(std::vector<LoopEvents>* events) {
     eventfd_t count = 0;
     ::eventfd_read(loop_bell_.get(), &count);
     events->swap(loop_events_);
+    if (std::exchange(loop_withdrawn_, size_t{0}) > 0) std::erase_if(*events, IsWithdrawn);
     for (LoopEvents& each : *events) each.events = std::exchange(each.call->loop_events, uint8_t{0});
   }
   const TimePoint now = time_.Now();
@@ -46,8 +51,21 @@ void Handlers::Notify(std::shared_ptr<ServiceCall> call, uint8_t events) {
   const bool listed = call->loop_events != 0;
   call->loop_events |= events;
   if (listed) return;
+  call->loop_place = loop_events_.size();
   loop_events_.push_back({std::move(call)});
   if (loop_events_.size() == 1) ::eventfd_write(loop_bell_.get(), 1);
+}
+
+// Its place stays until half of all are such: who cancels must not have to look at all the others.
+void Handlers::WithdrawFromLoop(ServiceCall& call) {
+  std::shared_ptr<ServiceCall> withdrawn;  // goes when the lock has gone
+  const std::lock_guard lock(loop_mutex_);
+  if (std::exchange(call.loop_events, uint8_t{0}) == 0) return;
+  withdrawn = std::move(loop_events_[call.loop_place].call);
+  if (++loop_withdrawn_ * 2 <= loop_events_.size()) return;
+  loop_withdrawn_ = 0;
+  std::erase_if(loop_events_, IsWithdrawn);
+  for (size_t place = 0; place < loop_events_.size(); ++place) loop_events_[place].call->loop_place = place;
 }
 
 void Handlers::Nudge(bool loop) {
@@ -118,15 +136,13 @@ void Handlers::Awake() {
 }
 
 void Handlers::Clear() {
-  std::vector<Line> lines;
+  std::deque<std::shared_ptr<ServiceCall>> waiting;
   std::vector<LoopEvents> events;
   std::vector<std::shared_ptr<ServiceCall>> posted;
   {
     const std::scoped_lock lock(line_mutex_, loop_mutex_, post_mutex_);
-    lines.push_back(std::exchange(assigned_, {}));
-    for (Line& line : lines_) lines.push_back(std::exchange(line, {}));
-    waiting_ = 0;
-    inner_ = 0;
+    waiting.swap(assigned_);
+    while (ServiceCall* const next = line_.Next(true)) waiting.push_back(line_.Take(*next));
     events.swap(loop_events_);
     posted.swap(posted_);
   }

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/unique_fd.h"
 #include "wire/call_head.h"
+#include "worker/call_line.h"
 
 namespace mindserve::worker {
 
@@ -33,10 +34,11 @@ struct HandlerSpec {
 
 // Shared by the runtime and by every call, since a handler may hold one that outlives the runtime. Thread-safe.
 //
-// Handler threads. Calls wait in one line. A handler mostly holds the interpreter's lock while it works, and a second
-// thread would only contend for that; so one thread runs as long as it keeps up. Another is woken when all that run are
-// blocked in a call's reading or writing, or when the oldest call has waited for a millisecond. A woken thread that
-// gets the lock at once may wake the next one; one that had to wait for it shows that threads are not what lacks.
+// Handler threads. Calls wait in one line, in which clients take turns (CallLine). A handler mostly holds the
+// interpreter's lock while it works, and a second thread would only contend for that; so one thread runs as long as it
+// keeps up. Another is woken when all that run are blocked in a call's reading or writing, or when the oldest call has
+// waited for a millisecond. A woken thread that gets the lock at once may wake the next one; one that had to wait for
+// it shows that threads are not what lacks.
 //
 // Extra threads. A handler that calls another servable holds its thread until that has answered, for which one of this
 // worker's threads may be needed again. So when all ordinary threads are held, an inner call, one that another servable
@@ -123,9 +125,11 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // Tells the gateway that this worker holds a multiplexed model, or does no more.
   void SetModel(std::string model_id, bool loaded);
 
-  // For ServiceCall and the runtime thread.
+  // For ServiceCall and the runtime thread. None of them with the call's lock held.
   void Push(std::shared_ptr<ServiceCall> call);      // to the end of the line
   void PushBack(std::shared_ptr<ServiceCall> call);  // the same by a handler thread
+  // A call that is over, and of which nobody knows but this, waits no more.
+  void Withdraw(ServiceCall& call);
   void Notify(std::shared_ptr<ServiceCall> call, uint8_t events);
   void Post(std::shared_ptr<ServiceCall> call);  // has something for the runtime thread
 
@@ -140,15 +144,21 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   struct Resting {
     std::shared_ptr<ServiceCall> call;
     TimePoint since;
+    bool rested;  // for kRest; else its client holds more threads than its share
   };
   // So long at least a client may rest between messages even if others lack the thread.
   static constexpr Duration kRest = kStuck;
+  // So long after calls were ended for the threads, streams leave a quarter of all threads to whole calls: these would
+  // have to wait again for kStuck, each of them, where clients come back with new streams.
+  static constexpr Duration kKeptFree = std::chrono::minutes(1);
   // Wakes handler threads if too few run. When it wants to be called again (kNever: no time). `resting`, unless null,
-  // is cleared, and filled when a call has waited in line for kStuck: with calls that have rested for kRest, longest
-  // first, as many as wait. They are to be ended, for their threads.
+  // is cleared, and filled when a call has waited in line for kStuck: with calls that are to be ended for their threads
+  // (FindResting).
   TimePoint Tend(TimePoint now, std::vector<Resting>* resting = nullptr);
   // Whether the call's thread still waits for the message for which it has waited since then.
   bool Rests(const ServiceCall& call, TimePoint since) const;
+  // The same, of a call that is ended for its thread if so.
+  bool Dismiss(ServiceCall& call, TimePoint since);
 
   // Makes Await return false. Any thread.
   void Stop();
@@ -156,17 +166,13 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   void Clear();
 
  private:
-  struct Waiting {
-    std::shared_ptr<ServiceCall> call;
-    TimePoint since;
-  };
-  using Line = std::deque<Waiting>;
   struct Thread {
     const Handlers* handlers;
     bool extra;
     uint64_t id;
     // Guarded by line_mutex_.
     std::shared_ptr<ServiceCall> call = {};  // that it handles
+    CallLine::Kind kind = {};                // as which that came
     TimePoint since = {};                    // of that
     size_t blocked = 0;                      // BeginBlocked without EndBlocked
     size_t calls = 0;                        // BeginCall without EndCall
@@ -185,18 +191,19 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   void Count(Thread& thread);
   std::shared_ptr<ServiceCall> LetGo(Thread& self);
   void Hold(Thread& self, std::shared_ptr<ServiceCall> call, TimePoint now);
-  void TakeOldest(Thread& self, TimePoint now);
+  void TakeNext(Thread& self, TimePoint now);
   void TakeAssigned(Thread& self, TimePoint now);
-  Line* Oldest();
-  Line* OldestForExtra();
-  Waiting Pop(Line& line);
-  bool IsDue(TimePoint now);
+  bool StreamsMayTake() const;
+  bool MayTake() const;
+  bool IsDue(TimePoint now) const;
   bool WakeOne(TimePoint now);
+  ServiceCall* OldestForExtra() const;
   bool Assign(TimePoint now);
   void FindStuck(TimePoint now, std::vector<Resting>* resting);
   void FindResting(TimePoint now, std::vector<Resting>* resting) const;
 
   void Flush();
+  void WithdrawFromLoop(ServiceCall& call);
 
   const TimeSource& time_;
   const std::function<void()> wake_;
@@ -205,9 +212,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   mutable std::mutex line_mutex_;
   // Guarded by line_mutex_.
   std::condition_variable woken_;
-  std::array<Line, wire::kMostDepth + 1> lines_;  // by depth
-  size_t waiting_ = 0;                            // in lines_
-  size_t inner_ = 0;                              // of these with a depth
+  CallLine line_;
   std::vector<std::unique_ptr<Thread>> threads_;
   size_t idle_ = 0;                   // ordinary threads in Await that nobody has woken
   size_t running_ = 0;                // threads that run handlers or are about to, those blocked not counted
@@ -215,10 +220,14 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   TimePoint next_wake_;               // no further thread is woken before, unless none runs
   size_t ordinary_ = 0;               // threads
   size_t waiting_for_servables_ = 0;  // threads
+  size_t streams_held_ = 0;           // ordinary threads that hold a call which came as a stream
+  bool keeps_free_ = false;           // a quarter of the threads, until:
+  TimePoint kept_free_until_;
+  TimePoint next_look_;  // for calls that rest, and whether all are stuck
   bool stopped_ = false;
   // Of extra threads:
   std::condition_variable extra_woken_;
-  Line assigned_;                                              // calls that await one
+  std::deque<std::shared_ptr<ServiceCall>> assigned_;          // calls that await one
   std::array<size_t, wire::kMostDepth + 1> extra_by_depth_{};  // calls assigned or held, by depth
   size_t extra_held_ = 0;                                      // their sum
   size_t extra_idle_ = 0;                                      // threads without a call
@@ -234,7 +243,9 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   TimePoint last_taken_;     // about, or when calls were ended so that some can be
 
   std::mutex loop_mutex_;
-  std::vector<LoopEvents> loop_events_;  // guarded by loop_mutex_
+  // Guarded by loop_mutex_.
+  std::vector<LoopEvents> loop_events_;  // without a call: it was withdrawn
+  size_t loop_withdrawn_ = 0;
   UniqueFd loop_bell_;
 
   std::atomic<bool> has_posted_{false};  // changed under post_mutex_

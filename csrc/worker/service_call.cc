@@ -32,6 +32,12 @@ bool ServiceCall::over() const {
   return gone();
 }
 
+bool ServiceCall::ClientMaySend() const {
+  if (!spec().client_streaming) return false;
+  const std::lock_guard lock(mutex_);
+  return !half_closed_ && !gone();
+}
+
 bool ServiceCall::Begin(TimePoint now) {
   const std::lock_guard lock(mutex_);
   resumes_ = false;
@@ -222,7 +228,7 @@ void ServiceCall::Cancel() {
 bool ServiceCall::CancelIfResting(TimePoint since) {
   std::unique_lock lock(mutex_);
   // As long as it rests and this lock is held, its thread is in Wait.
-  if (Readable() || !handlers_->Rests(*this, since)) return false;
+  if (Readable() || !handlers_->Dismiss(*this, since)) return false;
   CancelWith(lock);
   return true;
 }
@@ -238,8 +244,10 @@ void ServiceCall::CancelWith(std::unique_lock<std::mutex>& lock) {
   const bool parked = std::exchange(parked_, false);
   WakeWaiters();
   const bool nobody_sees = !told_ || finished_;
+  const bool begun = begun_;
   lock.unlock();
   if (nobody_sees) return;
+  if (!begun) return handlers_->Withdraw(*this);
   if (spec().on_loop || watched) handlers_->Notify(shared_from_this(), Handlers::kCancelled);
   if (parked) handlers_->Push(shared_from_this());
 }

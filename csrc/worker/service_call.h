@@ -16,6 +16,7 @@
 #include "base/execution.h"
 #include "base/status.h"
 #include "wire/call_head.h"
+#include "worker/call_line.h"
 #include "worker/handlers.h"
 
 namespace mindserve::worker {
@@ -76,6 +77,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   wire::CallHead head() const;
   bool cancelled() const;
   bool over() const;  // cancelled, or finished
+  // Whether more messages of the client may come.
+  bool ClientMaySend() const;
 
   // To be said by who runs the handler, just before it does. False: the call is over already.
   bool Begin(TimePoint now);
@@ -130,9 +133,12 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   void* executor_data = nullptr;
   // Of Handlers, guarded by its locks.
   uint8_t loop_events = 0;         // that were not yet taken
+  size_t loop_place = 0;           // where those are
   void* holder = nullptr;          // the Handlers::Thread whose call this is
   size_t calls = 0;                // of servables that other threads than the holder make for it
   TimePoint rests_since = kNever;  // the holder waits for the client's next message
+  bool dismissed = false;          // it was ended for its thread
+  CallLine::Place place;
 
   // The runtime thread's part.
   size_t lane() const { return opened_.lane; }

@@ -16,6 +16,10 @@ constexpr size_t kStepBytes = size_t{256} << 10;
 // Of these so many a round.
 constexpr size_t kStepsPerRound = 8;
 
+std::string SecondsText(Duration time) {
+  return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count()) + " s";
+}
+
 }  // namespace
 
 ServiceCalls::ServiceCalls(link::WorkerLink& link, std::shared_ptr<Handlers> handlers, size_t max_message_bytes,
@@ -172,34 +176,36 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
   SendModels();
   if (!copying_.empty()) return now;
   const TimePoint next = handlers_->Tend(now, &resting_);
-  EndResting(now);
-  return next;
+  EndResting();
+  return std::min(next, TellOfResting(now));
 }
 
 // A client may rest between messages as long as nobody lacks the thread that waits for it.
-void ServiceCalls::EndResting(TimePoint now) {
-  if (resting_.empty() && rested_count_ == 0) return;
-  const std::string rest =
-      std::to_string(std::chrono::duration_cast<std::chrono::seconds>(Handlers::kRest).count()) + " s";
-  for (const auto& [call, since] : resting_) {
+void ServiceCalls::EndResting() {
+  for (const auto& [call, since, rested] : resting_) {
     const auto found = calls_[call->lane()].find(call->number());
     if (found == calls_[call->lane()].end() || found->second.call != call || !call->CancelIfResting(since)) continue;
     rested_.insert(call->spec().path);
     ++rested_count_;
+    const std::string why = rested ? "no message came from the client for " + SecondsText(Handlers::kRest)
+                                   : "the client had none to read, and holds more handler threads than its share";
     EndCancelled(call->lane(), found,
-                 Status(Code::kResourceExhausted, "no message came from the client for " + rest +
-                                                      ", while other calls waited for one of the handler threads"));
+                 Status(Code::kResourceExhausted, why + ", while other calls waited for one of the handler threads"));
   }
   resting_.clear();
-  // Clients cause it: a line a second at most. What comes until then is told with the next.
-  if (rested_count_ == 0 || now - rested_told_ < std::chrono::seconds(1)) return;
-  rested_told_ = now;
-  std::string told;
-  for (const std::string& path : rested_) told += (told.empty() ? "" : ", ") + path;
-  Log(LogLevel::kWarning, "calls whose clients had sent no message for " + rest +
-                              " were ended, since others waited for their handler threads: " +
-                              std::to_string(std::exchange(rested_count_, size_t{0})) + " of " + told);
-  rested_.clear();
+}
+
+// Clients cause it: a line a second at most. When it wants to be called again.
+TimePoint ServiceCalls::TellOfResting(TimePoint now) {
+  if (rested_count_ == 0) return kNever;
+  if (now < next_rested_told_) return next_rested_told_;
+  next_rested_told_ = now + std::chrono::seconds(1);
+  std::string paths;
+  for (const std::string& path : std::exchange(rested_, {})) paths += (paths.empty() ? "" : ", ") + path;
+  Log(LogLevel::kWarning,
+      "calls that waited for their clients' messages were ended, since others waited for their handler threads: " +
+          std::to_string(std::exchange(rested_count_, size_t{0})) + " of " + paths);
+  return kNever;
 }
 
 // Sends what it can; the rest waits in starved_ or copying_.

@@ -67,7 +67,8 @@ class ServiceCalls {
   static void EndTooLarge(Record& record);
   void EndWith(size_t lane, Table::iterator found, const Status& status);
   void EndCancelled(size_t lane, Table::iterator found, const Status& status);
-  void EndResting(TimePoint now);
+  void EndResting();
+  TimePoint TellOfResting(TimePoint now);
   void Count(const ServiceCall& call, const ServiceCall::End& end);
   void Forget(size_t lane, Table::iterator found);
   void SetWaiting(size_t lane, Record& record, bool waits);
@@ -89,10 +90,10 @@ class ServiceCalls {
   std::vector<std::shared_ptr<ServiceCall>> posted_;
   Handlers::Models posted_models_;
   std::vector<Handlers::Resting> resting_;
-  // Calls that were ended for resting, of which the log was not told yet.
+  // Calls that were ended for their threads, of which the log was not told yet.
   std::set<std::string> rested_;
   size_t rested_count_ = 0;
-  TimePoint rested_told_;
+  TimePoint next_rested_told_;
   std::deque<std::pair<size_t, std::pair<std::string, bool>>> models_;  // to be told, by lane
 };
 

@@ -323,7 +323,7 @@ TEST_F(ServiceCallsTest, AClientThatRestsMakesRoomForOthers) {
   EXPECT_EQ(Receive().text, "ok");
   EXPECT_EQ(read->get_future().get(), "<gone>");
   EXPECT_TRUE(rests->cancelled());
-  EXPECT_EQ(log(), std::vector<std::string>{"calls whose clients had sent no message for 5 s were ended, since others "
+  EXPECT_EQ(log(), std::vector<std::string>{"calls that waited for their clients' messages were ended, since others "
                                             "waited for their handler threads: 1 of /t.T/BothWays"});
 }
 
