@@ -38,9 +38,6 @@ class Side:
 class Recorder(socketserver.ThreadingTCPServer):
     """Passes on what clients and a server say to each other, and keeps it."""
 
-    daemon_threads = True
-    block_on_close = True
-
     def __init__(self, server: str) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         host, port = server.rsplit(":", 1)

@@ -228,7 +228,7 @@ async function make({path, requests, streams, metadata, timeout, compression, ta
   const algorithm = grpc.compressionAlgorithms[compression || 'identity'];
   const caller = new grpc.Client(target, credentials, {...options, 'grpc.default_compression_algorithm': algorithm});
   const asItIs = (message) => message;
-  const [first, ...rest] = requests.map((request) => Buffer.from(request, 'base64'));
+  const bodies = requests.map((request) => Buffer.from(request, 'base64'));
   const sent = new grpc.Metadata();
   for (const [name, value] of metadata) sent.add(name, value);
   const messages = [];
@@ -237,9 +237,9 @@ async function make({path, requests, streams, metadata, timeout, compression, ta
     call = caller.makeBidiStreamRequest(path, asItIs, asItIs, sent, deadline(timeout));
     call.on('data', (message) => { if (messages.push(message) === take) call.cancel(); });
     call.on('error', () => {});
-    writeAll(call, [first, ...rest]);
+    writeAll(call, bodies);
   } else {
-    call = caller.makeUnaryRequest(path, asItIs, asItIs, first, sent, deadline(timeout), (error, message) => {
+    call = caller.makeUnaryRequest(path, asItIs, asItIs, bodies[0], sent, deadline(timeout), (error, message) => {
       if (!error) messages.push(message);
     });
   }
@@ -257,7 +257,6 @@ async function make({path, requests, streams, metadata, timeout, compression, ta
 async function makeCalls() {
   const results = [];
   for (const call of JSON.parse(fs.readFileSync(0))) results.push(await make(call));
-  // The program ends when all has been written.
   console.log(JSON.stringify(results));
 }
 
