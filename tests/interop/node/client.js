@@ -1,7 +1,7 @@
 // The cases of interop.proto, called with @grpc/grpc-js; prints what came of each as JSON.
 //
-//     node client.js <interop.proto> [--calls] <host:port> [<file of the authority's certificate> [<file of a certificate
-//         of its own> <file of that one's key>]]
+//     node client.js <interop.proto> [--calls] <host:port> [<file of the authority's certificate> [<file of a
+//         certificate of its own> <file of that one's key>]]
 //
 // With --calls it makes those that its standard input has instead, as JSON (tests/interop_support.py), in their order.
 // It runs from a folder below the one that holds node_modules.
