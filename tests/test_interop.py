@@ -7,7 +7,6 @@ grpcio's own server; the same class serves both.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -19,11 +18,8 @@ import grpc
 import pytest
 
 from certificates import Files
-from e2e_support import ROOT, server_process
-
-HERE = ROOT / "tests" / "interop"
-BUILT = ROOT / "build" / "interop"
-LANGUAGES = ("grpcio", "grpclib", "javascript", "go")
+from e2e_support import server_process
+from interop_support import HERE, LANGUAGES, generate, run
 
 METADATA = {
     "initial": "one, two",
@@ -82,16 +78,7 @@ print(*server.start_grpc_server(listeners, grpc_servicer_functions=functions), f
 def generated(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The modules of interop.proto: protobuf's, grpcio's and grpclib's."""
     directory = tmp_path_factory.mktemp("generated")
-    kinds = ("python", "grpc_python", "grpclib_python")
-    plugin = pathlib.Path(sys.executable).parent / "protoc-gen-grpclib_python"
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "grpc_tools.protoc", f"-I{HERE}"),
-            *(f"--{kind}_out={directory}" for kind in kinds),
-            *(f"--plugin=protoc-gen-grpclib_python={plugin}", "interop.proto"),
-        ],
-        check=True,
-    )
+    generate(directory)
     return directory
 
 
@@ -124,32 +111,9 @@ def mindserve(
         yield dict(zip(("plaintext", "tls", "mutual"), process.line().split(), strict=True))
 
 
-def command(language: str, generated: pathlib.Path) -> list[object]:
-    """What runs a client; its arguments, an address and perhaps certificates, follow."""
-    if language in ("grpcio", "grpclib"):
-        return [sys.executable, HERE / f"{language}_client.py", generated]
-    stamp = BUILT / {"javascript": "node", "go": "go"}[language] / ".stamp"
-    if not stamp.exists():
-        reason = f"the client for {language} isn't built: scripts/interop.sh builds it, with what docs/install.md names"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    if language == "go":
-        return [stamp.parent / "client"]
-    return ["node", stamp.parent / "client.js", HERE / "interop.proto"]
-
-
-def run(language: str, generated: pathlib.Path, address: str, *files: str) -> dict[str, Any]:
+def results(language: str, generated: pathlib.Path, address: str, *files: str) -> dict[str, Any]:
     """What came of each case."""
-    done = subprocess.run(
-        [*map(str, command(language, generated)), address, *files],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    results = json.loads(run(language, generated, address, *files))
     assert isinstance(results, dict)
     return results
 
@@ -160,20 +124,20 @@ def expected(language: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_reference(language: str, generated: pathlib.Path, reference: str) -> None:
-    assert run(language, generated, reference) == expected(language)
+    assert results(language, generated, reference) == expected(language)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_plaintext(language: str, generated: pathlib.Path, mindserve: dict[str, str]) -> None:
-    assert run(language, generated, mindserve["plaintext"]) == expected(language)
+    assert results(language, generated, mindserve["plaintext"]) == expected(language)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_tls(language: str, generated: pathlib.Path, mindserve: dict[str, str], own_files: Files) -> None:
-    assert run(language, generated, mindserve["tls"], own_files.ca) == expected(language)
+    assert results(language, generated, mindserve["tls"], own_files.ca) == expected(language)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_mutual_tls(language: str, generated: pathlib.Path, mindserve: dict[str, str], own_files: Files) -> None:
     files = (own_files.ca, own_files.client, own_files.client_key)
-    assert run(language, generated, mindserve["mutual"], *files) == expected(language)
+    assert results(language, generated, mindserve["mutual"], *files) == expected(language)

@@ -1,9 +1,12 @@
 """The cases of interop.proto, called with grpcio; prints what came of each as JSON.
 
-grpcio_client.py <directory of the generated modules> <host:port> [<file of the authority's certificate> [<file of a
-certificate of its own> <file of that one's key>]]
+grpcio_client.py <directory of the generated modules> [--calls] <host:port> [<file of the authority's certificate>
+[<file of a certificate of its own> <file of that one's key>]]
+
+With --calls it makes those that its standard input has instead, as JSON (tests/interop_support.py), in their order.
 """
 
+import base64
 import json
 import os
 import pathlib
@@ -241,8 +244,45 @@ def open_channel(target, files, compression=None):
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(authority, key, own), OPTIONS, compression)
 
 
+class Calls:
+    """Makes calls of messages that are bytes."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    def make(self, call):
+        messages = []
+        requests = [base64.b64decode(request) for request in call["requests"]]
+        options = {"timeout": call["timeout"], "metadata": [tuple(each) for each in call["metadata"]]}
+        if call["compression"]:
+            options["compression"] = getattr(grpc.Compression, call["compression"].capitalize())
+        try:
+            if call["streams"]:
+                made = self._channel.stream_stream(call["path"])(iter(requests), **options)
+                for message in made:
+                    messages.append(message)
+                    if len(messages) == call["take"]:
+                        made.cancel()
+            else:
+                message, made = self._channel.unary_unary(call["path"]).with_call(requests[0], **options)
+                messages.append(message)
+        except grpc.RpcError as error:
+            made = error
+        return {
+            "code": code_of(made),
+            "details": made.details() or "",
+            "messages": [base64.b64encode(message).decode() for message in messages],
+            "metadata": [[name, value] for name, value in made.trailing_metadata() or () if isinstance(value, str)],
+        }
+
+
 def main():
-    target, *files = sys.argv[2:]
+    target, *files = (each for each in sys.argv[2:] if each != "--calls")
+    if "--calls" in sys.argv:
+        with open_channel(target, files) as channel:
+            calls = Calls(channel)
+            print(json.dumps([calls.make(call) for call in json.load(sys.stdin)]))
+        return
     results = {}
     with open_channel(target, files) as channel, open_channel(target, files, grpc.Compression.Gzip) as compressing:
         cases = Cases(channel, compressing)

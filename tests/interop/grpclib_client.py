@@ -1,10 +1,13 @@
 """The cases of interop.proto, called with grpclib; prints what came of each as JSON.
 
-grpclib_client.py <directory of the generated modules> <host:port> [<file of the authority's certificate> [<file of a
-certificate of its own> <file of that one's key>]]
+grpclib_client.py <directory of the generated modules> [--calls] <host:port> [<file of the authority's certificate>
+[<file of a certificate of its own> <file of that one's key>]]
+
+With --calls it makes those that its standard input has instead, as JSON (tests/interop_support.py), in their order.
 """
 
 import asyncio
+import base64
 import json
 import os
 import random
@@ -14,10 +17,10 @@ import time
 
 sys.path.insert(0, sys.argv[1])
 
-from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.client import Channel, StreamStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
-from grpclib.encoding.base import StatusDetailsCodecBase
-from grpclib.exceptions import GRPCError
+from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from interop_grpc import InteropStub
 from interop_pb2 import (
     CancelledRequest,
@@ -45,6 +48,18 @@ class RawDetails(StatusDetailsCodecBase):
         raise NotImplementedError
 
     def decode(self, status, message, data):
+        return data
+
+
+class AsItIs(CodecBase):
+    """Messages that are bytes."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message, message_type):
+        return message
+
+    def decode(self, data, message_type):
         return data
 
 
@@ -258,13 +273,55 @@ class Cases:
         return {"right": sum(call.reply.text == text for call, text in zip(calls, texts, strict=True) if call.reply)}
 
 
+class Calls:
+    """Makes calls of messages that are bytes."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    async def make(self, given):
+        assert not given["compression"], "the library can't compress"
+        messages = []
+        kind = StreamStreamMethod if given["streams"] else UnaryUnaryMethod
+        method = kind(self._channel, given["path"], None, None)
+        call = Call(method.open(timeout=given["timeout"], metadata=[tuple(each) for each in given["metadata"]]))
+        try:
+            async with call:
+                for request in given["requests"]:
+                    await call.stream.send_message(base64.b64decode(request))
+                await call.stream.end()
+                async for message in call.stream:
+                    messages.append(message)
+                    if len(messages) == given["take"]:
+                        await call.stream.cancel()
+                        break
+        except (OSError, StreamTerminatedError) as error:
+            # Its way to say that there is no connection, which other makes have a status for.
+            return {"code": Status.UNAVAILABLE, "details": str(error), "messages": [], "metadata": []}
+        trailing = call.stream.trailing_metadata or {}
+        return {
+            # The library has no status for what it has cancelled itself.
+            "code": Status.CANCELLED if messages and len(messages) == given["take"] else call.code,
+            "details": call.text or "",
+            "messages": [base64.b64encode(message).decode() for message in messages],
+            "metadata": [[name, value] for name, value in trailing.items() if isinstance(value, str)],
+        }
+
+
 async def main():
-    host, _, port = sys.argv[2].rpartition(":")
-    security = ssl.create_default_context(cafile=sys.argv[3]) if sys.argv[3:] else None
+    target, *files = (each for each in sys.argv[2:] if each != "--calls")
+    host, _, port = target.rpartition(":")
+    security = ssl.create_default_context(cafile=files[0]) if files else None
     if security:
         security.set_alpn_protocols(["h2"])
-        if sys.argv[4:]:
-            security.load_cert_chain(*sys.argv[4:])
+        if files[1:]:
+            security.load_cert_chain(*files[1:])
+    if "--calls" in sys.argv:
+        async with Channel(host, int(port), ssl=security, codec=AsItIs()) as channel:
+            calls = Calls(channel)
+            results = [await calls.make(call) for call in json.load(sys.stdin)]
+        print(json.dumps(results, default=lambda status: status.value))
+        return
     results = {}
     async with Channel(host, int(port), ssl=security, status_details_codec=RawDetails()) as channel:
         cases = Cases(channel)

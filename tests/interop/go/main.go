@@ -1,7 +1,9 @@
 // The cases of interop.proto, called with google.golang.org/grpc; prints what came of each as JSON.
 //
-//	client <host:port> [<file of the authority's certificate> [<file of a certificate of its own> <file of that one's
-//	key>]]
+//	client [--calls] <host:port> [<file of the authority's certificate> [<file of a certificate of its own> <file of
+//	that one's key>]]
+//
+// With --calls it makes those that its standard input has instead: calls.go.
 //
 // interop.pb.go is what protoc-gen-go (of github.com/golang/protobuf 1.3, which newer libraries take too) makes:
 //
@@ -300,32 +302,45 @@ var cases = map[string]func() result{
 }
 
 func main() {
+	arguments := os.Args[1:]
+	asked := arguments[0] == "--calls"
+	if asked {
+		arguments = arguments[1:]
+	}
+	target, files := arguments[0], arguments[1:]
 	security := grpc.WithInsecure()
-	if len(os.Args) > 2 {
-		authority, err := ioutil.ReadFile(os.Args[2])
+	if len(files) > 0 {
+		authority, err := ioutil.ReadFile(files[0])
 		if err != nil {
 			panic(err)
 		}
 		config := &tls.Config{RootCAs: x509.NewCertPool()}
 		if !config.RootCAs.AppendCertsFromPEM(authority) {
-			panic("no certificate in " + os.Args[2])
+			panic("no certificate in " + files[0])
 		}
-		if len(os.Args) > 3 {
-			own, err := tls.LoadX509KeyPair(os.Args[3], os.Args[4])
+		if len(files) > 1 {
+			own, err := tls.LoadX509KeyPair(files[1], files[2])
 			if err != nil {
 				panic(err)
 			}
-			config.Certificates = []tls.Certificate{own}
+			// Whatever the server asks for: one that it wouldn't take is shown too.
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return &own, nil
+			}
 		}
 		security = grpc.WithTransportCredentials(credentials.NewTLS(config))
 	}
 	var err error
-	connection, err = grpc.Dial(os.Args[1], security,
+	connection, err = grpc.Dial(target, security,
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(messageBytes), grpc.MaxCallSendMsgSize(messageBytes)))
 	if err != nil {
 		panic(err)
 	}
 	defer connection.Close()
+	if asked {
+		makeCalls()
+		return
+	}
 	client = NewInteropClient(connection)
 
 	results := map[string]result{}

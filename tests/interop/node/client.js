@@ -1,8 +1,9 @@
 // The cases of interop.proto, called with @grpc/grpc-js; prints what came of each as JSON.
 //
-//     node client.js <interop.proto> <host:port> [<file of the authority's certificate> [<file of a certificate of its
-//         own> <file of that one's key>]]
+//     node client.js <interop.proto> [--calls] <host:port> [<file of the authority's certificate> [<file of a
+//         certificate of its own> <file of that one's key>]]
 //
+// With --calls it makes those that its standard input has instead, as JSON (tests/interop_support.py), in their order.
 // It runs from a folder below the one that holds node_modules.
 'use strict';
 
@@ -10,7 +11,7 @@ const fs = require('fs');
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
 
-const [protoFile, target, authority, own, key] = process.argv.slice(2);
+const [protoFile, target, authority, own, key] = process.argv.slice(2).filter((each) => each !== '--calls');
 const pem = (file) => (file ? fs.readFileSync(file) : null);
 const definition = loader.loadSync(protoFile, {keepCase: true, longs: Number, defaults: true});
 const {Interop} = grpc.loadPackageDefinition(definition).interop;
@@ -20,7 +21,8 @@ const credentials = authority
 const options = {'grpc.max_receive_message_length': 100 << 20, 'grpc.max_send_message_length': 100 << 20};
 const client = new Interop(target, credentials, options);
 // Only compresses: a channel of its own.
-const compressing = new Interop(target, credentials, {...options, 'grpc.default_compression_algorithm': 2});
+const gzip = {...options, 'grpc.default_compression_algorithm': grpc.compressionAlgorithms.gzip};
+const compressing = new Interop(target, credentials, gzip);
 // Another key in each run, though the server goes on.
 const run = `js-${process.pid}-${Date.now()}`;
 
@@ -221,6 +223,43 @@ const cases = {
   },
 };
 
+// Makes a call of messages that are bytes. A channel of its own, since it is channels that compress.
+async function make({path, requests, streams, metadata, timeout, compression, take}) {
+  const algorithm = grpc.compressionAlgorithms[compression || 'identity'];
+  const caller = new grpc.Client(target, credentials, {...options, 'grpc.default_compression_algorithm': algorithm});
+  const asItIs = (message) => message;
+  const bodies = requests.map((request) => Buffer.from(request, 'base64'));
+  const sent = new grpc.Metadata();
+  for (const [name, value] of metadata) sent.add(name, value);
+  const messages = [];
+  let call;
+  if (streams) {
+    call = caller.makeBidiStreamRequest(path, asItIs, asItIs, sent, deadline(timeout));
+    call.on('data', (message) => { if (messages.push(message) === take) call.cancel(); });
+    call.on('error', () => {});
+    writeAll(call, bodies);
+  } else {
+    call = caller.makeUnaryRequest(path, asItIs, asItIs, bodies[0], sent, deadline(timeout), (error, message) => {
+      if (!error) messages.push(message);
+    });
+  }
+  const status = await new Promise((resolve) => call.on('status', resolve));
+  caller.close();
+  return {
+    code: status.code,
+    details: status.details,
+    messages: messages.map((message) => message.toString('base64')),
+    metadata: Object.keys(status.metadata.getMap()).flatMap((name) =>
+      status.metadata.get(name).filter((value) => typeof value === 'string').map((value) => [name, value])),
+  };
+}
+
+async function makeCalls() {
+  const results = [];
+  for (const call of JSON.parse(fs.readFileSync(0))) results.push(await make(call));
+  console.log(JSON.stringify(results));
+}
+
 async function main() {
   const results = {};
   for (const [name, run] of Object.entries(cases)) {
@@ -235,4 +274,5 @@ async function main() {
   compressing.close();
 }
 
-main();
+if (process.argv.includes('--calls')) makeCalls();
+else main();
