@@ -162,7 +162,9 @@ class Asked:
 
 
 @contextlib.contextmanager
-def served(folder: pathlib.Path, generated: Any, config: str, adders: list[str], start: str = "") -> Iterator[Asked]:
+def served(
+    folder: pathlib.Path, generated: Any, config: str, adders: list[str], start: str = "", limits: str = ""
+) -> Iterator[Asked]:
     (folder / "servables" / "kinds").mkdir(parents=True)
     stubs.generate(folder / "servables" / "kinds")
     with serving(
@@ -170,7 +172,7 @@ def served(folder: pathlib.Path, generated: Any, config: str, adders: list[str],
         "kinds",
         config,
         start=start,
-        listen=f"'127.0.0.1:0', grpc_servicer_functions={adders!r}",
+        listen=f"'127.0.0.1:0', grpc_servicer_functions={adders!r}, limits=server.Limits({limits})",
     ) as server:
         asked = Asked(server, generated)
         try:

@@ -288,6 +288,13 @@ class Resting:
         with open("begun", "a") as begun:
             begun.write("x")
         return Answer(number=len(list(requests)))
+
+    async def Both(self, requests):
+        number = 0
+        async for request in requests:
+            number += 1
+            if request.text == "answer":
+                yield Answer(number=number)
 """
 
 
@@ -358,6 +365,41 @@ def test_a_client_that_keeps_all_threads_makes_room_for_others(tmp_path: pathlib
         first, second = (call.result().number for call in calls if call not in ended)
         assert first > 0
         assert second >= 0
+
+
+def test_clients_whose_messages_nobody_answers_make_room_for_others(tmp_path: pathlib.Path, generated: Any) -> None:
+    """They hold all places, and it is their turn: it costs them their calls once others are refused."""
+    go_on = threading.Event()
+    limits = "max_enqueued_requests=3, body_idle_timeout=1"
+    with served(tmp_path, generated, CONFIG + RESTING, ADDERS[:1], limits=limits) as server:
+
+        def ask(*texts: str) -> Iterator[Any]:
+            yield from map(server.ask, texts)
+            go_on.wait(100)
+
+        try:
+            calls = [server.stub.Both(ask("answer", "no answer", "none either"), timeout=100) for _ in range(3)]
+            assert [next(call).number for call in calls] == [1, 1, 1]
+            with grpc.insecure_channel(server.served.address, [("grpc.use_local_subchannel_pool", 1)]) as other:
+                stub = server.pb2_grpc.KindsStub(other)
+
+                def code() -> grpc.StatusCode:
+                    future = stub.One.future(server.ask("other"), timeout=60)
+                    refused = future.code()
+                    assert refused is not None
+                    if refused is not grpc.StatusCode.OK:
+                        assert "max_enqueued_requests" in future.details()
+                    return refused
+
+                assert code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                until(code, lambda it: it is grpc.StatusCode.OK, seconds=20)
+            until(lambda: all(call.done() for call in calls))
+            assert {call.code() for call in calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            assert {call.details() for call in calls} == {
+                "no message came within body_idle_timeout 1000 ms, while others lacked max_enqueued_requests"
+            }
+        finally:
+            go_on.set()
 
 
 def test_many_open_streams_on_the_loop(tmp_path: pathlib.Path, generated: Any) -> None:

@@ -129,6 +129,7 @@ class GoodWorker final : public HarnessWorker {
   struct UserCall {
     uint16_t method;
     size_t on_their_way = 0;  // messages that the gateway has not given back
+    uint32_t taken = 0;       // of the client
     std::string first;
   };
 
@@ -204,6 +205,7 @@ class GoodWorker final : public HarnessWorker {
       if (call.first.empty()) call.first.assign(AsText(frame.payload));
       if (call.method == kBothNumber) going_on = Reply(frame.call, call, AsText(frame.payload), 0);
       if (streams) link_->SendReleaseMessage(0, frame.call);
+      if (call.method == kUpNumber) link_->SendWants(0, frame.call, ++call.taken);
     }
     if (!going_on || (frame.flags & link::kEnds) == 0) return;
     switch (call.method) {

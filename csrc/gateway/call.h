@@ -123,6 +123,9 @@ class Call {
   // Of a service that holds messages: the oldest that was given to the handler, and not been told of, takes no room any
   // more, so that the client may send others. May call OnMessage, OnHalfClose and OnCancel.
   virtual void MessageTaken() = 0;
+  // Of such a service: the handler waits for the next message, having taken so many, modulo 2^32, without an answer to
+  // the last one. So it is the client's turn.
+  virtual void MessageWanted(uint32_t taken) = 0;
 };
 
 // The service's side of a call. Destroyed when the call is over, however it ended; a handler that has work elsewhere

@@ -237,6 +237,13 @@ void GrpcStream::MessageTaken() {
   if (half_closed_ && window_->kept().empty() && !std::exchange(ended_, true)) EndMessages();
 }
 
+void GrpcStream::MessageWanted(uint32_t taken) {
+  if (finished_ || clients_turn_ || static_cast<uint32_t>(messages_) != taken) return;
+  clients_turn_ = true;
+  coming_.Begin(context_.now, context_.limits);
+  connection_->Touch();
+}
+
 void GrpcStream::GiveWindow() {
   const size_t more = window_->Grant();
   if (more == 0 || half_closed_) return;
@@ -288,6 +295,7 @@ TimePoint GrpcStream::message_since() const {
 }
 
 TimePoint GrpcStream::answers_since() const {
+  if (service_ == nullptr) return kNever;
   return pending_ > 0 && !given_up_ && service_->answers_are_enqueued() ? pending_since_ : kNever;
 }
 

@@ -104,6 +104,7 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   void SendOne(ReplyPart message, bool compressed) override;
   void Finish(Status status, Metadata trailing = {}) override;
   void MessageTaken() override;
+  void MessageWanted(uint32_t taken) override;
 
   // TimerNode: the deadline has passed.
   void OnTimer() override;

@@ -105,6 +105,8 @@ class RestingTest : public testing::Test {
       messages_.erase(messages_.begin());
       call_.MessageTaken();
     }
+    // As when it then waits for the next.
+    void Want(uint32_t taken) { call_.MessageWanted(taken); }
     const std::vector<Message>& messages() const { return messages_; }
 
    private:
@@ -335,6 +337,39 @@ TEST_F(ReadersTest, AHandlerThatTakesItsTimeIsNoReaderThatRests) {
     EXPECT_FALSE(LetsIn(other));
   }
   for (const int32_t call : {down, unary, both}) EXPECT_FALSE(patient->response(call).closed);
+}
+
+TEST_F(ReadersTest, AHandlerThatWaitsForMoreMakesItTheClientsTurn) {
+  Client& resting = Connect();
+  Client& other = Connect();
+  std::vector<int32_t> calls;
+  for (int i = 0; i < 3; ++i) {
+    calls.push_back(Begin(resting, kBoth, false));
+    resting->Send(calls.back(), Framed("a") + Framed("b"), false);
+    Sync();
+    handlers_.back()->Take();
+    // By then the second is on its way to it.
+    handlers_.back()->Want(1);
+    handlers_.back()->Take();
+  }
+  for (int i = 0; i < 10; ++i) {
+    Pass(kTimeout / 4);
+    EXPECT_FALSE(LetsIn(other));
+  }
+  Handler& computes = *handlers_[0];
+  handlers_[1]->Want(2);
+  handlers_[2]->Want(2);
+  Pass(kTimeout / 2);
+  EXPECT_FALSE(LetsIn(other)) << "from now on they rest";
+  handlers_[2]->Send("an answer");
+  Pass(kTimeout / 2);
+  EXPECT_TRUE(LetsIn(other));
+  EXPECT_FALSE(resting->response(calls[0]).closed);
+  EXPECT_EQ(resting->response(calls[1]).grpc_status(), static_cast<int>(Code::kResourceExhausted));
+  EXPECT_FALSE(resting->response(calls[2]).closed) << "it has rested for half as long";
+  computes.Send("an answer at last");
+  Sync();
+  EXPECT_FALSE(resting->response(calls[0]).closed);
 }
 
 TEST_F(ReadersTest, AnswersThatHaveEndedHoldNoPlace) {

@@ -43,6 +43,7 @@ class UserCall final : public CallHandler, private WorkerCallListener {
   void OnWorkerInitial(std::span<const std::byte> bytes, bool gzip) override;
   void OnWorkerTrailing(Code code, std::span<const std::byte> bytes) override;
   void OnMessageReleased() override { call_.MessageTaken(); }
+  void OnMessageWanted(uint32_t taken) override { call_.MessageWanted(taken); }
 
   // Routes, admits, and sends it to a worker. False: it is finished.
   bool Open();

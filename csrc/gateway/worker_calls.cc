@@ -217,6 +217,7 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
     return Fault(worker, {Code::kInternal, "released call " + std::to_string(frame.call) + " twice"});
   }
   const bool of_user = frame.type == link::FrameType::kInitial || frame.type == link::FrameType::kReleaseMessage ||
+                       frame.type == link::FrameType::kWants ||
                        (frame.type == link::FrameType::kEnd && (frame.flags & link::kTrailing) != 0);
   if (of_user && !entry->user) {
     return Fault(worker, {Code::kInternal, "call " + std::to_string(frame.call) + " is of no user's service"});
@@ -273,6 +274,9 @@ void WorkerCalls::TakeOfUser(WorkerEnd& worker, const link::WorkerFrame& frame, 
         break;
       case link::FrameType::kReleaseMessage:
         listener->OnMessageReleased();
+        break;
+      case link::FrameType::kWants:
+        listener->OnMessageWanted(frame.messages);
         break;
       default:
         listener->OnWorkerTrailing(static_cast<Code>(frame.code), frame.payload);

@@ -98,6 +98,8 @@ class WorkerCallListener {
   virtual void OnWorkerTrailing(Code, std::span<const std::byte>) {}
   // The oldest message of the request that was still there is gone.
   virtual void OnMessageReleased() {}
+  // The handler has taken so many messages in all, modulo 2^32, has answered none since the last, and waits for more.
+  virtual void OnMessageWanted(uint32_t) {}
 };
 
 // One for each I/O thread.

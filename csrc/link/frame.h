@@ -34,6 +34,8 @@ enum class FrameType : uint8_t {
   kReleaseMessage = 19,  // the same of the oldest message of the call that was not released so: of a stream of them
   kInitial = 20,         // the answer's initial metadata, before its first message
   kModel = 21,           // kLoaded: the worker holds the multiplexed model that the payload names; else no more
+  kWants = 22,           // the call's handler has taken `instances` messages in all, has answered none since the last,
+                         // and waits for the next
 };
 
 enum FrameFlags : uint8_t {
@@ -55,7 +57,7 @@ struct Frame {
   FrameType type;
   uint8_t flags;
   uint16_t method;      // which of the worker's methods, in the order in which it named them
-  uint32_t instances;   // kMessage: how many instances the payload holds
+  uint32_t instances;   // kMessage: how many instances the payload holds. kWants: messages, modulo 2^32
   uint64_t call;        // chosen by the gateway; unique on its lane as long as the call is not both ended and released
   uint64_t offset;      // of the payload, in the sender's arena
   uint64_t length;      // of the payload; 0: none

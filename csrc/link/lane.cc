@@ -157,7 +157,7 @@ bool Lane::Receive(WorkerFrame* out) {
     case RingReader::Outcome::kFrame:
       break;
   }
-  const bool known = frame.type >= FrameType::kReply && frame.type <= FrameType::kModel;
+  const bool known = frame.type >= FrameType::kReply && frame.type <= FrameType::kWants;
   const bool inside = frame.length == 0 || (frame.offset >= kReplyArenaBegin && frame.offset <= theirs_.size() &&
                                             frame.length <= theirs_.size() - frame.offset);
   const bool coded =
@@ -172,6 +172,7 @@ bool Lane::Receive(WorkerFrame* out) {
   out->type = frame.type;
   out->flags = frame.flags;
   out->code = static_cast<uint8_t>(frame.code);
+  out->messages = frame.instances;
   out->call = frame.call;
   out->payload = {};
   if (frame.length != 0) out->payload = {theirs_.data() + frame.offset, frame.length};

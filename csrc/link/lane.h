@@ -56,7 +56,8 @@ class GatewayPort {
 struct WorkerFrame {
   FrameType type = FrameType::kReply;
   uint8_t flags = 0;
-  uint8_t code = 0;  // kEnd: a gRPC status code; OK only with kTrailing
+  uint8_t code = 0;       // kEnd: a gRPC status code; OK only with kTrailing
+  uint32_t messages = 0;  // kWants
   uint64_t call = 0;
   std::span<const std::byte> payload;  // until Lane::ReleaseReply(payload)
 };

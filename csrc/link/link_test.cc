@@ -268,6 +268,7 @@ TEST_P(LinkTest, AUsersCallIsAStreamOfMessagesEachWay) {
   EXPECT_EQ(frame.flags, kEnds | kNoMessage);
 
   worker_->SendReleaseMessage(0, 9);
+  worker_->SendWants(0, 9, 3);
   ASSERT_TRUE(worker_->SendInitial(0, 9, "metadata", kCompressed));
   ASSERT_TRUE(worker_->SendTrailing(0, 9, Code::kOk, "end", kReleased));
   ASSERT_TRUE(worker_->SendModel(0, "resnet", true));
@@ -276,6 +277,10 @@ TEST_P(LinkTest, AUsersCallIsAStreamOfMessagesEachWay) {
   ASSERT_TRUE(lanes_[0]->Receive(&answer));
   EXPECT_EQ(answer.type, FrameType::kReleaseMessage);
   EXPECT_EQ(answer.call, 9u);
+  ASSERT_TRUE(lanes_[0]->Receive(&answer));
+  EXPECT_EQ(answer.type, FrameType::kWants);
+  EXPECT_EQ(answer.call, 9u);
+  EXPECT_EQ(answer.messages, 3u);
   ASSERT_TRUE(lanes_[0]->Receive(&answer));
   EXPECT_EQ(answer.type, FrameType::kInitial);
   EXPECT_EQ(answer.flags, kCompressed);

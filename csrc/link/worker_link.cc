@@ -178,6 +178,15 @@ void WorkerLink::SendReleaseMessage(size_t index, uint64_t call) {
   lanes_[index]->Send(frame);
 }
 
+void WorkerLink::SendWants(size_t index, uint64_t call, uint32_t taken) {
+  Frame frame{};
+  frame.type = FrameType::kWants;
+  frame.instances = taken;
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  lanes_[index]->Send(frame);
+}
+
 void WorkerLink::SendPayload(LaneState& lane, FrameType type, int flags, uint64_t call, const Slab& slab, Code code) {
   Frame frame{};
   frame.type = type;

@@ -49,12 +49,14 @@ bool ServiceCall::Begin(TimePoint now) {
   return true;
 }
 
-ServiceCall::Reading ServiceCall::Look() {
+ServiceCall::Reading ServiceCall::Look() const {
   if (gone()) return Reading::kGone;
   if (HasMessage()) return Reading::kMessage;
-  if (half_closed_) return Reading::kHalfClosed;
-  wants_message_ = true;
-  return Reading::kNotYet;
+  return half_closed_ ? Reading::kHalfClosed : Reading::kNotYet;
+}
+
+void ServiceCall::Want(std::unique_lock<std::mutex>& lock) {
+  if (!std::exchange(wants_message_, true) && unanswered_) MarkPosted(lock);
 }
 
 void ServiceCall::Taken(std::unique_lock<std::mutex>& lock) {
@@ -65,6 +67,8 @@ void ServiceCall::Taken(std::unique_lock<std::mutex>& lock) {
     inbox_read_ = 0;
   }
   silent_since_ = kNever;
+  unanswered_ = spec().server_streaming;
+  ++all_taken_;
   ++taken_;
   MarkPosted(lock);
 }
@@ -111,6 +115,7 @@ void ServiceCall::Put(OutMessage message) {
   bytes_ahead_ += sizes_.back();
   ++ahead_;
   answering_ = true;
+  unanswered_ = false;
   outbox_.push_back(std::move(message));
 }
 
@@ -299,6 +304,8 @@ void ServiceCall::TakeOutgoing(Outgoing* out) {
     if (out->end.last) out->messages.push_back(*std::move(out->end.last));
   }
   out->taken += std::exchange(taken_, size_t{0});
+  // Once it is told, there is nothing more to tell before the next message.
+  if (wants_message_ && std::exchange(unanswered_, false)) out->wants_after = all_taken_;
   out->waits_for_credit = held_back_;
 }
 

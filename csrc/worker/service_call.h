@@ -94,6 +94,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   Reading Read(Take take) {
     std::unique_lock lock(mutex_);
     const Reading reading = Look();
+    if (reading == Reading::kNotYet) Want(lock);
     if (reading != Reading::kMessage) return reading;
     take(request_ ? *request_ : inbox_[inbox_read_]);
     Taken(lock);
@@ -172,6 +173,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
     std::vector<OutMessage> messages;
     End end;
     size_t taken = 0;  // messages of the client
+    // The handler waits for another one, has taken so many in all, and answered none since: the gateway can't know.
+    std::optional<uint32_t> wants_after;
     bool waits_for_credit = false;
   };
   // Adds what the handler has put out to `out`. Once there is an end, nothing looks at the client's bytes any more.
@@ -179,7 +182,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
 
  private:
   struct Waiter;
-  Reading Look();
+  Reading Look() const;
+  void Want(std::unique_lock<std::mutex>& lock);
   void Taken(std::unique_lock<std::mutex>& lock);
   void MarkPosted(std::unique_lock<std::mutex>& lock);
   bool gone() const { return cancelled_ || finished_; }
@@ -208,6 +212,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   bool finished_ = false;
   bool posted_ = false;         // in the list for the runtime thread
   bool wants_message_ = false;  // Read said kNotYet
+  bool unanswered_ = false;     // the last message read, where both stream
   bool answering_ = false;      // initial metadata or a message was written
   bool held_back_ = false;      // Full, and not yet half of that again
   bool resumes_ = false;        // the last Write said kHoldBack
@@ -217,6 +222,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   std::vector<std::span<const std::byte>> inbox_;
   size_t inbox_read_ = 0;
   size_t taken_ = 0;  // messages read, of which the gateway was not told
+  uint32_t all_taken_ = 0;
   std::vector<OutMessage> outbox_;
   std::unique_ptr<Initial> initial_;
   End end_;

@@ -228,6 +228,7 @@ ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& r
   ServiceCall::Outgoing& out = record.out;
   if (!out.end.there) {
     for (; out.taken > 0; --out.taken) link_.SendReleaseMessage(lane, number);
+    if (out.wants_after) link_.SendWants(lane, number, *std::exchange(out.wants_after, std::nullopt));
   }
   if (out.initial != nullptr) {
     const uint8_t flags = out.initial->compressed ? link::kCompressed : 0;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 
 #include "base/log.h"
@@ -325,6 +326,63 @@ TEST_F(ServiceCallsTest, AClientThatRestsMakesRoomForOthers) {
   EXPECT_TRUE(rests->cancelled());
   EXPECT_EQ(log(), std::vector<std::string>{"calls that waited for their clients' messages were ended, since others "
                                             "waited for their handler threads: 1 of /t.T/BothWays"});
+}
+
+TEST_F(ServiceCallsTest, TheGatewayIsToldOfHandlersThatWaitWithoutAnAnswer) {
+  Start();
+  std::array<std::promise<void>, 3> steps;
+  Run([&](const CallPointer& call) {
+    EXPECT_EQ(ReadBlocking(*call), "a");
+    steps[0].get_future().wait();
+    EXPECT_EQ(ReadBlocking(*call), "b");
+    call->Write(OutMessage("to b"));
+    EXPECT_EQ(ReadBlocking(*call), "c");
+    EXPECT_EQ(ReadBlocking(*call), "d");
+    EXPECT_EQ(ReadBlocking(*call), "<half-closed>");
+    call->Finish(Code::kOk, "", {});
+  });
+  // What the worker says, in short, but for how it gives messages back.
+  const auto said = [&] {
+    Answer answer;
+    do {
+      answer = Receive();
+    } while (answer.frame.type == FrameType::kReleaseMessage);
+    if (answer.frame.type == FrameType::kWants) return "wants after " + std::to_string(answer.frame.messages);
+    return answer.frame.type == FrameType::kReply ? answer.text : std::string("end");
+  };
+  Open(1, kBothWays);
+  Message(1, "a", false);
+  lane_->Flush();
+  // As long as it works it waits for nothing.
+  EXPECT_EQ(Receive().frame.type, FrameType::kReleaseMessage);
+  steps[0].set_value();
+  EXPECT_EQ(said(), "wants after 1");
+  Message(1, "b", false);
+  lane_->Flush();
+  EXPECT_EQ(said(), "to b") << "an answer says as much";
+  Message(1, "c", false);
+  lane_->Flush();
+  EXPECT_EQ(said(), "wants after 3");
+  Message(1, "d", true);
+  lane_->Flush();
+  EXPECT_EQ(said(), "end");
+}
+
+TEST_F(ServiceCallsTest, TheGatewayIsNotToldWhereOnlyTheClientStreams) {
+  Start();
+  Run([](const CallPointer& call) {
+    while (ReadBlocking(*call) != "<half-closed>") continue;
+    call->WriteLast(OutMessage("ok"));
+  });
+  Open(1, kClientStreaming);
+  for (int i = 0; i < 3; ++i) {
+    Message(1, "x", false);
+    lane_->Flush();
+    EXPECT_EQ(Receive().frame.type, FrameType::kReleaseMessage);
+  }
+  lane_->SendHalfClose(1);
+  lane_->Flush();
+  EXPECT_EQ(Receive().text, "ok");
 }
 
 TEST_F(ServiceCallsTest, AnUnknownMethodEndsTheCall) {
