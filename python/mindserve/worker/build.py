@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,11 +199,15 @@ def _load_model(
 
 def _advice(path: Path) -> str:
     """On a file that is no ONNX model."""
-    with path.open("rb") as file:
-        begin = file.read(len(_LFS_POINTER))
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(_LFS_POINTER))
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return ""  # it is not there any more
     if begin == _LFS_POINTER:
         return " It is a pointer of Git LFS: 'git lfs pull' fetches the model"
-    return f" An ONNX model is expected, and it has {path.stat().st_size} bytes: is it another format, or cut off?"
+    return f" An ONNX model is expected, and it has {size} bytes: is it another format, or cut off?"
 
 
 def _warm_up(runtime: Runtime, model: Model, number: int, parameters: WorkerParameters) -> None:
