@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from load import PREFIX_BYTES, Load, Running
+from load import Load, Running, write_body
 
 from mindserve.client.decoding import decode_reply
 from mindserve.client.encoding import encode_request, encode_spec
@@ -38,9 +38,7 @@ class Call:
 
     def write(self, path: Path) -> Path:
         """The request as one gRPC message, behind its prefix, for h2load."""
-        message = self.request()
-        path.write_bytes(b"\0" + len(message).to_bytes(PREFIX_BYTES - 1, "big") + message)
-        return path
+        return write_body(path, self.request())
 
     def load(self, name: str, server: Running, body: Path) -> Load:
         """This call as a load for a server that answers it rightly.

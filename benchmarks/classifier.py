@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 from calls import Call, channel_to
-from load import PREFIX_BYTES, Load, Pattern, Running
+from load import Load, Pattern, Running, write_body
 from rounds import Case
 from servers import HERE, Servers
 
@@ -33,7 +33,7 @@ def write_request(kind: str, body: Path) -> bytes:
     features = {f"f{number}": value for number, value in enumerate(_FEATURES, 1)}
     request.data.Pack(getattr(_messages(), KINDS[kind])(**features))
     message: bytes = request.SerializeToString()
-    body.write_bytes(b"\0" + len(message).to_bytes(PREFIX_BYTES - 1, "big") + message)
+    write_body(body, message)
     return message
 
 

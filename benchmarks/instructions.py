@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from calls import add
-from models import make_copies, make_servables
+from load import write_body
+from models import make_copies, make_servables, make_services
 from processes import process_tree
 
 HERE = Path(__file__).resolve().parent
@@ -41,6 +42,11 @@ def main() -> None:
         choices=("predict", "native", "python"),
         help="call the servable classifier, by Predict, or the Classifier with a message that is read that way",
     )
+    parser.add_argument(
+        "--handler",
+        choices=("Greet", "GreetAsync"),
+        help="call a method of a user's service, which a function answers in Python, or a coroutine",
+    )
     parser.add_argument("--header", action="store_true", help="as --token, of a server that does not ask")
     parser.add_argument("--split", action="store_true", help="each call is for a name that is split, see splits.py")
     options = parser.parse_args()
@@ -59,6 +65,14 @@ def main() -> None:
             else:
                 classifier.write_request(options.classifier, body)
                 path = classifier.CLASSIFY
+        elif options.handler:
+            directory = make_services(scratch / "servables")
+            sys.path.insert(0, str(directory))
+            from bench_pb2 import Item
+
+            names[0] = "services"
+            write_body(body, Item(name="foo", num=30).SerializeToString())
+            path = f"/mindserve.bench.Bench/{options.handler}"
         elif options.split:
             import splits
 
@@ -78,6 +92,8 @@ def main() -> None:
             token, keys = make_token(scratch)
         if options.token:
             command += ["--keys", keys]
+        if options.handler:
+            command += ["--service", "bench_pb2_grpc.add_BenchServicer_to_server"]
         if options.split:
             command += ["--split", splits.NAME, *map(str, splits.WEIGHTS)]
         with (scratch / "log").open("w") as log:

@@ -22,6 +22,12 @@ _PATIENCE_S = 120
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
+def write_body(path: Path, message: bytes) -> Path:
+    """Write what h2load is to send: one gRPC message, behind its prefix."""
+    path.write_bytes(b"\0" + len(message).to_bytes(PREFIX_BYTES - 1, "big") + message)
+    return path
+
+
 @dataclass(frozen=True)
 class Running:
     """A server that runs.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,15 @@ def make_copies(directory: Path, count: int) -> list[str]:
     for name in names:
         shutil.copy(made, _make_version(directory, "add", name) / "add.onnx")
     return names
+
+
+def make_services(directory: Path) -> Path:
+    """Lay the servable ``services`` out under ``directory``, with its generated modules. Returns its directory."""
+    made = directory / "services"
+    shutil.copytree(HERE / "servables" / "services", made)
+    arguments = ["-I.", "--python_out=.", "--grpc_python_out=.", "bench.proto"]
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], cwd=made, check=True)
+    return made
 
 
 def _make_version(directory: Path, template: str, name: str) -> Path:

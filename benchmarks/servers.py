@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -17,7 +16,7 @@ from typing import Any
 
 from calls import Call
 from load import Load, Running
-from models import make_servables
+from models import make_servables, make_services
 from tokens import make_token
 
 from mindserve.certs import make_certificates
@@ -137,11 +136,7 @@ class Servers:
     def services_directory(self) -> Path:
         """Of the servable with a service of its own, and its generated modules."""
         directory = self.servables / "services"
-        if not directory.exists():
-            shutil.copytree(HERE / "servables" / "services", directory)
-            arguments = ["-I.", "--python_out=.", "--grpc_python_out=.", "bench.proto"]
-            subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], cwd=directory, check=True)
-        return directory
+        return directory if directory.exists() else make_services(self.servables)
 
     def services(self) -> Running:
         """A MindServe server of that servable."""

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from calls import CHANNEL_OPTIONS
-from load import PREFIX_BYTES, Pattern, Running, run_h2load
+from load import PREFIX_BYTES, Pattern, Running, run_h2load, write_body
 from processes import cpu_seconds, process_tree, proportional_bytes
 from report import Column, Section
 from rounds import Timing, median_ratio, progress
@@ -236,10 +236,7 @@ def _modules(servers: Servers) -> Any:
 
 
 def _body(servers: Servers, name: str, request: Any) -> Path:
-    message = request.SerializeToString()
-    path = servers.scratch / f"body-{name}"
-    path.write_bytes(b"\0" + len(message).to_bytes(PREFIX_BYTES - 1, "big") + message)
-    return path
+    return write_body(servers.scratch / f"body-{name}", request.SerializeToString())
 
 
 def _check(source: _Source, request: Any, item: Any, expected: list[Any]) -> None:
