@@ -90,6 +90,7 @@ class OnLoop(Base):
         if request.text == "block":
             time.sleep(request.number)
         if request.text == "sleep":
+            state["sleeping"] += 1
             try:
                 await asyncio.sleep(request.number)
             finally:

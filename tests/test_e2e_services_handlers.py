@@ -226,6 +226,7 @@ def test_what_blocks_the_loop_stands_in_the_log(tmp_path: pathlib.Path, generate
 def test_cancelling_a_coroutine(tmp_path: pathlib.Path, generated: Any) -> None:
     with served(tmp_path, generated, CONFIG + ON_LOOP, ADDERS[:1]) as server:
         call = server.stub.One.future(server.ask("sleep", 3600), timeout=600)
+        until(lambda: server.state().get("sleeping", 0) == 1)
         assert server.state().get("closed", 0) == 0
         call.cancel()
         until(lambda: server.state().get("closed", 0) == 1)
@@ -352,7 +353,7 @@ def test_a_client_that_keeps_all_threads_makes_room_for_others(tmp_path: pathlib
                 ended = until(lambda: [call for call in calls if call.done()])
                 assert [call.code() for call in ended] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
                 assert ended[0].details() == (
-                    "the client had none to read, and holds more handler threads than its share, "
+                    "the client holds more handler threads than its share, "
                     "while other calls waited for one of the handler threads"
                 )
                 # It comes back, and has to leave a thread to calls of the other kind: those wait no more.

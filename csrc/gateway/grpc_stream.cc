@@ -238,7 +238,7 @@ void GrpcStream::MessageTaken() {
 }
 
 void GrpcStream::MessageWanted(uint32_t taken) {
-  if (finished_ || clients_turn_ || static_cast<uint32_t>(messages_) != taken) return;
+  if (finished_ || clients_turn_ || reader_->within() || static_cast<uint32_t>(messages_) != taken) return;
   clients_turn_ = true;
   coming_.Begin(context_.now, context_.limits);
   connection_->Touch();

@@ -93,6 +93,7 @@ void TestUserWorker::Receive(size_t lane, const link::GatewayFrame& frame) {
     calls_.push_back({.lane = lane,
                       .number = frame.call,
                       .method = frame.method,
+                      .client = frame.client,
                       .deadline_ns = frame.deadline_ns,
                       .request_id = std::string(head->request_id),
                       .model_id = std::string(head->model_id),

@@ -29,6 +29,7 @@ class TestUserWorker {
     size_t lane = 0;
     uint64_t number = 0;
     uint16_t method = 0;
+    uint64_t client = 0;
     int64_t deadline_ns = 0;
     std::string request_id, model_id, peer;
     Pairs metadata, auth;

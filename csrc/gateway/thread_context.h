@@ -81,8 +81,8 @@ struct ThreadContext {
   MethodCounts& unserved = stats.Of({});  // calls of what no service is there for
   LimitedLog log;
   RequestKeys keys;
-  TimePoint now;  // when this round began
-  uint64_t next_client = 1;
+  TimePoint now;                                        // when this round began
+  uint64_t next_client = (uint64_t{number} << 48) + 1;  // unlike any other thread's
 
   std::vector<std::byte> read_buffer = std::vector<std::byte>(256 * 1024);
   std::vector<Http2Connection*> dirty;  // have something to write, or are to be closed, at the end of the round

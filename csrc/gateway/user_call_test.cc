@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <thread>
 
 #include "gateway/predict_service.h"
@@ -582,6 +583,22 @@ TEST_F(TwoThreadsTest, EveryThreadServesThem) {
     IsOk(client.Call(kUnary, "x"), {"x"});
   }
   EXPECT_NE(worker->Call(0).lane, worker->Call(1).lane);
+}
+
+// Connections are dealt out to the threads, each of which counts its own.
+TEST_F(TwoThreadsTest, ClientsAreToldApart) {
+  const auto worker = Start(1);
+  const net::Address address = Listen();
+  std::set<uint64_t> clients;
+  for (size_t i = 0; i < 4; ++i) {
+    TestClient client(address);
+    const int32_t call = Open(client, kUp);
+    Sync(client);
+    clients.insert(worker->Call(i).client);
+    client.Reset(call);
+    Sync(client);
+  }
+  EXPECT_EQ(clients.size(), 4u);
 }
 
 }  // namespace

@@ -6,6 +6,12 @@
 #include "worker/service_call.h"
 
 namespace mindserve::worker {
+namespace {
+
+// So many clients that have nothing are remembered.
+constexpr size_t kMostIdle = 64;
+
+}  // namespace
 
 template <CallLine::Place::Links CallLine::Place::* kLinks>
 void CallLine::List<kLinks>::PushBack(ServiceCall& call) {
@@ -37,17 +43,21 @@ CallLine::Arrivals& CallLine::ArrivalsOf(const ServiceCall& call) {
   return call.place.kind == kStream ? streams_ : whole_.at(call.depth());
 }
 
-void CallLine::SetTurn(Client& client, Kind kind, Turn turn) {
-  auto node = turns_[kind].extract(std::exchange(client.turns[kind], turn));
-  node.key() = turn;
-  turns_[kind].insert(std::move(node));
+CallLine::Turn CallLine::NextTurn(const Client& client) {
+  return {.due = takes_ + 1 + client.held, .number = ++last_turn_};
 }
 
-void CallLine::SetHeld(Client& client, size_t held) {
-  client.held = held;
-  for (const Kind kind : {kWhole, kStream}) {
-    if (client.calls[kind].front != nullptr) SetTurn(client, kind, {held, client.turns[kind].number});
-  }
+// Of somebody who has something from now on.
+CallLine::Client& CallLine::Find(uint64_t client) {
+  const auto [found, is_new] = clients_.try_emplace(client);
+  if (!is_new && found->second.idle()) --idle_;
+  return found->second;
+}
+
+void CallLine::NoteIdle(const Client& client) {
+  if (!client.idle() || ++idle_ <= kMostIdle) return;
+  std::erase_if(clients_, [](const auto& each) { return each.second.idle(); });
+  idle_ = 0;
 }
 
 void CallLine::Count(const ServiceCall& call, size_t change) {
@@ -55,29 +65,30 @@ void CallLine::Count(const ServiceCall& call, size_t change) {
   if (call.depth() > 0) inner_ += change;
 }
 
-void CallLine::ForgetIfIdle(Clients::iterator client) {
-  if (client->second.held == 0 && client->second.waiting == std::array<size_t, 2>{}) clients_.erase(client);
-}
-
 void CallLine::Push(std::shared_ptr<ServiceCall> call, Kind kind, TimePoint now) {
   ServiceCall& pushed = *call;
   pushed.place = {.self = std::move(call), .since = now, .kind = kind};
-  Client& client = clients_[pushed.client()];
-  if (client.calls[kind].front == nullptr) {
-    client.turns[kind] = {client.held, ++last_turn_};
-    turns_[kind].emplace(client.turns[kind], &client);
+  Client& client = Find(pushed.client());
+  Client::Queue& queue = client.queues[kind];
+  queue.calls.PushBack(pushed);
+  if (++queue.size == 1) {
+    if (queue.no_turn) {
+      queue.no_turn.key() = NextTurn(client);
+      queue.turn = turns_[kind].insert(std::move(queue.no_turn)).position;
+    } else {
+      queue.turn = turns_[kind].emplace(NextTurn(client), &client).first;
+    }
   }
-  ++client.waiting[kind];
-  client.calls[kind].PushBack(pushed);
   ArrivalsOf(pushed).PushBack(pushed);
   Count(pushed, 1);
 }
 
 void CallLine::PutBack(std::shared_ptr<ServiceCall> call) {
   ServiceCall& returned = *call;
-  const Place before = returned.place;
-  Push(std::move(call), before.kind, before.since);
-  List<&Place::by_client>& others = clients_.at(returned.client()).calls[before.kind];
+  const Kind kind = returned.place.kind;
+  const TimePoint since = returned.place.since;
+  Push(std::move(call), kind, since);
+  auto& others = clients_.at(returned.client()).queues[kind].calls;
   others.Remove(returned);
   others.PushFront(returned);
   ArrivalsOf(returned).Remove(returned);
@@ -86,18 +97,20 @@ void CallLine::PutBack(std::shared_ptr<ServiceCall> call) {
 
 std::shared_ptr<ServiceCall> CallLine::Take(ServiceCall& call) {
   const Kind kind = call.place.kind;
-  const auto found = clients_.find(call.client());
-  Client& client = found->second;
+  Client& client = clients_.at(call.client());
+  Client::Queue& queue = client.queues[kind];
   ArrivalsOf(call).Remove(call);
-  client.calls[kind].Remove(call);
+  queue.calls.Remove(call);
   Count(call, size_t{0} - 1);
-  if (client.calls[kind].front == nullptr) {
-    turns_[kind].erase(client.turns[kind]);
+  ++takes_;
+  auto turn = turns_[kind].extract(queue.turn);
+  if (--queue.size == 0) {
+    queue.no_turn = std::move(turn);
+    NoteIdle(client);
   } else {
-    SetTurn(client, kind, {client.held, ++last_turn_});
+    turn.key() = NextTurn(client);
+    queue.turn = turns_[kind].insert(std::move(turn)).position;
   }
-  --client.waiting[kind];
-  ForgetIfIdle(found);
   return std::exchange(call.place.self, nullptr);
 }
 
@@ -106,12 +119,12 @@ bool CallLine::Contains(const ServiceCall& call) {
 }
 
 ServiceCall* CallLine::Next(bool streams) const {
-  const auto& whole = turns_[kWhole];
-  const auto& others = turns_[kStream];
+  const Turns& whole = turns_[kWhole];
+  const Turns& others = turns_[kStream];
   if (streams && !others.empty() && (whole.empty() || others.begin()->first < whole.begin()->first)) {
-    return others.begin()->second->calls[kStream].front;
+    return others.begin()->second->queues[kStream].calls.front;
   }
-  return whole.empty() ? nullptr : whole.begin()->second->calls[kWhole].front;
+  return whole.empty() ? nullptr : whole.begin()->second->queues[kWhole].calls.front;
 }
 
 const ServiceCall* CallLine::Oldest(bool streams) const {
@@ -130,37 +143,50 @@ ServiceCall* CallLine::OldestOf(size_t depth) const {
 }
 
 void CallLine::Hold(uint64_t client) {
-  Client& holder = clients_[client];
-  SetHeld(holder, holder.held + 1);
+  ++Find(client).held;
 }
 
 void CallLine::LetGo(uint64_t client) {
-  const auto found = clients_.find(client);
-  SetHeld(found->second, found->second.held - 1);
-  ForgetIfIdle(found);
+  Client& holder = clients_.at(client);
+  --holder.held;
+  NoteIdle(holder);
 }
 
-CallLine::Share CallLine::Of(uint64_t client) const {
+CallLine::Share CallLine::Of(uint64_t client, TimePoint since) const {
   const auto found = clients_.find(client);
   if (found == clients_.end()) return {};
-  const auto& [held, calls, waiting, turns] = found->second;
-  return {.held = held, .waiting = waiting[kWhole] + waiting[kStream]};
+  Share share{.held = found->second.held};
+  bool waits = false;
+  for (const Client::Queue& queue : found->second.queues) {
+    share.waiting += queue.size;
+    waits = waits || (queue.size > 0 && queue.calls.front->place.since <= since);
+  }
+  if (!waits) share.waiting = 0;
+  return share;
 }
 
 size_t CallLine::FairShare(size_t threads) const {
-  return std::max<size_t>(1, threads / std::max<size_t>(1, clients_.size()));
+  return std::max<size_t>(1, threads / std::max<size_t>(1, clients_.size() - idle_));
 }
 
-size_t CallLine::Lacking(size_t share, TimePoint since, size_t most) const {
-  size_t lacking = 0;
-  for (const Kind kind : {kWhole, kStream}) {
-    for (const auto& [turn, client] : turns_[kind]) {
-      if (turn.held >= share || lacking >= most) break;
-      if (client->calls[kind].front->place.since > since) continue;
-      lacking += std::min(client->waiting[kind], share - turn.held);
-    }
+CallLine::Lack CallLine::Lacking(size_t share, TimePoint since, size_t most) const {
+  Lack lack;
+  const auto lacking = [&](const Client& client, Kind kind) -> size_t {
+    const Client::Queue& queue = client.queues[kind];
+    if (client.held >= share || queue.size == 0 || queue.calls.front->place.since > since) return 0;
+    return std::min(queue.size, share - client.held);
+  };
+  for (const auto& [turn, client] : turns_[kWhole]) {
+    if (lack.for_whole >= most) break;
+    lack.for_whole += lacking(*client, kWhole);
   }
-  return std::min(lacking, most);
+  lack.for_all = lack.for_whole;
+  for (const auto& [turn, client] : turns_[kStream]) {
+    if (lack.for_all >= most) break;
+    const size_t counted = lacking(*client, kWhole);
+    lack.for_all += std::min(lacking(*client, kStream), share - std::min(share, client->held + counted));
+  }
+  return {.for_whole = std::min(lack.for_whole, most), .for_all = std::min(lack.for_all, most)};
 }
 
 }  // namespace mindserve::worker

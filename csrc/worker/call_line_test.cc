@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "worker/service_call.h"
@@ -56,20 +57,48 @@ TEST_F(CallLineTest, OneClientsCallsGoAsTheyCame) {
 
 TEST_F(CallLineTest, WhoFillsTheLineIsInNobodysWay) {
   for (uint64_t number = 1; number <= 100; ++number) Push(1, number);
+  EXPECT_EQ(Take(3), "1/1 1/2 1/3");
   Push(2, 1);
   Push(2, 2);
   Push(3, 1);
-  EXPECT_EQ(Take(7), "1/1 2/1 3/1 1/2 2/2 1/3 1/4");
+  EXPECT_EQ(Take(6), "2/1 3/1 2/2 1/4 1/5 1/6");
 }
 
-TEST_F(CallLineTest, WhoHoldsManyThreadsComesLast) {
+TEST_F(CallLineTest, WhoHoldsManyThreadsWaitsForAsManyTurns) {
   for (int i = 0; i < 3; ++i) line_.Hold(1);
-  line_.Hold(2);
-  for (uint64_t number = 1; number <= 5; ++number) Push(1, number);
-  for (uint64_t number = 1; number <= 5; ++number) Push(2, number);
-  EXPECT_EQ(Take(2), "2/1 2/2");
-  line_.LetGo(1);
-  EXPECT_EQ(Take(3), "1/1 2/3 1/2") << "two threads, and three";
+  Push(1, 1);
+  for (uint64_t number = 1; number <= 9; ++number) {
+    Push(2, number);
+    EXPECT_EQ(Take(1), number <= 3   ? "2/" + std::to_string(number)
+                       : number == 4 ? "1/1"
+                                     : "2/" + std::to_string(number - 1));
+    if (number != 4) line_.LetGo(2);
+  }
+}
+
+TEST_F(CallLineTest, NobodyWaitsForEver) {
+  line_.Hold(1);
+  Push(1, 1);
+  // There is always somebody who holds nothing.
+  for (uint64_t client = 2; client <= 50; ++client) {
+    Push(client, 1);
+    Push(client, 2);
+  }
+  std::string taken;
+  for (int i = 0; i < 60; ++i) {
+    taken += Take(1) + " ";
+    Push(static_cast<uint64_t>(100 + i), 1);
+  }
+  EXPECT_NE(taken.find("1/1 "), std::string::npos) << taken;
+}
+
+TEST_F(CallLineTest, ClientsThatHaveNothingAreForgottenSooner) {
+  for (uint64_t client = 1; client <= 1000; ++client) {
+    Push(client, 1);
+    Take(1);
+    line_.LetGo(client);
+    EXPECT_EQ(line_.FairShare(32), 32u) << "they have no share";
+  }
 }
 
 TEST_F(CallLineTest, StreamsAreLeftInLine) {
@@ -81,7 +110,7 @@ TEST_F(CallLineTest, StreamsAreLeftInLine) {
   EXPECT_EQ(line_.whole(), 1u);
   EXPECT_EQ(Take(2, false), "1/2 none");
   EXPECT_EQ(line_.Oldest(false), nullptr);
-  EXPECT_EQ(Take(3), "2/1 1/1 none");
+  EXPECT_EQ(Take(3), "1/1 2/1 none");
 }
 
 TEST_F(CallLineTest, AnyCallMayLeave) {
@@ -123,11 +152,12 @@ TEST_F(CallLineTest, SharesAreOfThoseWhoHaveOrWantThreads) {
   Push(2, 2);
   EXPECT_EQ(line_.FairShare(32), 16u);
   EXPECT_EQ(line_.FairShare(1), 1u);
-  EXPECT_EQ(line_.Of(1).held, 1u);
-  EXPECT_EQ(line_.Of(2).waiting, 2u);
+  EXPECT_EQ(line_.Of(1, time_.Now()).held, 1u);
+  EXPECT_EQ(line_.Of(2, time_.Now()).waiting, 2u);
+  EXPECT_EQ(line_.Of(2, time_.Now() - seconds(3)).waiting, 0u) << "not for so long";
   line_.LetGo(1);
   EXPECT_EQ(line_.FairShare(32), 32u);
-  EXPECT_EQ(line_.Of(1).held, 0u);
+  EXPECT_EQ(line_.Of(1, time_.Now()).held, 0u);
 }
 
 TEST_F(CallLineTest, LackingIsUpToTheShareOfThoseWhoHaveWaited) {
@@ -137,11 +167,20 @@ TEST_F(CallLineTest, LackingIsUpToTheShareOfThoseWhoHaveWaited) {
   for (uint64_t number = 1; number <= 5; ++number) Push(2, number);
   for (uint64_t number = 1; number <= 5; ++number) Push(3, number, CallLine::kStream);
   const TimePoint all = time_.Now();
-  EXPECT_EQ(line_.Lacking(2, all, 100), 3u) << "one of the second, two of the third";
-  EXPECT_EQ(line_.Lacking(4, all, 100), 8u);
-  EXPECT_EQ(line_.Lacking(4, all, 6), 6u);
-  EXPECT_EQ(line_.Lacking(2, all - seconds(10), 100), 1u) << "the third came later";
-  EXPECT_EQ(line_.Lacking(2, all - seconds(20), 100), 0u);
+  const auto lacking = [&](size_t share, TimePoint since, size_t most) {
+    const CallLine::Lack lack = line_.Lacking(share, since, most);
+    return std::pair(lack.for_whole, lack.for_all);
+  };
+  using Pair = std::pair<size_t, size_t>;
+  EXPECT_EQ(lacking(2, all, 100), Pair(1, 3)) << "one of the second, two of the third";
+  EXPECT_EQ(lacking(4, all, 100), Pair(4, 8));
+  EXPECT_EQ(lacking(4, all, 6), Pair(4, 6));
+  EXPECT_EQ(lacking(2, all - seconds(10), 100), Pair(1, 1)) << "the third came later";
+  EXPECT_EQ(lacking(2, all - seconds(20), 100), Pair(0, 0));
+  // Who waits with both kinds lacks no more for that.
+  Push(3, 6);
+  EXPECT_EQ(lacking(1, time_.Now(), 100), Pair(1, 1));
+  EXPECT_EQ(lacking(2, time_.Now(), 100), Pair(2, 3));
 }
 
 }  // namespace

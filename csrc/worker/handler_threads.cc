@@ -132,6 +132,17 @@ void Handlers::Withdraw(ServiceCall& call) {
   if (CallLine::Contains(call)) withdrawn = line_.Take(call);
 }
 
+void Handlers::BecomeWhole(ServiceCall& call) {
+  const TimePoint now = time_.Now();
+  const std::lock_guard lock(line_mutex_);
+  if (CallLine::Contains(call)) {
+    if (call.place.kind == CallLine::kStream && call.depth() == 0) line_.Push(line_.Take(call), CallLine::kWhole, now);
+    if (running_ == 0 && MayTake()) WakeOne(now);
+  } else if (auto* const holder = static_cast<Thread*>(call.holder); holder != nullptr && !holder->extra) {
+    if (std::exchange(holder->kind, CallLine::kWhole) == CallLine::kStream) --streams_held_;
+  }
+}
+
 void Handlers::PushBack(std::shared_ptr<ServiceCall> call) {
   Push(std::move(call));
   // It looks after the line only when it comes round.
@@ -163,7 +174,6 @@ void Handlers::Hold(Thread& self, std::shared_ptr<ServiceCall> call, TimePoint n
   self.since = now;
   if (!self.extra) {
     self.kind = self.call->place.kind;
-    line_.Hold(self.call->client());
     if (self.kind == CallLine::kStream) ++streams_held_;
   }
   Count(self);
@@ -172,6 +182,7 @@ void Handlers::Hold(Thread& self, std::shared_ptr<ServiceCall> call, TimePoint n
 void Handlers::TakeNext(Thread& self, TimePoint now) {
   ServiceCall* const next = line_.Next(StreamsMayTake());
   if (next == nullptr) return;
+  line_.Hold(next->client());
   Hold(self, line_.Take(*next), now);
   ++taken_;
   if (std::exchange(stuck_, false)) needs_changed_.notify_one();
@@ -201,7 +212,7 @@ const std::shared_ptr<ServiceCall>& Handlers::TryTake() {
       const std::lock_guard lock(line_mutex_);
       before = LetGo(*self);
       self->extra ? TakeAssigned(*self, now) : TakeNext(*self, now);
-      self->defers = self->call != nullptr && line_.size() > 0;
+      self->defers = self->call != nullptr && MayTake();
     }
     if (!self->defers) Flush();
     if (self->call == nullptr || self->call->Begin(now)) break;
@@ -335,7 +346,7 @@ bool Handlers::Rests(const ServiceCall& call, TimePoint since) const {
 
 bool Handlers::Dismiss(ServiceCall& call, TimePoint since) {
   const std::lock_guard lock(line_mutex_);
-  if (call.rests_since != since) return false;
+  if (call.rests_since != since || call.holder == nullptr) return false;
   call.dismissed = true;
   return true;
 }
@@ -344,9 +355,12 @@ TimePoint Handlers::Tend(TimePoint now, std::vector<Resting>* resting) {
   if (resting != nullptr) resting->clear();
   const std::lock_guard lock(line_mutex_);
   if (now >= kept_free_until_) keeps_free_ = false;
-  if (line_.size() == 0) return kNever;
+  if (line_.size() == 0) {
+    if (std::exchange(stuck_, false)) needs_changed_.notify_one();
+    return kNever;
+  }
   FindStuck(now, resting);
-  if (!MayTake()) return now + kLook;
+  if (!MayTake()) return now + kPatience;
   // Also without a thread to wake it is looked again: answers are handed over meanwhile without a wake.
   const TimePoint due = line_.Oldest(StreamsMayTake())->place.since + kPatience;
   if (now < due) return due;
@@ -363,65 +377,67 @@ void Handlers::FindStuck(TimePoint now, std::vector<Resting>* resting) {
   if (resting != nullptr && !resting->empty()) {
     // Their threads will take some.
     last_taken_ = now;
-    const ServiceCall* const whole = line_.Oldest(false);
-    if (whole == nullptr || now - whole->place.since < kStuck) return;
-    keeps_free_ = true;
-    kept_free_until_ = now + kKeptFree;
   } else if (!stuck_ && now - std::max(last_taken_, oldest) >= kStuck) {
     stuck_ = true;
     needs_changed_.notify_one();
   }
 }
 
-// Of ordinary threads: others take none of the calls that clients make. For each that has waited for kStuck one is
-// enough, and those that were ended before and still have their threads count.
-void Handlers::FindResting(TimePoint now, std::vector<Resting>* resting) const {
-  struct Candidate {
-    const Thread* thread;
-    bool rested;  // for kRest
-  };
-  std::vector<Candidate> candidates;
+// Among ordinary threads: others take none of the calls that clients make. One for each thread that is lacked is
+// enough; those that were found before and still have theirs count.
+void Handlers::FindResting(TimePoint now, std::vector<Resting>* resting) {
+  const TimePoint long_ago = now - kStuck;
+  const size_t share = line_.FairShare(ordinary_);
+  const CallLine::Lack lack = line_.Lacking(share, long_ago, ordinary_);
   std::unordered_map<uint64_t, CallLine::Share> clients;
-  size_t leaving = 0;
+  const auto client_of = [&](const Thread* thread) -> CallLine::Share& {
+    const uint64_t client = thread->call->client();
+    return clients.try_emplace(client, line_.Of(client, long_ago)).first->second;
+  };
+  size_t found = 0;
+  const auto count = [&](CallLine::Share& client) {
+    ++found;
+    --client.held;
+    if (client.waiting > 0) --client.waiting;
+  };
+  std::vector<const Thread*> candidates;
   for (const auto& thread : threads_) {
     const ServiceCall* const call = thread->call.get();
     if (thread->extra || call == nullptr || call->holder != thread.get()) continue;
-    CallLine::Share& client = clients.try_emplace(call->client(), line_.Of(call->client())).first->second;
     if (call->dismissed) {
-      ++leaving;
-      --client.held;
-      if (client.waiting > 0) --client.waiting;
-    } else if (call->rests_since != kNever) {
-      candidates.push_back({thread.get(), now - call->rests_since >= kRest});
+      count(client_of(thread.get()));
+    } else if (call->rests_since != kNever || thread->kind == CallLine::kStream) {
+      candidates.push_back(thread.get());
     }
   }
-  const size_t share = line_.FairShare(ordinary_);
-  const size_t lacking = line_.Lacking(share, now - kStuck, ordinary_);
-  const auto end_if = [&](auto condition) {
-    std::erase_if(candidates, [&](const Candidate& candidate) {
-      const std::shared_ptr<ServiceCall>& call = candidate.thread->call;
-      CallLine::Share& client = clients.at(call->client());
-      if (!condition(candidate, client)) return false;
-      resting->push_back({.call = call, .since = call->rests_since, .rested = candidate.rested});
-      --client.held;
-      if (client.waiting > 0) --client.waiting;
+  // Those that wait for their clients longest come first, those that don't last.
+  std::ranges::sort(candidates, {}, [](const Thread* each) { return std::pair(each->call->rests_since, each->since); });
+  const auto rests = [&](const Thread* thread) {
+    return thread->call->rests_since != kNever && now - thread->call->rests_since >= kRest;
+  };
+  const auto take_if = [&](auto condition) {
+    std::erase_if(candidates, [&](const Thread* thread) {
+      CallLine::Share& client = client_of(thread);
+      if (!condition(thread, client)) return false;
+      resting->push_back({.call = thread->call, .since = thread->call->rests_since, .rested = rests(thread)});
+      count(client);
       return true;
     });
   };
-  const auto others_lack = [&] { return leaving + resting->size() < lacking; };
-  std::ranges::sort(candidates, {}, [](const Candidate& each) { return each.thread->call->rests_since; });
-  // Whoever rests makes room for its client's own calls; and for those of clients that have less than their share
-  // first of all who have more, be it that they rest, or hold their threads for long, a message at a time.
-  end_if([](const Candidate& each, const CallLine::Share& client) { return each.rested && client.waiting > 0; });
-  end_if([&](const Candidate& each, const CallLine::Share& client) {
-    return each.rested && client.held > share && others_lack();
+  using Share = CallLine::Share;
+  // Whoever rests makes room for its client's own calls; for those of clients that have less than their share first of
+  // all who have more, be it that they rest, or that their streams have had their threads for long.
+  take_if([&](const Thread* each, const Share& client) { return rests(each) && client.waiting > 0; });
+  const auto others_lack = [&] { return found < lack.for_all; };
+  take_if([&](const Thread* each, const Share& client) { return rests(each) && client.held > share && others_lack(); });
+  take_if([&](const Thread* each, const Share& client) {
+    const bool streams_for_long = each->kind == CallLine::kStream && now - each->since >= kRest;
+    return streams_for_long && client.held > share && others_lack();
   });
-  std::ranges::sort(candidates, {}, [](const Candidate& each) { return each.thread->since; });
-  end_if([&](const Candidate& each, const CallLine::Share& client) {
-    return now - each.thread->since >= kRest && client.held > share && others_lack();
-  });
-  std::ranges::sort(candidates, {}, [](const Candidate& each) { return each.thread->call->rests_since; });
-  end_if([&](const Candidate& each, const CallLine::Share&) { return each.rested && others_lack(); });
+  take_if([&](const Thread* each, const Share&) { return rests(each) && others_lack(); });
+  if (resting->empty() || lack.for_whole == 0) return;
+  keeps_free_ = true;
+  kept_free_until_ = now + kKeptFree;
 }
 
 Handlers::Needs Handlers::AwaitNeeds(bool stuck) {

@@ -144,6 +144,10 @@ void Handlers::Clear() {
     waiting.swap(assigned_);
     while (ServiceCall* const next = line_.Next(true)) waiting.push_back(line_.Take(*next));
     events.swap(loop_events_);
+    for (const LoopEvents& each : events) {
+      if (each.call != nullptr) each.call->loop_events = 0;
+    }
+    loop_withdrawn_ = 0;
     posted.swap(posted_);
   }
 }

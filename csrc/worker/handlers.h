@@ -128,6 +128,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   // For ServiceCall and the runtime thread. None of them with the call's lock held.
   void Push(std::shared_ptr<ServiceCall> call);      // to the end of the line
   void PushBack(std::shared_ptr<ServiceCall> call);  // the same by a handler thread
+  // The client of a call has sent all.
+  void BecomeWhole(ServiceCall& call);
   // A call that is over, and of which nobody knows but this, waits no more.
   void Withdraw(ServiceCall& call);
   void Notify(std::shared_ptr<ServiceCall> call, uint8_t events);
@@ -140,7 +142,8 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   bool PrepareSleep();
   void Awake();
   // A call whose handler holds a thread while it waits for the client's next message, and since when. Before the first
-  // one that is since the call came: else those that say nothing would have their rest one after the other.
+  // one that is since the call came: else those that say nothing would have their rest one after the other. kNever: the
+  // handler works, and its client has messages enough.
   struct Resting {
     std::shared_ptr<ServiceCall> call;
     TimePoint since;
@@ -157,7 +160,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   TimePoint Tend(TimePoint now, std::vector<Resting>* resting = nullptr);
   // Whether the call's thread still waits for the message for which it has waited since then.
   bool Rests(const ServiceCall& call, TimePoint since) const;
-  // The same, of a call that is ended for its thread if so.
+  // The same, of a call that is to be ended for its thread if so.
   bool Dismiss(ServiceCall& call, TimePoint since);
 
   // Makes Await return false. Any thread.
@@ -200,7 +203,7 @@ class Handlers : public std::enable_shared_from_this<Handlers> {
   ServiceCall* OldestForExtra() const;
   bool Assign(TimePoint now);
   void FindStuck(TimePoint now, std::vector<Resting>* resting);
-  void FindResting(TimePoint now, std::vector<Resting>* resting) const;
+  void FindResting(TimePoint now, std::vector<Resting>* resting);
 
   void Flush();
   void WithdrawFromLoop(ServiceCall& call);

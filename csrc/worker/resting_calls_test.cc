@@ -11,6 +11,7 @@ namespace mindserve::worker {
 namespace {
 
 using std::chrono::milliseconds;
+using Dismissed = ServiceCall::Dismissed;
 
 // Clients that stream and send nothing.
 class RestingTest : public ExtraThreadsTest {
@@ -69,7 +70,7 @@ class RestingTest : public ExtraThreadsTest {
 
   // Ends them.
   void Dismiss(const std::vector<CallPointer>& resting) {
-    for (size_t i = 0; i < resting.size(); ++i) EXPECT_TRUE(resting[i]->CancelIfResting(since_[i]));
+    for (size_t i = 0; i < resting.size(); ++i) EXPECT_EQ(resting[i]->Dismiss(since_[i]), Dismissed::kYes);
   }
 
   // Between looks.
@@ -92,7 +93,7 @@ TEST_F(RestingTest, ThoseThatHaveRestedLongestMakeRoomForTheLine) {
   EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
   EXPECT_TRUE(RestingAfter(Handlers::kStuck - milliseconds(1)).empty()) << "the line is too young";
   ASSERT_EQ(RestingAfter(milliseconds(1)), (std::vector{streams[0], streams[1]}));
-  for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(streams[i]->CancelIfResting(since_[i]));
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(streams[i]->Dismiss(since_[i]), Dismissed::kYes);
   EXPECT_EQ(ThreadsOf(2), 2u);
   EXPECT_FALSE(streams[2]->over());
   EXPECT_EQ(handlers_->waiting(), 0u);
@@ -150,7 +151,7 @@ TEST_F(RestingTest, AClientThatSendsNowAndThenGoesOn) {
   time_.Advance(Handlers::kRest - milliseconds(1));
   Send(*sends);
   ASSERT_EQ(RestingAfter(milliseconds(1)), std::vector{rests}) << "though two wait";
-  EXPECT_TRUE(rests->CancelIfResting(since_[0]));
+  EXPECT_EQ(rests->Dismiss(since_[0]), Dismissed::kYes);
   ThreadsOf(1);
   EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
   time_.Advance(Handlers::kRest - milliseconds(1));
@@ -168,7 +169,7 @@ TEST_F(RestingTest, AMessageThatHasComeMeanwhileCounts) {
   EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
   ASSERT_EQ(RestingAfter(Handlers::kStuck), std::vector{stream});
   Send(*stream);
-  EXPECT_FALSE(stream->CancelIfResting(since_[0]));
+  EXPECT_EQ(stream->Dismiss(since_[0]), Dismissed::kNo);
   EXPECT_FALSE(stream->over());
 }
 
@@ -183,7 +184,7 @@ TEST_F(RestingTest, AHandlerThatWorksIsStuckAndGoesOn) {
   Push(1);
   EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
   EXPECT_TRUE(RestingAfter(Handlers::kStuck).empty());
-  EXPECT_FALSE(stream->CancelIfResting(since));
+  EXPECT_EQ(stream->Dismiss(since), Dismissed::kNo);
   EXPECT_TRUE(Eventually([&] { return stuck_.load(); }));
   LetGoOfPosted();
 }
@@ -293,6 +294,89 @@ TEST_F(RestingTest, ACrowdOfOneClientEndsNothingOfOthers) {
     for (const auto& held : handlers_->held()) EXPECT_EQ(held.handler, 1);
   }
   EXPECT_FALSE(quiet->over());
+}
+
+TEST_F(RestingTest, NotForACallOfItsOwnThatHasJustCome) {
+  AddThreads(2);
+  const CallPointer quiet = Rest(1);
+  // What another client has is in line for long, and that one holds the other thread.
+  Push(20, 0, 2);
+  ThreadsOf(1);
+  RestingAfter(Duration::zero());
+  RestingAfter(Handlers::kStuck * 2);
+  Push(1, 0, 1);
+  EXPECT_TRUE(RestingAfter(kLook).empty());
+  EXPECT_TRUE(RestingAfter(Handlers::kStuck / 2).empty());
+  EXPECT_EQ(RestingAfter(Handlers::kStuck / 2), std::vector{quiet}) << "now it is in its own way";
+}
+
+TEST_F(RestingTest, WhoSendsWithoutPauseMakesRoomAtItsNextMessage) {
+  AddThreads(2);
+  works_ = true;
+  std::vector<CallPointer> streams;
+  for (size_t i = 0; i < 2; ++i) {
+    streams.push_back(Open(1));
+    EXPECT_TRUE(streams[i]->Deliver(std::span<const std::byte>(), false).ok());
+    EXPECT_TRUE(streams[i]->Deliver(std::span<const std::byte>(), false).ok());
+    time_.Advance(milliseconds(20));
+    handlers_->Tend(time_.Now());
+    ThreadsOf(i + 1);
+  }
+  // Both handlers work at their first message, and the next is there.
+  Push(1, 0, 2);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  const auto resting = RestingAfter(Handlers::kStuck);
+  ASSERT_EQ(resting, std::vector{streams[0]});
+  EXPECT_EQ(since_[0], kNever);
+  EXPECT_EQ(streams[0]->Dismiss(kNever), Dismissed::kAtRead);
+  EXPECT_FALSE(streams[0]->over());
+  EXPECT_TRUE(RestingAfter(std::chrono::seconds(1)).empty()) << "it will let go";
+  ServiceCall::Outgoing out;
+  streams[0]->TakeOutgoing(&out);
+  EXPECT_FALSE(out.dismissed);
+  const auto take = [](std::span<const std::byte>) { FAIL(); };
+  EXPECT_EQ(streams[0]->Read(take), ServiceCall::Reading::kNotYet);
+  streams[0]->TakeOutgoing(&out);
+  EXPECT_TRUE(out.dismissed);
+  LetGoOfPosted();
+}
+
+TEST_F(RestingTest, WhoHasSentAllIsNoStreamAnyMore) {
+  AddThreads(2);
+  works_ = true;
+  std::vector<CallPointer> streams;
+  for (size_t i = 0; i < 2; ++i) {
+    streams.push_back(Open(1));
+    EXPECT_TRUE(streams[i]->Deliver(std::span<const std::byte>(), /*ends=*/true).ok());
+    time_.Advance(milliseconds(20));
+    handlers_->Tend(time_.Now());
+    ThreadsOf(i + 1);
+  }
+  Push(1, 0, 2);
+  EXPECT_TRUE(RestingAfter(Duration::zero()).empty());
+  EXPECT_TRUE(RestingAfter(Handlers::kStuck).empty());
+  EXPECT_EQ(streams[0]->Dismiss(kNever), Dismissed::kNo);
+  // The same where it becomes so in line.
+  const CallPointer late = Open(2);
+  EXPECT_EQ(late->place.kind, CallLine::kStream);
+  EXPECT_TRUE(late->Deliver({}, /*ends=*/true).ok());
+  EXPECT_EQ(late->place.kind, CallLine::kWhole);
+  EXPECT_EQ(handlers_->waiting(), 2u);
+  LetGoOfPosted();
+}
+
+// As when another thread of the user's ends a call that has stopped for a slow reader.
+TEST_F(RestingTest, ACallThatIsParkedAndPostedEnds) {
+  ServiceCall::Opened opened;
+  opened.handler = 1;
+  const auto call = std::make_shared<ServiceCall>(handlers_, std::move(opened));
+  EXPECT_TRUE(call->Deliver({}, false).ok());
+  EXPECT_TRUE(call->Begin(time_.Now()));
+  while (call->Write(OutMessage(std::string(1000, 'x'))) != ServiceCall::Writing::kHoldBack) continue;
+  EXPECT_EQ(call->Park(), ServiceCall::Parked::kYes);
+  call->Finish(Code::kCancelled, "by another thread", {});
+  EXPECT_TRUE(call->over());
+  LetGoOfPosted();
 }
 
 // A client may cancel as fast as it calls, while all threads are busy.

@@ -51,12 +51,15 @@ bool ServiceCall::Begin(TimePoint now) {
 
 ServiceCall::Reading ServiceCall::Look() const {
   if (gone()) return Reading::kGone;
+  if (dismissed_) return Reading::kNotYet;
   if (HasMessage()) return Reading::kMessage;
   return half_closed_ ? Reading::kHalfClosed : Reading::kNotYet;
 }
 
 void ServiceCall::Want(std::unique_lock<std::mutex>& lock) {
-  if (!std::exchange(wants_message_, true) && unanswered_) MarkPosted(lock);
+  const bool tells = !std::exchange(wants_message_, true) && unanswered_;
+  const bool leaves = dismissed_ && !std::exchange(dismissal_due_, true);
+  if (tells || leaves) MarkPosted(lock);
 }
 
 void ServiceCall::Taken(std::unique_lock<std::mutex>& lock) {
@@ -104,9 +107,9 @@ void ServiceCall::WakeWaiters() {
 }
 
 void ServiceCall::MarkPosted(std::unique_lock<std::mutex>& lock) {
-  if (std::exchange(posted_, true)) return;
+  const bool posted = std::exchange(posted_, true);
   lock.unlock();
-  handlers_->Post(shared_from_this());
+  if (!posted) handlers_->Post(shared_from_this());
 }
 
 void ServiceCall::Put(OutMessage message) {
@@ -213,6 +216,7 @@ Status ServiceCall::Deliver(std::optional<std::span<const std::byte>> message, b
   }
   half_closed_ = half_closed_ || ends || !called.client_streaming;
   const bool first = !std::exchange(told_, true);
+  const bool becomes_whole = ends && !first && called.client_streaming && !called.on_loop;
   if (first && called.client_streaming && !called.on_loop) silent_since_ = handlers_->time().Now();
   const bool wanted = std::exchange(wants_message_, false);
   WakeWaiters();
@@ -221,6 +225,8 @@ Status ServiceCall::Deliver(std::optional<std::span<const std::byte>> message, b
     if (first || wanted) handlers_->Notify(shared_from_this(), first ? Handlers::kOpened : Handlers::kReadable);
   } else if (first) {
     handlers_->Push(shared_from_this());
+  } else if (becomes_whole) {
+    handlers_->BecomeWhole(*this);
   }
   return Status::Ok();
 }
@@ -230,12 +236,15 @@ void ServiceCall::Cancel() {
   CancelWith(lock);
 }
 
-bool ServiceCall::CancelIfResting(TimePoint since) {
+ServiceCall::Dismissed ServiceCall::Dismiss(TimePoint since) {
   std::unique_lock lock(mutex_);
+  if (gone() || half_closed_ || (since != kNever && HasMessage())) return Dismissed::kNo;
   // As long as it rests and this lock is held, its thread is in Wait.
-  if (Readable() || !handlers_->Dismiss(*this, since)) return false;
+  if (!handlers_->Dismiss(*this, since)) return Dismissed::kNo;
+  dismissed_ = true;
+  if (since == kNever && !wants_message_) return Dismissed::kAtRead;
   CancelWith(lock);
-  return true;
+  return Dismissed::kYes;
 }
 
 void ServiceCall::CancelWith(std::unique_lock<std::mutex>& lock) {
@@ -306,6 +315,7 @@ void ServiceCall::TakeOutgoing(Outgoing* out) {
   out->taken += std::exchange(taken_, size_t{0});
   // Once it is told, there is nothing more to tell before the next message.
   if (wants_message_ && std::exchange(unanswered_, false)) out->wants_after = all_taken_;
+  out->dismissed = dismissal_due_;
   out->waits_for_credit = held_back_;
 }
 

@@ -150,8 +150,14 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   Status Deliver(std::optional<std::span<const std::byte>> message, bool ends);
   // The call is over for the gateway: nothing of the client's bytes is looked at after this.
   void Cancel();
-  // The same, if its handler's thread still waits for the client's next message, as it has done since then.
-  bool CancelIfResting(TimePoint since);
+  enum class Dismissed : uint8_t {
+    kNo,      // it goes on
+    kYes,     // Cancel has been done
+    kAtRead,  // as soon as the handler wants a message it gets none, and the call has Outgoing::dismissed
+  };
+  // Of a call whose handler's thread others lack: if it still waits for the client's next message as it has done since
+  // then, or, kNever, still works, and more may come.
+  Dismissed Dismiss(TimePoint since);
   // A message of the answer has left the gateway. True: the call waited for that, and waits no more.
   bool Credit();
 
@@ -175,6 +181,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
     size_t taken = 0;  // messages of the client
     // The handler waits for another one, has taken so many in all, and answered none since: the gateway can't know.
     std::optional<uint32_t> wants_after;
+    bool dismissed = false;
     bool waits_for_credit = false;
   };
   // Adds what the handler has put out to `out`. Once there is an end, nothing looks at the client's bytes any more.
@@ -195,7 +202,7 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   void WakeWaiters();
   template <typename Until>
   void Wait(std::unique_lock<std::mutex>& lock, bool reads, Until until);
-  bool Readable() const { return gone() || HasMessage() || half_closed_; }
+  bool Readable() const { return gone() || (!dismissed_ && (HasMessage() || half_closed_)); }
   void CancelWith(std::unique_lock<std::mutex>& lock);
 
   const std::shared_ptr<Handlers> handlers_;  // shared as Handlers says
@@ -213,6 +220,8 @@ class ServiceCall : public std::enable_shared_from_this<ServiceCall> {
   bool posted_ = false;         // in the list for the runtime thread
   bool wants_message_ = false;  // Read said kNotYet
   bool unanswered_ = false;     // the last message read, where both stream
+  bool dismissed_ = false;      // gives the handler no message any more
+  bool dismissal_due_ = false;  // it wanted one
   bool answering_ = false;      // initial metadata or a message was written
   bool held_back_ = false;      // Full, and not yet half of that again
   bool resumes_ = false;        // the last Write said kHoldBack

@@ -130,6 +130,11 @@ void ServiceCalls::Collect() {
     auto* record = static_cast<Record*>(call->record);
     if (record == nullptr) continue;  // it has ended
     call->TakeOutgoing(&record->out);
+    if (record->out.dismissed) {
+      call->Cancel();
+      EndDismissed(call->lane(), calls_[call->lane()].find(call->number()), /*rested=*/false);
+      continue;
+    }
     SetWaiting(call->lane(), *record, record->out.waits_for_credit);
   }
 }
@@ -184,15 +189,19 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
 void ServiceCalls::EndResting() {
   for (const auto& [call, since, rested] : resting_) {
     const auto found = calls_[call->lane()].find(call->number());
-    if (found == calls_[call->lane()].end() || found->second.call != call || !call->CancelIfResting(since)) continue;
-    rested_.insert(call->spec().path);
-    ++rested_count_;
-    const std::string why = rested ? "no message came from the client for " + SecondsText(Handlers::kRest)
-                                   : "the client had none to read, and holds more handler threads than its share";
-    EndCancelled(call->lane(), found,
-                 Status(Code::kResourceExhausted, why + ", while other calls waited for one of the handler threads"));
+    if (found == calls_[call->lane()].end() || found->second.call != call) continue;
+    if (call->Dismiss(since) == ServiceCall::Dismissed::kYes) EndDismissed(call->lane(), found, rested);
   }
   resting_.clear();
+}
+
+void ServiceCalls::EndDismissed(size_t lane, Table::iterator found, bool rested) {
+  rested_.insert(found->second.call->spec().path);
+  ++rested_count_;
+  const std::string why = rested ? "no message came from the client for " + SecondsText(Handlers::kRest)
+                                 : "the client holds more handler threads than its share";
+  EndCancelled(lane, found,
+               Status(Code::kResourceExhausted, why + ", while other calls waited for one of the handler threads"));
 }
 
 // Clients cause it: a line a second at most. When it wants to be called again.
@@ -202,9 +211,8 @@ TimePoint ServiceCalls::TellOfResting(TimePoint now) {
   next_rested_told_ = now + std::chrono::seconds(1);
   std::string paths;
   for (const std::string& path : std::exchange(rested_, {})) paths += (paths.empty() ? "" : ", ") + path;
-  Log(LogLevel::kWarning,
-      "calls that waited for their clients' messages were ended, since others waited for their handler threads: " +
-          std::to_string(std::exchange(rested_count_, size_t{0})) + " of " + paths);
+  Log(LogLevel::kWarning, "calls whose clients stream were ended, since others waited for their handler threads: " +
+                              std::to_string(std::exchange(rested_count_, size_t{0})) + " of " + paths);
   return kNever;
 }
 

@@ -68,6 +68,7 @@ class ServiceCalls {
   void EndWith(size_t lane, Table::iterator found, const Status& status);
   void EndCancelled(size_t lane, Table::iterator found, const Status& status);
   void EndResting();
+  void EndDismissed(size_t lane, Table::iterator found, bool rested);
   TimePoint TellOfResting(TimePoint now);
   void Count(const ServiceCall& call, const ServiceCall::End& end);
   void Forget(size_t lane, Table::iterator found);

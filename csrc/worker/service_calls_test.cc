@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <map>
 #include <mutex>
 
 #include "base/log.h"
@@ -233,6 +235,10 @@ TEST_F(ServiceCallsTest, ManyCallsOnManyThreads) {
       EXPECT_LE(++released[answer.frame.call], 3);
       continue;
     }
+    if (answer.frame.type == FrameType::kWants) {
+      EXPECT_EQ(ended[answer.frame.call], 0);
+      continue;
+    }
     ++ends;
     EXPECT_EQ(ended[answer.frame.call]++, 0);
     EXPECT_NE(answer.frame.flags & link::kReleased, 0);
@@ -324,8 +330,55 @@ TEST_F(ServiceCallsTest, AClientThatRestsMakesRoomForOthers) {
   EXPECT_EQ(Receive().text, "ok");
   EXPECT_EQ(read->get_future().get(), "<gone>");
   EXPECT_TRUE(rests->cancelled());
-  EXPECT_EQ(log(), std::vector<std::string>{"calls that waited for their clients' messages were ended, since others "
-                                            "waited for their handler threads: 1 of /t.T/BothWays"});
+  EXPECT_EQ(log(), std::vector<std::string>{"calls whose clients stream were ended, since others waited for their "
+                                            "handler threads: 1 of /t.T/BothWays"});
+}
+
+TEST_F(ServiceCallsTest, AClientThatSendsWithoutPauseMakesRoomForOthers) {
+  clock_ = &fake_time_;
+  Start();
+  std::atomic<int> begun{0};
+  for (int i = 0; i < 2; ++i) {
+    Run([&](const CallPointer& call) {
+      if (call->handler() == kUnary) return call->WriteLast(OutMessage("ok"));
+      ++begun;
+      std::string last;
+      for (std::string text; (text = ReadBlocking(*call)).starts_with('m');) last = text;
+      call->WriteLast(OutMessage(last));
+    });
+  }
+  for (uint64_t call = 1; call <= 2; ++call) Open(call, kClientStreaming);
+  lane_->Flush();
+  ASSERT_TRUE(Eventually([&] {
+    fake_time_.Advance(std::chrono::milliseconds(2));
+    return begun == 2;
+  }));
+  client_ = 8;
+  OpenUnary(3, kUnary, "x");
+  std::map<uint64_t, Answer> ended;
+  const auto receive = [&] {
+    const Answer answer = Receive();
+    if (answer.frame.type != FrameType::kReleaseMessage) ended[answer.frame.call] = answer;
+  };
+  while (ended.empty()) {
+    for (uint64_t call = 1; call <= 2; ++call) {
+      for (int i = 0; i < 4; ++i) Message(call, "m", false);
+    }
+    lane_->Flush();
+    for (int i = 0; i < 4 && ended.empty(); ++i) receive();
+    fake_time_.Advance(std::chrono::milliseconds(50));
+  }
+  const uint64_t gone = ended.begin()->first;
+  EXPECT_EQ(ended[gone].frame.code, static_cast<uint8_t>(Code::kResourceExhausted));
+  EXPECT_EQ(ended[gone].text,
+            "the client holds more handler threads than its share, while other calls waited for one of the handler "
+            "threads");
+  ASSERT_LE(gone, 2u);
+  lane_->SendHalfClose(3 - gone);
+  lane_->Flush();
+  while (ended.size() < 3) receive();
+  EXPECT_EQ(ended[3].text, "ok");
+  EXPECT_EQ(ended[3 - gone].text, "m");
 }
 
 TEST_F(ServiceCallsTest, TheGatewayIsToldOfHandlersThatWaitWithoutAnAnswer) {

@@ -110,7 +110,7 @@ class ServiceFixture : public testing::Test {
     link::Lane::Open open;
     open.call = call;
     open.method = method;
-    open.client = 7;
+    open.client = client_;
     open.offset = slab.offset;
     open.length = bytes.size();
     open.ends = false;
@@ -223,6 +223,7 @@ class ServiceFixture : public testing::Test {
   std::unique_ptr<link::Lane> lane_;
   std::optional<link::StatsReader> stats_;
   int64_t deadline_ns_ = INT64_MAX;  // of calls that are opened
+  uint64_t client_ = 7;              // whose the calls are that are opened
   bool keeps_replies_ = false;
   std::vector<link::WorkerFrame> kept_;
 };
