@@ -150,7 +150,8 @@ def said(planted: Planted, generated: tuple[Any, Any]) -> tuple[list[str], list[
     )
     twice = (*own, ("oauth_token", planted.token))
     ask = generated[0].Ask
-    answers, others = [], []
+    answers: list[bytes] = []
+    others: list[object] = []
     credentials = grpc.ssl_channel_credentials(pathlib.Path(planted.files.ca).read_bytes())
     with grpc.secure_channel(planted.address, credentials) as channel:
         one = channel.unary_unary("/kinds.Kinds/One")
