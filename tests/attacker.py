@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import h2.config
@@ -44,6 +45,7 @@ class Attacker:
         receive_buffer: bytes that the kernel may take for it; None: as many as it likes.
         """
         host, port = address.rsplit(":", 1)
+        self.begun = f"{datetime.now():%Y-%m-%d %H:%M:%S.%f}"[:-3]  # as the server's log has it
         self.socket = socket.socket(socket.AF_INET)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -312,4 +314,9 @@ def unharmed(served: Served, growth: int = 64 << 20) -> Iterator[None]:
 
 def said_of(served: Served, attacker: Attacker) -> list[str]:
     """The log's lines about a connection; there is one at least, or there will be."""
-    return until(lambda: [line for line in served.process.errors().splitlines() if attacker.name in line])
+
+    def is_of(line: str) -> bool:
+        # Another one may have had the same port before.
+        return attacker.name in line and line.partition("] ")[2] >= attacker.begun
+
+    return until(lambda: [line for line in served.process.errors().splitlines() if is_of(line)])
