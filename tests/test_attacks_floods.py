@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
+import contextlib
+import random
+import socket
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -22,13 +23,14 @@ from hyperframe.frame import (
 
 from attacker import CALM, Attacker, framed, headers_frame, request_fields, said_of, unharmed
 from conftest import ECHO_SERVABLE
-from e2e_support import Served, request, serving, tensor
+from e2e_support import Served, request, serving, tensor, until
 from mindserve.proto import PREDICT
 
 ECHO = framed(request("echo", "same", {"x": tensor("text")}).SerializeToString())
 PROTOCOL_ERROR = 1
 REFUSED_STREAM = 7
 COMPRESSION_ERROR = 9
+FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR = 3, 5, 6
 
 
 @pytest.fixture(scope="module")
@@ -308,43 +310,16 @@ def test_what_is_no_header_block(served: Served, block: bytes) -> None:
         assert "COMPRESSION_ERROR" in line
 
 
-# -- bodies ------------------------------------------------------------------------------------------------------------
+# -- bytes -------------------------------------------------------------------------------------------------------------
+
+# What a connection may be told that has broken HTTP/2.
+BROKEN = {PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR, COMPRESSION_ERROR}
 
 
-def bomb(megabytes: int, encoding: str) -> bytes:
-    """That many zeros, packed to a thousandth."""
-    packer = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)
-    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(megabytes))
-    return framed(packed + packer.flush(), compressed=True)
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_gzip_bombs(served: Served, encoding: str) -> None:
-    body = bomb(200, encoding)
-    with unharmed(served, growth=128 << 20), Attacker(served.address) as attacker:
-        for _ in range(20):
-            stream = attacker.begin(body=body, fields=[("grpc-encoding", encoding)])
-            answer = attacker.wait(stream)
-            assert answer["grpc-status"] == "8"
-            assert "max_msg_mb_size 8" in answer["grpc-message"]
-        assert attacker.wait(attacker.begin(body=ECHO))["grpc-status"] == "0"
-
-
-def test_a_length_of_2_gb(served: Served) -> None:
-    """Also of 4 GB: refused by its first five bytes, whatever follows."""
-    with unharmed(served), Attacker(served.address) as attacker:
-        for size in (0x7FFF_FFFF, 0xFFFF_FFFF, (8 << 20) + 1):
-            answer = attacker.wait(attacker.begin(body=b"\0" + size.to_bytes(4, "big"), ends=False))
-            assert answer["grpc-status"] == "8"
-            assert "max_msg_mb_size 8" in answer["grpc-message"]
-        assert attacker.is_served()
-
-
-def test_bytes_that_are_no_http2(served: Served, tmp_path: pathlib.Path) -> None:
-    """Frames of every type and length, with random bytes in them: an answer or an end, for each connection its own."""
-    import random
-
+def test_frames_of_random_bytes(served: Served) -> None:
+    """Of every type and length: each connection goes on, or is told why it ends, and closed."""
     chance = random.Random(7)
+    told = []
     with unharmed(served):
         for _ in range(100):
             with Attacker(served.address) as attacker:
@@ -354,3 +329,36 @@ def test_bytes_that_are_no_http2(served: Served, tmp_path: pathlib.Path) -> None
                     head = len(payload).to_bytes(3, "big") + bytes([chance.randrange(12), chance.randrange(256)])
                     if not attacker.send(head + chance.choice([0, 1, 2, 3, 2**31 - 1]).to_bytes(4, "big") + payload):
                         break
+                if attacker.goaway is not None or not attacker.is_served():
+                    attacker.ends()
+                    told.append(attacker.goaway)
+    assert set(told) <= BROKEN
+    assert len(told) > 90
+
+
+@pytest.mark.parametrize(
+    ("right", "why"),
+    [(0, "its preface is wrong"), (24, "PROTOCOL_ERROR: SETTINGS expected"), (33, "FRAME_SIZE_ERROR: too large")],
+)
+def test_bytes_that_are_no_http2(served: Served, right: int, why: str) -> None:
+    """Random ones, from the beginning or from some time on: closed at once, long before header_timeout, 10 s."""
+    start = (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())[:right]
+    host, port = served.address.rsplit(":", 1)
+    chance = random.Random(7)
+
+    def lines(size: int) -> list[str]:
+        before = len(served.process.errors())
+        with socket.create_connection((host, int(port)), timeout=5) as stranger:
+            name = "{}:{} ".format(*stranger.getsockname())
+            with contextlib.suppress(ConnectionError):
+                stranger.sendall(start + chance.randbytes(size))
+                while stranger.recv(65536):
+                    pass
+        return [line for line in served.process.errors()[before:].splitlines() if name in line]
+
+    with unharmed(served):
+        for size in (24, 100, 1000, 10_000, 100_000):
+            assert len(lines(size)) <= 1
+        # The log takes ten a second.
+        (line,) = until(lambda: lines(100))
+        assert why in line

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
+import resource
 import ssl
 import threading
 import time
@@ -306,6 +308,29 @@ def test_connections_that_do_nothing(tmp_path: pathlib.Path) -> None:
             assert read_answer(again).status == 200
 
 
+def test_10000_idle_connections(tmp_path: pathlib.Path) -> None:
+    """As many as `max_connections` by default, each of which has asked for something and rests."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = 10_000
+    if hard < count + 1000:
+        assert not os.environ.get("CI"), f"RLIMIT_NOFILE is {hard}, expected at least {count + 1000}"
+        pytest.skip(f"RLIMIT_NOFILE is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        # Twice what one takes.
+        with serving(tmp_path) as rest, unharmed(rest, growth=count * 20_000), contextlib.ExitStack() as stack:
+            # One is taken already: the neighbour's.
+            for _ in range(count - 1):
+                connection = stack.enter_context(rest.connect())
+                connection.sendall(LIVE)
+                assert read_answer(connection).status == 200
+            with rest.connect() as late:
+                assert is_closed(late)
+            assert f"max_connections {count} or max_connections_per_peer 0 is reached" in rest.process.errors()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_one_peer_takes_no_more_than_its_share(tmp_path: pathlib.Path) -> None:
     limits = "limits=server.Limits(max_connections_per_peer=3)"
     with serving(tmp_path, limits=limits) as rest, contextlib.ExitStack() as stack:
@@ -352,7 +377,10 @@ def test_gzip_of_very_many_members(rest: Rest) -> None:
 
 
 def test_digits_without_end(rest: Rest) -> None:
-    """Numbers just short of what is looked at twice, on whose account all others would wait."""
+    """Numbers just short of what is looked at twice, on whose account all others would wait.
+
+    By docs/limits.md reading a body takes two to three times its size.
+    """
     body = b'{"text": [' + (b"1" * 199 + b",") * 200_000 + b"1]}"
-    with unharmed(rest, growth=1 << 30):
+    with unharmed(rest, growth=2 * 3 * len(body)):
         assert rest.post("/drip.Notes/Echo", body).status_code == 400

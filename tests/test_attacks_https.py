@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from conftest import ECHO_SERVABLE
 from e2e_support import until, write_servable
 from rest_support import Rest, head, read_answer, serving_rest
-from wrong_certificates import UNSOUND_CIPHERS, WRONG, Authorities, Pair, issued, write_pair
+from wrong_certificates import ANYTHING, UNSOUND_CIPHERS, WRONG, Authorities, Pair, issued, write_pair
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 ASK = head("/healthz/live", method="GET")
@@ -44,6 +44,7 @@ class Mutual:
         """A client's."""
         context = ssl.create_default_context(cadata=self.authorities.root.pem.decode())
         if pair is not None:
+            context.set_ciphers(ANYTHING)
             context.load_cert_chain(*write_pair(self.folder, pair, *chain))
         return context
 

@@ -140,31 +140,6 @@ def test_slow_headers(served: Served, trailers: bool) -> None:
         assert "its header did not come within header_timeout 1000 ms" in line
 
 
-def test_a_body_that_stops(served: Served) -> None:
-    with unharmed(served), Attacker(served.address) as attacker:
-        answer = attacker.wait(attacker.begin(body=framed(MESSAGE)[:20], ends=False))
-        assert answer["grpc-status"] == "1"
-        assert "the request's body did not go on within body_idle_timeout 1000 ms" in answer["grpc-message"]
-        assert attacker.is_served()
-
-
-@pytest.mark.parametrize("size", [1000, 50 << 20])
-def test_a_slow_body(served: Served, size: int) -> None:
-    """Small, and large enough to hold memory that others need."""
-    pause = threading.Event()
-    with unharmed(served), Attacker(served.address) as attacker:
-        stream = attacker.begin(body=b"\0" + size.to_bytes(4, "big"), ends=False)
-        byte = DataFrame(stream, data=b"x")
-        while not attacker.is_over(stream):
-            assert attacker.frames(byte)
-            pause.wait(0.02)
-            attacker.look(0)
-        answer = attacker.streams[stream]
-        assert answer["grpc-status"] == "1"
-        assert "did not go on at min_bytes_per_second 100000" in answer["grpc-message"]
-        assert attacker.is_served()
-
-
 def test_memory_that_slow_bodies_hold_comes_back(tmp_path: pathlib.Path) -> None:
     """Bodies that take all of max_enqueued_bytes and then stop: others are refused meanwhile, and only then."""
     limits = "server.Limits(body_idle_timeout=1, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
@@ -229,10 +204,13 @@ def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> Non
 
 
 def test_a_slow_reader(served: Served) -> None:
-    """Windows as wide as can be, and a socket that nobody reads."""
+    """Windows as wide as can be, and a socket that nobody reads.
+
+    What may be held are its 20 requests and their answers; what server and worker both have looked at counts twice.
+    """
     large = framed(request("echo", "same", {"x": tensor(np.zeros(2 << 20, np.uint8))}).SerializeToString())
     with (
-        unharmed(served, growth=512 << 20),
+        unharmed(served, growth=2 * 20 * 2 * len(large)),
         Attacker(served.address, window=2**31 - 1, receive_buffer=4096) as attacker,
     ):
         attacker.h2.increment_flow_control_window(2**30)
@@ -279,7 +257,8 @@ def test_10000_idle_connections(tmp_path: pathlib.Path) -> None:
 
 
 def idle(served: Served, count: int) -> None:
-    with unharmed(served, growth=600 << 20):
+    most = 28 * 1024  # twice what one takes, session and all
+    with unharmed(served, growth=count * most):
         before = resident(served.process.pid)
         with contextlib.ExitStack() as stack:
             # Some are taken already: the neighbour's.
@@ -291,7 +270,7 @@ def idle(served: Served, count: int) -> None:
                 (line,) = lines_of(served, late)
                 assert "refused: max_connections 10000" in line
             per_connection = (resident(served.process.pid) - before) / count
-            assert per_connection < 48 * 1024
+            assert per_connection < most
         assert until(lambda: is_served(served))
 
 

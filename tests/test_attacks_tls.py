@@ -21,7 +21,7 @@ from conftest import ECHO_SERVABLE
 from e2e_support import Served, serving, until
 from mindserve.client import AsyncClient, Client, SSLConfig
 from predict_server import serving as stand_in
-from wrong_certificates import UNSOUND_CIPHERS, WRONG, Authorities, Pair, alone, issued, write_pair
+from wrong_certificates import ANYTHING, UNSOUND_CIPHERS, WRONG, Authorities, Pair, alone, issued, write_pair
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 RIGHT = [{"x": "text"}]
@@ -95,9 +95,12 @@ def test_certificates_of_clients(mutual: Mutual, what: str, version: ssl.TLSVers
     if what != "missing":
         make, reason = WRONG[what]
         config = mutual.client(make(mutual.authorities))
+        context.set_ciphers(ANYTHING)
         context.load_cert_chain(config.certificate, config.private_key)
     address = mutual.without_list if what == "lacking an intermediate" else mutual.address
     assert reason in refused(mutual, context, address)
+    with Client(address, "echo", "same", ssl_config=mutual.client(issued(mutual.root))) as client:
+        assert client.infer({"x": "text"}, timeout=60) == RIGHT
 
 
 def test_certificates_that_are_right(mutual: Mutual) -> None:

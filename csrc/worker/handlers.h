@@ -47,11 +47,11 @@ struct HandlerSpec {
 //   2. fewer extra threads are held by calls of its depth than there are ordinary ones.
 // By 1 no more handlers work at a time than there are ordinary threads, but for those whose calls come back meanwhile.
 // By 2 there are at most kMostDepth times as many extra threads as ordinary ones. And handlers can't all wait for each
-// other: suppose that none works and some calls are in line, anywhere in the server, and take the deepest of these.
-// Where it waits, all ordinary threads are held by handlers that wait for servables, so that 1 allows it a thread. If 2
-// does not, then calls of its depth wait for deeper ones, and those for still deeper ones, of which none is in line: so
-// one of them works, since calls are not deeper than kMostDepth. What isn't known to wait for a servable is taken to
-// work; that is calls from threads that know of no call (docs/composition.md).
+// other: suppose that none works and some inner calls are in line, anywhere in the server, and take the deepest of
+// these. Where it waits, all ordinary threads are held by handlers that wait for servables, so that 1 allows it a
+// thread. If 2 does not, then calls of its depth wait for deeper ones, and those for still deeper ones, of which none
+// is in line: so one of them works, since calls are not deeper than kMostDepth. What isn't known to wait for a servable
+// is taken to work; that is calls from threads that know of no call (docs/composition.md).
 class Handlers : public std::enable_shared_from_this<Handlers> {
  public:
   // `wake` is called, on any thread and under no lock that another thread waits for, when the runtime thread sleeps and
