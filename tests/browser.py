@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from sanitizers import foreign_environment
+
 _SECONDS = 60.0
 
 
@@ -122,6 +124,7 @@ def browsing(folder: pathlib.Path) -> Iterator[Browser]:
         process = subprocess.Popen(
             [program, *options],
             cwd=folder,
+            env=foreign_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -20,6 +20,7 @@ from attacker import Attacker, Neighbour, framed, headers_frame, request_fields,
 from certificates import Files
 from conftest import ECHO_SERVABLE
 from e2e_support import Served, request, server_process, serving, tensor, until, write_servable
+from sanitizers import needs_no_descriptors
 
 MESSAGE = request("echo", "same", {"x": tensor("text")}).SerializeToString()
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -286,6 +287,7 @@ def closed(stranger: socket.socket) -> None:
             pass
 
 
+@needs_no_descriptors
 def test_no_file_descriptors_left(tmp_path: pathlib.Path) -> None:
     """The one who comes waits until there is one again; who is there is served, and the log says it once."""
     write_servable(tmp_path / "servables", "echo", ECHO_SERVABLE)

@@ -14,6 +14,7 @@ from conftest import ADD_SERVABLE, ECHO_SERVABLE, Servables, ServerProcess, Star
 from e2e_support import until, varint
 from mindserve.client import Client
 from mindserve.proto import messages
+from sanitizers import needs_no_descriptors
 
 # Starts what is right, listens, and then tries what is wrong; goes on afterwards.
 SCRIPT = """
@@ -449,7 +450,7 @@ def test_a_server_that_can_not_be_made_does_not_keep_its_process(
 @pytest.mark.parametrize(
     ("limit", "left", "reason"),
     [
-        (resource.RLIMIT_NOFILE, 1, "Too many open files"),
+        pytest.param(resource.RLIMIT_NOFILE, 1, "Too many open files", marks=needs_no_descriptors),
         (resource.RLIMIT_FSIZE, 1 << 20, "shared memory: ftruncate: File too large"),
     ],
     ids=["descriptors", "shared memory"],

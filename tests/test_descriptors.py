@@ -8,6 +8,7 @@ import pytest
 
 from conftest import ECHO_SERVABLE
 from e2e_support import server_process, write_servable
+from sanitizers import needs_no_descriptors
 
 SCRIPT = """
 import os
@@ -38,6 +39,7 @@ server.stop()
 """
 
 
+@needs_no_descriptors
 @pytest.mark.parametrize("left", [0, 2, 3, 4, 5, 6, 9, 12, 15, 18])
 @pytest.mark.parametrize("start", ["servables", "grpc", "http"])
 def test_a_start_with_too_few_file_descriptors(tmp_path: pathlib.Path, start: str, left: int) -> None:

@@ -193,7 +193,9 @@ class Readme:
     def run(self, *lines: str) -> str:
         """What lines for a shell print."""
         ports = {"5500": self._grpc.rpartition(":")[2], "5501": self._url.rpartition(":")[2]}
-        script = "\n".join(["set -e", *lines]).replace("SECRET", self.secret)
+        # As `foreign_environment` for that program.
+        curl = 'curl() { LD_PRELOAD= command curl "$@"; }'
+        script = "\n".join(["set -e", curl, *lines]).replace("SECRET", self.secret)
         script = re.sub(r"127\.0\.0\.1:(5500|5501)", lambda found: f"127.0.0.1:{ports[found[1]]}", script)
         # Clients that are not told where: at the ports that servers take by default.
         script = script.replace("serving_client.py", f"serving_client.py --address {self._grpc}")

@@ -15,6 +15,7 @@ from certificates import files_in
 from example_process import EXAMPLE, ask, errors_of, load_script, serving
 from mindserve.certs import make_certificates
 from mindserve.client import Client, SSLConfig
+from sanitizers import foreign_environment
 
 ADD_COMMON = (
     "[{'y': array([[2., 2.], [2., 2.]], dtype=float32)},"
@@ -109,7 +110,14 @@ def test_by_http_with_requests(tmp_path: pathlib.Path) -> None:
 def curl(*options: object) -> list[str]:
     """The lines that the client with curl prints."""
     script = EXAMPLE / "tensor_add" / "rest_client.sh"
-    done = subprocess.run(["sh", script, *map(str, options)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["sh", script, *map(str, options)],
+        env=foreign_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

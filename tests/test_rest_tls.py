@@ -20,6 +20,7 @@ from conftest import ECHO_SERVABLE
 from e2e_support import server_process, until, write_servable
 from mindserve.certs import make_certificates
 from rest_support import Rest, head, read_answer, serving_rest
+from sanitizers import foreign_environment
 from stubs import compile_protos
 
 PROTO = "package who; message Note { string text = 1; } service Who { rpc Asks(Note) returns (Note); }"
@@ -123,6 +124,7 @@ def test_curl(rest: Rest, made: Files) -> None:
     command = ["curl", "-sS", "--cacert", made.ca, "--cert", made.client, "--key", made.client_key]
     done = subprocess.run(
         [*command, "-d", '{"instances": [{"x": "by curl"}]}', f"{rest.url}/model/echo:same"],
+        env=foreign_environment(),
         capture_output=True,
         text=True,
         timeout=60,
