@@ -22,7 +22,10 @@ namespace mindserve::worker {
 // Handler threads on a clock that stands: each call that has begun stays in its handler until it is let go.
 class HandlerThreadsTest : public testing::Test {
  protected:
-  ~HandlerThreadsTest() override { EndThreads(); }
+  ~HandlerThreadsTest() override {
+    EndThreads();
+    handlers_->Clear();
+  }
 
   void EndThreads() {
     handlers_->Stop();
