@@ -370,7 +370,6 @@ TEST_F(RestingTest, ACallThatIsParkedAndPostedEnds) {
   ServiceCall::Opened opened;
   opened.handler = 1;
   const auto call = std::make_shared<ServiceCall>(handlers_, std::move(opened));
-  EXPECT_TRUE(call->Deliver({}, false).ok());
   EXPECT_TRUE(call->Begin(time_.Now()));
   while (call->Write(OutMessage(std::string(1000, 'x'))) != ServiceCall::Writing::kHoldBack) continue;
   EXPECT_EQ(call->Park(), ServiceCall::Parked::kYes);
