@@ -306,7 +306,7 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
             + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
             (1, 1, "expected at most 10000 values, with what aliases (*name) repeat"),
         ),
-        ("a: " + "x" * (1 << 20), (0, 0, "the file has 1048577 bytes, at most 1048576 are expected")),
+        ("a: " + "x" * (1 << 20), (0, 0, "the file can't be read: File too large, at most 1048576 bytes are expected")),
     ],
 )  # fmt: skip
 def test_what_is_wrong(problems: Any, text: str | bytes, expected: tuple[int, int, str]) -> None:
