@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import pathlib
 import time
 from typing import Any
@@ -185,6 +186,22 @@ def test_a_torn_file_changes_nothing_and_is_logged_once(desk: Desk, caplog: pyte
     assert desk.authority.check_token(token).identity is not None
     (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "new keys are not taken in, those in use are kept" in line.getMessage()
+
+
+@pytest.mark.timeout(60)
+def test_a_fifo_changes_nothing_until_the_file_is_back(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    token, path = desk.token(), pathlib.Path(desk.path)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    for _ in range(2):
+        desk.authority.reload()
+    assert desk.authority.check_token(token).identity is not None
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert f"'{path}' can't be read: Is a FIFO, expected a regular file" in line.getMessage()
+    path.unlink()
+    desk.save(ClientKey(key="other"))
+    desk.authority.reload()
+    assert desk.authority.check_token(token).identity is None
 
 
 def test_limits_that_change_go_on_with_what_was_counted(desk: Desk) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 from conftest import PACKAGE
+from mindserve.cli import app
 from mindserve.config import Limits, Listener, ServableStartConfig
 from mindserve.configfile import ConfigFile, ConfigFileError, Problem, json_schema, load
 from mindserve.configfile import document as yaml_document
@@ -306,7 +308,7 @@ def test_scalars_mean_what_json_means(read: Any) -> None:
             + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
             (1, 1, "expected at most 10000 values, with what aliases (*name) repeat"),
         ),
-        ("a: " + "x" * (1 << 20), (0, 0, "the file has 1048577 bytes, at most 1048576 are expected")),
+        ("a: " + "x" * (1 << 20), (0, 0, "the file can't be read: File too large, at most 1048576 bytes are expected")),
     ],
 )  # fmt: skip
 def test_what_is_wrong(problems: Any, text: str | bytes, expected: tuple[int, int, str]) -> None:
@@ -444,6 +446,26 @@ def test_what_follows_from_another_problem_is_not_told(problems: Any, text: str,
 @pytest.mark.parametrize("address", ["0.0.0.0:1", "[::1]:0", "[fe80::1%eth0]:65535", "a-b.c_d:5500", "unix:///tmp/s"])
 def test_every_kind_of_address(read: Any, address: str) -> None:
     assert read(ONE + f"grpc: {{address: '{address}'}}").settings.grpc.all_listeners() == (Listener(address),)
+
+
+def test_the_longest_path_of_a_unix_socket(write: Any, read: Any, problems: Any, tmp_path: pathlib.Path) -> None:
+    """What is longer the server would refuse only when it listens."""
+    for begin in ("/", "///"):
+        address = f"unix:{begin}{'é' * 53}"
+        assert read(ONE + f"grpc: {{address: '{address}'}}").settings.grpc.all_listeners() == (Listener(address),)
+        ((line, column, text),) = problems(ONE + f"grpc: {{address: '{address}s'}}")
+        assert (line, column) == (2, 17)
+        assert text.startswith(
+            "'grpc.address' should be 'unix:path' with a path of at most 107 bytes (it has 108), but is"
+        )
+    left = 107 - len(f"{tmp_path}/")
+    assert read(ONE + f"grpc: {{address: 'unix:{'s' * left}'}}")
+    ((_, _, text),) = problems(ONE + f"grpc: {{address: 'unix:{'s' * (left + 1)}'}}")
+    assert "at most 107 bytes (with the file's directory it has 108), but is" in text
+    path = write(ONE + f"grpc: {{address: 'unix:{'s' * 200}'}}")
+    result = CliRunner().invoke(app, ["validate", "--no-imports", path])
+    assert result.exit_code == 1
+    assert "at most 107 bytes" in result.output
 
 
 def test_a_secret_is_not_shown(problems: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import socket
 import ssl
@@ -241,6 +242,30 @@ def test_a_bad_file_keeps_the_old(mutual: Mutual) -> None:
         assert client.infer({"x": "text"}, timeout=60) == RIGHT
     replace_file(key, good, 0o600)
     until(mutual.stats, lambda stats: stats["reload_error"] is None)
+
+
+@pytest.mark.timeout(120)
+def test_a_fifo_in_the_place_of_a_key_holds_up_nothing(mutual: Mutual) -> None:
+    key = mutual.directory / "server.key"
+    fifo = mutual.directory / "fifo"
+    os.mkfifo(fifo, 0o600)
+    fifo.replace(key)
+    said = f"load private_key from {key} failed: Is a FIFO, expected a regular file"
+    assert said in until(lambda: mutual.stats()["reload_error"])
+    mutual.served.process.tell("reload")
+    assert said in mutual.served.process.line()
+    with mutual.client(mutual.alice) as client:
+        assert client.infer({"x": "text"}, timeout=60) == RIGHT
+    before = mutual.stats()
+    renewed = mutual.root.write(mutual.directory / "server.crt", key)
+    mutual.wait_loaded(before)
+    assert mutual.stats()["reload_error"] is None
+    connection = Connection(mutual.context(mutual.alice), mutual.address)
+    assert connection.serial == renewed.serial_number
+    connection.socket.close()
+    errors = [line for line in mutual.served.process.errors().splitlines() if "[ERROR]" in line]
+    assert len(errors) == 1, errors
+    assert said in errors[0]
 
 
 def test_a_certificate_without_its_key_is_not_taken(mutual: Mutual) -> None:

@@ -24,6 +24,8 @@ MAX_PARALLEL_WORKERS = 64
 SHARED_PARAMETERS = ("servable_directory", "max_enqueued_requests", "max_enqueued_bytes")
 MAX_HANDLER_THREADS = 1024
 MAX_TOKEN_LIFETIME = 30 * 24 * 3600
+# Bytes that the kernel takes as a Unix socket's path.
+LONGEST_UNIX_PATH = 107
 
 _Count = Annotated[int, Range(1, 2**31 - 1)]
 _CountOrNone = Annotated[int, Range(0, 2**31 - 1)]

@@ -7,7 +7,6 @@ list (CRL) of a stranger.
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from mindserve import checks
 from mindserve.errors import ConfigError
+from mindserve.files import MAX_CRL_BYTES, MAX_PEM_BYTES, read_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import (
@@ -321,12 +321,12 @@ class ClientCheck:
 def _read(parameter: str, path: str) -> tuple[bytes, int]:
     """A file's bytes and its mode."""
     try:
-        with open(path, "rb") as file:
-            return file.read(), os.fstat(file.fileno()).st_mode
+        data, state = read_file(path, MAX_CRL_BYTES if parameter == "crl" else MAX_PEM_BYTES)
     except OSError as error:
         raise ConfigError(f"load {parameter} from {path} failed: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"load {parameter} from {path!r} failed: {error}") from error
+    return data, state.st_mode
 
 
 def _parse_certificates(parameter: str, path: str, pem: bytes) -> list[Certificate]:

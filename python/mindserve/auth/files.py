@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mindserve.errors import ConfigError
+from mindserve.files import read_file
 
 # Of a group it may be readable, as Kubernetes mounts secrets.
 _FORBIDDEN = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
@@ -25,22 +26,14 @@ def read_public(path: str, what: str, max_bytes: int) -> bytes:
         max_bytes: more are an error.
 
     Raises:
-        ConfigError: it can't be read, others may write it, or it is too large.
+        ConfigError: it can't be read, is no regular file, others may write it, or it is too large.
     """
-    try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise ConfigError(
-                    f"{what} '{path}' has permissions {stat.S_IMODE(mode):04o}, so that others may write it: expected "
-                    f"0644 (chmod go-w '{path}')"
-                )
-            data = file.read(max_bytes + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{what} '{path}' can't be read: {reason}") from None
-    if len(data) > max_bytes:
-        raise ConfigError(f"{what} '{path}' has more than {max_bytes} bytes")
+    data, state = _read(path, what, max_bytes)
+    if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{what} '{path}' has permissions {stat.S_IMODE(state.st_mode):04o}, so that others may write it: expected "
+            f"0644 (chmod go-w '{path}')"
+        )
     return data
 
 
@@ -53,31 +46,28 @@ def read_private(path: str, what: str, max_bytes: int) -> bytes:
         max_bytes: more are an error.
 
     Raises:
-        ConfigError: it can't be read, others may write or read it, or it is too large.
+        ConfigError: it can't be read, is no regular file, others may write or read it, or it is too large.
     """
+    data, state = _read(path, what, max_bytes)
+    if state.st_mode & _FORBIDDEN:
+        raise ConfigError(
+            f"{what} '{path}' has permissions {stat.S_IMODE(state.st_mode):04o}, so that others may read or "
+            f"write it: expected 0600 (chmod 600 '{path}')"
+        )
+    if state.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{what} '{path}' belongs to user {state.st_uid}, who may write it: expected user {os.geteuid()} or root"
+        )
+    return data
+
+
+def _read(path: str, what: str, max_bytes: int) -> tuple[bytes, os.stat_result]:
     try:
-        with open(path, "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise ConfigError(f"{what} '{path}' is no file")
-            if state.st_mode & _FORBIDDEN:
-                raise ConfigError(
-                    f"{what} '{path}' has permissions {stat.S_IMODE(state.st_mode):04o}, so that others may read or "
-                    f"write it: expected 0600 (chmod 600 '{path}')"
-                )
-            if state.st_uid not in (0, os.geteuid()):
-                raise ConfigError(
-                    f"{what} '{path}' belongs to user {state.st_uid}, who may write it: expected user {os.geteuid()} "
-                    "or root"
-                )
-            data = file.read(max_bytes + 1)
+        return read_file(path, max_bytes)
     except OSError as error:
         raise ConfigError(f"{what} '{path}' can't be read: {error.strerror}") from None
     except ValueError as error:  # a NUL in the path
         raise ConfigError(f"{what} {path!r} can't be read: {error}") from None
-    if len(data) > max_bytes:
-        raise ConfigError(f"{what} '{path}' has more than {max_bytes} bytes")
-    return data
 
 
 def write_private(path: str, data: bytes, what: str, *, replace: bool = True) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindserve import checks
 from mindserve.errors import ConfigError
+from mindserve.files import MAX_PEM_BYTES, read_file
 
 if TYPE_CHECKING:
     import grpc
@@ -105,6 +105,6 @@ def _read(name: str, path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        return read_file(path, MAX_PEM_BYTES)[0]
     except OSError as error:
         raise ConfigError(f"load {name} from {path} failed: {error.strerror}") from error

@@ -15,6 +15,7 @@ from mindserve.configfile.document import MAX_BYTES, Node, parse_leniently
 from mindserve.configfile.problems import ConfigFileError, Place, Problem
 from mindserve.configfile.settings import ServerSettings
 from mindserve.configfile.shapes import Made, Path, Reader, Wrong, given_at
+from mindserve.files import read_file
 from mindserve.tls import SSLConfig
 
 
@@ -114,8 +115,7 @@ def load(path: str) -> ConfigFile:
 def draft(path: str) -> Draft:
     """Reads a file as far as it is right; what is wrong with it is noted. Relative paths start as those of `load`."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data, _ = read_file(path, MAX_BYTES)
         node, problems = parse_leniently(data, path)
     except OSError as error:
         return Draft(path, [Problem(Place(path), f"the file can't be read: {error.strerror}")])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mindserve.checks import Number, Range, Seconds
-from mindserve.config import DEVICE_TYPES, parse_device_type
+from mindserve.config import DEVICE_TYPES, LONGEST_UNIX_PATH, parse_device_type
 from mindserve.configfile.document import Broken, Listing, Node, Scalar, Table
 from mindserve.configfile.problems import Place, Problem, Problems
 from mindserve.configfile.settings import MAX_PORT, is_import_path
@@ -352,7 +352,13 @@ def _as_address(scalar: Scalar, reader: Reader) -> str:
     text = str(scalar.value)
     scheme, _, path = text.partition(":")
     if scheme == "unix" and path:
-        return f"unix:{path}" if path.startswith("/") else f"unix:{reader.resolve(path)}"
+        whole = path if path.startswith("/") else reader.resolve(path)
+        # The native server takes "unix:///path" as "unix:/path".
+        size = len(whole.removeprefix("//").encode(errors="surrogatepass"))
+        if size > LONGEST_UNIX_PATH:
+            counted = "it" if whole == path else "with the file's directory it"
+            raise ValueError(f"'unix:path' with a path of at most {LONGEST_UNIX_PATH} bytes ({counted} has {size})")
+        return f"unix:{whole}"
     tcp = _TCP.fullmatch(text)
     if tcp is None or int(tcp["port"]) > MAX_PORT:
         raise ValueError(f"'host:port', '[IPv6]:port' or 'unix:path', with a port up to {MAX_PORT}")

@@ -10,13 +10,12 @@ import threading
 from pathlib import Path
 
 from mindserve import admin, logs
+from mindserve.config import LONGEST_UNIX_PATH
 
 _PREFIX = "internal-"
 _SOCKET = "grpc.sock"
 # For where the directory for temporary files has too long a path.
 _SHORT_PATH = Path("/tmp")
-# What the kernel takes as a Unix socket's path.
-_LONGEST_PATH = 107
 
 _log = logs.get_logger("server")
 
@@ -52,7 +51,7 @@ def _make_directory() -> str:
     for parent in dict.fromkeys([*admin.own_directories(), _SHORT_PATH / f"mindserve-{os.geteuid()}"]):
         path = os.path.join(parent, _PREFIX + secrets.token_hex(4))
         try:
-            if len(os.fsencode(f"{path}/{_SOCKET}")) > _LONGEST_PATH:
+            if len(os.fsencode(f"{path}/{_SOCKET}")) > LONGEST_UNIX_PATH:
                 raise OSError("its path is too long for a Unix socket")
             os.close(admin.open_directory(parent, os.geteuid(), create=True))
             _remove_stale(os.fspath(parent))
