@@ -43,14 +43,14 @@ std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view ser
 }
 
 std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                               TimePoint now, CallStats& stats, Admitted* admitted) {
-  admitted->ticket = Ticket::Take(all);
+                               bool stream, TimePoint now, CallStats& stats, Admitted* admitted) {
+  admitted->ticket = Ticket::Take(all, stream, now);
   if (!admitted->ticket) {
     all.LackRequests(now);
     return Refuse("enqueued requests count" + Over("max_enqueued_requests", all.max_requests()), TryLater(),
                   Refusal::kMaxEnqueuedRequests, stats);
   }
-  if (of_servable.max_requests() > 0 && !(admitted->servable_ticket = Ticket::Take(of_servable))) {
+  if (of_servable.max_requests() > 0 && !(admitted->servable_ticket = Ticket::Take(of_servable, stream, now))) {
     return Refuse("enqueued requests count" + Over("max_enqueued_requests", of_servable.max_requests()) + Of(servable),
                   TryLater(), Refusal::kMaxEnqueuedRequests, stats);
   }

@@ -30,9 +30,10 @@ struct Refused {
   Metadata trailing;  // when to try again
 };
 
-// Counts a request with `bytes` of messages, which comes `now`. Null: it is admitted, and counted in `admitted`.
+// Counts a request with `bytes` of messages, which comes `now`; `stream`: messages or answers are many. Null: it is
+// admitted, and counted in `admitted`.
 std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                               TimePoint now, CallStats& stats, Admitted* admitted);
+                               bool stream, TimePoint now, CallStats& stats, Admitted* admitted);
 
 // Counts another message of a stream for the servable, in `ticket`. Null: there is room for it.
 std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,

@@ -43,9 +43,20 @@ bool MessageReader::Allocate(size_t size, std::span<const std::byte> begin) {
 
 void MessageReader::EndPartial() {
   partial_.bytes -= std::exchange(counted_, 0);
+  unfinished_.Release();
 }
 
-bool MessageReader::Begin() {
+bool MessageReader::CountUnfinished(size_t size) {
+  if (unfinished_.GrowTo(size, memory_.now())) return true;
+  memory_.Lack();
+  return Fail({Code::kResourceExhausted,
+               "messages that have begun and are not whole take three quarters of max_enqueued_bytes " +
+                   std::to_string(memory_.admission().max_bytes())},
+              Refusal::kMaxEnqueuedBytes);
+}
+
+// `data`: what has come behind the prefix.
+bool MessageReader::Begin(std::span<const std::byte> data) {
   const auto byte = [&](size_t i) { return static_cast<size_t>(prefix_[i]); };
   length_ = byte(1) << 24 | byte(2) << 16 | byte(3) << 8 | byte(4);
   taken_ = 0;
@@ -64,6 +75,7 @@ bool MessageReader::Begin() {
   }
   counted_ = length_;
   partial_.bytes += counted_;
+  if (data.size() < length_ && !CountUnfinished(length_)) return false;
   if (byte(0) == 1) {
     if (encoding_ == Encoding::kNone || encoding_ == Encoding::kIdentity) {
       return Fail({Code::kInternal, "a message is flagged as compressed, but grpc-encoding names no compression"});
@@ -97,7 +109,7 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
     *data = data->subspan(n);
     prefix_size_ += n;
     if (prefix_size_ < kPrefix) return false;
-    if (!Begin()) return false;
+    if (!Begin(*data)) return false;
   }
   const std::span<const std::byte> piece = data->first(std::min(data->size(), length_ - taken_));
   *data = data->subspan(piece.size());
@@ -107,6 +119,7 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
       return Fail(std::move(status), too_large ? std::optional(Refusal::kMaxMsgMbSize) : std::nullopt);
     }
     const size_t size = inflater_->output().size();
+    if (taken_ + piece.size() < length_ && !CountUnfinished(size)) return false;
     if (!inflated_.GrowTo(size)) return Fail(memory_.OverLimit(size), Refusal::kMaxEnqueuedBytes);
   } else if (!piece.empty()) {
     if (!message_ && !Allocate(length_, piece)) return false;

@@ -15,8 +15,8 @@
 namespace mindserve::gateway {
 
 // Bytes of the messages that a connection has begun and not completed. A client that sends slowly, or not at all, must
-// not take what others need: it may hold a quarter of max_enqueued_bytes in this way, or one message. Outlives its
-// readers.
+// not take what others need: it may hold a quarter of max_enqueued_bytes in this way, or one message. Outlives
+// its readers.
 struct PartialBytes {
   size_t bytes = 0;
 };
@@ -50,7 +50,8 @@ class MessageReader {
 
  private:
   bool Fail(Status status, std::optional<Refusal> limit = std::nullopt);
-  bool Begin();
+  bool Begin(std::span<const std::byte> data);
+  bool CountUnfinished(size_t size);
   // message_, of which `begin` are the first bytes
   bool Allocate(size_t size, std::span<const std::byte> begin);
   void EndPartial();
@@ -60,6 +61,7 @@ class MessageReader {
   RequestMemory& memory_;
   PartialBytes& partial_;
   size_t counted_ = 0;  // in partial_
+  UnfinishedTicket unfinished_{memory_.admission()};
   size_t max_bytes_;
   Encoding encoding_;
   AlignedAt aligned_at_;

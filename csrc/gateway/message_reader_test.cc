@@ -210,5 +210,40 @@ TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
   EXPECT_TRUE(begin(alone, 300)) << "one message may be larger than the share";
 }
 
+// Each on a connection of its own.
+TEST_F(MessageReaderTest, WhatIsOnlyAnnouncedLeavesAQuarterToWhatComesWhole) {
+  admission_.SetMaxBytes(1000);
+  TimePoint now = TimePoint(std::chrono::hours(1));
+  memory_->SetTime(&now);
+  admission_.LimitUnfinished(now + std::chrono::minutes(1));
+  std::vector<std::unique_ptr<PartialBytes>> connections;
+  std::vector<std::unique_ptr<MessageReader>> readers;
+  const auto begin = [&](size_t claims, size_t comes) {
+    connections.push_back(std::make_unique<PartialBytes>());
+    readers.push_back(std::make_unique<MessageReader>(*memory_, *connections.back(), kMax, Encoding::kNone, nullptr));
+    const std::string bytes = Framed(std::string(claims, 'x')).substr(0, 5 + comes);
+    auto data = std::as_bytes(std::span<const char>(bytes));
+    std::optional<Message> message;
+    return readers.back()->Feed(&data, &message) ? std::string("whole") : readers.back()->error().status.message();
+  };
+  const std::string refused =
+      "messages that have begun and are not whole take three quarters of max_enqueued_bytes 1000";
+  EXPECT_EQ(begin(900, 1), "") << "a single one may be larger";
+  EXPECT_EQ(begin(10, 1), refused);
+  EXPECT_EQ(begin(100, 100), "whole");
+  readers.clear();
+  for (int i = 0; i < 7; ++i) EXPECT_EQ(begin(100, i == 0 ? 0 : 1), "");
+  EXPECT_EQ(begin(51, 1), refused);
+  EXPECT_EQ(begin(50, 1), "");
+  EXPECT_EQ(begin(250, 250), "whole");
+  readers.clear();
+  // Later it is as it was before.
+  now += std::chrono::minutes(1);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(begin(100, 1), "");
+  EXPECT_TRUE(admission_.BytesLacked(now - std::chrono::minutes(1)));
+  readers.clear();
+  memory_->SetTime(nullptr);
+}
+
 }  // namespace
 }  // namespace mindserve::gateway

@@ -40,11 +40,14 @@ class RequestMemory {
   // it is not.
   void SetTime(const TimePoint* now) { now_ = now; }
 
- private:
-  friend class Message;
+  TimePoint now() const { return now_ == nullptr ? TimePoint() : *now_; }
+  // Somebody found no room.
   void Lack() {
     if (now_ != nullptr) admission_.LackBytes(*now_);
   }
+
+ private:
+  friend class Message;
   link::Arena& arena_;
   Admission& admission_;
   const TimePoint* now_ = nullptr;

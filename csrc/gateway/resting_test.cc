@@ -77,9 +77,9 @@ class RestingTest : public testing::Test {
   // A call is admitted when it begins, and ends when the test says so.
   class Handler final : public CallHandler {
    public:
-    Handler(RestingTest& test, Call& call) : test_(test), call_(call) {
+    Handler(RestingTest& test, Call& call, bool stream) : test_(test), call_(call) {
       const auto refused =
-          Admit(test.admission_, test.of_servable_, "s", 0, test.context_.now, test.context_.stats, &admitted_);
+          Admit(test.admission_, test.of_servable_, "s", 0, stream, test.context_.now, test.context_.stats, &admitted_);
       if (refused) {
         call_.Finish(std::move(refused->status), std::move(refused->trailing));
       } else {
@@ -125,7 +125,9 @@ class RestingTest : public testing::Test {
     bool counts_as_request() const override { return true; }
     bool holds_messages() const override { return holds_; }
     bool answers_are_enqueued() const override { return !holds_ && up_; }
-    std::unique_ptr<CallHandler> Start(Call& call) override { return std::make_unique<Handler>(test_, call); }
+    std::unique_ptr<CallHandler> Start(Call& call) override {
+      return std::make_unique<Handler>(test_, call, up_ || down_);
+    }
 
    private:
     RestingTest& test_;
@@ -372,6 +374,38 @@ TEST_F(ReadersTest, AHandlerThatWaitsForMoreMakesItTheClientsTurn) {
   EXPECT_FALSE(resting->response(calls[0]).closed);
 }
 
+TEST_F(ReadersTest, WhoComesBackWithNewStreamsLeavesRoomForCallsThatEnd) {
+  Client& resting = Connect();
+  Client& other = Connect();
+  // Each is opened again as soon as it has ended.
+  std::vector<int32_t> calls(3, -1);
+  const auto open_again = [&] {
+    for (int32_t& call : calls) {
+      if (call < 0 || resting->response(call).closed) call = Begin(resting, kUp, false);
+    }
+  };
+  open_again();
+  EXPECT_FALSE(LetsIn(other));
+  Pass(kTimeout);
+  open_again();
+  int refused = 0;
+  for (int i = 0; i < 60; ++i) {
+    if (!LetsIn(other)) ++refused;
+    Pass(kTimeout / 10);
+    open_again();
+  }
+  EXPECT_LE(refused, 12) << "once in a while, for as long as it takes until they have rested";
+  const auto open =
+      static_cast<size_t>(std::ranges::count_if(calls, [&](int32_t call) { return !resting->response(call).closed; }));
+  EXPECT_GE(open, 1u);
+  // In the end they have all places again.
+  for (const int32_t call : calls) resting->Reset(call);
+  Sync();
+  Pass(std::chrono::minutes(2));
+  for (int32_t& call : calls) call = Begin(resting, kUp, false);
+  EXPECT_FALSE(LetsIn(other));
+}
+
 TEST_F(ReadersTest, AnswersThatHaveEndedHoldNoPlace) {
   Client& resting = Connect(0);
   Client& other = Connect();
@@ -483,7 +517,6 @@ class SlowMessagesTest : public RestingTest {
       }
     }
     Sync();
-    EXPECT_EQ(admission_.bytes(), 8 * kClaimed);
   }
   // Each gets on, a little faster than it must, for so long.
   void Drip(Clock::duration time) {
@@ -530,6 +563,37 @@ TEST_F(SlowMessagesTest, MakeRoomForThoseWhoAreRefused) {
     EXPECT_TRUE((*client)->response(call).trailers.contains("grpc-retry-pushback-ms"));
   }
   EXPECT_EQ(admission_.bytes(), 0u);
+}
+
+TEST_F(SlowMessagesTest, WhoClaimsAgainLeavesRoomForWhatComesWhole) {
+  Client& other = Connect();
+  const std::string small = Framed(std::string(1000, 's'));
+  const auto refused = [&] {
+    const int32_t call = other->Start(kUnary, small, true);
+    Sync();
+    if (other->response(call).closed) return true;
+    handlers_.back()->Finish();
+    Sync();
+    return false;
+  };
+  const auto claim_again = [&] {
+    const auto open = [](const auto& each) { return !(*each.first)->response(each.second).closed; };
+    if (!slow_.empty() && open(slow_.front())) return;
+    slow_.clear();
+    Claim();
+    // What is left takes small ones, which claim as well.
+    for (const auto& [client, call] : std::vector(slow_)) (*client)->Start(kUp, small.substr(0, 10), false);
+    Sync();
+  };
+  int count = 0;
+  for (int i = 0; i < 60; ++i) {
+    // Nothing of it comes, so that it is over after the same time, be others refused or not.
+    claim_again();
+    if (refused()) ++count;
+    Pass(kTimeout / 10);
+  }
+  EXPECT_GE(count, 5);
+  EXPECT_LE(count, 11) << "not after the first time";
 }
 
 TEST_F(SlowMessagesTest, MayGoOnWhereNobodyIsRefused) {

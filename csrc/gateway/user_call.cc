@@ -79,7 +79,8 @@ bool UserCall::Open() {
   request_ = std::make_shared<Request>(*std::move(place));
   const size_t size = message_ ? message_->bytes().size() : 0;
   const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size,
-                             shared_.context.now, stats, &request_->admitted);
+                             service_.kind_.client_streaming || service_.kind_.server_streaming, shared_.context.now,
+                             stats, &request_->admitted);
   if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
