@@ -18,7 +18,9 @@ struct WorkerLink::LaneState {
   RingReader in;
   std::deque<Frame> waiting;  // what the ring had no room for
   uint32_t last_rung = 0;
-  bool short_of_memory = false;  // these two are told to the gateway
+  // These are told to the gateway.
+  bool answers_starve = false;
+  bool streams_starve = false;
   bool awaits_credit = false;
 
   RingBlock& block() { return *reinterpret_cast<RingBlock*>(ours.data()); }
@@ -28,7 +30,7 @@ struct WorkerLink::LaneState {
   }
 
   void TellStarved() {
-    const uint32_t starved = short_of_memory || awaits_credit ? 1 : 0;
+    const uint32_t starved = answers_starve || streams_starve || awaits_credit ? 1 : 0;
     auto& flag = block().starved.value;
     if (flag.load(std::memory_order_relaxed) != starved) flag.store(starved, std::memory_order_seq_cst);
   }
@@ -128,10 +130,13 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
   return false;
 }
 
-std::optional<Slab> WorkerLink::AllocateReply(size_t index, size_t bytes) {
+std::optional<Slab> WorkerLink::AllocateReply(size_t index, size_t bytes, For what) {
   LaneState& lane = *lanes_[index];
-  auto slab = lane.arena->Allocate(bytes);
-  lane.short_of_memory = !slab;
+  const size_t used = lane.arena->used();
+  const size_t all = lane.ours.size() - kReplyArenaBegin;
+  const bool leaves = what == For::kStream && used > 0 && used + bytes > all - all / 4;
+  auto slab = leaves ? std::nullopt : lane.arena->Allocate(bytes);
+  (what == For::kStream ? lane.streams_starve : lane.answers_starve) = !slab;
   lane.TellStarved();
   return slab;
 }

@@ -50,7 +50,9 @@ class WorkerLink {
 
   // Memory for an answer to a call of this lane. Nothing if the arena is full: there is more once the gateway has
   // released some, and it wakes a worker that has been told so.
-  std::optional<Slab> AllocateReply(size_t lane, size_t bytes);
+  // A message of a stream leaves a quarter to other answers, unless nothing is out: for those nobody has to read on.
+  enum class For : uint8_t { kAnswer, kStream };
+  std::optional<Slab> AllocateReply(size_t lane, size_t bytes, For what = For::kAnswer);
   void FreeReply(size_t lane, const Slab& slab);  // one that is not sent after all
   void SendReply(size_t lane, uint64_t call, const Slab& slab, uint8_t flags);
   // The call ends with an error. A text that finds no memory is left out.

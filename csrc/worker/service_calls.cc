@@ -142,29 +142,16 @@ void ServiceCalls::Collect() {
 TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& starves) {
   Collect();
   for (size_t lane = 0; lane < starved_.size(); ++lane) {
-    auto& waiting = starved_[lane];
-    while (!waiting.empty() && !starves(lane)) {
-      const uint64_t number = waiting.front();
-      Record* record = Find(lane, number);
-      if (record != nullptr && record->starves) {
-        record->starves = false;
-        Send(lane, number, *record);
-        record = Find(lane, number);
-        if (record != nullptr && record->starves) {
-          // It went to the end, but was the oldest.
-          waiting.pop_back();
-          break;
-        }
-      }
-      waiting.pop_front();
-    }
+    SendStarved(lane, starved_[lane].answers, starves);
+    SendStarved(lane, starved_[lane].streams, starves);
   }
   for (const auto& call : posted_) {
     auto* record = static_cast<Record*>(call->record);
     if (record == nullptr || record->starves || record->copies) continue;
-    if (starved(call->lane()) || starves(call->lane())) {
+    const Starved& waiting = starved_[call->lane()];
+    if (starved(call->lane()) || (Streams(*record) && !waiting.streams.empty()) || starves(call->lane())) {
       record->starves = true;
-      starved_[call->lane()].push_back(call->number());
+      StarvedWith(call->lane(), *record).push_back(call->number());
       continue;
     }
     Send(call->lane(), call->number(), *record);
@@ -183,6 +170,24 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
   const TimePoint next = handlers_->Tend(now, &resting_);
   EndResting();
   return std::min(next, TellOfResting(now));
+}
+
+void ServiceCalls::SendStarved(size_t lane, std::deque<uint64_t>& waiting, const std::function<bool(size_t)>& starves) {
+  while (!waiting.empty() && !starves(lane)) {
+    const uint64_t number = waiting.front();
+    Record* record = Find(lane, number);
+    if (record != nullptr && record->starves) {
+      record->starves = false;
+      Send(lane, number, *record);
+      record = Find(lane, number);
+      if (record != nullptr && record->starves) {
+        // It went to the end, but was the oldest.
+        waiting.pop_back();
+        return;
+      }
+    }
+    waiting.pop_front();
+  }
 }
 
 // A client may rest between messages as long as nobody lacks the thread that waits for it.
@@ -223,7 +228,7 @@ void ServiceCalls::Send(size_t lane, uint64_t number, Record& record) {
       break;
     case Sent::kStarved:
       record.starves = true;
-      starved_[lane].push_back(number);
+      StarvedWith(lane, record).push_back(number);
       break;
     case Sent::kCopying:
       record.copies = true;
@@ -279,7 +284,8 @@ ServiceCalls::Sent ServiceCalls::SendMessage(size_t lane, uint64_t number, Recor
   OutMessage& message = record.out.messages[record.sent];
   const std::span<const std::byte> bytes = message.bytes();
   if (!record.slab) {
-    record.slab = link_.AllocateReply(lane, bytes.size());
+    const auto what = Streams(record) ? link::WorkerLink::For::kStream : link::WorkerLink::For::kAnswer;
+    record.slab = link_.AllocateReply(lane, bytes.size(), what);
     record.copied = 0;
     if (!record.slab) return Sent::kStarved;
   }

@@ -43,8 +43,8 @@ class ServiceCalls {
   // Sends what handlers have put out, at the end of a round. Lanes of which `starves` says so get nothing that needs
   // memory: others wait for it already. When it wants to be called again (a time that has passed: at once).
   TimePoint Poll(TimePoint now, const std::function<bool(size_t)>& starves);
-  // Whether calls of this lane wait for reply memory.
-  bool starved(size_t lane) const { return !starved_[lane].empty(); }
+  // Whether calls of this lane wait for reply memory, but for streams, which others need not wait behind.
+  bool starved(size_t lane) const { return !starved_[lane].answers.empty(); }
 
  private:
   struct Record {
@@ -60,6 +60,15 @@ class ServiceCalls {
   using Table = std::unordered_map<uint64_t, Record>;
   enum class Sent : uint8_t { kAll, kStarved, kCopying };
 
+  // Calls that wait for reply memory, oldest first.
+  struct Starved {
+    std::deque<uint64_t> answers, streams;
+  };
+  static bool Streams(const Record& record) { return record.call->spec().server_streaming; }
+  std::deque<uint64_t>& StarvedWith(size_t lane, const Record& record) {
+    return Streams(record) ? starved_[lane].streams : starved_[lane].answers;
+  }
+  void SendStarved(size_t lane, std::deque<uint64_t>& waiting, const std::function<bool(size_t)>& starves);
   void Collect();
   void Send(size_t lane, uint64_t number, Record& record);
   Sent TrySend(size_t lane, uint64_t number, Record& record);
@@ -79,10 +88,10 @@ class ServiceCalls {
   link::WorkerLink& link_;
   const std::shared_ptr<Handlers> handlers_;  // shared as Handlers says
   const size_t max_message_bytes_;
-  const std::vector<StageStats*> stats_;       // by handler
-  std::vector<Table> calls_;                   // by lane
-  std::vector<std::deque<uint64_t>> starved_;  // by lane: calls that wait for reply memory, oldest first
-  std::vector<size_t> waiting_;                // by lane: calls that wait for credit
+  const std::vector<StageStats*> stats_;  // by handler
+  std::vector<Table> calls_;              // by lane
+  std::vector<Starved> starved_;          // by lane
+  std::vector<size_t> waiting_;           // by lane: calls that wait for credit
   struct Entry {
     size_t lane;
     uint64_t call;

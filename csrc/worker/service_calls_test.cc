@@ -169,6 +169,44 @@ TEST_F(ServiceCallsTest, ACallThatWaitsForReplyMemoryIsCancelled) {
   }
 }
 
+TEST_F(ServiceCallsTest, StreamsThatNobodyReadsLeaveMemoryToOtherAnswers) {
+  Start(64 << 10);
+  keeps_replies_ = true;
+  for (int i = 0; i < 3; ++i) {
+    Run([](const CallPointer& call) {
+      if (call->handler() == kUnary) return call->WriteLast(OutMessage(std::string(3000, 'u')));
+      for (int sent = 0; sent < 100; ++sent) call->Write(OutMessage(std::string(3000, 's')));
+      call->Finish(Code::kOk, "", {});
+    });
+  }
+  for (uint64_t call = 1; call <= 2; ++call) OpenUnary(call, kServerStreaming, "x");
+  // As much as streams may have.
+  size_t messages = 0;
+  while (Hears(std::chrono::milliseconds(500))) {
+    EXPECT_EQ(Receive().frame.type, FrameType::kReply);
+    ++messages;
+  }
+  EXPECT_GE(messages, 10u);
+  EXPECT_LE(messages, (48u << 10) / 3000);
+  // Others are answered, one after the other, as long as theirs is read.
+  for (uint64_t call = 3; call <= 20; ++call) {
+    OpenUnary(call, kUnary, "x");
+    const Answer answer = Receive();
+    EXPECT_EQ(answer.frame.call, call);
+    EXPECT_EQ(answer.text.size(), 3000u);
+    GiveBack(answer.frame);
+    kept_.pop_back();
+    lane_->Flush();
+  }
+  // And streams go on when it is read on.
+  GiveBackKept(kept_.size());
+  keeps_replies_ = false;
+  for (size_t ends = 0; ends < 2; ++messages) {
+    if ((Receive().frame.flags & link::kEnds) != 0) ++ends;
+  }
+  EXPECT_EQ(messages, 200u);
+}
+
 TEST_F(ServiceCallsTest, AMessageThatCanNeverBeSentIsAnError) {
   Start(size_t{64} << 10);
   Run([](const CallPointer& call) {
