@@ -503,5 +503,11 @@ def test_the_client_needs_no_native_module():
         [sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True
     )
     modules, outside = output.stdout.splitlines()
-    assert set(modules.split()) <= {"mindserve", "mindserve.checks", "mindserve.config", "mindserve.errors"}
+    assert set(modules.split()) <= {
+        "mindserve",
+        "mindserve.checks",
+        "mindserve.config",
+        "mindserve.errors",
+        "mindserve.files",
+    }
     assert outside == ""
