@@ -136,7 +136,7 @@ void Handlers::BecomeWhole(ServiceCall& call) {
   const TimePoint now = time_.Now();
   const std::lock_guard lock(line_mutex_);
   if (CallLine::Contains(call)) {
-    if (call.place.kind == CallLine::kStream && call.depth() == 0) line_.Push(line_.Take(call), CallLine::kWhole, now);
+    if (call.place.kind == CallLine::kStream) line_.Push(line_.Take(call), CallLine::kWhole, now);
     if (running_ == 0 && MayTake()) WakeOne(now);
   } else if (auto* const holder = static_cast<Thread*>(call.holder); holder != nullptr && !holder->extra) {
     if (std::exchange(holder->kind, CallLine::kWhole) == CallLine::kStream) --streams_held_;
