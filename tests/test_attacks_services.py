@@ -168,13 +168,13 @@ def test_a_window_of_nothing(everything: Everything) -> None:
 
 def test_readers_that_rest_while_others_are_refused(tmp_path: pathlib.Path, generated: tuple[Any, Any]) -> None:
     """Streams of each kind that nobody reads, as many as there may be calls, make room for who lacks it."""
-    limits = "body_idle_timeout=1, max_enqueued_requests=9"
+    limits = "body_idle_timeout=1, max_enqueued_requests=3"
     with (
         serving_everything(tmp_path, limits, generated) as everything,
         Attacker(everything.served.address, window=0) as attacker,
     ):
         streams = []
-        for name in RESTING * 3:
+        for name in RESTING:
             body = framed(everything.message(name, bytes(100_000)))
             # Where its client has sent all, a handler of both has answered all.
             streams.append(attacker.begin(KINDS[name].path, body, ends=name not in ONE_BY_ONE))
@@ -184,7 +184,7 @@ def test_readers_that_rest_while_others_are_refused(tmp_path: pathlib.Path, gene
 
         refusal = until(ask, lambda answer: isinstance(answer, dict))
         assert isinstance(refusal, dict)
-        assert "limit 9 (max_enqueued_requests)" in refusal["error"]
+        assert "limit 3 (max_enqueued_requests)" in refusal["error"]
         assert attacker.is_served()
         until(ask, lambda answer: answer == [{"x": "text"}], seconds=10)
         attacker.until(lambda: all(attacker.is_over(stream) for stream in streams))

@@ -141,37 +141,41 @@ def test_slow_headers(served: Served, trailers: bool) -> None:
         assert "its header did not come within header_timeout 1000 ms" in line
 
 
-def test_memory_that_slow_bodies_hold_comes_back(tmp_path: pathlib.Path) -> None:
-    """Bodies that take all of max_enqueued_bytes and then stop: others are refused meanwhile, and only then."""
-    limits = "server.Limits(body_idle_timeout=1, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
-    with serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served:
-        with contextlib.ExitStack() as stack:
-            attackers = [stack.enter_context(Attacker(served.address)) for _ in range(4)]
-            body = b"\0" + (16 << 20).to_bytes(4, "big")
-            streams = [attacker.begin(body=body, ends=False) for attacker in attackers]
+def test_messages_that_are_announced_and_do_not_come(tmp_path: pathlib.Path) -> None:
+    """Twenty times max_enqueued_bytes is announced, and next to nothing of it sent: nobody else is refused anything."""
+    limits = "server.Limits(body_idle_timeout=2, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
+    small, large = "text", np.zeros(4 << 20, np.uint8)
+    with (
+        serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
+        contextlib.ExitStack() as stack,
+    ):
+        attackers = [stack.enter_context(Attacker(served.address)) for _ in range(8)]
+        body = b"\0" + (16 << 20).to_bytes(4, "big") + b"xx"
+        begun = [(attacker, attacker.begin(body=body, ends=False)) for attacker in attackers for _ in range(10)]
 
-            def refused() -> bool:
-                for attacker, stream in zip(attackers, streams, strict=True):
-                    attacker.frames(DataFrame(stream, data=bytes(100)))
-                answer = served.client("same").infer({"x": "text"}, timeout=60)
-                return isinstance(answer, dict) and "max_enqueued_bytes" in answer["error"]
+        def is_over() -> bool:
+            for attacker in attackers:
+                attacker.look(0)
+            assert served.ask("same", {"x": small}) == [{"x": small}]
+            (answer,) = served.ask("same", {"x": large})
+            assert np.array_equal(answer["x"], large)
+            return all(attacker.is_over(stream) for attacker, stream in begun)
 
-            assert until(refused)
-            for attacker, stream in zip(attackers, streams, strict=True):
-                assert "body_idle_timeout" in attacker.wait(stream)["grpc-message"]
-        assert served.ask("same", {"x": "text"}) == [{"x": "text"}]
+        until(is_over)
+        for attacker, stream in begun:
+            assert "body_idle_timeout" in attacker.wait(stream)["grpc-message"]
 
 
 def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> None:
-    """Messages that claim all of max_enqueued_bytes and come a little faster than they must, for hours."""
+    """Messages of which much has come, and whose rest comes a little faster than it must, for hours."""
     limits = "server.Limits(body_idle_timeout=1, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
-    large = np.zeros(1 << 20, np.uint8)
+    large = np.zeros(8 << 20, np.uint8)
     with (
         serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
         contextlib.ExitStack() as stack,
     ):
         attackers = [stack.enter_context(Attacker(served.address)) for _ in range(4)]
-        body = b"\0" + (16 << 20).to_bytes(4, "big")
+        body = b"\0" + (16 << 20).to_bytes(4, "big") + bytes(6 << 20)
         streams = [attacker.begin(body=body, ends=False) for attacker in attackers]
         pause = threading.Event()
 
@@ -188,11 +192,12 @@ def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> Non
 
         def ask() -> object:
             drip()
+            assert served.ask("same", {"x": "text"}) == [{"x": "text"}], "a quarter is left to what comes whole"
             return served.client("same").infer({"x": large}, timeout=60)
 
         refusal = ask()
         assert isinstance(refusal, dict)
-        assert "max_enqueued_bytes" in refusal["error"]
+        assert "three quarters of max_enqueued_bytes" in refusal["error"]
         until(ask, lambda answer: isinstance(answer, list), seconds=10)
         for attacker, stream in zip(attackers, streams, strict=True):
             answer = attacker.wait(stream)

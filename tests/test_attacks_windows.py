@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -104,13 +105,13 @@ def forever(x):
 
 def test_readers_that_rest_while_others_are_refused(tmp_path: pathlib.Path) -> None:
     """As many streams as there may be calls, of which nobody reads an answer: they may rest until others lack room."""
-    limits = "server.Limits(body_idle_timeout=1, max_enqueued_requests=8)"
+    limits = "server.Limits(body_idle_timeout=1, max_enqueued_requests=3)"
     with (
         serving(tmp_path, "echo", STREAMING_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
         Attacker(served.address, window=0) as attacker,
     ):
         body = framed(request("echo", "forever", {"x": tensor("text")}).SerializeToString())
-        streams = [attacker.begin(PREDICT_STREAM, body) for _ in range(8)]
+        streams = [attacker.begin(PREDICT_STREAM, body) for _ in range(3)]
         threading.Event().wait(3)
         assert attacker.is_served()
         assert not any(attacker.is_over(stream) for stream in streams)
@@ -123,10 +124,32 @@ def test_readers_that_rest_while_others_are_refused(tmp_path: pathlib.Path) -> N
         assert "max_enqueued_requests" in refusal["error"]
         until(ask, lambda answer: answer == [{"x": "text"}], seconds=10)
         attacker.until(lambda: all(attacker.is_over(stream) for stream in streams))
-        assert [attacker.resets[stream] for stream in streams] == [CANCEL] * 8
+        assert [attacker.resets[stream] for stream in streams] == [CANCEL] * 3
         why = "its reply was not taken within body_idle_timeout 1000 ms, while others lacked max_enqueued_requests"
         assert any(why in line for line in said_of(served, attacker))
         assert attacker.is_served()
+
+
+def test_streams_that_rest_leave_room(tmp_path: pathlib.Path) -> None:
+    """As many streams as one can get, by few connections: others' calls, and their streams, are not refused."""
+    limits = "server.Limits(max_enqueued_requests=80)"
+    with (
+        serving(tmp_path, "echo", STREAMING_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
+        contextlib.ExitStack() as stack,
+    ):
+        body = framed(request("echo", "forever", {"x": tensor("text")}).SerializeToString())
+        for held in (45, 8, 4):
+            attacker = stack.enter_context(Attacker(served.address, window=0))
+            streams = [attacker.begin(PREDICT_STREAM, body) for _ in range(80)]
+            assert attacker.is_served()
+            refused = [stream for stream in streams if attacker.is_over(stream)]
+            assert len(refused) == 80 - held
+            assert attacker.streams[refused[0]]["grpc-message"] == (
+                "this connection has more streams than are left under the limit 80 (max_enqueued_requests)"
+            )
+            assert served.ask("same", {"x": "text"}) == [{"x": "text"}]
+        with served.client("forever").infer_stream({"x": "text"}, timeout=60) as answers:
+            assert next(answers) == {"x": "text"}
 
 
 def test_pings_are_no_progress(served: Served) -> None:

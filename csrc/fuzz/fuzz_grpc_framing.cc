@@ -44,7 +44,8 @@ void Run(Input input) {
       }
     }
   }
-  FUZZ_REQUIRE(memory.admission.bytes() == 0 && memory.port->arena().slabs() == 0 && partial.bytes == 0);
+  FUZZ_REQUIRE(memory.admission.bytes() == 0 && memory.port->arena().slabs() == 0 &&
+               partial.claimed + partial.gathered == 0);
 }
 
 }  // namespace

@@ -1,10 +1,11 @@
 // How much work the gateway holds, in all of its I/O threads: over all, and of a servable.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
+#include <unordered_map>
 #include <utility>
 
 #include "base/clock.h"
@@ -12,6 +13,11 @@
 namespace mindserve::gateway {
 
 // Thread-safe.
+//
+// What is there is not for those alone who hold on to it. Streams, whose clients decide how long they last, leave a
+// quarter of the requests that there may be to calls that end by themselves; and of a quarter of what streams may have,
+// a client gets no more when it has more than is left. Messages that are not whole leave a quarter of the bytes to
+// those that are; and half of them to what has really come.
 class Admission {
  public:
   void SetMaxRequests(size_t n) { max_requests_.store(n, std::memory_order_relaxed); }
@@ -21,29 +27,25 @@ class Admission {
   size_t requests() const { return requests_.load(std::memory_order_relaxed); }
   size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
 
-  // `stream`: one whose client decides how long it lasts.
-  bool AddRequest(bool stream, TimePoint now) {
-    if (stream && !Add(streams_, 1, now < Noted(streams_leave_until_) ? max_streams() : SIZE_MAX)) return false;
-    if (Add(requests_, 1, max_requests())) return true;
-    if (stream) streams_.fetch_sub(1, std::memory_order_relaxed);
-    return false;
-  }
-  void RemoveRequest(bool stream) {
-    requests_.fetch_sub(1, std::memory_order_relaxed);
-    if (stream) streams_.fetch_sub(1, std::memory_order_relaxed);
-  }
-  // From now until then streams leave a quarter of the requests that there may be, one at least, to others.
-  void LimitStreams(TimePoint until) { Note(streams_leave_until_, until); }
+  bool AddRequest() { return Add(requests_, 1, max_requests()); }
+  void RemoveRequest() { requests_.fetch_sub(1, std::memory_order_relaxed); }
+  // Before AddRequest, if that is a stream. The client is a connection.
+  enum class StreamPlace : uint8_t { kGiven, kNone, kOverShare };
+  StreamPlace AddStream(uint64_t client);
+  void RemoveStream(uint64_t client);
+  size_t max_streams() const { return max_requests() - max_requests() / 4; }
+
   bool AddBytes(size_t n) { return Add(bytes_, n, max_bytes()); }
   void RemoveBytes(size_t n) { bytes_.fetch_sub(n, std::memory_order_relaxed); }
-  // Of messages that have begun and are not whole.
-  bool AddUnfinished(size_t n, TimePoint now) {
-    const bool limited = now < Noted(unfinished_leaves_until_);
-    return Add(unfinished_, n, limited ? max_bytes() - max_bytes() / 4 : SIZE_MAX) || AddAlone(n);
+  // Of messages that have begun and are not whole, of one of which `own` are counted already. A single one may have
+  // more than these together.
+  bool AddUnfinished(size_t own, size_t n) {
+    return Add(unfinished_, n, max_bytes() - max_bytes() / 4) || AddAlone(unfinished_, own, n);
   }
   void RemoveUnfinished(size_t n) { unfinished_.fetch_sub(n, std::memory_order_relaxed); }
-  // From now on until then such messages leave a quarter of the bytes to what comes whole, unless it is a single one.
-  void LimitUnfinished(TimePoint until) { Note(unfinished_leaves_until_, until); }
+  // Of these, bytes that were announced, and that the message has from the beginning, come or not.
+  bool AddClaim(size_t n) { return Add(claimed_, n, max_bytes() / 2) || AddAlone(claimed_, 0, n); }
+  void RemoveClaim(size_t n) { claimed_.fetch_sub(n, std::memory_order_relaxed); }
 
   // Somebody was refused, at that time, for want of what others hold; and whether anybody was since then.
   void LackRequests(TimePoint now) { Note(requests_lacked_, now); }
@@ -65,23 +67,24 @@ class Admission {
     return true;
   }
 
-  bool AddAlone(size_t n) {
-    size_t none = 0;
-    return unfinished_.compare_exchange_strong(none, n, std::memory_order_relaxed);
+  static bool AddAlone(std::atomic<size_t>& count, size_t own, size_t n) {
+    return count.compare_exchange_strong(own, own + n, std::memory_order_relaxed);
   }
-  size_t max_streams() const { return max_requests() - std::max<size_t>(max_requests() / 4, max_requests() > 1); }
 
   std::atomic<size_t> max_requests_{10'000};
   std::atomic<size_t> max_bytes_{size_t{1} << 30};
   alignas(64) std::atomic<size_t> requests_{0};
-  std::atomic<size_t> streams_{0};
   alignas(64) std::atomic<size_t> bytes_{0};
   std::atomic<size_t> unfinished_{0};
+  std::atomic<size_t> claimed_{0};
   // When somebody was last refused; the least: never.
   alignas(64) Time requests_lacked_{Clock::duration::min().count()};
   Time bytes_lacked_{Clock::duration::min().count()};
-  Time streams_leave_until_{Clock::duration::min().count()};
-  Time unfinished_leaves_until_{Clock::duration::min().count()};
+
+  std::mutex mutex_;
+  // Guarded by mutex_.
+  size_t streams_ = 0;
+  std::unordered_map<uint64_t, size_t> streams_of_;  // those of each client that has any
 };
 
 // A request that was admitted; counted until this is gone.
@@ -89,26 +92,51 @@ class Ticket {
  public:
   Ticket() = default;
   // Empty if there are too many already.
-  static Ticket Take(Admission& admission, bool stream = false, TimePoint now = {}) {
-    return Ticket(admission.AddRequest(stream, now) ? &admission : nullptr, stream);
-  }
-  Ticket(Ticket&& other) noexcept : admission_(std::exchange(other.admission_, nullptr)), stream_(other.stream_) {}
+  static Ticket Take(Admission& admission) { return Ticket(admission.AddRequest() ? &admission : nullptr); }
+  Ticket(Ticket&& other) noexcept : admission_(std::exchange(other.admission_, nullptr)) {}
   Ticket& operator=(Ticket&& other) noexcept {
     Release();
     admission_ = std::exchange(other.admission_, nullptr);
-    stream_ = other.stream_;
     return *this;
   }
   ~Ticket() { Release(); }
   explicit operator bool() const { return admission_ != nullptr; }
   void Release() {
-    if (auto* admission = std::exchange(admission_, nullptr)) admission->RemoveRequest(stream_);
+    if (auto* admission = std::exchange(admission_, nullptr)) admission->RemoveRequest();
   }
 
  private:
-  Ticket(Admission* admission, bool stream) : admission_(admission), stream_(stream) {}
+  explicit Ticket(Admission* admission) : admission_(admission) {}
   Admission* admission_ = nullptr;
-  bool stream_ = false;
+};
+
+// A stream's place among streams, besides its ticket; counted until this is gone.
+class StreamTicket {
+ public:
+  StreamTicket() = default;
+  StreamTicket(Admission& admission, uint64_t client) : client_(client), place_(admission.AddStream(client)) {
+    if (place_ == Admission::StreamPlace::kGiven) admission_ = &admission;
+  }
+  StreamTicket(StreamTicket&& other) noexcept
+      : admission_(std::exchange(other.admission_, nullptr)), client_(other.client_), place_(other.place_) {}
+  StreamTicket& operator=(StreamTicket&& other) noexcept {
+    Release();
+    admission_ = std::exchange(other.admission_, nullptr);
+    client_ = other.client_;
+    place_ = other.place_;
+    return *this;
+  }
+  ~StreamTicket() { Release(); }
+  // What became of it when it was taken.
+  Admission::StreamPlace place() const { return place_; }
+  void Release() {
+    if (auto* admission = std::exchange(admission_, nullptr)) admission->RemoveStream(client_);
+  }
+
+ private:
+  Admission* admission_ = nullptr;
+  uint64_t client_ = 0;
+  Admission::StreamPlace place_ = Admission::StreamPlace::kNone;
 };
 
 // Bytes that are counted until this is gone, and may become more.
@@ -132,6 +160,8 @@ class BytesTicket {
     bytes_ = bytes;
     return true;
   }
+  // Somebody else counts them from now on. How many that are.
+  size_t HandOver() { return std::exchange(bytes_, 0); }
 
  private:
   void Release() {
@@ -147,20 +177,31 @@ class UnfinishedTicket {
   explicit UnfinishedTicket(Admission& admission) : admission_(admission) {}
   UnfinishedTicket(const UnfinishedTicket&) = delete;
   ~UnfinishedTicket() { Release(); }
-  // False, and nothing changed, if that is more than may be.
-  bool GrowTo(size_t bytes, TimePoint now) {
+  // Nothing is counted yet. False, and nothing changed, if that is more than may be, of this or the next.
+  bool Claim(size_t bytes) {
+    if (!admission_.AddClaim(bytes)) return false;
+    if (!GrowTo(bytes)) {
+      admission_.RemoveClaim(bytes);
+      return false;
+    }
+    claimed_ = bytes;
+    return true;
+  }
+  bool GrowTo(size_t bytes) {
     if (bytes <= bytes_) return true;
-    if (!admission_.AddUnfinished(bytes - bytes_, now)) return false;
+    if (!admission_.AddUnfinished(bytes_, bytes - bytes_)) return false;
     bytes_ = bytes;
     return true;
   }
   void Release() {
     if (bytes_ > 0) admission_.RemoveUnfinished(std::exchange(bytes_, 0));
+    if (claimed_ > 0) admission_.RemoveClaim(std::exchange(claimed_, 0));
   }
 
  private:
   Admission& admission_;
   size_t bytes_ = 0;
+  size_t claimed_ = 0;
 };
 
 }  // namespace mindserve::gateway

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "gateway/admission.h"
@@ -14,11 +16,13 @@ namespace mindserve::gateway {
 // What an admitted request counts as, besides the bytes of its messages over all; until this is gone.
 struct Admitted {
   Ticket ticket;
+  StreamTicket stream;         // empty where it is none
   Ticket servable_ticket;      // for the servable's own limits; empty where there are none
   BytesTicket servable_bytes;  // the same
 
   void Release() {
     ticket.Release();
+    stream.Release();
     servable_ticket.Release();
     servable_bytes = BytesTicket();
   }
@@ -30,10 +34,10 @@ struct Refused {
   Metadata trailing;  // when to try again
 };
 
-// Counts a request with `bytes` of messages, which comes `now`; `stream`: messages or answers are many. Null: it is
-// admitted, and counted in `admitted`.
+// Counts a request with `bytes` of messages, which comes `now`; `streams`: of which client, if messages or answers are
+// many. Null: it is admitted, and counted in `admitted`.
 std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                               bool stream, TimePoint now, CallStats& stats, Admitted* admitted);
+                               std::optional<uint64_t> streams, TimePoint now, CallStats& stats, Admitted* admitted);
 
 // Counts another message of a stream for the servable, in `ticket`. Null: there is room for it.
 std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,

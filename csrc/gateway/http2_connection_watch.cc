@@ -12,9 +12,6 @@
 namespace mindserve::gateway {
 namespace {
 
-// So long after calls were ended for what others lacked, a part of it is left to calls that end by themselves, or come
-// whole: these would be refused again where clients come back with the same.
-constexpr Clock::duration kLeaveRoom = std::chrono::minutes(1);
 // What the ping carries that any word of the client answers.
 constexpr std::array<uint8_t, 8> kKeepalivePing = {'k', 'e', 'e', 'p'};
 
@@ -129,8 +126,6 @@ void Http2Connection::EndForOthers(GrpcStream& stream, bool lack_requests, bool 
   const auto too_long = [&](TimePoint since) { return since != kNever && since + timeout <= now; };
   const auto refuse = [&](const char* what, bool requests) {
     context_.stats.Refuse(requests ? Refusal::kMaxEnqueuedRequests : Refusal::kMaxEnqueuedBytes);
-    Admission& admission = context_.memory.admission();
-    requests ? admission.LimitStreams(now + kLeaveRoom) : admission.LimitUnfinished(now + kLeaveRoom);
     return std::string(what) + " within body_idle_timeout " + std::to_string(timeout.count()) +
            " ms, while others lacked " + (requests ? "max_enqueued_requests" : "max_enqueued_bytes");
   };
@@ -157,13 +152,12 @@ void Http2Connection::EndForOthers(GrpcStream& stream, bool lack_requests, bool 
 
 void Http2Connection::CheckStreams() {
   const TimePoint now = context_.now;
-  Admission& admission = context_.memory.admission();
+  const Admission& admission = context_.memory.admission();
   const TimePoint lately = now - context_.limits.body_idle_timeout;
   const bool lack_requests = !internal_ && admission.RequestsLacked(lately);
   const bool lack_bytes = !internal_ && admission.BytesLacked(lately);
   for (const auto& stream : streams_) {
     if (stream->request_due() <= now) {
-      if (lack_bytes) admission.LimitUnfinished(now + kLeaveRoom);
       stream->Abort({Code::kCancelled, "the request's body did not go on " + TooSlow(stream->request_progress())});
     }
     // While the socket is full it is not known which of them the client would take.

@@ -13,8 +13,8 @@ constexpr size_t kLarge = 64 * 1024;
 
 }  // namespace
 
-Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const std::byte> begin,
-                             AlignedAt aligned_at) {
+Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const std::byte> begin, AlignedAt aligned_at,
+                             BytesTicket* counted) {
   constexpr size_t kAlignment = 64;
   size_t skew = 0;
   if (size >= kLarge && aligned_at != nullptr) {
@@ -22,37 +22,59 @@ Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const
     if (const auto at = aligned_at(begin.first(std::min(begin.size(), kLookedAt))))
       skew = (kAlignment - *at % kAlignment) % kAlignment;
   }
-  return memory.Allocate(size, skew);
+  return memory.Allocate(size, skew, counted);
 }
 
 bool MessageReader::Fail(Status status, std::optional<Refusal> limit) {
   error_ = {std::move(status), limit};
   message_.reset();
   inflater_.reset();
-  inflated_ = {};
+  gathered_.reset();
+  unplaced_ = {};
   EndPartial();
   return false;
 }
 
-bool MessageReader::Allocate(size_t size, std::span<const std::byte> begin) {
-  auto message = PlaceMessage(memory_, size, begin, aligned_at_);
+bool MessageReader::Allocate(size_t size, std::span<const std::byte> begin, BytesTicket* counted) {
+  auto message = PlaceMessage(memory_, size, begin, aligned_at_, counted);
   if (!message.ok()) return Fail(message.status(), Refusal::kMaxEnqueuedBytes);
   message_ = *std::move(message);
   return true;
 }
 
 void MessageReader::EndPartial() {
-  partial_.bytes -= std::exchange(counted_, 0);
+  partial_.claimed -= std::exchange(claimed_, 0);
+  partial_.gathered -= std::exchange(gathers_, 0);
   unfinished_.Release();
 }
 
+bool MessageReader::Claim() {
+  const size_t share = memory_.admission().max_bytes() / 4;
+  if (partial_.claimed > 0 && partial_.claimed + length_ > share) return false;
+  if (!unfinished_.Claim(length_)) return false;
+  claimed_ = length_;
+  partial_.claimed += length_;
+  return true;
+}
+
 bool MessageReader::CountUnfinished(size_t size) {
-  if (unfinished_.GrowTo(size, memory_.now())) return true;
-  memory_.Lack();
-  return Fail({Code::kResourceExhausted,
-               "messages that have begun and are not whole take three quarters of max_enqueued_bytes " +
-                   std::to_string(memory_.admission().max_bytes())},
-              Refusal::kMaxEnqueuedBytes);
+  const size_t max = memory_.admission().max_bytes();
+  const size_t more = size - std::min(size, gathers_);
+  const auto fail = [&](const char* which, const char* part) {
+    return Fail({Code::kResourceExhausted,
+                 std::string(which) + " take " + part + " of max_enqueued_bytes " + std::to_string(max)},
+                Refusal::kMaxEnqueuedBytes);
+  };
+  if (partial_.gathered > gathers_ && partial_.gathered + more > max / 4) {
+    return fail("messages that this connection has begun", "more than a quarter");
+  }
+  if (!unfinished_.GrowTo(size)) {
+    memory_.Lack();
+    return fail("messages that have begun and are not whole", "three quarters");
+  }
+  gathers_ += more;
+  partial_.gathered += more;
+  return true;
 }
 
 // `data`: what has come behind the prefix.
@@ -65,27 +87,33 @@ bool MessageReader::Begin(std::span<const std::byte> data) {
                                       ", expected 0 or 1"});
   }
   if (length_ > max_bytes_) return Fail(TooLarge(max_bytes_), Refusal::kMaxMsgMbSize);
-  const size_t share = memory_.admission().max_bytes() / 4;
-  if (partial_.bytes > 0 && partial_.bytes + length_ > share) {
-    return Fail({Code::kResourceExhausted,
-                 "messages that this connection has begun take more than a quarter of "
-                 "max_enqueued_bytes " +
-                     std::to_string(memory_.admission().max_bytes())},
-                Refusal::kMaxEnqueuedBytes);
-  }
-  counted_ = length_;
-  partial_.bytes += counted_;
-  if (data.size() < length_ && !CountUnfinished(length_)) return false;
   if (byte(0) == 1) {
     if (encoding_ == Encoding::kNone || encoding_ == Encoding::kIdentity) {
       return Fail({Code::kInternal, "a message is flagged as compressed, but grpc-encoding names no compression"});
     }
     inflater_.emplace(max_bytes_, encoding_);
-    inflated_ = BytesTicket(memory_.admission());
+    unplaced_ = BytesTicket(memory_.admission());
+    return true;
+  }
+  // What never fits in is refused before it comes.
+  if (length_ > memory_.admission().max_bytes()) {
+    return Fail(memory_.OverLimit(length_), Refusal::kMaxEnqueuedBytes);
+  }
+  if (data.size() < length_ && !Claim()) {
+    gathered_.emplace();
+    unplaced_ = BytesTicket(memory_.admission());
     return true;
   }
   // A large one is placed when its first bytes are here.
   return length_ >= kLarge || Allocate(length_, {});
+}
+
+bool MessageReader::Gather(std::span<const std::byte> piece) {
+  const size_t size = gathered_->size() + piece.size();
+  if (size < length_ && !CountUnfinished(size)) return false;
+  if (!unplaced_.GrowTo(size)) return Fail(memory_.OverLimit(size), Refusal::kMaxEnqueuedBytes);
+  gathered_->Add(piece);
+  return true;
 }
 
 bool MessageReader::Complete(std::optional<Message>* message) {
@@ -93,10 +121,14 @@ bool MessageReader::Complete(std::optional<Message>* message) {
   EndPartial();
   if (inflater_) {
     if (Status status = inflater_->End(); !status.ok()) return Fail(std::move(status));
-    if (!Allocate(inflater_->output().size(), inflater_->output())) return false;
-    inflated_ = {};
-    std::ranges::copy(inflater_->output(), message_->bytes().begin());
+    const std::span<const std::byte> output = inflater_->output();
+    if (!Allocate(output.size(), output, &unplaced_)) return false;
+    std::ranges::copy(output, message_->bytes().begin());
     inflater_.reset();
+  } else if (gathered_) {
+    if (!Allocate(length_, gathered_->begin(), &unplaced_)) return false;
+    gathered_->CopyTo(message_->bytes());
+    gathered_.reset();
   }
   *message = std::exchange(message_, std::nullopt);
   return true;
@@ -120,7 +152,9 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
     }
     const size_t size = inflater_->output().size();
     if (taken_ + piece.size() < length_ && !CountUnfinished(size)) return false;
-    if (!inflated_.GrowTo(size)) return Fail(memory_.OverLimit(size), Refusal::kMaxEnqueuedBytes);
+    if (!unplaced_.GrowTo(size)) return Fail(memory_.OverLimit(size), Refusal::kMaxEnqueuedBytes);
+  } else if (gathered_) {
+    if (!Gather(piece)) return false;
   } else if (!piece.empty()) {
     if (!message_ && !Allocate(length_, piece)) return false;
     std::memcpy(message_->bytes().data() + taken_, piece.data(), piece.size());

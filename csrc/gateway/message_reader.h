@@ -9,23 +9,29 @@
 
 #include "base/status.h"
 #include "gateway/call_stats.h"
+#include "gateway/gathered_bytes.h"
 #include "gateway/inflater.h"
 #include "gateway/request_memory.h"
 
 namespace mindserve::gateway {
 
-// Bytes of the messages that a connection has begun and not completed. A client that sends slowly, or not at all, must
-// not take what others need: it may hold a quarter of max_enqueued_bytes in this way, or one message. Outlives
-// its readers.
+// Of the messages that a connection has begun and not completed: bytes that were announced and have their place, and
+// bytes that have come of others. A client that sends slowly, or not at all, must not take what others need: it may
+// have a quarter of max_enqueued_bytes of each, or one message. Outlives its readers.
 struct PartialBytes {
-  size_t bytes = 0;
+  size_t claimed = 0;
+  size_t gathered = 0;
 };
 
 // A place for a message of `size` bytes, of which `begin` are the first: a large one where `aligned_at`, which may be
-// null, wants it. RESOURCE_EXHAUSTED as RequestMemory says.
-Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const std::byte> begin,
-                             AlignedAt aligned_at);
+// null, wants it. RESOURCE_EXHAUSTED, and `counted`, as RequestMemory says.
+Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const std::byte> begin, AlignedAt aligned_at,
+                             BytesTicket* counted = nullptr);
 
+// A message that comes in pieces has its place from the beginning, as long as what was announced so and has not come is
+// no more than half of max_enqueued_bytes, and a quarter of its connection. What is announced beyond that counts, and
+// takes memory, as it comes, and is copied to its place when it is whole: so to announce much, and send little, is in
+// nobody's way.
 class MessageReader {
  public:
   // `max_bytes` of a message, compressed or not. `aligned_at` tells what a large message is to be placed by; may be
@@ -51,16 +57,22 @@ class MessageReader {
  private:
   bool Fail(Status status, std::optional<Refusal> limit = std::nullopt);
   bool Begin(std::span<const std::byte> data);
+  // Counts the message, which is not whole, as what was announced. False: it is too much for that.
+  bool Claim();
+  // Counts so much of it that has come.
   bool CountUnfinished(size_t size);
+  bool Gather(std::span<const std::byte> piece);
   // message_, of which `begin` are the first bytes
-  bool Allocate(size_t size, std::span<const std::byte> begin);
+  bool Allocate(size_t size, std::span<const std::byte> begin, BytesTicket* counted = nullptr);
   void EndPartial();
   bool Complete(std::optional<Message>* message);
 
   static constexpr size_t kPrefix = 5;
   RequestMemory& memory_;
   PartialBytes& partial_;
-  size_t counted_ = 0;  // in partial_
+  // In partial_.
+  size_t claimed_ = 0;
+  size_t gathers_ = 0;
   UnfinishedTicket unfinished_{memory_.admission()};
   size_t max_bytes_;
   Encoding encoding_;
@@ -71,7 +83,8 @@ class MessageReader {
   size_t taken_ = 0;   // of it
   std::optional<Message> message_;
   std::optional<Inflater> inflater_;
-  BytesTicket inflated_;  // the inflater's output counts as well
+  std::optional<GatheredBytes> gathered_;
+  BytesTicket unplaced_;  // what one of these two has
   Error error_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -185,64 +186,115 @@ TEST_F(MessageReaderTest, AnArenaThatIsFullIsSaidSo) {
   EXPECT_EQ(Read(Framed(std::string(kMax, 'x')), Encoding::kNone, 4096).size(), 1u);
 }
 
+// A reader of a message on a connection.
+struct Begun {
+  Begun(RequestMemory& memory, PartialBytes& partial, size_t announces)
+      : body(announces, 'x'), reader(memory, partial, kMax, Encoding::kNone, nullptr) {
+    for (size_t i = 0; i < body.size(); ++i) body[i] = static_cast<char>(i % 251);
+    framed = Framed(body);
+  }
+  // So many bytes of it have come. What became of it: "", "whole", or an error.
+  std::string Come(size_t bytes) {
+    const size_t end = std::min(framed.size(), 5 + bytes);
+    auto data = std::as_bytes(std::span<const char>(framed)).subspan(came, end - came);
+    came = end;
+    while (!data.empty()) {
+      if (reader.Feed(&data, &message)) return "whole";
+      if (!reader.error().status.ok()) return reader.error().status.message();
+    }
+    return "";
+  }
+  bool right() const {
+    return message && std::ranges::equal(message->bytes(), std::as_bytes(std::span<const char>(body)));
+  }
+
+  std::string body;
+  std::string framed;
+  size_t came = 0;
+  MessageReader reader;
+  std::optional<Message> message;
+};
+
 TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
   admission_.SetMaxBytes(400);
   PartialBytes partial;
-  const auto begin = [&](MessageReader& reader, size_t size) {
-    const std::string prefix = Framed(std::string(size, 'x')).substr(0, 5);
-    auto data = std::as_bytes(std::span<const char>(prefix));
-    std::optional<Message> message;
-    EXPECT_FALSE(reader.Feed(&data, &message));
-    return reader.error().status.ok();
-  };
   {
-    MessageReader one(*memory_, partial, kMax, Encoding::kNone, nullptr);
-    MessageReader two(*memory_, partial, kMax, Encoding::kNone, nullptr);
-    MessageReader three(*memory_, partial, kMax, Encoding::kNone, nullptr);
-    EXPECT_TRUE(begin(one, 60));
-    EXPECT_FALSE(begin(two, 41));
-    EXPECT_EQ(two.error().limit, Refusal::kMaxEnqueuedBytes);
-    EXPECT_TRUE(begin(three, 40));
-    EXPECT_EQ(partial.bytes, 100u);
+    Begun one(*memory_, partial, 60);
+    EXPECT_EQ(one.Come(0), "");
+    EXPECT_EQ(admission_.bytes(), 60u);
+    Begun two(*memory_, partial, 50);
+    EXPECT_EQ(two.Come(40), "") << "beyond its share it counts as it comes";
+    EXPECT_EQ(admission_.bytes(), 100u);
+    Begun three(*memory_, partial, 100);
+    EXPECT_EQ(three.Come(60), "");
+    EXPECT_EQ(three.Come(61),
+              "messages that this connection has begun take more than a quarter of max_enqueued_bytes 400");
+    EXPECT_EQ(three.reader.error().limit, Refusal::kMaxEnqueuedBytes);
+    Begun four(*memory_, partial, 40);
+    EXPECT_EQ(four.Come(0), "");
+    EXPECT_EQ(partial.claimed, 100u);
+    EXPECT_EQ(partial.gathered, 40u);
+    EXPECT_EQ(admission_.bytes(), 140u);
   }
-  EXPECT_EQ(partial.bytes, 0u);
-  MessageReader alone(*memory_, partial, kMax, Encoding::kNone, nullptr);
-  EXPECT_TRUE(begin(alone, 300)) << "one message may be larger than the share";
+  EXPECT_EQ(partial.claimed + partial.gathered, 0u);
+  Begun alone(*memory_, partial, 390);
+  EXPECT_EQ(alone.Come(389), "") << "one message may be larger than the share";
+  EXPECT_EQ(alone.Come(390), "whole");
 }
 
 // Each on a connection of its own.
-TEST_F(MessageReaderTest, WhatIsOnlyAnnouncedLeavesAQuarterToWhatComesWhole) {
-  admission_.SetMaxBytes(1000);
+TEST_F(MessageReaderTest, WhatIsOnlyAnnouncedCountsUpToHalfOfAll) {
+  admission_.SetMaxBytes(1'000'000);
   TimePoint now = TimePoint(std::chrono::hours(1));
   memory_->SetTime(&now);
-  admission_.LimitUnfinished(now + std::chrono::minutes(1));
   std::vector<std::unique_ptr<PartialBytes>> connections;
-  std::vector<std::unique_ptr<MessageReader>> readers;
-  const auto begin = [&](size_t claims, size_t comes) {
+  std::vector<std::unique_ptr<Begun>> all;
+  const auto begin = [&](size_t announces) -> Begun& {
     connections.push_back(std::make_unique<PartialBytes>());
-    readers.push_back(std::make_unique<MessageReader>(*memory_, *connections.back(), kMax, Encoding::kNone, nullptr));
-    const std::string bytes = Framed(std::string(claims, 'x')).substr(0, 5 + comes);
-    auto data = std::as_bytes(std::span<const char>(bytes));
-    std::optional<Message> message;
-    return readers.back()->Feed(&data, &message) ? std::string("whole") : readers.back()->error().status.message();
+    all.push_back(std::make_unique<Begun>(*memory_, *connections.back(), announces));
+    return *all.back();
   };
-  const std::string refused =
-      "messages that have begun and are not whole take three quarters of max_enqueued_bytes 1000";
-  EXPECT_EQ(begin(900, 1), "") << "a single one may be larger";
-  EXPECT_EQ(begin(10, 1), refused);
-  EXPECT_EQ(begin(100, 100), "whole");
-  readers.clear();
-  for (int i = 0; i < 7; ++i) EXPECT_EQ(begin(100, i == 0 ? 0 : 1), "");
-  EXPECT_EQ(begin(51, 1), refused);
-  EXPECT_EQ(begin(50, 1), "");
-  EXPECT_EQ(begin(250, 250), "whole");
-  readers.clear();
-  // Later it is as it was before.
-  now += std::chrono::minutes(1);
-  for (int i = 0; i < 10; ++i) EXPECT_EQ(begin(100, 1), "");
-  EXPECT_TRUE(admission_.BytesLacked(now - std::chrono::minutes(1)));
-  readers.clear();
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(begin(100'000).Come(1), "");
+  EXPECT_EQ(admission_.bytes(), 500'095u);
+  EXPECT_EQ(begin(400'000).Come(400'000), "whole") << "at once, it claims nothing";
+  all.pop_back();
+  Begun& large = begin(200'000);
+  for (size_t came = 1'000; came < 200'000; came += 1'000) ASSERT_EQ(large.Come(came), "");
+  EXPECT_EQ(admission_.bytes(), 500'095u + 199'000u);
+  EXPECT_EQ(large.Come(200'000), "whole");
+  EXPECT_TRUE(large.right());
+  EXPECT_EQ(admission_.bytes(), 500'095u + 200'000u);
+  EXPECT_FALSE(admission_.BytesLacked(now));
+  all.pop_back();
+  EXPECT_EQ(begin(300'000).Come(250'000),
+            "messages that have begun and are not whole take three quarters of max_enqueued_bytes 1000000");
+  EXPECT_TRUE(admission_.BytesLacked(now));
+  EXPECT_EQ(begin(490'000).Come(490'000), "whole");
+  // Those that were announced first have their places.
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(all[static_cast<size_t>(i)]->Come(100'000), "whole");
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(all[static_cast<size_t>(i)]->right());
+  all.clear();
   memory_->SetTime(nullptr);
+}
+
+TEST_F(MessageReaderTest, WhatWasGatheredIsTheMessage) {
+  admission_.SetMaxBytes(4 * kMax);
+  PartialBytes others, partial;
+  Begun claims(*memory_, others, kMax);
+  Begun claims_too(*memory_, partial, kMax);
+  EXPECT_EQ(claims.Come(1), "");
+  EXPECT_EQ(claims_too.Come(1), "");
+  for (const size_t size : {2, 3, 100, 65'535, 65'536, 300'000, 1'000'000}) {
+    for (const size_t step : {1, 7, 1'000, 100'000}) {
+      if (size / step > 10'000 || step >= size) continue;
+      PartialBytes own;
+      Begun begun(*memory_, own, size);
+      for (size_t came = step; came < size; came += step) ASSERT_EQ(begun.Come(came), "");
+      EXPECT_EQ(begun.Come(size), "whole");
+      EXPECT_TRUE(begun.right()) << size << " in steps of " << step;
+      EXPECT_EQ(admission_.bytes(), 2 * kMax + size);
+    }
+  }
 }
 
 }  // namespace

@@ -25,8 +25,9 @@ class RequestMemory {
   RequestMemory(link::Arena& arena, Admission& admission) : arena_(arena), admission_(admission) {}
 
   // RESOURCE_EXHAUSTED if max_enqueued_bytes or the arena is exhausted. The message begins `skew` bytes behind an
-  // aligned place, so that what lies as far before one in it is aligned.
-  Result<Message> Allocate(size_t size, size_t skew = 0);
+  // aligned place, so that what lies as far before one in it is aligned. Where `counted` counts them already, the
+  // message takes that over.
+  Result<Message> Allocate(size_t size, size_t skew = 0, BytesTicket* counted = nullptr);
   // What comes to `bytes` finds no room under max_enqueued_bytes.
   Status OverLimit(size_t bytes) {
     // Where nothing was held it would find none either.
@@ -39,8 +40,6 @@ class RequestMemory {
   // By which it is noted when somebody found no room; the thread's, and lives as long as anything is asked for. Null:
   // it is not.
   void SetTime(const TimePoint* now) { now_ = now; }
-
-  TimePoint now() const { return now_ == nullptr ? TimePoint() : *now_; }
   // Somebody found no room.
   void Lack() {
     if (now_ != nullptr) admission_.LackBytes(*now_);
@@ -96,17 +95,18 @@ class Message {
   bool counted_ = true;
 };
 
-inline Result<Message> RequestMemory::Allocate(size_t size, size_t skew) {
-  if (!admission_.AddBytes(size)) return OverLimit(size);
+inline Result<Message> RequestMemory::Allocate(size_t size, size_t skew, BytesTicket* counted) {
+  if (counted == nullptr && !admission_.AddBytes(size)) return OverLimit(size);
   std::optional<link::Slab> slab = arena_.Allocate(size + skew);
   if (!slab) {
-    admission_.RemoveBytes(size);
+    if (counted == nullptr) admission_.RemoveBytes(size);
     Lack();
     return Status(Code::kResourceExhausted,
                   "no room is left for a request of " + std::to_string(size) + " bytes: " +
                       std::to_string(arena_.used()) + " bytes are held by " + std::to_string(arena_.slabs()) +
                       " requests, or by functions that keep the inputs of requests already answered");
   }
+  if (counted != nullptr) counted->HandOver();
   return Message(this, *slab, skew);
 }
 

@@ -78,9 +78,10 @@ bool UserCall::Open() {
   std::memcpy(place->bytes().data(), head.data(), head.size());
   request_ = std::make_shared<Request>(*std::move(place));
   const size_t size = message_ ? message_->bytes().size() : 0;
-  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size,
-                             service_.kind_.client_streaming || service_.kind_.server_streaming, shared_.context.now,
-                             stats, &request_->admitted);
+  const bool unary = !service_.kind_.client_streaming && !service_.kind_.server_streaming;
+  const auto refused =
+      Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size,
+            unary ? std::nullopt : std::optional(call_.client()), shared_.context.now, stats, &request_->admitted);
   if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
@@ -88,7 +89,6 @@ bool UserCall::Open() {
     message_.reset();
   }
   Send(*target);
-  const bool unary = !service_.kind_.client_streaming && !service_.kind_.server_streaming;
   if (!unary) call_.DropMetadata();  // the request has it
   if (variation && variation->mirrors != nullptr && unary) {
     shared_.mirrors.Offer(*variation, goal_->method, call_, request_, std::nullopt, {});
