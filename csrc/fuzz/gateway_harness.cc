@@ -278,7 +278,8 @@ GatewayHarness::GatewayHarness()
                    connection_->Abort(child.stream, gateway::ParentGivenUp());
                  }
                }
-             }),
+             },
+             [this] { context_.answers_lacked = context_.now; }),
       router_(context_.stats),
       traffic_(context_.stats),
       mirrors_(context_, mirrored_, router_, traffic_, calls_),

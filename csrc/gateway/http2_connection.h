@@ -80,7 +80,15 @@ class Http2Connection final : private TimerNode {
   // Ends it with a GOAWAY that says ENHANCE_YOUR_CALM.
   void Calm(const std::string& why);
   void CheckStreams();
-  void EndForOthers(GrpcStream& stream, bool lack_requests, bool lack_bytes);
+  // What somebody lacked lately.
+  struct Lacks {
+    bool requests = false;
+    bool bytes = false;
+    bool answers = false;  // memory for them
+    bool any() const { return requests || bytes || answers; }
+  };
+  Lacks FindLacks() const;
+  void EndForOthers(GrpcStream& stream, const Lacks& lacks);
   std::string TooSlow(const Progress& progress);  // counts it, too
 
   GrpcStream& NewStream(int32_t id);

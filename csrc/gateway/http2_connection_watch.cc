@@ -119,32 +119,50 @@ std::string Http2Connection::TooSlow(const Progress& progress) {
   return "at min_bytes_per_second " + std::to_string(limits.min_bytes_per_second);
 }
 
+Http2Connection::Lacks Http2Connection::FindLacks() const {
+  if (internal_) return {};
+  const Admission& admission = context_.memory.admission();
+  const TimePoint lately = context_.now - context_.limits.body_idle_timeout;
+  return {.requests = admission.RequestsLacked(lately),
+          .bytes = admission.BytesLacked(lately),
+          .answers = context_.answers_lacked >= lately};
+}
+
 // Ends what rests, or is slow, where that has lasted too long for those who lack what it holds.
-void Http2Connection::EndForOthers(GrpcStream& stream, bool lack_requests, bool lack_bytes) {
+void Http2Connection::EndForOthers(GrpcStream& stream, const Lacks& lacks) {
   const TimePoint now = context_.now;
   const auto timeout = context_.limits.body_idle_timeout;
   const auto too_long = [&](TimePoint since) { return since != kNever && since + timeout <= now; };
-  const auto refuse = [&](const char* what, bool requests) {
-    context_.stats.Refuse(requests ? Refusal::kMaxEnqueuedRequests : Refusal::kMaxEnqueuedBytes);
+  const auto refuse = [&](const char* what, Refusal by, const char* lacked) {
+    context_.stats.Refuse(by);
     return std::string(what) + " within body_idle_timeout " + std::to_string(timeout.count()) +
-           " ms, while others lacked " + (requests ? "max_enqueued_requests" : "max_enqueued_bytes");
+           " ms, while others lacked " + lacked;
   };
-  if (lack_bytes && too_long(stream.message_since())) {
-    stream.Abort({Code::kResourceExhausted, refuse("the message did not come whole", false)}, TryLater());
+  const auto for_bytes = [&](const char* what) {
+    return refuse(what, Refusal::kMaxEnqueuedBytes, "max_enqueued_bytes");
+  };
+  const auto for_requests = [&](const char* what) {
+    return refuse(what, Refusal::kMaxEnqueuedRequests, "max_enqueued_requests");
+  };
+  const auto give_up = [&](const std::string& why) {
+    context_.log.Warn(now, "a call of " + peer().address + " reset: " + why);
+    stream.GiveUpReply();
+  };
+  if (lacks.bytes && too_long(stream.message_since())) {
+    stream.Abort({Code::kResourceExhausted, for_bytes("the message did not come whole")}, TryLater());
   }
   // While the socket is full it is not known which of them the client would take.
   if (!write_blocked_ && too_long(stream.reader_rests_since())) {
-    context_.log.Warn(now,
-                      "a call of " + peer().address + " reset: " + refuse("its reply was not taken", lack_requests));
-    stream.GiveUpReply();
+    constexpr const char* kWhat = "its reply was not taken";
+    give_up(lacks.requests ? for_requests(kWhat)
+            : lacks.bytes  ? for_bytes(kWhat)
+                           : refuse(kWhat, Refusal::kBodyIdleTimeout, "memory for answers"));
   }
-  if (lack_bytes && !write_blocked_ && too_long(stream.answers_since())) {
-    context_.log.Warn(now,
-                      "a call of " + peer().address + " reset: " + refuse("its replies were not all taken", false));
-    stream.GiveUpReply();
+  if (lacks.bytes && !write_blocked_ && too_long(stream.answers_since())) {
+    give_up(for_bytes("its replies were not all taken"));
   }
-  if (lack_requests && too_long(stream.client_rests_since())) {
-    const std::string why = refuse("no message came", true);
+  if (lacks.requests && too_long(stream.client_rests_since())) {
+    const std::string why = for_requests("no message came");
     context_.log.Warn(now, "a call of " + peer().address + " ended: " + why);
     stream.Abort({Code::kResourceExhausted, why}, TryLater());
   }
@@ -152,10 +170,7 @@ void Http2Connection::EndForOthers(GrpcStream& stream, bool lack_requests, bool 
 
 void Http2Connection::CheckStreams() {
   const TimePoint now = context_.now;
-  const Admission& admission = context_.memory.admission();
-  const TimePoint lately = now - context_.limits.body_idle_timeout;
-  const bool lack_requests = !internal_ && admission.RequestsLacked(lately);
-  const bool lack_bytes = !internal_ && admission.BytesLacked(lately);
+  const Lacks lacks = FindLacks();
   for (const auto& stream : streams_) {
     if (stream->request_due() <= now) {
       stream->Abort({Code::kCancelled, "the request's body did not go on " + TooSlow(stream->request_progress())});
@@ -166,7 +181,7 @@ void Http2Connection::CheckStreams() {
           now, "a call of " + peer().address + " reset: its reply was not taken " + TooSlow(stream->reply_progress()));
       stream->GiveUpReply();
     }
-    if (lack_requests || lack_bytes) EndForOthers(*stream, lack_requests, lack_bytes);
+    if (lacks.any()) EndForOthers(*stream, lacks);
   }
 }
 

@@ -30,7 +30,8 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
              [this](uint64_t worker) { shared_.worker_drained(worker); },
              [this](ExecutionTag call) {
                for (const ChildCall& child : shared_.children.GiveUp(call)) shared_.child_given_up(child);
-             }),
+             },
+             [this] { context_.answers_lacked = context_.now; }),
       router_(context_.stats),
       traffic_(context_.stats),
       mirrors_(context_, shared.mirrored, router_, traffic_, calls_),

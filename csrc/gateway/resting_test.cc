@@ -40,6 +40,22 @@ TEST_F(ReadersTest, WhoRestsMakesRoomForThoseWhoAreRefused) {
   EXPECT_EQ(Refused(Refusal::kMaxEnqueuedRequests), 2u + 3u);
 }
 
+TEST_F(ReadersTest, WhoRestsMakesRoomForAnswersOfOthers) {
+  Client& resting = Connect(0);
+  const auto calls = Fill(resting);
+  admission_.SetMaxRequests(8);
+  const int32_t unread = Begin(Connect(0), kUp, false);
+  Pass(kTimeout + kStep);
+  context_.answers_lacked = context_.now;
+  Pass(kTimeout / 4);
+  for (const int32_t call : calls) EXPECT_EQ(resting->response(call).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+  EXPECT_EQ(Logged("reset: its reply was not taken within body_idle_timeout 30000 ms, while others lacked memory for "
+                   "answers"),
+            3);
+  EXPECT_EQ(Refused(Refusal::kBodyIdleTimeout), 3u);
+  EXPECT_FALSE((*clients_.back())->response(unread).closed) << "it holds none";
+}
+
 TEST_F(ReadersTest, WhoHasRestedForLongDoesSoAtOnce) {
   Client& resting = Connect(0);
   Client& other = Connect();

@@ -82,6 +82,7 @@ struct ThreadContext {
   LimitedLog log;
   RequestKeys keys;
   TimePoint now;                                        // when this round began
+  TimePoint answers_lacked = TimePoint::min();          // a worker had no memory for answers to this thread's clients
   uint64_t next_client = (uint64_t{number} << 48) + 1;  // unlike any other thread's
 
   std::vector<std::byte> read_buffer = std::vector<std::byte>(256 * 1024);

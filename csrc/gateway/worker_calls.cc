@@ -196,6 +196,7 @@ void WorkerCalls::CollectIfDone(uint64_t call) {
 }
 
 void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
+  if (frame.type == link::FrameType::kLacks) return on_lack_();
   if (frame.type == link::FrameType::kModel) {
     worker.models().Set({reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()},
                         (frame.flags & link::kLoaded) != 0);

@@ -111,8 +111,13 @@ class WorkerCalls {
   using DrainedHandler = std::function<void(uint64_t worker)>;
   // Told of each call that is given up while a worker may be at it, by the worker's name for it.
   using GivenUpHandler = std::function<void(ExecutionTag call)>;
-  WorkerCalls(FaultHandler on_fault, DrainedHandler on_drained, GivenUpHandler on_given_up)
-      : on_fault_(std::move(on_fault)), on_drained_(std::move(on_drained)), on_given_up_(std::move(on_given_up)) {}
+  // Told when a worker lacks memory for answers, which clients that don't take theirs hold.
+  using LackHandler = std::function<void()>;
+  WorkerCalls(FaultHandler on_fault, DrainedHandler on_drained, GivenUpHandler on_given_up, LackHandler on_lack)
+      : on_fault_(std::move(on_fault)),
+        on_drained_(std::move(on_drained)),
+        on_given_up_(std::move(on_given_up)),
+        on_lack_(std::move(on_lack)) {}
 
   void Add(std::shared_ptr<WorkerEnd> worker);
   // The worker gets no new requests. No-op for one that drains already.
@@ -192,6 +197,7 @@ class WorkerCalls {
   FaultHandler on_fault_;
   DrainedHandler on_drained_;
   GivenUpHandler on_given_up_;
+  LackHandler on_lack_;
   std::vector<std::shared_ptr<WorkerEnd>> workers_;
   std::vector<WorkerEnd*> busy_;  // those that hold calls, or have something to be flushed: a round looks at no others
   std::vector<Entry> entries_;

@@ -83,11 +83,24 @@ class WorkerCallsTest : public testing::Test {
   std::optional<link::StatsReader> reader_;
   std::vector<std::string> faults_;
   std::vector<ExecutionTag> given_up_;
+  int lacks_ = 0;
   WorkerCalls calls_{[this](uint64_t, const Status& why) { faults_.push_back(why.message()); }, [](uint64_t) {},
-                     [this](ExecutionTag call) { given_up_.push_back(call); }};
+                     [this](ExecutionTag call) { given_up_.push_back(call); }, [this] { ++lacks_; }};
   std::shared_ptr<WorkerEnd> worker_;
   Listener listener_;
 };
+
+TEST_F(WorkerCallsTest, AWorkerSaysThatItLacksMemoryForAnswers) {
+  const auto call = Open(1);
+  link_->SendLacks(0);
+  link_->Flush();
+  calls_.Poll();
+  EXPECT_EQ(lacks_, 1);
+  Reply(call, "answer");
+  calls_.Poll();
+  EXPECT_EQ(lacks_, 1);
+  EXPECT_TRUE(faults_.empty());
+}
 
 TEST_F(WorkerCallsTest, WhatWasPublishedBeforeTheDeathIsDelivered) {
   const auto one = Open(1);

@@ -9,7 +9,7 @@
 namespace mindserve::link {
 
 inline constexpr uint32_t kLinkMagic = 0x4B4C534D;  // "MSLK", little-endian
-inline constexpr uint32_t kLinkVersion = 5;
+inline constexpr uint32_t kLinkVersion = 6;
 
 inline constexpr size_t kCacheLine = 64;
 inline constexpr size_t kPage = 4096;
@@ -36,6 +36,7 @@ enum class FrameType : uint8_t {
   kModel = 21,           // kLoaded: the worker holds the multiplexed model that the payload names; else no more
   kWants = 22,           // the call's handler has taken `instances` messages in all, has answered none since the last,
                          // and waits for the next
+  kLacks = 23,           // answers of this lane have waited for long, since those that clients don't take fill the arena
 };
 
 enum FrameFlags : uint8_t {

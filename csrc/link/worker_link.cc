@@ -192,6 +192,13 @@ void WorkerLink::SendWants(size_t index, uint64_t call, uint32_t taken) {
   lanes_[index]->Send(frame);
 }
 
+void WorkerLink::SendLacks(size_t index) {
+  Frame frame{};
+  frame.type = FrameType::kLacks;
+  frame.deadline_ns = INT64_MAX;
+  lanes_[index]->Send(frame);
+}
+
 void WorkerLink::SendPayload(LaneState& lane, FrameType type, int flags, uint64_t call, const Slab& slab, Code code) {
   Frame frame{};
   frame.type = type;

@@ -60,6 +60,7 @@ class WorkerLink {
   void SendRelease(size_t lane, uint64_t call);
   void SendReleaseMessage(size_t lane, uint64_t call);
   void SendWants(size_t lane, uint64_t call, uint32_t taken);
+  void SendLacks(size_t lane);
   // These three have a payload of their own, which is copied. False: it finds no memory, and nothing was sent; see
   // AllocateReply.
   bool SendInitial(size_t lane, uint64_t call, std::string_view metadata, uint8_t flags);
