@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import pathlib
 import random
 import socket
 import threading
@@ -95,6 +97,63 @@ def test_a_thousand_cancellations_a_second_are_ordinary(served: Served) -> None:
             pause.wait(max(0.0, begin + 0.05 - time.monotonic()))
         assert client.wait(client.begin(body=ECHO))["grpc-status"] == "0"
         assert client.goaway is None
+
+
+SLOW_SERVABLE = (
+    ECHO_SERVABLE
+    + """
+import time
+
+
+def take_time(x):
+    time.sleep(0.02)
+    return x
+
+
+@register.register_method(output_names="x")
+def slow(x):
+    return register.add_stage(take_time, x, outputs_count=1)
+"""
+)
+
+
+def test_more_calls_than_can_be_worked_off(tmp_path: pathlib.Path) -> None:
+    """Two connections that always have as many calls as there may be: who has one is refused once, and then no more."""
+    body = framed(request("echo", "slow", {"x": tensor("text")}).SerializeToString())
+    over = threading.Event()
+
+    def flood(attacker: Attacker) -> None:
+        calls: set[int] = set()
+        while not over.is_set():
+            while len(calls) < 40:
+                calls.add(attacker.begin(body=body))
+            attacker.look(0.1)
+            calls -= {call for call in calls if attacker.is_over(call)}
+
+    listen = "'127.0.0.1:0', limits=server.Limits(max_enqueued_requests=40)"
+    with (
+        serving(tmp_path, "echo", SLOW_SERVABLE, listen=listen) as served,
+        Attacker(served.address) as one,
+        Attacker(served.address) as two,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
+        floods = [pool.submit(flood, attacker) for attacker in (one, two)]
+        try:
+
+            def ask() -> object:
+                return served.client("slow").infer({"x": "text"}, timeout=60)
+
+            until(ask, lambda answer: isinstance(answer, dict))
+            until(ask, lambda answer: isinstance(answer, list))
+            for _ in range(20):
+                assert ask() == [{"x": "text"}]
+            assert not any(flood.done() for flood in floods)
+        finally:
+            over.set()
+        for done in floods:
+            done.result()
+        refused = {fields["grpc-message"] for fields in (*one.streams.values(), *two.streams.values())}
+        assert "this connection has more requests than are left under the limit 40 (max_enqueued_requests)" in refused
 
 
 def test_more_calls_than_may_be_open_by_one_who_knows(served: Served) -> None:

@@ -1,24 +1,40 @@
 #include "gateway/admission.h"
 
+#include <algorithm>
+#include <chrono>
+
 namespace mindserve::gateway {
 
-Admission::StreamPlace Admission::AddStream(uint64_t client) {
+Admission::Place Admission::AddOf(uint64_t client, Kind kind, TimePoint now) {
   const std::lock_guard lock(mutex_);
-  const size_t max = max_streams();
-  if (streams_ >= max) return StreamPlace::kNone;
-  const size_t left = max - streams_;
-  const auto its = streams_of_.try_emplace(client, 0).first;
-  if (left <= max / 4 && its->second > left) return StreamPlace::kOverShare;
-  ++streams_;
+  Counts& counts = counts_[static_cast<size_t>(kind)];
+  const bool streams = kind == Kind::kStream;
+  const size_t max = streams ? max_streams() : max_requests();
+  // A request that is crowded is among all of them by now.
+  const size_t others = streams ? counts.all : std::min(requests(), max) - 1;
+  if (others >= max) return Place::kNone;
+  const size_t left = max - others;
+  const auto its = counts.of.try_emplace(client, 0).first;
+  if ((streams || now < shared_until_) && left <= max / 4 && its->second > left) return Place::kOverShare;
+  ++counts.all;
   ++its->second;
-  return StreamPlace::kGiven;
+  return Place::kGiven;
 }
 
-void Admission::RemoveStream(uint64_t client) {
+void Admission::RemoveOf(uint64_t client, Kind kind) {
   const std::lock_guard lock(mutex_);
-  --streams_;
-  const auto found = streams_of_.find(client);
-  if (--found->second == 0) streams_of_.erase(found);
+  Counts& counts = counts_[static_cast<size_t>(kind)];
+  --counts.all;
+  const auto its = counts.of.find(client);
+  if (--its->second == 0) counts.of.erase(its);
+}
+
+void Admission::LackRequests(uint64_t client, TimePoint now) {
+  Note(requests_lacked_, now);
+  const std::lock_guard lock(mutex_);
+  const auto& of = counts_[static_cast<size_t>(Kind::kCrowded)].of;
+  // Who has many of them lacks nothing but more.
+  if (!of.contains(client)) shared_until_ = now + std::chrono::minutes(1);
 }
 
 }  // namespace mindserve::gateway

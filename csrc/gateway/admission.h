@@ -1,6 +1,7 @@
 // How much work the gateway holds, in all of its I/O threads: over all, and of a servable.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -16,8 +17,11 @@ namespace mindserve::gateway {
 //
 // What is there is not for those alone who hold on to it. Streams, whose clients decide how long they last, leave a
 // quarter of the requests that there may be to calls that end by themselves; and of a quarter of what streams may have,
-// a client gets no more when it has more than is left. Messages that are not whole leave a quarter of the bytes to
-// those that are; and half of them to what has really come.
+// a client gets no more when it has more than is left. Likewise of a quarter of all requests, for a minute after
+// somebody found no place who had few. Messages that are not whole leave a quarter of the bytes to those that are; and
+// half of them to what has really come.
+//
+// A client is a connection.
 class Admission {
  public:
   void SetMaxRequests(size_t n) { max_requests_.store(n, std::memory_order_relaxed); }
@@ -29,10 +33,13 @@ class Admission {
 
   bool AddRequest() { return Add(requests_, 1, max_requests()); }
   void RemoveRequest() { requests_.fetch_sub(1, std::memory_order_relaxed); }
-  // Before AddRequest, if that is a stream. The client is a connection.
-  enum class StreamPlace : uint8_t { kGiven, kNone, kOverShare };
-  StreamPlace AddStream(uint64_t client);
-  void RemoveStream(uint64_t client);
+  // What counts besides for its client: streams; and requests that come while there are more than half as many as there
+  // may be, so that those who come before cost nothing.
+  enum class Kind : uint8_t { kStream, kCrowded };
+  enum class Place : uint8_t { kGiven, kNone, kOverShare };
+  Place AddOf(uint64_t client, Kind kind, TimePoint now);
+  void RemoveOf(uint64_t client, Kind kind);
+  bool crowded() const { return requests() > max_requests() / 2; }
   size_t max_streams() const { return max_requests() - max_requests() / 4; }
 
   bool AddBytes(size_t n) { return Add(bytes_, n, max_bytes()); }
@@ -48,7 +55,7 @@ class Admission {
   void RemoveClaim(size_t n) { claimed_.fetch_sub(n, std::memory_order_relaxed); }
 
   // Somebody was refused, at that time, for want of what others hold; and whether anybody was since then.
-  void LackRequests(TimePoint now) { Note(requests_lacked_, now); }
+  void LackRequests(uint64_t client, TimePoint now);
   void LackBytes(TimePoint now) { Note(bytes_lacked_, now); }
   bool RequestsLacked(TimePoint since) const { return Noted(requests_lacked_) >= since; }
   bool BytesLacked(TimePoint since) const { return Noted(bytes_lacked_) >= since; }
@@ -81,10 +88,14 @@ class Admission {
   alignas(64) Time requests_lacked_{Clock::duration::min().count()};
   Time bytes_lacked_{Clock::duration::min().count()};
 
+  struct Counts {
+    size_t all = 0;
+    std::unordered_map<uint64_t, size_t> of;  // each client that has any
+  };
   std::mutex mutex_;
   // Guarded by mutex_.
-  size_t streams_ = 0;
-  std::unordered_map<uint64_t, size_t> streams_of_;  // those of each client that has any
+  std::array<Counts, 2> counts_;  // by kind
+  TimePoint shared_until_ = TimePoint::min();
 };
 
 // A request that was admitted; counted until this is gone.
@@ -110,33 +121,42 @@ class Ticket {
   Admission* admission_ = nullptr;
 };
 
-// A stream's place among streams, besides its ticket; counted until this is gone.
-class StreamTicket {
+// What a request counts as for its client, besides its ticket, until this is gone.
+class ShareTicket {
  public:
-  StreamTicket() = default;
-  StreamTicket(Admission& admission, uint64_t client) : client_(client), place_(admission.AddStream(client)) {
-    if (place_ == Admission::StreamPlace::kGiven) admission_ = &admission;
+  using Kind = Admission::Kind;
+  using Place = Admission::Place;
+
+  ShareTicket() = default;
+  ShareTicket(Admission& admission, uint64_t client, Kind kind, TimePoint now)
+      : client_(client), kind_(kind), place_(admission.AddOf(client, kind, now)) {
+    if (place_ == Place::kGiven) admission_ = &admission;
   }
-  StreamTicket(StreamTicket&& other) noexcept
-      : admission_(std::exchange(other.admission_, nullptr)), client_(other.client_), place_(other.place_) {}
-  StreamTicket& operator=(StreamTicket&& other) noexcept {
+  ShareTicket(ShareTicket&& other) noexcept
+      : admission_(std::exchange(other.admission_, nullptr)),
+        client_(other.client_),
+        kind_(other.kind_),
+        place_(other.place_) {}
+  ShareTicket& operator=(ShareTicket&& other) noexcept {
     Release();
     admission_ = std::exchange(other.admission_, nullptr);
     client_ = other.client_;
+    kind_ = other.kind_;
     place_ = other.place_;
     return *this;
   }
-  ~StreamTicket() { Release(); }
+  ~ShareTicket() { Release(); }
   // What became of it when it was taken.
-  Admission::StreamPlace place() const { return place_; }
+  Place place() const { return place_; }
   void Release() {
-    if (auto* admission = std::exchange(admission_, nullptr)) admission->RemoveStream(client_);
+    if (auto* admission = std::exchange(admission_, nullptr)) admission->RemoveOf(client_, kind_);
   }
 
  private:
   Admission* admission_ = nullptr;
   uint64_t client_ = 0;
-  Admission::StreamPlace place_ = Admission::StreamPlace::kNone;
+  Kind kind_ = Kind::kStream;
+  Place place_ = Place::kNone;
 };
 
 // Bytes that are counted until this is gone, and may become more.

@@ -2,19 +2,25 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <map>
+#include <string>
 #include <utility>
 #include <vector>
+
+#include "gateway/admit.h"
 
 namespace mindserve::gateway {
 namespace {
 
-using StreamPlace = Admission::StreamPlace;
+using Kind = Admission::Kind;
+using Place = Admission::Place;
 
 // How many a client gets until it is refused, and by what.
-std::pair<size_t, StreamPlace> Fill(Admission& admission, uint64_t client, std::vector<StreamTicket>* tickets) {
+std::pair<size_t, Place> Fill(Admission& admission, uint64_t client, std::vector<ShareTicket>* tickets) {
   for (size_t n = 0;; ++n) {
-    StreamTicket ticket(admission, client);
-    if (ticket.place() != StreamPlace::kGiven) return {n, ticket.place()};
+    ShareTicket ticket(admission, client, Kind::kStream, TimePoint());
+    if (ticket.place() != Place::kGiven) return {n, ticket.place()};
     tickets->push_back(std::move(ticket));
   }
 }
@@ -22,13 +28,13 @@ std::pair<size_t, StreamPlace> Fill(Admission& admission, uint64_t client, std::
 TEST(AdmissionTest, OfTheLastQuarterAClientGetsNoMoreThanItLeaves) {
   Admission admission;
   admission.SetMaxRequests(40);
-  std::vector<StreamTicket> tickets;
-  EXPECT_EQ(Fill(admission, 1, &tickets), std::pair(size_t{23}, StreamPlace::kOverShare));
-  EXPECT_EQ(Fill(admission, 2, &tickets), std::pair(size_t{4}, StreamPlace::kOverShare));
-  EXPECT_EQ(Fill(admission, 3, &tickets), std::pair(size_t{2}, StreamPlace::kOverShare));
-  EXPECT_EQ(Fill(admission, 4, &tickets), std::pair(size_t{1}, StreamPlace::kNone));
+  std::vector<ShareTicket> tickets;
+  EXPECT_EQ(Fill(admission, 1, &tickets), std::pair(size_t{23}, Place::kOverShare));
+  EXPECT_EQ(Fill(admission, 2, &tickets), std::pair(size_t{4}, Place::kOverShare));
+  EXPECT_EQ(Fill(admission, 3, &tickets), std::pair(size_t{2}, Place::kOverShare));
+  EXPECT_EQ(Fill(admission, 4, &tickets), std::pair(size_t{1}, Place::kNone));
   tickets.erase(tickets.begin(), tickets.begin() + 10);  // of the first
-  EXPECT_EQ(Fill(admission, 2, &tickets), std::pair(size_t{4}, StreamPlace::kOverShare));
+  EXPECT_EQ(Fill(admission, 2, &tickets), std::pair(size_t{4}, Place::kOverShare));
   tickets.clear();
   EXPECT_EQ(Fill(admission, 5, &tickets).first, 23u);
 }
@@ -37,13 +43,68 @@ TEST(AdmissionTest, FewAreForWhoComesFirst) {
   for (const size_t max : {1, 2, 3}) {
     Admission admission;
     admission.SetMaxRequests(max);
-    std::vector<StreamTicket> tickets;
-    EXPECT_EQ(Fill(admission, 1, &tickets), std::pair(max, StreamPlace::kNone));
+    std::vector<ShareTicket> tickets;
+    EXPECT_EQ(Fill(admission, 1, &tickets), std::pair(max, Place::kNone));
   }
   Admission admission;
   admission.SetMaxRequests(4);
-  std::vector<StreamTicket> tickets;
-  EXPECT_EQ(Fill(admission, 1, &tickets), std::pair(size_t{3}, StreamPlace::kNone));
+  std::vector<ShareTicket> tickets;
+  EXPECT_EQ(Fill(admission, 1, &tickets), std::pair(size_t{3}, Place::kNone));
+}
+
+class CrowdTest : public testing::Test {
+ protected:
+  // How many requests a client gets until it is refused.
+  size_t Fill(uint64_t client) {
+    for (size_t n = 0;; ++n) {
+      Admitted admitted;
+      const auto refused = Admit(all_, of_servable_, "s", 0, {.client = client}, now_, stats_, &admitted);
+      if (refused) {
+        why_ = refused->status.message();
+        return n;
+      }
+      admitted_.emplace(client, std::move(admitted));
+    }
+  }
+  void End(uint64_t client, size_t count) {
+    for (size_t i = 0; i < count; ++i) admitted_.erase(admitted_.find(client));
+  }
+
+  CrowdTest() {
+    all_.SetMaxRequests(40);
+    of_servable_.SetMaxRequests(0);
+    of_servable_.SetMaxBytes(0);
+  }
+
+  Admission all_, of_servable_;
+  CallStats stats_;
+  TimePoint now_{std::chrono::hours(1)};
+  std::multimap<uint64_t, Admitted> admitted_;
+  std::string why_;
+};
+
+TEST_F(CrowdTest, AClientAloneHasAll) {
+  EXPECT_EQ(Fill(1), 40u);
+  EXPECT_EQ(why_, "enqueued requests count exceeds the limit 40 (max_enqueued_requests)");
+  End(1, 30);
+  EXPECT_EQ(Fill(1), 30u);
+}
+
+TEST_F(CrowdTest, WhereOneWithFewFoundNoPlaceOthersLeaveSome) {
+  EXPECT_EQ(Fill(1), 40u);
+  EXPECT_EQ(Fill(2), 0u);
+  End(1, 20);
+  EXPECT_EQ(Fill(1), 10u) << "not of the last quarter";
+  EXPECT_EQ(why_, "this connection has more requests than are left under the limit 40 (max_enqueued_requests)");
+  EXPECT_EQ(Fill(2), 6u);
+  EXPECT_EQ(Fill(3), 3u);
+  // Later, or where the others have gone, it is as before.
+  End(2, 6);
+  End(3, 3);
+  now_ += std::chrono::minutes(1);
+  EXPECT_EQ(Fill(1), 10u);
+  admitted_.clear();
+  EXPECT_EQ(all_.requests(), 0u);
 }
 
 TEST(AdmissionTest, MessagesThatAreNotWholeLeaveRoom) {

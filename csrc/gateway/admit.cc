@@ -44,22 +44,37 @@ std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view ser
 
 namespace {
 
-std::unique_ptr<Refused> AdmitStream(Admission& all, uint64_t client, TimePoint now, CallStats& stats,
-                                     StreamTicket* ticket) {
-  *ticket = StreamTicket(all, client);
-  const std::string limit = std::to_string(all.max_requests()) + " (max_enqueued_requests)";
-  switch (ticket->place()) {
-    case Admission::StreamPlace::kGiven:
-      return nullptr;
-    case Admission::StreamPlace::kNone:
-      all.LackRequests(now);
-      return Refuse(
-          "streams count exceeds " + std::to_string(all.max_streams()) + ", three quarters of the limit " + limit,
-          TryLater(), Refusal::kMaxEnqueuedRequests, stats);
-    case Admission::StreamPlace::kOverShare:
-      // Others find a place: nobody has to make room.
-      return Refuse("this connection has more streams than are left under the limit " + limit, TryLater(),
-                    Refusal::kMaxEnqueuedRequests, stats);
+// Over all servables.
+std::unique_ptr<Refused> AdmitToAll(Admission& all, const Asker& asker, TimePoint now, CallStats& stats,
+                                    Admitted* admitted) {
+  using Place = Admission::Place;
+  using Kind = Admission::Kind;
+  const auto refuse = [&](std::string text) {
+    admitted->Release();
+    return Refuse(std::move(text), TryLater(), Refusal::kMaxEnqueuedRequests, stats);
+  };
+  const auto limit = [&] { return std::to_string(all.max_requests()) + " (max_enqueued_requests)"; };
+  // Others find a place: nobody has to make room.
+  const auto over_share = [&](const char* what) {
+    return refuse(std::string("this connection has more ") + what + " than are left under the limit " + limit());
+  };
+  if (asker.streams) {
+    admitted->stream = ShareTicket(all, asker.client, Kind::kStream, now);
+    if (admitted->stream.place() == Place::kOverShare) return over_share("streams");
+    if (admitted->stream.place() == Place::kNone) {
+      all.LackRequests(asker.client, now);
+      return refuse("streams count exceeds " + std::to_string(all.max_streams()) + ", three quarters of the limit " +
+                    limit());
+    }
+  }
+  admitted->ticket = Ticket::Take(all);
+  if (!admitted->ticket) {
+    all.LackRequests(asker.client, now);
+    return refuse("enqueued requests count" + Over("max_enqueued_requests", all.max_requests()));
+  }
+  if (all.crowded()) [[unlikely]] {
+    admitted->crowded = ShareTicket(all, asker.client, Kind::kCrowded, now);
+    if (admitted->crowded.place() == Place::kOverShare) return over_share("requests");
   }
   return nullptr;
 }
@@ -67,16 +82,8 @@ std::unique_ptr<Refused> AdmitStream(Admission& all, uint64_t client, TimePoint 
 }  // namespace
 
 std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                               std::optional<uint64_t> streams, TimePoint now, CallStats& stats, Admitted* admitted) {
-  if (streams) {
-    if (auto refused = AdmitStream(all, *streams, now, stats, &admitted->stream)) return refused;
-  }
-  admitted->ticket = Ticket::Take(all);
-  if (!admitted->ticket) {
-    all.LackRequests(now);
-    return Refuse("enqueued requests count" + Over("max_enqueued_requests", all.max_requests()), TryLater(),
-                  Refusal::kMaxEnqueuedRequests, stats);
-  }
+                               const Asker& asker, TimePoint now, CallStats& stats, Admitted* admitted) {
+  if (auto refused = AdmitToAll(all, asker, now, stats, admitted)) return refused;
   if (of_servable.max_requests() > 0 && !(admitted->servable_ticket = Ticket::Take(of_servable))) {
     return Refuse("enqueued requests count" + Over("max_enqueued_requests", of_servable.max_requests()) + Of(servable),
                   TryLater(), Refusal::kMaxEnqueuedRequests, stats);

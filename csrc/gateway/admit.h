@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string_view>
 
 #include "gateway/admission.h"
@@ -16,13 +15,15 @@ namespace mindserve::gateway {
 // What an admitted request counts as, besides the bytes of its messages over all; until this is gone.
 struct Admitted {
   Ticket ticket;
-  StreamTicket stream;         // empty where it is none
+  ShareTicket stream;          // empty where it is none
+  ShareTicket crowded;         // empty where there is room enough
   Ticket servable_ticket;      // for the servable's own limits; empty where there are none
   BytesTicket servable_bytes;  // the same
 
   void Release() {
     ticket.Release();
     stream.Release();
+    crowded.Release();
     servable_ticket.Release();
     servable_bytes = BytesTicket();
   }
@@ -34,10 +35,15 @@ struct Refused {
   Metadata trailing;  // when to try again
 };
 
-// Counts a request with `bytes` of messages, which comes `now`; `streams`: of which client, if messages or answers are
-// many. Null: it is admitted, and counted in `admitted`.
+// Who asks.
+struct Asker {
+  uint64_t client = 0;
+  bool streams = false;  // messages or answers are many
+};
+
+// Counts a request with `bytes` of messages, which comes `now`. Null: it is admitted, and counted in `admitted`.
 std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,
-                               std::optional<uint64_t> streams, TimePoint now, CallStats& stats, Admitted* admitted);
+                               const Asker& asker, TimePoint now, CallStats& stats, Admitted* admitted);
 
 // Counts another message of a stream for the servable, in `ticket`. Null: there is room for it.
 std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,

@@ -158,7 +158,7 @@ bool PredictCall::Admit() {
   message_.reset();
   const auto refused =
       gateway::Admit(service_.admission_, *version_state_->admission, servable_, request_->message.bytes().size(),
-                     /*streams=*/{}, service_.context_.now, service_.context_.stats, &request_->admitted);
+                     {.client = call_.client()}, service_.context_.now, service_.context_.stats, &request_->admitted);
   if (refused) {
     Fail(std::move(refused->status), std::move(refused->trailing));
     return false;

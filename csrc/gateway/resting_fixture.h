@@ -79,7 +79,7 @@ class RestingTest : public testing::Test {
    public:
     Handler(RestingTest& test, Call& call, bool stream) : test_(test), call_(call) {
       const auto refused =
-          Admit(test.admission_, test.of_servable_, "s", 0, stream ? std::optional(call.client()) : std::nullopt,
+          Admit(test.admission_, test.of_servable_, "s", 0, {.client = call.client(), .streams = stream},
                 test.context_.now, test.context_.stats, &admitted_);
       if (refused) {
         call_.Finish(std::move(refused->status), std::move(refused->trailing));

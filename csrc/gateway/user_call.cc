@@ -81,7 +81,7 @@ bool UserCall::Open() {
   const bool unary = !service_.kind_.client_streaming && !service_.kind_.server_streaming;
   const auto refused =
       Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size,
-            unary ? std::nullopt : std::optional(call_.client()), shared_.context.now, stats, &request_->admitted);
+            {.client = call_.client(), .streams = !unary}, shared_.context.now, stats, &request_->admitted);
   if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
