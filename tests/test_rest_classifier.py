@@ -132,6 +132,30 @@ def predict(x, custom):
 
 register.classifier(custom=Note)
 """
+# Takes messages that have a form of their own in JSON, and gives their bytes back.
+WRAPPED = """
+import numpy as np
+from google.protobuf.{module} import {name}
+from mindserve.server import register
+
+
+def reply(size):
+    return [float(size[0])], {name}.FromString(bytes(size[1:].astype(np.uint8)))
+
+
+@register.register_method(output_names="size")
+def predict(data):
+    return data
+
+
+register.classifier(mapping=reply)
+
+
+@register.data_handler({name})
+def take(message):
+    data = message.SerializeToString()
+    return np.array([len(data), *data], np.float32)
+"""
 REPLY = {"f1": 1, "f2": 2, "f3": 1, "f4": 4}
 
 
@@ -146,6 +170,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rest, st
         "broken": BROKEN,
         "mapped": MAPPED,
         "passing": PASSING,
+        "bytes": WRAPPED.format(module="wrappers_pb2", name="BytesValue"),
+        "struct": WRAPPED.format(module="struct_pb2", name="Struct"),
+        "duration": WRAPPED.format(module="duration_pb2", name="Duration"),
     }
     for name, config in configs.items():
         write_servable(folder / "servables", name, config)
@@ -243,6 +270,34 @@ def test_a_mapping_gives_predictions_and_custom(rest: Rest) -> None:
     assert post(rest, {"data": {**data, "f1": -9}}, "noted").json()["custom"] is None
 
 
+@pytest.mark.parametrize(
+    ("application", "name", "value", "size"),
+    [
+        ("bytes", "BytesValue", "AAAA", 5),
+        ("duration", "Duration", "1.500s", 8),
+        ("struct", "Struct", {"value": 1.0}, 20),
+    ],
+)
+def test_data_with_a_form_of_its_own(rest: Rest, application: str, name: str, value: Any, size: int) -> None:
+    """In `value`, as protobuf's JSON has any of them in an Any; and back."""
+    data = {"@type": f"type.googleapis.com/google.protobuf.{name}", "value": value}
+    reply = post(rest, {"data": data}, application).json()
+    assert [each["prediction"] for each in reply["predictions"]] == [size]
+    assert reply["custom"] == data
+    # The only type that is taken goes without saying; of a Struct the fields then, too.
+    bare = value if name == "Struct" else {"value": value}
+    assert post(rest, {"data": bare}, application).json()["custom"] == data
+
+
+def test_data_with_another_form_than_its_own(rest: Rest) -> None:
+    name = "google.protobuf.BytesValue"
+    text = error(rest, {"data": {"@type": name, "value": {"a": 1}}}, application="bytes")
+    assert text.endswith(f"'data' is no {name} in JSON: the message should be base64 text, but is an object")
+    for data in ({"@type": name}, {"@type": name, "value": "AAAA", "more": 1}, {"b64": "AAAA"}):
+        text = error(rest, {"data": data}, application="bytes")
+        assert text.endswith(f"'data' should have 'value', and beside it nothing but '@type', as it is a {name}")
+
+
 def test_numbers_that_json_has_not(rest: Rest) -> None:
     reply = post(rest, {"data": {"@type": "flowers.Note", "number": 1}}, "noted").json()
     assert reply["predictions"][1]["prediction"] == "NaN"
@@ -265,14 +320,14 @@ def test_several_types_need_a_name(rest: Rest) -> None:
         (b'{"data": {}, "more": 1}', "there is no 'more'"),
         (b'{"data": {}, "meta": {"uid": "1"}}', "'meta' is wrong"),
         (b'{"data": {}, "meta": {"puid": 1}}', "'puid' is no string"),
-        (b'{"data": {}, "meta": {"puid": "\\ud800"}}', "'puid' is wrong"),
+        (b'{"data": {}, "meta": {"puid": "\\ud800"}}', "half a surrogate pair, '\\ud800'"),
         (b'{"data": {}, "data": {}}', "the key 'data' is given twice"),
-        (b'{"data": {}, "\\ud800": 1}', "there is no '\ud800'"),
+        (b'{"data": {}, "\\ud800": 1}', "half a surrogate pair, '\\ud800'"),
         (b'{"data": {"\\ud800": 1, "\\ud800": 2}}', "the key '\ud800' is given twice"),
         (b'{"data": {"f1": NaN}}', "NaN is no JSON"),
         (b'{"data": {"f1": 1e999}}', "too large"),
         (b'{"data": {"f1": "wide"}}', "'data' is no flowers.Flower in JSON"),
-        (b'{"data": {"f9": 1}}', 'no field named "f9"'),
+        (b'{"data": {"f9": 1}}', "flowers.Flower has no field 'f9'; it has 'f1', 'f2', 'f3', 'f4'"),
         (b'{"data": {"@type": 1}}', "'@type' is no string"),
         (b'{"data": {"@type": "a.B"}}', "does not take 'a.B', it takes 'flowers.Flower', 'mindspore"),
         (b'{"data": {"@type": "flowers.Note"}}', "does not take 'flowers.Note'"),
@@ -343,7 +398,8 @@ def test_one_of_several_servables_has_to_be_named(rest: Rest) -> None:
     answer = rest.post(PATH, {"data": {}})
     assert answer.status_code == 404
     # A name that is split stands for those that answer for it.
-    assert "'broken', 'mapped', 'noted', 'passing', 'plain', 'split'" in answer.json()["error_msg"]
+    named = "'broken', 'bytes', 'duration', 'mapped', 'noted', 'passing', 'plain', 'split', 'struct'"
+    assert named in answer.json()["error_msg"]
     assert post(rest, {"data": {"x": 1}}, "rose").status_code == 404
 
 
@@ -398,5 +454,6 @@ def test_the_openapi_document_has_it(rest: Rest) -> None:
     referred = re.findall(r"#/components/schemas/([\w.]+)", str(data))
     assert {"flowers.Flower", "flowers.Note"} <= set(referred)
     (application,) = [each for each in operation["parameters"] if each.get("name") == "application"]
-    assert application["schema"]["enum"] == ["broken", "mapped", "noted", "passing", "plain", "split"]
+    names = ["broken", "bytes", "duration", "mapped", "noted", "passing", "plain", "split", "struct"]
+    assert application["schema"]["enum"] == names
     assert operation["responses"]["200"]

@@ -213,7 +213,12 @@ def test_bodies_that_can_not_be_read(rest: Rest, route: str, what: str) -> None:
 
 _BASE64 = "Invalid base64-encoded string: number of data characters (1) cannot be 1 more than a multiple of 4."
 _KEY = b"k" * 100_000
-_NO_FIELD = 'Message type "sorts.v1.{}" has no field named "' + "k" * 1000
+_NO_FIELD = "sorts.v1.{} has no field '" + "k" * 80 + "'; it has {}"
+_OF_SORTS = "'scalars', 'known', 'inner', 'colors', 'byName', 'byNumber', 'byBool', 'byUint64', 'text', 'number', 'one'"
+_OF_SCALARS = (
+    "'aDouble', 'aFloat', 'anInt32', 'anInt64', 'aUint32', 'aUint64', 'aSint64', 'aFixed32', 'anSfixed32', 'aBool', "
+    "'aString', 'someBytes', 'color', 'maybe', 'otherName'"
+)
 # What can be read and is wrong all the same, by its route.
 MISTAKEN: dict[str, tuple[str, bytes, int, str]] = {
     "Predict: wrong base64": (
@@ -260,13 +265,13 @@ MISTAKEN: dict[str, tuple[str, bytes, int, str]] = {
         UNARY,
         b'{"' + _KEY + b'": 1}',
         400,
-        reason(UNARY, _NO_FIELD.format("Sorts")[:1000]),
+        reason(UNARY, _NO_FIELD.format("Sorts", _OF_SORTS)),
     ),
     "stream: a long key": (
         STREAM,
         b'{"' + _KEY + b'": 1}',
         400,
-        reason(STREAM, _NO_FIELD.format("Scalars")[:1000]),
+        reason(STREAM, _NO_FIELD.format("Scalars", _OF_SCALARS)),
     ),
     "Classifier: a long key": (
         CLASSIFY,
@@ -281,7 +286,7 @@ MISTAKEN: dict[str, tuple[str, bytes, int, str]] = {
         CLASSIFY,
         b'{"data": {"' + _KEY + b'": 1}}',
         400,
-        reason(CLASSIFY, "'data' is no sorts.v1.Scalars in JSON: " + _NO_FIELD.format("Scalars")[:1000]),
+        reason(CLASSIFY, "'data' is no sorts.v1.Scalars in JSON: " + _NO_FIELD.format("Scalars", _OF_SCALARS)),
     ),
 }
 

@@ -41,6 +41,8 @@ message Ask {
   repeated google.protobuf.BytesValue many = 14;
   map<string, google.protobuf.BytesValue> wrapped_by_name = 15;
   google.protobuf.Struct struct = 16;
+  bool flag = 17;
+  map<int32, string> by_number = 18;
 }
 
 service Kinds {
@@ -208,7 +210,7 @@ def test_large_messages(rest: Rest) -> None:
         (b"[]", ""),
         (b"1", ""),
         (b'{"text": "a", "text": "b"}', "the key 'text' is given twice, expected once"),
-        (b'{"unknown": 1}', "no field named"),
+        (b'{"unknown": 1}', "kinds.v1.Ask has no field 'unknown'; it has 'text', 'bigNumber', 'data', "),
         (b'{"text": 1}', ""),
         (b'{"bigNumber": 9223372036854775808}', ""),
         (b'{"bigNumber": ' + b"9" * 5000 + b"}", ""),
@@ -218,14 +220,14 @@ def test_large_messages(rest: Rest) -> None:
         (b'{"data": "AAE!"}', "the field 'data' is no base64: 'AAE!'"),
         (b'{"data": "AA==="}', "the field 'data' is no base64: 'AA==='"),
         (b'{"inner": [{"data": "!"}]}', "the field 'data' is no base64: '!'"),
-        (b'{"wrapped": "AAE!"}', "the google.protobuf.BytesValue is no base64: 'AAE!'"),
-        (b'{"many": ["AAE=", "AAE!"]}', "the google.protobuf.BytesValue is no base64: 'AAE!'"),
-        (b'{"wrappedByName": {"a": "AAE!"}}', "the google.protobuf.BytesValue is no base64: 'AAE!'"),
+        (b'{"wrapped": "AAE!"}', "the field 'wrapped' is no base64: 'AAE!'"),
+        (b'{"many": ["AAE=", "AAE!"]}', "the field 'many' is no base64: 'AAE!'"),
+        (b'{"wrappedByName": {"a": "AAE!"}}', "the field 'wrapped_by_name' is no base64: 'AAE!'"),
         (b'{"any": {"@type": "a/other.Other", "raw": "AAE!"}}', "the field 'raw' is no base64: 'AAE!'"),
         (b'{"inner": [{"any": {"raw": "AAE!", "@type": "a/other.Other"}}]}', "the field 'raw' is no base64: 'AAE!'"),
         (
             b'{"any": {"@type": "a/google.protobuf.BytesValue", "value": "AAE!"}}',
-            "the google.protobuf.BytesValue is no base64: 'AAE!'",
+            "the 'value' of the field 'any' is no base64: 'AAE!'",
         ),
         (
             b'{"any": {"@type": "a/google.protobuf.Any", "value": {"@type": "a/kinds.v1.Ask", "data": "AAE!"}}}',
@@ -238,13 +240,16 @@ def test_large_messages(rest: Rest) -> None:
         (b'{"other": []}', "for other.Other"),
         (b'{"at": "yesterday"}', ""),
         (b'{"any": {"@type": "type.googleapis.com/no.Such"}}', "no.Such"),
-        # What protobuf's parser of JSON has no errors of its own for.
-        (b'{"any": {"@type": {}}}', "'dict' object has no attribute 'split'"),
-        (b'{"any": {"@type": "type.googleapis.com/google.protobuf.Any"}}', "KeyError: 'value'"),
-        (b'{"value": ' + b"9" * 400 + b"}", "OverflowError: int too large to convert to float"),
+        (
+            b'{"any": {"@type": "type.googleapis.com/google.protobuf.Any"}}',
+            "should have '@type' and 'value' alone",
+        ),
+        (b'{"any": {"@type": "a/google.protobuf.Struct", "value": {}, "x": 1}}', "as it is a google.protobuf.Struct"),
+        (b'{"value": ' + b"9" * 400 + b"}", "a number is too large for a double"),
         (b'{"value": 1e400}', "the number 1e400 is too large for a double"),
         (b'{"value": ' + b"9" * 400 + b".0}", "is too large for a double"),
-        (b'{"nothing": "\\ud800"}', "SystemError: "),
+        (b'{"nothing": "\\ud800"}', "half a surrogate pair"),
+        (b'{"byName": {"\\udc00": 1}}', "half a surrogate pair"),
         (b'{"text": "\xff"}', "utf-8"),
         (b'{"text": "\\ud800"}', ""),
         (b'{"\\ud800": 1, "\\ud800": 2}', "the key '\ud800' is given twice"),
@@ -258,6 +263,73 @@ def test_what_is_no_message(rest: Rest, body: bytes, reason: str) -> None:
     assert found["status"] == "INVALID_ARGUMENT"
     assert found["message"].startswith("the body is no kinds.v1.Ask in JSON: ")
     assert reason in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"text": 5}, "the field 'text' should be a string, but is 5"),
+        ({"text": ["a"]}, "the field 'text' should be a string, but is an array"),
+        ({"data": 5}, "the field 'data' should be base64 text, but is 5"),
+        ({"data": {"b64": "AA=="}}, "the field 'data' should be base64 text, but is an object"),
+        ({"bigNumber": True}, "the field 'big_number' should be a whole number, but is true"),
+        ({"big_number": "1_000"}, "the field 'big_number' should be a whole number, but is \"1_000\""),
+        ({"bigNumber": {}}, "the field 'big_number' should be a whole number, but is an object"),
+        ({"color": [1]}, "the field 'color' should be a name or a whole number, but is an array"),
+        ({"color": 1.5}, "the field 'color' should be a name or a whole number, but is 1.5"),
+        ({"flag": "true"}, "the field 'flag' should be true or false, but is \"true\""),
+        ({"at": 5}, "the field 'at' should be text such as '2024-01-02T03:04:05Z', but is 5"),
+        ({"byName": []}, "the field 'by_name' should be an object, {…}, but is an array"),
+        ({"byName": {"a": None}}, "the field 'by_name' should be a number, but is null"),
+        ({"byNumber": {"a": "b"}}, "a key of the field 'by_number' should be a whole number, but is \"a\""),
+        ({"inner": 5}, "the field 'inner' should be an array, […], but is 5"),
+        ({"inner": [None]}, "the field 'inner' should be an object, {…}, for kinds.v1.Ask, but is null"),
+        ({"inner": [{"data": 5}]}, "the field 'data' should be base64 text, but is 5"),
+        ({"wrapped": 5}, "the field 'wrapped' should be base64 text, but is 5"),
+        ({"many": [5]}, "the field 'many' should be base64 text, but is 5"),
+        ({"maybe": "x"}, "the field 'maybe' should be a whole number, but is \"x\""),
+        ({"struct": []}, "the field 'struct' should be an object, {…}, but is an array"),
+        ({"any": 5}, "the field 'any' should be an object with '@type', for google.protobuf.Any, but is 5"),
+        (
+            {"any": {"@type": {}}},
+            "'@type' of the field 'any' should be 'type.googleapis.com/' and the name of a message, but is an object",
+        ),
+        ({"any": {"@type": "a/no.Such"}}, "'@type' of the field 'any' names no message that is known: 'a/no.Such'"),
+        (
+            {"any": {"@type": "a/google.protobuf.BytesValue", "value": 5}},
+            "the 'value' of the field 'any' should be base64 text, but is 5",
+        ),
+        ([], "the message should be an object, {…}, for kinds.v1.Ask, but is an array"),
+    ],
+)
+def test_values_of_other_types(rest: Rest, body: Any, text: str) -> None:
+    assert error(rest, "/kinds.v1.Kinds/Echo", body, 400)["message"] == f"the body is no kinds.v1.Ask in JSON: {text}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BoolValue", True),
+        ("BytesValue", "AAAA"),
+        ("DoubleValue", 0.5),
+        ("Duration", "1.500s"),
+        ("FieldMask", "a.b,c"),
+        ("FloatValue", 0.5),
+        ("Int32Value", 1),
+        ("Int64Value", "9007199254740993"),
+        ("ListValue", [1.0, None]),
+        ("StringValue", "é"),
+        ("Struct", {"value": 1.0}),
+        ("Timestamp", "2024-05-01T12:00:00Z"),
+        ("UInt32Value", 1),
+        ("UInt64Value", "1"),
+        ("Value", None),
+    ],
+)
+def test_an_any_with_a_message_of_protobufs(rest: Rest, name: str, value: Any) -> None:
+    """Also with one that the service's files don't import."""
+    body = {"any": {"@type": f"type.googleapis.com/google.protobuf.{name}", "value": value}}
+    assert rest.post("/kinds.v1.Kinds/Echo", body).json() == body
 
 
 @pytest.mark.parametrize(

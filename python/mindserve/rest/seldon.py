@@ -17,7 +17,7 @@ from mindserve.proto import CLASSIFY, messages
 from mindserve.proto.seldon import ClassificationReply, ClassificationRequest
 from mindserve.rest.context import Backend, ServedClassifier, ServedVersion
 from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
-from mindserve.rest.message_json import fill_message, parse_json
+from mindserve.rest.message_json import OWN_FORMS, fill_message, make_pool, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
 from mindserve.rest.split_names import answering_versions, meant_names
 from mindserve.traffic import Split
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PATH = "/js/predict"
 INSTANCE = messages.Instance.DESCRIPTOR.full_name
+_STRUCT = "google.protobuf.Struct"
 _PREFIX = "type.googleapis.com/"
 # Descriptors that are kept.
 _MOST_POOLS = 64
@@ -75,10 +76,7 @@ class ClassifierTypes:
         if pool is None:
             if len(self._pools) >= _MOST_POOLS:  # servables were reloaded with others, time and again
                 self._pools.clear()
-            pool = descriptor_pool.DescriptorPool()  # its own: files of several servables may share a name
-            for file in files:
-                pool.AddSerializedFile(file)
-            self._pools[files] = pool
+            pool = self._pools[files] = make_pool(files)
         return pool
 
 
@@ -182,12 +180,9 @@ def encode_body(body: bytes, taken: _Taken) -> bytes:
         if not isinstance(puid, str):
             raise ValueError(f"'puid' is no string, {_EXPECTED}")
         request = ClassificationRequest()
-        try:
-            request.meta.puid = puid
-        except (ValueError, TypeError) as error:  # half a surrogate pair
-            raise ValueError(f"'puid' is wrong: {error}") from None
-        data = dict(value["data"])
-        kind = _type_of(data.pop("@type", None), taken)
+        request.meta.puid = puid
+        data = value["data"]
+        kind = _type_of(data.get("@type"), taken)
         request.data.type_url = _PREFIX + kind
         request.data.value = _encode_data(data, kind, taken)
         return bytes(request.SerializeToString())
@@ -209,17 +204,24 @@ def _type_of(given: Any, taken: _Taken) -> str:
 
 
 def _encode_data(data: dict[str, Any], kind: str, taken: _Taken) -> bytes:
+    """The bytes of the message that the JSON of an Any has, in which "@type" need not stand."""
+    value: Any = {name: item for name, item in data.items() if name != "@type"}
     pool = taken.pool_of(kind)
     if pool is not None:
+        # An Any has what is no object of fields in "value"; a Struct of which the type goes without saying is as clear.
+        if kind in OWN_FORMS and (kind != _STRUCT or data.get("@type") is not None):
+            if set(value) != {"value"}:
+                raise ValueError(f"'data' should have 'value', and beside it nothing but '@type', as it is a {kind}")
+            value = value["value"]
         try:
             message = message_factory.GetMessageClass(pool.FindMessageTypeByName(kind))()
-            return fill_message(message, data, pool)
+            return fill_message(message, value, pool)
         except ValueError as error:
             raise ValueError(f"'data' is no {kind} in JSON: {error}") from None
     if kind in taken.types():
         raise ValueError(f"the proto files of {kind} are too large to be known here: send it by gRPC")
     if kind == INSTANCE:
-        return _encode_instance(data)
+        return _encode_instance(value)
     names = ", ".join(f"'{name}'" for name in (*taken.types(), INSTANCE))
     raise ValueError(f"the servable does not take '{kind[:256]}', it takes {names}")
 
@@ -268,7 +270,8 @@ def _decode_custom(custom: Any, taken: _Taken) -> Any:
     if not custom.type_url:
         return None
     as_bytes = {"@type": custom.type_url, "value": base64.b64encode(custom.value).decode()}
-    found = taken.message(custom.type_url.rpartition("/")[2])
+    name = custom.type_url.rpartition("/")[2]
+    found = taken.message(name)
     if found is None:
         return as_bytes
     message, pool = found
@@ -278,4 +281,4 @@ def _decode_custom(custom: Any, taken: _Taken) -> Any:
     except (DecodeError, json_format.Error, TypeError, ValueError, RecursionError):
         # Bytes that are no such message, or one without a form in JSON, which may well be what the client has sent.
         return as_bytes
-    return {"@type": custom.type_url, **(fields if isinstance(fields, dict) else {"value": fields})}
+    return {"@type": custom.type_url, **({"value": fields} if name in OWN_FORMS else fields)}

@@ -19,7 +19,7 @@ from mindserve.rest.calls import CANCELLED, Ended
 from mindserve.rest.context import ServedService
 from mindserve.rest.http import INLINE_BYTES, Exchange, HttpError
 from mindserve.rest.lines import answer_lines
-from mindserve.rest.message_json import fill_message, parse_json
+from mindserve.rest.message_json import fill_message, make_pool, parse_json
 from mindserve.rest.metadata import error_of, headers_of, make_call
 from mindserve.rest.split_names import meant_names
 
@@ -124,9 +124,7 @@ class ServiceRoutes:
 def _make_rpcs(services: Sequence[ServedService]) -> _Rpcs:
     by_path: dict[str, Rpc] = {}
     for each in services:
-        pool = descriptor_pool.DescriptorPool()  # its own: files of several services may share a name
-        for file in each.files:
-            pool.AddSerializedFile(file)
+        pool = make_pool(each.files)
         for method in each.service.methods:
             rpc = Rpc(each.service.name, method, pool)
             by_path[rpc.path] = rpc
