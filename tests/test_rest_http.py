@@ -62,7 +62,7 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
         b"POST /model/echo:same HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET \xff\xfe HTTP/1.1\r\n\r\n",
         b"GET /healthz/live HTTP/1.1\r\nbad header\r\n\r\n",
-        b"CONNECT example.org:80 HTTP/1.1\r\n\r\n",
+        b"CONNECT example.org:80 HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused(rest: Rest, data: bytes) -> None:
@@ -74,6 +74,33 @@ def test_what_is_no_http_is_refused(rest: Rest, data: bytes) -> None:
         assert answer.json["error_msg"].startswith("this is no HTTP/1.1 request: ")
         assert is_closed(connection)
     assert rest.get("/healthz/live").status_code == 200
+
+
+_HOST = "a request of HTTP/{} should have one header 'host', but has {}"
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status", "text"),
+    [
+        (b"GET / HTTP/1.1", 400, _HOST.format("1.1", "none")),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: a", 400, _HOST.format("1.1", 2)),
+        (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b", 400, _HOST.format("1.0", 2)),
+        (b"GET / HTTP/2.0\r\nHost: a", 505, "a request of HTTP/2.0: expected HTTP/1.1"),
+        (b"GET / HTTP/0.9\r\nHost: a", 505, "a request of HTTP/0.9: expected HTTP/1.1"),
+        (b"GET /", 505, "a request of HTTP/0.9: expected HTTP/1.1"),
+    ],
+)
+def test_versions_and_hosts(rest: Rest, request_head: bytes, status: int, text: str) -> None:
+    with rest.connect() as connection:
+        connection.sendall(request_head + b"\r\n\r\n")
+        answer = read_answer(connection)
+        assert (answer.status, answer.json) == (status, {"error_msg": text})
+        assert answer.headers["connection"] == "close"
+        assert is_closed(connection)
+
+
+def test_a_request_of_http_1_0_needs_no_host(rest: Rest) -> None:
+    assert rest.raw(b"GET /healthz/live HTTP/1.0\r\n\r\n").status == 200
 
 
 def test_a_connection_that_says_nothing_is_closed(rest: Rest) -> None:
@@ -278,7 +305,7 @@ def test_query_strings_are_not_logged(tmp_path: pathlib.Path) -> None:
             for method in (b"GET", b"POST"):
                 body = b'{"instances": [{"x": "words"}]}'  # of which one method makes an error
                 length = b"Content-Length: %d\r\n" % len(body)
-                answer = rest.raw(b"%s %s%s HTTP/1.1\r\n%s\r\n%s" % (method, path, query, length, body))
+                answer = rest.raw(b"%s %s%s HTTP/1.1\r\nHost: x\r\n%s\r\n%s" % (method, path, query, length, body))
                 assert b"hushhush" not in answer.body
         assert rest.raw(b"GET /token%s HTTP/1.1\r\nno header\r\n\r\n" % query).status == 400
         assert rest.raw(b"GET /token%s HTTP/1.1\r\nX: %s\r\n\r\n" % (query, b"x" * 9000)).status == 431

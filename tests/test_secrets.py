@@ -120,7 +120,7 @@ def everything_is_sent(planted: Planted) -> tuple[str, list[str]]:
     ask("GET", f"/nowhere?{QUERY}", headers=bearer)
     host, port = planted.url.removeprefix("https://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as plain:
-        plain.sendall(f"GET /?{QUERY} HTTP/1.1\r\nx-own: {HEADER}\r\n\r\n".encode())
+        plain.sendall(f"GET /?{QUERY} HTTP/1.1\r\nhost: x\r\nx-own: {HEADER}\r\n\r\n".encode())
         with contextlib.suppress(OSError):
             plain.recv(65536)
 
@@ -132,7 +132,7 @@ def everything_is_sent(planted: Planted) -> tuple[str, list[str]]:
         f"GET /token?{token_query} HTTP/9.9",
         f"GET /token?{token_query} HTTP/1.1\r\n{HEADER}",
         f"GET /token?{token_query} HTTP/1.1\r\nx-own: {HEADER * 1000}",
-        f"GET /token?{token_query} HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{SECRET}",
+        f"GET /token?{token_query} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{SECRET}",
     ):
         plain = socket.create_connection((host, int(port)), timeout=60)
         with context.wrap_socket(plain, server_hostname="localhost") as secure:

@@ -251,7 +251,19 @@ class Connection(HttpToolsProtocol):
             self._refusal = 400, "header 'transfer-encoding' with HTTP/1.0, which does not have it: expected HTTP/1.1"
             raise _Refused
 
+    def _check_request(self) -> None:
+        """The parser takes a few versions that others may read in another way, and any number of hosts."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._refusal = 505, f"a request of HTTP/{version}: expected HTTP/1.1"
+            raise _Refused
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts > 1 or (not hosts and version == "1.1"):
+            self._refusal = 400, f"a request of HTTP/{version} should have one header 'host', but has {hosts or 'none'}"
+            raise _Refused
+
     def on_headers_complete(self) -> None:
+        self._check_request()
         if self.parser.should_upgrade() and any(name in _OF_BODIES for name, _ in self.headers):
             # The parser takes what follows for another protocol.
             self._refusal = 400, "a request with 'Upgrade' and a body: expected HTTP/1.1 without it (curl: --http1.1)"
