@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pathlib
+import select
 import signal
 import socket
 import stat
@@ -137,6 +138,51 @@ def test_commands_at_the_same_time(server: FakeServer) -> None:
     server.wait.set()
     thread.join()
     assert results == [{"pid": 4711, "predecessor": PID}]
+
+
+@contextlib.contextmanager
+def connections(runtime: pathlib.Path, count: int) -> Iterator[list[socket.socket]]:
+    """So many that have asked for nothing."""
+    with contextlib.ExitStack() as stack:
+        directory = os.open(runtime, os.O_RDONLY)
+        stack.callback(os.close, directory)
+        opened = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(count)]
+        for each in opened:
+            each.connect(admin.socket_path(directory, PID))
+            each.settimeout(60)
+        yield opened
+
+
+@pytest.mark.parametrize("count", [16, 18, 24])
+def test_too_many_clients_are_told_so(server: FakeServer, runtime: pathlib.Path, count: int) -> None:
+    text = f"The server, process {PID}, runs, but its admin socket has 16 clients, the most at a time: "
+    with connections(runtime, count) as opened:
+        for each in opened[16:]:
+            assert each.recv(4096).startswith(json.dumps({"error": text})[:-2].encode())
+        for _ in range(5):
+            with pytest.raises(AdminError, match=f"^{text}"):
+                ask(None, "status", {}, nothing)
+        for each in opened:
+            each.shutdown(socket.SHUT_WR)
+            while each.recv(4096):
+                pass
+    until(lambda: threads_named("mindserve-admin-command") == 0)
+    assert ask(None, "status", {}, nothing)["pid"] == PID
+
+
+def test_who_drips_a_request_is_disconnected(
+    server: FakeServer, runtime: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_admin, "_REQUEST_TIMEOUT", 0.5)
+    with connections(runtime, 1) as [connection]:
+        while not select.select([connection], [], [], 0.05)[0]:
+            connection.sendall(b" ")
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(4096) == b""
+
+
+def threads_named(name: str) -> int:
+    return sum(thread.name == name for thread in threading.enumerate())
 
 
 def test_the_end_waits_for_answers_but_not_for_requests(runtime: pathlib.Path) -> None:

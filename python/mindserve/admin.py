@@ -116,10 +116,12 @@ def ask(pid: int | None, command: str, arguments: Mapping[str, Any], progress: C
     try:
         pid, connection = _find_only() if pid is None else (pid, _find(pid))
     except BlockingIOError as error:
-        raise AdminError("A server has no room for more who ask: it is stopped, or hangs") from error
+        raise AdminError("A server has no room for more who ask: many do now, or it is stopped, or hangs") from error
     try:
         with connection:
-            connection.sendall(json.dumps({**arguments, "command": command}).encode() + b"\n")
+            # One that takes no more clients may have said so before, and closed it.
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(json.dumps({**arguments, "command": command}).encode() + b"\n")
             for answer in _answers(connection):
                 match answer:
                     case {"progress": str(text)}:

@@ -19,9 +19,9 @@ from mindserve.errors import MindserveError
 if TYPE_CHECKING:
     from mindserve.server.core import Server
 
-# Connections at a time; more are closed.
+# Connections at a time; more are told so, and closed.
 _MAX_CONNECTIONS = 16
-# Seconds for a request to come.
+# Seconds for a request to come, and as many for an answer to be taken.
 _REQUEST_TIMEOUT = 10.0
 # Seconds that the end of a server waits for commands that are being answered.
 _JOIN_TIMEOUT = 10.0
@@ -165,8 +165,11 @@ class AdminSocket:
                 target=self._serve, args=(connection,), name="mindserve-admin-command", daemon=True
             )
             with self._lock:
-                if self._listening is None or len(self._busy) >= _MAX_CONNECTIONS or not _is_allowed(connection):
+                if self._listening is None or not _is_allowed(connection):
                     connection.close()
+                    continue
+                if len(self._busy) >= _MAX_CONNECTIONS:
+                    _refuse(connection)
                     continue
                 try:
                     thread.start()
@@ -180,6 +183,7 @@ class AdminSocket:
             with connection, contextlib.suppress(OSError, ControlError):
                 connection.settimeout(_REQUEST_TIMEOUT)
                 line = _read_line(connection)
+                connection.settimeout(_REQUEST_TIMEOUT)
                 if line:
                     _send(connection, self._answer(line, lambda text: _send(connection, {"progress": text})))
         finally:
@@ -212,11 +216,24 @@ def _is_allowed(connection: socket.socket) -> bool:
     return uid in (0, os.geteuid())
 
 
+def _refuse(connection: socket.socket) -> None:
+    text = (
+        f"The server, process {os.getpid()}, runs, but its admin socket has {_MAX_CONNECTIONS} clients, the most at a "
+        f"time: end some of them, or try again. One that asks for nothing is disconnected after {_REQUEST_TIMEOUT:g} s"
+    )
+    with connection, contextlib.suppress(OSError):
+        connection.setblocking(False)  # it has room: nothing was sent there yet
+        _send(connection, {"error": text})
+
+
 def _read_line(connection: socket.socket) -> bytes:
+    deadline = time.monotonic() + _REQUEST_TIMEOUT
     lines = LineBuffer()
     while data := connection.recv(65536):
         if whole := lines.feed(data):
             return whole[0]
+        # However it drips.
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
     return b""
 
 
