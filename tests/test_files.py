@@ -16,6 +16,7 @@ from certificates import Authority, Files
 from mindserve import client, configfile, tls
 from mindserve.auth.keys import load_keys
 from mindserve.auth.signing import load_issuer_keys, load_signing_keys
+from mindserve.certs import make_certificates, revoke_certificates
 from mindserve.cli import app
 from mindserve.errors import ConfigError
 from mindserve.files import MAX_CRL_BYTES, MAX_PEM_BYTES, read_file
@@ -127,6 +128,45 @@ def test_a_config_file(bad: tuple[str, str]) -> None:
     result = CliRunner().invoke(app, ["validate", path])
     assert result.exit_code == 1
     assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "before", "after", "most"),
+    [
+        (["--token-file"], "", [], 64 << 10),
+        (["--file"], "", [], 1 << 30),
+        ([], "x=@", [], 1 << 30),
+        ([], "x=@", [".npy"], 1 << 30),
+    ],
+    ids=["--token-file", "--file", "x=@FILE", "x=@FILE.npy"],
+)
+def test_files_of_infer(bad: tuple[str, str], option: list[str], before: str, after: list[str], most: int) -> None:
+    path, said = bad
+    for end in after:
+        os.rename(path, path + end)
+        path += end
+    given = ["x=1"] if "--token-file" in option else []
+    result = CliRunner().invoke(app, ["infer", "unix:none.sock", "s", "m", *given, *option, before + path])
+    assert result.exit_code != 0
+    text = result.output if isinstance(result.exception, SystemExit) else str(result.exception)
+    assert f"can't be read: {said.format(most)}" in " ".join(text.replace("│", "").split())
+    for end in after:
+        os.rename(path, path.removesuffix(end))
+
+
+def test_a_file_with_a_secret(bad: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    path, said = bad
+    result = CliRunner().invoke(app, ["keys", "add", "me", "-f", str(tmp_path / "keys"), "--secret-file", path])
+    assert str(result.exception) == f"The secret's file '{path}' can't be read: {said.format(4098)}"
+
+
+def test_a_certificate_that_is_revoked(bad: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    path, said = bad
+    files = make_certificates(tmp_path / "certs")
+    assert refusal(lambda: revoke_certificates(files.directory, [path])) == f"{path} cannot be read: {said.format(MIB)}"
+    os.rename(path, files.crl)
+    said = said.format(MAX_CRL_BYTES)
+    assert refusal(lambda: revoke_certificates(files.directory)) == f"{files.crl} cannot be read: {said}"
 
 
 # -- what reads them ---------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ PYTHON_BELOW: dict[str, set[str]] = {
     "checks": {"errors"},
     "files": set(),
     "tls": {"checks", "files"},
-    "certs": {"checks"},
+    "certs": {"checks", "files"},
     "config": {"checks", "tls"},
     "limited_log": set(),
     "logs": {"errors", "limited_log"},

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mindserve import checks
 from mindserve.errors import ConfigError
+from mindserve.files import MAX_CRL_BYTES, MAX_PEM_BYTES, read_file
 
 KeyType = Literal["ec", "rsa"]
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -164,7 +165,7 @@ def revoke_certificates(
     )
     number, revoked = 0, {}
     if files.crl.exists():
-        old = _load(files.crl, x509.load_pem_x509_crl, "CRL")
+        old = _load(files.crl, x509.load_pem_x509_crl, "CRL", MAX_CRL_BYTES)
         if not old.is_signature_valid(key.public_key()):
             raise ConfigError(f"{files.crl} is the list of another authority than {files.ca_certificate}: remove it")
         number = next((each.value.crl_number for each in old.extensions if isinstance(each.value, x509.CRLNumber)), 0)
@@ -187,9 +188,9 @@ def revoke_certificates(
     return files.crl
 
 
-def _load(path: Path, parse: Callable[[bytes], _T], what: str) -> _T:
+def _load(path: Path, parse: Callable[[bytes], _T], what: str, max_bytes: int = MAX_PEM_BYTES) -> _T:
     try:
-        return parse(path.read_bytes())
+        return parse(read_file(str(path), max_bytes)[0])
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError):

@@ -40,10 +40,12 @@ def read_file(path: str, max_bytes: int) -> tuple[bytes, os.stat_result]:
         _check_regular(state.st_mode)
         _check_size(state.st_size, max_bytes)
         with open(fd, "rb", closefd=False) as file:
-            data = file.read(max_bytes + 1)
+            data = file.read(state.st_size + 1)
+            if len(data) > state.st_size:  # it has grown, or is one of the kernel's, which have no size
+                data += file.read(max_bytes + 1 - len(data))
     finally:
         os.close(fd)
-    _check_size(len(data), max_bytes)  # it may have grown, and files of the kernel's have no size
+    _check_size(len(data), max_bytes)
     return data, state
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mindserve.files import read_file
+
 if TYPE_CHECKING:
     from mindserve.client import SSLConfig
+
+# Bytes. The servers of this package take tokens of 8 KiB.
+_MAX_TOKEN_FILE = 64 * 1024
 
 
 def infer(
@@ -140,7 +144,7 @@ def _token(path: str | None) -> list[tuple[str, str | bytes]]:
     if path is None:
         return []
     try:
-        token = pathlib.Path(path).read_bytes().strip()
+        token = read_file(path, _MAX_TOKEN_FILE)[0].strip()
     except OSError as error:
         raise typer.BadParameter(f"'{path}' can't be read: {error.strerror}", param_hint="--token-file") from error
     if not token or not token.isascii() or len(token.split()) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,11 @@ import numpy as np
 
 from mindserve.client.dtypes import NUMERIC
 from mindserve.errors import MindserveError
+from mindserve.files import read_file
 
 _DTYPES = {np.dtype(kind).name: np.dtype(kind) for kind in NUMERIC}
+# Bytes of a file: more than a call may have.
+_MAX_FILE = 1 << 30
 _NAMES = (*_DTYPES, "str", "bytes")
 
 Instance = dict[str, Any]
@@ -61,7 +65,7 @@ def read_instances(arguments: Sequence[str], file: str | None) -> list[Instance]
 
 def _from_file(file: str) -> list[Instance]:
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        data = sys.stdin.buffer.read() if file == "-" else read_file(file, _MAX_FILE)[0]
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"'{file}' can't be read: {error.strerror}") from error
@@ -114,7 +118,7 @@ def _from_text(text: str, where: str) -> Any:
         if path.suffix == ".npy":
             return _array_file(path, where)
         try:
-            return path.read_bytes()
+            return read_file(str(path), _MAX_FILE)[0]
         except OSError as error:
             raise InputError(f"{where}: '{path}' can't be read: {error.strerror}") from error
     try:
@@ -142,10 +146,10 @@ def _as_value(value: Any, where: str, directory: Path) -> Any:
 
 def _array_file(path: Path, where: str) -> Any:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(io.BytesIO(read_file(str(path), _MAX_FILE)[0]), allow_pickle=False)
     except OSError as error:
         raise InputError(f"{where}: '{path}' can't be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:
         raise InputError(f"{where}: '{path}' is no .npy file with an array of numbers: {error}") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{where}: '{path}' is no .npy file")

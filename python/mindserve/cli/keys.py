@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mindserve.errors import ConfigError
+from mindserve.files import read_file
 
 if TYPE_CHECKING:
     from mindserve.auth.keys import ClientKey, Keys
@@ -194,8 +195,7 @@ def _read_secret(path: str) -> str:
         if path == "-":
             text = sys.stdin.read(MAX_SECRET_LENGTH + 2)
         else:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(MAX_SECRET_LENGTH + 2)
+            text = read_file(path, MAX_SECRET_LENGTH * 4 + 2)[0].decode()  # four bytes of UTF-8, and the line's end
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"The secret's file '{path}' can't be read: {reason}") from None
