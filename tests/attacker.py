@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import resource
 import select
 import socket
 import threading
@@ -18,6 +20,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import pytest
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
 from conftest import ServerProcess
@@ -273,6 +276,20 @@ class Neighbour:
                     self.failures.append(answer)
                 self.most = max(self.most, held(self._server))
                 self._stop.wait(0.005)
+
+
+@contextlib.contextmanager
+def many_descriptors(count: int) -> Iterator[int]:
+    """Lets this process have that many connections: gives its hard limit. Skips where the system doesn't allow it."""
+    before = _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 1000:
+        assert not os.environ.get("CI"), f"RLIMIT_NOFILE is {hard}, expected at least {count + 1000}"
+        pytest.skip(f"RLIMIT_NOFILE is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def resident(pid: int) -> int:
