@@ -17,9 +17,9 @@ namespace mindserve::gateway {
 //
 // What is there is not for those alone who hold on to it. Streams, whose clients decide how long they last, leave a
 // quarter of the requests that there may be to calls that end by themselves; and of a quarter of what streams may have,
-// a client gets no more when it has more than is left. Likewise of a quarter of all requests, for a minute after
-// somebody found no place who had few. Messages that are not whole leave a quarter of the bytes to those that are; and
-// half of them to what has really come.
+// a client gets no more when it has more than an eighth of what is left. Likewise of a quarter of all requests, for a
+// minute after somebody found no place who had few. Messages that are not whole leave a quarter of the bytes to those
+// that are; and half of them to what has really come.
 //
 // A client is a connection.
 class Admission {

@@ -56,7 +56,8 @@ std::unique_ptr<Refused> AdmitToAll(Admission& all, const Asker& asker, TimePoin
   const auto limit = [&] { return std::to_string(all.max_requests()) + " (max_enqueued_requests)"; };
   // Others find a place: nobody has to make room.
   const auto over_share = [&](const char* what) {
-    return refuse(std::string("this connection has more ") + what + " than are left under the limit " + limit());
+    return refuse(std::string("this connection has its share of ") + what + ", of which few are left under the limit " +
+                  limit());
   };
   if (asker.streams) {
     admitted->stream = ShareTicket(all, asker.client, Kind::kStream, now);

@@ -175,8 +175,9 @@ TEST_F(ReadersTest, AClientLeavesStreamsToOthers) {
   const auto refused = std::ranges::find_if(calls, [&](int32_t call) { return greedy->response(call).closed; });
   ASSERT_EQ(refused - calls.begin(), 23);
   EXPECT_EQ(greedy->response(*refused).grpc_status(), static_cast<int>(Code::kResourceExhausted));
-  EXPECT_EQ(greedy->response(*refused).grpc_message(),
-            "this connection has more streams than are left under the limit 40 (max_enqueued_requests)");
+  EXPECT_EQ(
+      greedy->response(*refused).grpc_message(),
+      "this connection has its share of streams, of which few are left under the limit 40 (max_enqueued_requests)");
   EXPECT_FALSE(other->response(Begin(other, kUp, false)).closed);
   // Nobody lacked anything but the greedy one itself.
   Pass(2 * kTimeout);

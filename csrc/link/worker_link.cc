@@ -1,10 +1,12 @@
 #include "link/worker_link.h"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <new>
 
 #include "link/handshake.h"
+#include "link/reply_shares.h"
 
 namespace mindserve::link {
 
@@ -14,13 +16,14 @@ struct WorkerLink::LaneState {
   Region theirs;  // requests' ring, how far replies were read
   UniqueFd bell;  // the I/O thread's
   std::unique_ptr<Arena> arena;
+  ReplyShares shares;     // of it
+  uint64_t releases = 0;  // slabs that came back to it
   RingWriter out;
   RingReader in;
   std::deque<Frame> waiting;  // what the ring had no room for
   uint32_t last_rung = 0;
   // These are told to the gateway.
-  bool answers_starve = false;
-  bool streams_starve = false;
+  bool awaits_memory = false;
   bool awaits_credit = false;
 
   RingBlock& block() { return *reinterpret_cast<RingBlock*>(ours.data()); }
@@ -30,9 +33,16 @@ struct WorkerLink::LaneState {
   }
 
   void TellStarved() {
-    const uint32_t starved = answers_starve || streams_starve || awaits_credit ? 1 : 0;
+    const uint32_t starved = awaits_memory || awaits_credit ? 1 : 0;
     auto& flag = block().starved.value;
     if (flag.load(std::memory_order_relaxed) != starved) flag.store(starved, std::memory_order_seq_cst);
+  }
+
+  bool Free(uint64_t offset) {
+    if (!arena->Free(offset)) return false;
+    shares.Remove(offset);
+    ++releases;
+    return true;
   }
 };
 
@@ -104,7 +114,7 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
     bool fine = outcome == RingReader::Outcome::kFrame;
     if (fine && frame.type == FrameType::kReleaseReply) {
       const bool credit = (frame.flags & kCredit) != 0;
-      fine = (credit && frame.offset == 0) || lane.arena->Free(frame.offset);
+      fine = (credit && frame.offset == 0) || lane.Free(frame.offset);
       if (fine && !credit) continue;
       frame.offset = 0;
     }
@@ -130,19 +140,40 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
   return false;
 }
 
-std::optional<Slab> WorkerLink::AllocateReply(size_t index, size_t bytes, For what) {
+WorkerLink::Allocation WorkerLink::AllocateReply(size_t index, size_t bytes, uint64_t client, For what) {
   LaneState& lane = *lanes_[index];
+  const bool streams = what == For::kStream;
+  const bool counts = client != kNobody && (streams || bytes >= kCountedBytes);
   const size_t used = lane.arena->used();
   const size_t all = lane.ours.size() - kReplyArenaBegin;
-  const bool leaves = what == For::kStream && used > 0 && used + bytes > all - all / 4;
-  auto slab = leaves ? std::nullopt : lane.arena->Allocate(bytes);
-  (what == For::kStream ? lane.streams_starve : lane.answers_starve) = !slab;
-  lane.TellStarved();
-  return slab;
+  const size_t most = streams ? all - all / 4 : all;
+  const size_t room = most - std::min(most, used);
+  const size_t held = counts ? lane.shares.Held(client) : 0;
+  Allocation allocation;
+  const size_t left = room - std::min(room, bytes);
+  allocation.over_share = held > 0 && left < most / 2 && held + bytes > left / 8;
+  const bool leaves = streams && used > 0 && bytes > room;
+  if (!allocation.over_share && !leaves) allocation = lane.arena->Allocate(bytes);
+  if (!allocation) {
+    AwaitMemory(index, true);
+  } else if (counts) {
+    lane.shares.Add(allocation->offset, client, lane.arena->used() - used);
+  }
+  return allocation;
 }
 
 void WorkerLink::FreeReply(size_t index, const Slab& slab) {
-  lanes_[index]->arena->Free(slab.offset);
+  lanes_[index]->Free(slab.offset);
+}
+
+uint64_t WorkerLink::Releases(size_t index) const {
+  return lanes_[index]->releases;
+}
+
+void WorkerLink::AwaitMemory(size_t index, bool awaited) {
+  LaneState& lane = *lanes_[index];
+  lane.awaits_memory = awaited;
+  lane.TellStarved();
 }
 
 void WorkerLink::AwaitCredit(size_t index, bool awaited) {
@@ -152,7 +183,7 @@ void WorkerLink::AwaitCredit(size_t index, bool awaited) {
 }
 
 std::optional<Slab> WorkerLink::CopyOut(size_t index, std::string_view text) {
-  auto slab = AllocateReply(index, text.size());
+  std::optional<Slab> slab = AllocateReply(index, text.size());
   if (slab && !text.empty()) std::memcpy(slab->bytes.data(), text.data(), text.size());
   return slab;
 }
@@ -207,7 +238,7 @@ void WorkerLink::SendPayload(LaneState& lane, FrameType type, int flags, uint64_
   frame.deadline_ns = INT64_MAX;
   frame.code = static_cast<uint32_t>(code);
   if (slab.bytes.empty()) {
-    lane.arena->Free(slab.offset);
+    lane.Free(slab.offset);
   } else {
     frame.offset = slab.offset;
     frame.length = slab.bytes.size();

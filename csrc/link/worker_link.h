@@ -48,12 +48,30 @@ class WorkerLink {
   bool Receive(size_t lane, GatewayFrame* frame);
   const Status& fault() const { return fault_; }
 
-  // Memory for an answer to a call of this lane. Nothing if the arena is full: there is more once the gateway has
-  // released some, and it wakes a worker that has been told so.
+  // Memory for an answer to a call of this lane, or nothing: there may be some once the gateway has released more, and
+  // it wakes a worker that has been refused.
+  //
   // A message of a stream leaves a quarter to other answers, unless nothing is out: for those nobody has to read on.
+  // Besides, once less than half is free of what there is for one of the same kind, no client gets more when that would
+  // be more than an eighth of what it leaves. So one that reads nothing leaves half to others, and each further one
+  // eight ninths of what it finds. But a client that holds nothing may take what there is: a message of any size that
+  // can be sent, up to half of the arena, goes once the client's others are read and there is room.
+  //
+  // Small answers that are no messages of a stream don't count, and always may take what is free: noting whose they are
+  // would cost more than they do, and a client has no more of them than it has calls.
   enum class For : uint8_t { kAnswer, kStream };
-  std::optional<Slab> AllocateReply(size_t lane, size_t bytes, For what = For::kAnswer);
+  static constexpr size_t kCountedBytes = 4096;  // from so many on
+  static constexpr uint64_t kNobody = 0;         // gives back at once, and has no share
+  struct Allocation : std::optional<Slab> {
+    using std::optional<Slab>::operator=;
+    bool over_share = false;  // nothing since the client has its share, not since there is no room
+  };
+  Allocation AllocateReply(size_t lane, size_t bytes, uint64_t client = kNobody, For what = For::kAnswer);
   void FreeReply(size_t lane, const Slab& slab);  // one that is not sent after all
+  // How often memory has come back.
+  uint64_t Releases(size_t lane) const;
+  // Whether answers of this lane still wait for memory: else the gateway need not wake this worker for it any more.
+  void AwaitMemory(size_t lane, bool awaited);
   void SendReply(size_t lane, uint64_t call, const Slab& slab, uint8_t flags);
   // The call ends with an error. A text that finds no memory is left out.
   void SendEnd(size_t lane, uint64_t call, const Status& status, uint8_t flags);
@@ -61,8 +79,8 @@ class WorkerLink {
   void SendReleaseMessage(size_t lane, uint64_t call);
   void SendWants(size_t lane, uint64_t call, uint32_t taken);
   void SendLacks(size_t lane);
-  // These three have a payload of their own, which is copied. False: it finds no memory, and nothing was sent; see
-  // AllocateReply.
+  // These three have a payload of their own, which is copied, and given back as soon as the gateway sees it. False: it
+  // finds no memory, and nothing was sent; see AllocateReply.
   bool SendInitial(size_t lane, uint64_t call, std::string_view metadata, uint8_t flags);
   bool SendTrailing(size_t lane, uint64_t call, Code code, std::string_view call_end, uint8_t flags);
   bool SendModel(size_t lane, std::string_view model_id, bool loaded);

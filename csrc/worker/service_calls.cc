@@ -91,6 +91,7 @@ void ServiceCalls::EndWith(size_t lane, Table::iterator found, const Status& sta
 
 void ServiceCalls::EndCancelled(size_t lane, Table::iterator found, const Status& status) {
   found->second.out.end = {};
+  LineOf(lane, found->second).Remove(found->first);
   link_.SendEnd(lane, found->first, status, link::kReleased);
   Forget(lane, found);
 }
@@ -141,20 +142,21 @@ void ServiceCalls::Collect() {
 
 TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& starves) {
   Collect();
+  bool more = false;
   for (size_t lane = 0; lane < starved_.size(); ++lane) {
-    SendStarved(lane, starved_[lane].answers, starves);
-    SendStarved(lane, starved_[lane].streams, starves);
+    if (!starves(lane)) more |= SendStarved(lane, starved_[lane].answers);
+    if (!starves(lane) && !full(lane)) more |= SendStarved(lane, starved_[lane].streams);
   }
   for (const auto& call : posted_) {
     auto* record = static_cast<Record*>(call->record);
-    if (record == nullptr || record->starves || record->copies) continue;
-    const Starved& waiting = starved_[call->lane()];
-    if (starved(call->lane()) || (Streams(*record) && !waiting.streams.empty()) || starves(call->lane())) {
-      record->starves = true;
-      StarvedWith(call->lane(), *record).push_back(call->number());
-      continue;
+    if (record == nullptr || record->copies) continue;
+    AnswerLine& line = LineOf(call->lane(), *record);
+    if (line.Contains(call->number())) continue;
+    if (starves(call->lane()) || full(call->lane()) || line.MustWait(call->client())) {
+      line.Push(call->number(), call->client());
+    } else {
+      SendOrWait(call->lane(), call->number(), *record);
     }
-    Send(call->lane(), call->number(), *record);
   }
   posted_.clear();
   for (size_t steps = 0; steps < kStepsPerRound && !copying_.empty(); ++steps) {
@@ -163,31 +165,18 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
     Record* record = Find(entry.lane, entry.call);
     if (record == nullptr || !record->copies) continue;
     record->copies = false;
-    Send(entry.lane, entry.call, *record);
+    SendOrWait(entry.lane, entry.call, *record);
   }
   SendModels();
-  if (!copying_.empty()) return now;
+  if (more || !copying_.empty()) return now;
   const TimePoint next = handlers_->Tend(now, &resting_);
   EndResting();
   return std::min(next, TellOfResting(now));
 }
 
-void ServiceCalls::SendStarved(size_t lane, std::deque<uint64_t>& waiting, const std::function<bool(size_t)>& starves) {
-  while (!waiting.empty() && !starves(lane)) {
-    const uint64_t number = waiting.front();
-    Record* record = Find(lane, number);
-    if (record != nullptr && record->starves) {
-      record->starves = false;
-      Send(lane, number, *record);
-      record = Find(lane, number);
-      if (record != nullptr && record->starves) {
-        // It went to the end, but was the oldest.
-        waiting.pop_back();
-        return;
-      }
-    }
-    waiting.pop_front();
-  }
+bool ServiceCalls::SendStarved(size_t lane, AnswerLine& line) {
+  if (line.empty()) return false;
+  return line.Retry(link_.Releases(lane), [&](uint64_t call) { return Send(lane, call, *Find(lane, call)); });
 }
 
 // A client may rest between messages as long as nobody lacks the thread that waits for it.
@@ -221,20 +210,27 @@ TimePoint ServiceCalls::TellOfResting(TimePoint now) {
   return kNever;
 }
 
-// Sends what it can; the rest waits in starved_ or copying_.
-void ServiceCalls::Send(size_t lane, uint64_t number, Record& record) {
+void ServiceCalls::SendOrWait(size_t lane, uint64_t number, Record& record) {
+  const AnswerLine::Tried tried = Send(lane, number, record);
+  if (tried == AnswerLine::Tried::kDone) return;
+  LineOf(lane, record).Push(number, record.call->client(), tried);
+}
+
+// Sends what it can; what is to be copied goes on in copying_.
+AnswerLine::Tried ServiceCalls::Send(size_t lane, uint64_t number, Record& record) {
   switch (TrySend(lane, number, record)) {
-    case Sent::kAll:
-      break;
-    case Sent::kStarved:
-      record.starves = true;
-      StarvedWith(lane, record).push_back(number);
-      break;
+    case Sent::kFull:
+      return AnswerLine::Tried::kFull;
+    case Sent::kOverShare:
+      return AnswerLine::Tried::kOverShare;
     case Sent::kCopying:
       record.copies = true;
       copying_.push_back({lane, number});
       break;
+    case Sent::kAll:
+      break;
   }
+  return AnswerLine::Tried::kDone;
 }
 
 ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& record) {
@@ -245,7 +241,7 @@ ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& r
   }
   if (out.initial != nullptr) {
     const uint8_t flags = out.initial->compressed ? link::kCompressed : 0;
-    if (!link_.SendInitial(lane, number, out.initial->metadata, flags)) return Sent::kStarved;
+    if (!link_.SendInitial(lane, number, out.initial->metadata, flags)) return Sent::kFull;
     out.initial.reset();
   }
   while (record.sent < out.messages.size()) {
@@ -264,7 +260,7 @@ ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& r
   out.messages.clear();
   record.sent = 0;
   if (!out.end.there) return Sent::kAll;
-  if (!link_.SendTrailing(lane, number, out.end.code, out.end.block, link::kReleased)) return Sent::kStarved;
+  if (!link_.SendTrailing(lane, number, out.end.code, out.end.block, link::kReleased)) return Sent::kFull;
   Forget(lane, calls_[lane].find(number));
   return Sent::kAll;
 }
@@ -285,9 +281,10 @@ ServiceCalls::Sent ServiceCalls::SendMessage(size_t lane, uint64_t number, Recor
   const std::span<const std::byte> bytes = message.bytes();
   if (!record.slab) {
     const auto what = Streams(record) ? link::WorkerLink::For::kStream : link::WorkerLink::For::kAnswer;
-    record.slab = link_.AllocateReply(lane, bytes.size(), what);
+    const auto slab = link_.AllocateReply(lane, bytes.size(), record.call->client(), what);
+    if (!slab) return slab.over_share ? Sent::kOverShare : Sent::kFull;
+    record.slab = *slab;
     record.copied = 0;
-    if (!record.slab) return Sent::kStarved;
   }
   const size_t count = std::min(bytes.size() - record.copied, kStepBytes);
   if (count > 0) std::memcpy(record.slab->bytes.data() + record.copied, bytes.data() + record.copied, count);

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/stage_stats.h"
 #include "link/worker_link.h"
+#include "worker/answer_line.h"
 #include "worker/handlers.h"
 #include "worker/service_call.h"
 
@@ -43,8 +44,14 @@ class ServiceCalls {
   // Sends what handlers have put out, at the end of a round. Lanes of which `starves` says so get nothing that needs
   // memory: others wait for it already. When it wants to be called again (a time that has passed: at once).
   TimePoint Poll(TimePoint now, const std::function<bool(size_t)>& starves);
-  // Whether calls of this lane wait for reply memory, but for streams, which others need not wait behind.
-  bool starved(size_t lane) const { return !starved_[lane].answers.empty(); }
+  // Whether there is no room for an answer of this lane, but for streams, which others need not wait behind; lacks: for
+  // any.
+  bool full(size_t lane) const { return starved_[lane].answers.full(); }
+  bool lacks(size_t lane) const { return full(lane) || starved_[lane].streams.full(); }
+  // Whether anything of this lane waits for reply memory.
+  bool starved(size_t lane) const {
+    return !starved_[lane].answers.empty() || !starved_[lane].streams.empty() || !models_.empty();
+  }
 
  private:
   struct Record {
@@ -53,24 +60,25 @@ class ServiceCalls {
     size_t sent = 0;                 // of out's messages
     std::optional<link::Slab> slab;  // for the next message, a large one, that is being copied
     size_t copied = 0;
-    bool starves = false;           // in starved_
     bool copies = false;            // in copying_
     bool waits_for_credit = false;  // counted in waiting_
   };
   using Table = std::unordered_map<uint64_t, Record>;
-  enum class Sent : uint8_t { kAll, kStarved, kCopying };
+  enum class Sent : uint8_t { kAll, kCopying, kFull, kOverShare };
 
-  // Calls that wait for reply memory, oldest first.
+  // Calls that wait for reply memory.
   struct Starved {
-    std::deque<uint64_t> answers, streams;
+    AnswerLine answers, streams;
   };
   static bool Streams(const Record& record) { return record.call->spec().server_streaming; }
-  std::deque<uint64_t>& StarvedWith(size_t lane, const Record& record) {
+  AnswerLine& LineOf(size_t lane, const Record& record) {
     return Streams(record) ? starved_[lane].streams : starved_[lane].answers;
   }
-  void SendStarved(size_t lane, std::deque<uint64_t>& waiting, const std::function<bool(size_t)>& starves);
+  // Whether some are left to be tried at once.
+  bool SendStarved(size_t lane, AnswerLine& line);
   void Collect();
-  void Send(size_t lane, uint64_t number, Record& record);
+  void SendOrWait(size_t lane, uint64_t number, Record& record);
+  AnswerLine::Tried Send(size_t lane, uint64_t number, Record& record);
   Sent TrySend(size_t lane, uint64_t number, Record& record);
   Sent SendMessage(size_t lane, uint64_t number, Record& record, int flags);
   static void EndTooLarge(Record& record);

@@ -22,7 +22,8 @@ namespace mindserve::worker {
 
 using CallPointer = std::shared_ptr<ServiceCall>;
 
-// The handlers' numbers. The engine has no methods here, so they are the link's as well.
+// The handlers' numbers. On the link they come after the engine's methods, of which there are none unless a test adds
+// some.
 inline constexpr uint16_t kUnary = 0;
 inline constexpr uint16_t kServerStreaming = 1;
 inline constexpr uint16_t kClientStreaming = 2;
@@ -52,6 +53,8 @@ class ServiceFixture : public testing::Test {
 
   void Start(size_t arena = size_t{4} << 20) {
     runtime_ = std::make_unique<Runtime>(*clock_, RuntimeOptions{.reply_arena_bytes = arena});
+    if (before_serving_) before_serving_(runtime_->engine());
+    first_handler_ = static_cast<uint16_t>(runtime_->engine().methods());
     Handlers& handlers = runtime_->handlers();
     handlers.Add({.path = "/t.T/Unary"});
     handlers.Add({.path = "/t.T/ServerStreaming", .server_streaming = true});
@@ -109,7 +112,7 @@ class ServiceFixture : public testing::Test {
     const link::Slab slab = Lay(bytes);
     link::Lane::Open open;
     open.call = call;
-    open.method = method;
+    open.method = static_cast<uint16_t>(first_handler_ + method);
     open.client = client_;
     open.offset = slab.offset;
     open.length = bytes.size();
@@ -222,8 +225,10 @@ class ServiceFixture : public testing::Test {
   std::unique_ptr<link::GatewayPort> port_;
   std::unique_ptr<link::Lane> lane_;
   std::optional<link::StatsReader> stats_;
-  int64_t deadline_ns_ = INT64_MAX;  // of calls that are opened
-  uint64_t client_ = 7;              // whose the calls are that are opened
+  int64_t deadline_ns_ = INT64_MAX;                        // of calls that are opened
+  uint64_t client_ = 7;                                    // whose the calls are that are opened
+  std::function<void(pipeline::Engine&)> before_serving_;  // adds to what is served
+  uint16_t first_handler_ = 0;                             // on the link
   bool keeps_replies_ = false;
   std::vector<link::WorkerFrame> kept_;
 };

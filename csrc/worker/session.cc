@@ -15,6 +15,8 @@ namespace {
 
 // So often the master is told at least that this thread still comes round.
 constexpr Duration kBeat = std::chrono::milliseconds(500);
+// So long answers wait for room before the gateway is told, and before it is told again.
+constexpr Duration kPatience = std::chrono::seconds(5);
 // Of a lane's requests so many instances are read before others have their turn.
 constexpr size_t kRoundInstances = 1024;
 
@@ -45,6 +47,8 @@ void Runtime::Session::Handle(size_t lane, const link::GatewayFrame& frame) {
     if (found == calls_[lane].end()) {
       // Of a handler, or it was answered while the cancellation was on its way.
       service_calls_.Cancel(lane, frame.call);
+    } else if (starved_[lane].Remove(frame.call)) {
+      End(*found->second, Status(Code::kCancelled, "the call was cancelled"));
     } else {
       engine_.Cancel(*found->second->context);
     }
@@ -176,9 +180,16 @@ void Runtime::Session::Answer(Request& request) {
   } else if (request.late == request.replies.size()) {
     // That nothing of it is in time concerns the call as such.
     End(request, Status(Code::kDeadlineExceeded, request.replies.front().error));
-  } else if (Waits(request.lane) || !TryReply(request)) {
-    starved_[request.lane].push_back(request.call);
+  } else {
+    TryInTurn(request, &Session::TryReply);
   }
+}
+
+void Runtime::Session::TryInTurn(Request& request, AnswerLine::Tried (Session::*attempt)(Request&)) {
+  AnswerLine& line = starved_[request.lane];
+  const bool waits = service_calls_.full(request.lane) || line.MustWait(request.context->client);
+  const auto tried = waits ? AnswerLine::Tried::kFull : (this->*attempt)(request);
+  if (tried != AnswerLine::Tried::kDone) line.Push(request.call, request.context->client, tried);
 }
 
 void Runtime::Session::OpenClassification(Request& request, const link::GatewayFrame& frame) {
@@ -190,56 +201,56 @@ void Runtime::Session::OpenClassification(Request& request, const link::GatewayF
   engine_.Submit(target->method, request.context, 0, classification_, now_);
 }
 
-bool Runtime::Session::TryClassificationReply(Request& request) {
+AnswerLine::Tried Runtime::Session::TryClassificationReply(Request& request) {
   const wire::InstanceReply& reply = request.replies.front();
   if (reply.code != wire::ErrorCode::kSuccess) {
     End(request, Status(wire::CodeOf(reply.code), reply.error));
-    return true;
+    return AnswerLine::Tried::kDone;
   }
   const auto writer = runtime_.classifier_->Write(request.method.outputs, reply.outputs, request.shaped_by_client);
   if (!writer.ok()) {
     End(request, writer.status());
-    return true;
+    return AnswerLine::Tried::kDone;
   }
   if (writer->size() > runtime_.options_.reply_arena_bytes / 2) {
     EndTooLarge(request, writer->size());
-    return true;
+    return AnswerLine::Tried::kDone;
   }
-  const auto slab = link_->AllocateReply(request.lane, writer->size());
-  if (!slab) return false;
+  const auto slab = link_->AllocateReply(request.lane, writer->size(), request.context->client);
+  if (!slab) return AnswerLine::WhyNot(slab);
   writer->WriteTo(slab->bytes);
   uint8_t flags = link::kEnds;
   if (LetGo(request)) flags |= link::kReleased;
   link_->SendReply(request.lane, request.call, *slab, flags);
   Forget(request);
-  return true;
+  return AnswerLine::Tried::kDone;
 }
 
-bool Runtime::Session::TryReply(Request& request) {
+AnswerLine::Tried Runtime::Session::TryReply(Request& request) {
   if (Classifies(request)) return TryClassificationReply(request);
-  if (request.sliced != nullptr && request.sliced->phase == Sliced::Phase::kAllocating) return Allocate(request);
+  if (request.sliced != nullptr && request.sliced->phase == Sliced::Phase::kAllocating) return AllocateSliced(request);
   if (request.replies.size() > SlicedReply::kInstances) {
     AnswerSliced(request);
-    return true;
+    return AnswerLine::Tried::kDone;
   }
   const wire::ReplyWriter writer(request.method.outputs, request.replies);
   if (writer.size() > SlicedReply::kBytes) {
     AnswerSliced(request);
-    return true;
+    return AnswerLine::Tried::kDone;
   }
   if (writer.size() > runtime_.options_.reply_arena_bytes / 2) {
     EndTooLarge(request, writer.size());
-    return true;
+    return AnswerLine::Tried::kDone;
   }
-  const auto slab = link_->AllocateReply(request.lane, writer.size());
-  if (!slab) return false;
+  const auto slab = link_->AllocateReply(request.lane, writer.size(), request.context->client);
+  if (!slab) return AnswerLine::WhyNot(slab);
   writer.WriteTo(slab->bytes);
   uint8_t flags = link::kEnds;
   if (writer.has_errors()) flags |= link::kHasErrors;
   if (LetGo(request)) flags |= link::kReleased;
   link_->SendReply(request.lane, request.call, *slab, flags);
   Forget(request);
-  return true;
+  return AnswerLine::Tried::kDone;
 }
 
 void Runtime::Session::EndTooLarge(Request& request, size_t size) {
@@ -252,18 +263,25 @@ Status Runtime::Session::WrongCount(size_t count, size_t expected) {
           "the request has " + std::to_string(count) + " instances, expected " + std::to_string(expected)};
 }
 
-void Runtime::Session::RetryStarved() {
+bool Runtime::Session::RetryStarved() {
+  bool more = false;
   for (size_t lane = 0; lane < starved_.size(); ++lane) {
-    auto& waiting = starved_[lane];
-    while (!waiting.empty()) {
-      Request& request = *calls_[lane].at(waiting.front());
-      if (request.context->cancelled) {
-        End(request, Status(Code::kCancelled, "the call was cancelled"));
-      } else if (!TryReply(request)) {
-        break;
-      }
-      waiting.pop_front();
-    }
+    if (starved_[lane].empty()) continue;
+    more |=
+        starved_[lane].Retry(link_->Releases(lane), [&](uint64_t call) { return TryReply(*calls_[lane].at(call)); });
+  }
+  return more;
+}
+
+void Runtime::Session::TellLacks(size_t lane) {
+  TimePoint& since = full_since_[lane];
+  if (!starved_[lane].full() && !service_calls_.lacks(lane)) {
+    since = kNever;
+  } else if (since == kNever) {
+    since = now_;
+  } else if (now_ - since >= kPatience) {
+    since = now_;
+    link_->SendLacks(lane);
   }
 }
 
@@ -308,10 +326,13 @@ void Runtime::Session::RoundEnd() {
   const TimePoint next = engine_.Poll();
   more_ = !sliced_.empty() || (next != kNever && next <= runtime_.time_.Now());
   const TimePoint hung = FindHung();
-  RetryStarved();
-  // Last: what it finds out about memory is what the gateway is told.
-  const TimePoint handlers = service_calls_.Poll(now_, [this](size_t lane) { return !starved_[lane].empty(); });
-  more_ = more_ || !sliced_.empty() || handlers <= now_;
+  const bool starved = RetryStarved();
+  const TimePoint handlers = service_calls_.Poll(now_, [this](size_t lane) { return starved_[lane].full(); });
+  for (size_t lane = 0; lane < starved_.size(); ++lane) {
+    link_->AwaitMemory(lane, !starved_[lane].empty() || service_calls_.starved(lane));
+    TellLacks(lane);
+  }
+  more_ = more_ || starved || !sliced_.empty() || handlers <= now_;
   if (!more_) SetTimer(std::min({next, hung, handlers, now_ + kBeat}));
   link_->Flush();
 }

@@ -14,6 +14,7 @@
 
 #include "net/event_loop.h"
 #include "wire/predict.h"
+#include "worker/answer_line.h"
 #include "worker/releases.h"
 #include "worker/runtime.h"
 #include "worker/service_calls.h"
@@ -35,6 +36,7 @@ class Runtime::Session final : private net::RoundHooks {
         calls_(link_->lanes()),
         heads_(link_->lanes()),
         starved_(link_->lanes()),
+        full_since_(link_->lanes(), kNever),
         service_calls_(*link_, runtime.handlers_, runtime.options_.reply_arena_bytes / 2, runtime.handler_stats_) {}
 
   Status Run();
@@ -89,10 +91,10 @@ class Runtime::Session final : private net::RoundHooks {
     return runtime_.classifier_ && &request.method == &engine_.method(runtime_.classifier_->method());
   }
   void OpenClassification(Request& request, const link::GatewayFrame& frame);
-  bool TryClassificationReply(Request& request);
+  AnswerLine::Tried TryClassificationReply(Request& request);
   Status Read(const Request& request, const link::GatewayFrame& frame);
   void Answer(Request& request);
-  bool TryReply(Request& request);
+  AnswerLine::Tried TryReply(Request& request);
   void End(Request& request, const Status& status);
   void EndTooLarge(Request& request, size_t size);
   static Status WrongCount(size_t count, size_t expected);
@@ -109,12 +111,15 @@ class Runtime::Session final : private net::RoundHooks {
   bool StepReading(Request& request);
   bool StepSubmitting(Request& request);
   void AnswerSliced(Request& request);
-  bool Allocate(Request& request);
+  AnswerLine::Tried AllocateSliced(Request& request);
   bool StepFreeing(Request& request);
-  // Whether answers of this lane wait for reply memory, and so the next has to.
-  bool Waits(size_t lane) const { return !starved_[lane].empty() || service_calls_.starved(lane); }
+  // Has the answer wait for reply memory if others that do come first, or `attempt` finds none.
+  void TryInTurn(Request& request, AnswerLine::Tried (Session::*attempt)(Request&));
   void SendReleases();
-  void RetryStarved();
+  // Whether some are left to be tried at once.
+  bool RetryStarved();
+  // Has clients that don't take their answers make room for those that have waited for long.
+  void TellLacks(size_t lane);
 
   void AwaitBell();
   void SetTimer(TimePoint at);
@@ -147,8 +152,9 @@ class Runtime::Session final : private net::RoundHooks {
     std::shared_ptr<const pipeline::RequestOrigin> origin;  // null: nothing was; shared with the request's context
   };
   std::vector<Head> heads_;
-  std::vector<std::deque<uint64_t>> starved_;  // by lane: answered calls that wait for reply memory, oldest first
-  std::deque<Releases::Entry> sliced_;         // large requests of which a step is to be done, whose turn it is first
+  std::vector<AnswerLine> starved_;     // by lane: answered calls that wait for reply memory
+  std::vector<TimePoint> full_since_;   // by lane: or since the gateway was last told; kNever: there is room
+  std::deque<Releases::Entry> sliced_;  // large requests of which a step is to be done, whose turn it is first
   std::vector<Releases::Entry> releases_;
   std::vector<ReadInstance> read_;  // of the request that is being read, used again by the next
   size_t read_count_ = 0;

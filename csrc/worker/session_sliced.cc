@@ -53,7 +53,7 @@ bool Runtime::Session::Step(Request& request) {
       }
       if (!sliced.reply->Measure()) return true;
       sliced.phase = Sliced::Phase::kAllocating;
-      if (Waits(request.lane) || !Allocate(request)) starved_[request.lane].push_back(request.call);
+      TryInTurn(request, &Session::AllocateSliced);
       return false;
     case Sliced::Phase::kWriting:
       if (sliced.reply->Write()) sliced.phase = Sliced::Phase::kFreeing;
@@ -131,20 +131,20 @@ void Runtime::Session::AnswerSliced(Request& request) {
   sliced_.push_back({request.lane, request.call});
 }
 
-// False if there is no memory for the answer now.
-bool Runtime::Session::Allocate(Request& request) {
+AnswerLine::Tried Runtime::Session::AllocateSliced(Request& request) {
   Sliced& sliced = *request.sliced;
   const size_t size = sliced.reply->size();
   if (size > runtime_.options_.reply_arena_bytes / 2) {
     EndTooLarge(request, size);
-    return true;
+    return AnswerLine::Tried::kDone;
   }
-  sliced.slab = link_->AllocateReply(request.lane, size);
-  if (!sliced.slab) return false;
+  const auto slab = link_->AllocateReply(request.lane, size, request.context->client);
+  if (!slab) return AnswerLine::WhyNot(slab);
+  sliced.slab = *slab;
   sliced.reply->Begin(sliced.slab->bytes);
   sliced.phase = Sliced::Phase::kWriting;
   sliced_.push_back({request.lane, request.call});
-  return true;
+  return AnswerLine::Tried::kDone;
 }
 
 // The results that are written, before the answer goes: the request's bytes may be free with it.
