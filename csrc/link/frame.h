@@ -36,7 +36,7 @@ enum class FrameType : uint8_t {
   kModel = 21,           // kLoaded: the worker holds the multiplexed model that the payload names; else no more
   kWants = 22,           // the call's handler has taken `instances` messages in all, has answered none since the last,
                          // and waits for the next
-  kLacks = 23,           // answers of this lane have waited for long, since those that clients don't take fill the arena
+  kLacks = 23,           // answers of this lane have waited for long: others, not taken by clients, fill the arena
 };
 
 enum FrameFlags : uint8_t {
