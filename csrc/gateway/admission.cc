@@ -15,7 +15,8 @@ Admission::Place Admission::AddOf(uint64_t client, Kind kind, TimePoint now) {
   if (others >= max) return Place::kNone;
   const size_t left = max - others;
   const auto its = counts.of.try_emplace(client, 0).first;
-  if ((streams || now < shared_until_) && left <= max / 4 && its->second > left / 8) return Place::kOverShare;
+  const bool shared = client != kNobody && (streams || now < shared_until_);
+  if (shared && left <= max / 4 && its->second > left / 8) return Place::kOverShare;
   ++counts.all;
   ++its->second;
   return Place::kGiven;

@@ -92,6 +92,13 @@ TEST_F(CrowdTest, AClientAloneHasAll) {
   EXPECT_EQ(Fill(1), 30u);
 }
 
+TEST_F(CrowdTest, CallsForManyClientsHaveNoShare) {
+  EXPECT_EQ(Fill(1), 40u);
+  EXPECT_EQ(Fill(2), 0u);
+  End(1, 40);
+  EXPECT_EQ(Fill(Admission::kNobody), 40u);
+}
+
 TEST_F(CrowdTest, WhereOneWithFewFoundNoPlaceOthersLeaveSome) {
   EXPECT_EQ(Fill(1), 40u);
   EXPECT_EQ(Fill(2), 0u);

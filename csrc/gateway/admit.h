@@ -37,9 +37,14 @@ struct Refused {
 
 // Who asks.
 struct Asker {
-  uint64_t client = 0;
+  uint64_t client = Admission::kNobody;
   bool streams = false;  // messages or answers are many
 };
+
+// Calls of workers of this server are for many clients, and so for none.
+inline Asker AskerOf(const Call& call, bool streams) {
+  return {.client = call.inner().depth == 0 ? call.client() : Admission::kNobody, .streams = streams};
+}
 
 // Counts a request with `bytes` of messages, which comes `now`. Null: it is admitted, and counted in `admitted`.
 std::unique_ptr<Refused> Admit(Admission& all, Admission& of_servable, std::string_view servable, size_t bytes,

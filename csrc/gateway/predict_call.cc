@@ -156,9 +156,9 @@ void PredictCall::Divert() {
 bool PredictCall::Admit() {
   request_ = std::make_shared<Request>(*std::move(message_));
   message_.reset();
-  const auto refused =
-      gateway::Admit(service_.admission_, *version_state_->admission, servable_, request_->message.bytes().size(),
-                     {.client = call_.client()}, service_.context_.now, service_.context_.stats, &request_->admitted);
+  const auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
+                                      request_->message.bytes().size(), AskerOf(call_, /*streams=*/false),
+                                      service_.context_.now, service_.context_.stats, &request_->admitted);
   if (refused) {
     Fail(std::move(refused->status), std::move(refused->trailing));
     return false;

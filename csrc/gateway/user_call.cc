@@ -79,9 +79,8 @@ bool UserCall::Open() {
   request_ = std::make_shared<Request>(*std::move(place));
   const size_t size = message_ ? message_->bytes().size() : 0;
   const bool unary = !service_.kind_.client_streaming && !service_.kind_.server_streaming;
-  const auto refused =
-      Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size,
-            {.client = call_.client(), .streams = !unary}, shared_.context.now, stats, &request_->admitted);
+  const auto refused = Admit(shared_.admission, *target->worker->version()->admission, goal_->servable, size,
+                             AskerOf(call_, !unary), shared_.context.now, stats, &request_->admitted);
   if (refused) return refuse(std::move(refused->status), std::move(refused->trailing));
   if (message_) {
     request_->stream.Add(*std::move(message_), {});  // counted for the servable as admitted
