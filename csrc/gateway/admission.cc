@@ -30,8 +30,8 @@ void Admission::RemoveOf(uint64_t client, Kind kind) {
   if (--its->second == 0) counts.of.erase(its);
 }
 
-void Admission::LackRequests(uint64_t client, TimePoint now) {
-  Note(requests_lacked_, now);
+void Admission::LackPlace(uint64_t client, TimePoint now) {
+  LackRequests(now);
   const std::lock_guard lock(mutex_);
   const auto& of = counts_[static_cast<size_t>(Kind::kCrowded)].of;
   // Who has many of them lacks nothing but more.

@@ -19,7 +19,7 @@ namespace mindserve::gateway {
 // quarter of the requests that there may be to calls that end by themselves; and of a quarter of what streams may have,
 // a client gets no more when it has more than an eighth of what is left. Likewise of a quarter of all requests, for a
 // minute after somebody found no place who had few. Messages that are not whole leave a quarter of the bytes to those
-// that are; and half of them to what has really come.
+// that are; and what was only announced is another quarter at most.
 //
 // A client is a connection.
 class Admission {
@@ -52,11 +52,13 @@ class Admission {
   }
   void RemoveUnfinished(size_t n) { unfinished_.fetch_sub(n, std::memory_order_relaxed); }
   // Of these, bytes that were announced, and that the message has from the beginning, come or not.
-  bool AddClaim(size_t n) { return Add(claimed_, n, max_bytes() / 2) || AddAlone(claimed_, 0, n); }
+  bool AddClaim(size_t n) { return Add(claimed_, n, max_bytes() / 4); }
   void RemoveClaim(size_t n) { claimed_.fetch_sub(n, std::memory_order_relaxed); }
 
   // Somebody was refused, at that time, for want of what others hold; and whether anybody was since then.
-  void LackRequests(uint64_t client, TimePoint now);
+  void LackRequests(TimePoint now) { Note(requests_lacked_, now); }
+  // The same of one that finds no place at all.
+  void LackPlace(uint64_t client, TimePoint now);
   void LackBytes(TimePoint now) { Note(bytes_lacked_, now); }
   bool RequestsLacked(TimePoint since) const { return Noted(requests_lacked_) >= since; }
   bool BytesLacked(TimePoint since) const { return Noted(bytes_lacked_) >= since; }

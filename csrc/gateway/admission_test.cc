@@ -122,16 +122,17 @@ TEST(AdmissionTest, MessagesThatAreNotWholeLeaveRoom) {
   Admission admission;
   admission.SetMaxBytes(1000);
   UnfinishedTicket one(admission);
-  EXPECT_TRUE(one.Claim(900)) << "a single one may be larger";
+  EXPECT_FALSE(one.Claim(251));
+  EXPECT_TRUE(one.GrowTo(900)) << "a single one may be larger";
   UnfinishedTicket two(admission);
   EXPECT_FALSE(two.Claim(1));
   EXPECT_FALSE(two.GrowTo(1));
   EXPECT_TRUE(one.GrowTo(950));
   one.Release();
-  EXPECT_TRUE(two.Claim(500));
+  EXPECT_TRUE(two.Claim(250));
   EXPECT_FALSE(one.Claim(1));
-  EXPECT_TRUE(one.GrowTo(250));
-  EXPECT_FALSE(one.GrowTo(251));
+  EXPECT_TRUE(one.GrowTo(500));
+  EXPECT_FALSE(one.GrowTo(501));
   two.Release();
   EXPECT_TRUE(one.GrowTo(999));
 }

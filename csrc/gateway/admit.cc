@@ -63,14 +63,15 @@ std::unique_ptr<Refused> AdmitToAll(Admission& all, const Asker& asker, TimePoin
     admitted->stream = ShareTicket(all, asker.client, Kind::kStream, now);
     if (admitted->stream.place() == Place::kOverShare) return over_share("streams");
     if (admitted->stream.place() == Place::kNone) {
-      all.LackRequests(asker.client, now);
-      return refuse("streams count exceeds " + std::to_string(all.max_streams()) + ", three quarters of the limit " +
-                    limit());
+      all.LackRequests(now);
+      const bool some = all.max_streams() < all.max_requests();
+      return refuse("streams count exceeds " +
+                    (some ? std::to_string(all.max_streams()) + ", three quarters of " : "") + "the limit " + limit());
     }
   }
   admitted->ticket = Ticket::Take(all);
   if (!admitted->ticket) {
-    all.LackRequests(asker.client, now);
+    all.LackPlace(asker.client, now);
     return refuse("enqueued requests count" + Over("max_enqueued_requests", all.max_requests()));
   }
   if (all.crowded()) [[unlikely]] {

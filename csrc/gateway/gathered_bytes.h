@@ -11,6 +11,7 @@ namespace mindserve::gateway {
 class GatheredBytes {
  public:
   void Add(std::span<const std::byte> bytes) {
+    if (bytes.empty()) return;
     if (pieces_.empty() || pieces_.back().capacity() - pieces_.back().size() < bytes.size()) {
       constexpr size_t kPiece = size_t{256} << 10;
       pieces_.emplace_back().reserve(std::max(bytes.size(), std::min(size_, kPiece)));

@@ -307,7 +307,7 @@ void GrpcStream::AddPrefix(size_t size, bool compressed) {
   clients_turn_ = true;
   if (pending_ == 0) {
     going_.Begin(context_.now, context_.limits);
-    pending_since_ = context_.now;
+    pending_since_ = front_since_ = context_.now;
   }
   pending_ += sizeof(prefix) + size;
 }
@@ -440,6 +440,7 @@ void GrpcStream::Frame(size_t length, Output& output) {
     copied ? part.GiveBack() : output.Keep(std::move(part));
     ++part_;
     part_offset_ = 0;
+    front_since_ = context_.now;
   }
   constexpr size_t kWaste = 1024;
   if (part_ == parts_.size()) {

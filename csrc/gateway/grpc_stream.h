@@ -62,6 +62,8 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   TimePoint message_since() const;
   // Answers that count are not all taken.
   TimePoint answers_since() const;
+  // A message of the answer, or a part of it, is being taken.
+  TimePoint front_since() const { return pending_ > 0 && !given_up_ ? front_since_ : kNever; }
 
   // What is sent. Next: how much of it a DATA frame of up to `max` bytes takes. Frame: puts that much out.
   size_t Next(size_t max) const { return std::min(max, pending_); }
@@ -147,6 +149,7 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   bool half_closed_ = false;
   TimePoint message_since_;   // the message that is coming began no earlier
   TimePoint pending_since_;   // while anything is pending
+  TimePoint front_since_;     // the first of parts_ is, since then
   bool clients_turn_ = true;  // it was sent something since its last message, or has sent none
   bool ended_ = false;        // the handler knows that, or is about to
   bool responded_ = false;    // the response's HEADERS are queued

@@ -102,7 +102,7 @@ TimePoint Http2Connection::NextCheck() const {
 
 // When it is to be seen whether somebody lacks what the call holds while its client rests, or is slow.
 TimePoint Http2Connection::NextLook(const GrpcStream& stream) const {
-  TimePoint since = std::min(stream.client_rests_since(), stream.message_since());
+  TimePoint since = std::min({stream.client_rests_since(), stream.message_since(), stream.front_since()});
   if (!write_blocked_) since = std::min({since, stream.reader_rests_since(), stream.answers_since()});
   if (since == kNever) return kNever;
   const Clock::duration timeout = context_.limits.body_idle_timeout;
@@ -144,6 +144,9 @@ void Http2Connection::EndForOthers(GrpcStream& stream, const Lacks& lacks) {
   const auto for_requests = [&](const char* what) {
     return refuse(what, Refusal::kMaxEnqueuedRequests, "max_enqueued_requests");
   };
+  const auto for_answers = [&](const char* what) {
+    return refuse(what, Refusal::kBodyIdleTimeout, "memory for answers");
+  };
   const auto give_up = [&](const std::string& why) {
     context_.log.Warn(now, "a call of " + peer().address + " reset: " + why);
     stream.GiveUpReply();
@@ -154,9 +157,10 @@ void Http2Connection::EndForOthers(GrpcStream& stream, const Lacks& lacks) {
   // While the socket is full it is not known which of them the client would take.
   if (!write_blocked_ && too_long(stream.reader_rests_since())) {
     constexpr const char* kWhat = "its reply was not taken";
-    give_up(lacks.requests ? for_requests(kWhat)
-            : lacks.bytes  ? for_bytes(kWhat)
-                           : refuse(kWhat, Refusal::kBodyIdleTimeout, "memory for answers"));
+    give_up(lacks.requests ? for_requests(kWhat) : lacks.bytes ? for_bytes(kWhat) : for_answers(kWhat));
+  }
+  if (lacks.answers && too_long(stream.front_since())) {
+    give_up(for_answers("a message of its reply was not taken whole"));
   }
   if (lacks.bytes && !write_blocked_ && too_long(stream.answers_since())) {
     give_up(for_bytes("its replies were not all taken"));
@@ -171,6 +175,16 @@ void Http2Connection::EndForOthers(GrpcStream& stream, const Lacks& lacks) {
 void Http2Connection::CheckStreams() {
   const TimePoint now = context_.now;
   const Lacks lacks = FindLacks();
+  const auto is_old = [&](const auto& stream) {
+    return stream->front_since() != kNever && stream->front_since() + context_.limits.body_idle_timeout <= now;
+  };
+  // What is half sent stays for as long as the socket has not taken it.
+  if (lacks.answers && write_blocked_ && std::ranges::any_of(streams_, is_old)) {
+    context_.stats.Refuse(Refusal::kBodyIdleTimeout);
+    return Fail("it did not take a message of a reply whole within body_idle_timeout " +
+                std::to_string(context_.limits.body_idle_timeout.count()) +
+                " ms, while others lacked memory for answers");
+  }
   for (const auto& stream : streams_) {
     if (stream->request_due() <= now) {
       stream->Abort({Code::kCancelled, "the request's body did not go on " + TooSlow(stream->request_progress())});
@@ -229,6 +243,7 @@ void Http2Connection::OnTimer() {
   }
   if (!output_.empty() && sending_.over(now)) return Fail("it took no reply " + TooSlow(sending_));
   CheckStreams();
+  if (closed_) return;
   if (const TimePoint next = NextCheck(); next != kNever) context_.timers.Set(*this, next);
 }
 

@@ -43,18 +43,8 @@ bool MessageReader::Allocate(size_t size, std::span<const std::byte> begin, Byte
 }
 
 void MessageReader::EndPartial() {
-  partial_.claimed -= std::exchange(claimed_, 0);
   partial_.gathered -= std::exchange(gathers_, 0);
   unfinished_.Release();
-}
-
-bool MessageReader::Claim() {
-  const size_t share = memory_.admission().max_bytes() / 4;
-  if (partial_.claimed > 0 && partial_.claimed + length_ > share) return false;
-  if (!unfinished_.Claim(length_)) return false;
-  claimed_ = length_;
-  partial_.claimed += length_;
-  return true;
 }
 
 bool MessageReader::CountUnfinished(size_t size) {
@@ -99,7 +89,7 @@ bool MessageReader::Begin(std::span<const std::byte> data) {
   if (length_ > memory_.admission().max_bytes()) {
     return Fail(memory_.OverLimit(length_), Refusal::kMaxEnqueuedBytes);
   }
-  if (data.size() < length_ && !Claim()) {
+  if (data.size() < length_ && !unfinished_.Claim(length_)) {
     gathered_.emplace();
     unplaced_ = BytesTicket(memory_.admission());
     return true;

@@ -15,11 +15,10 @@
 
 namespace mindserve::gateway {
 
-// Of the messages that a connection has begun and not completed: bytes that were announced and have their place, and
-// bytes that have come of others. A client that sends slowly, or not at all, must not take what others need: it may
-// have a quarter of max_enqueued_bytes of each, or one message. Outlives its readers.
+// Bytes that have come of the messages that a connection has begun and not completed, but for those that have their
+// place. A client that sends slowly, or not at all, must not take what others need: it may have a quarter of
+// max_enqueued_bytes in this way, or one message. Outlives its readers.
 struct PartialBytes {
-  size_t claimed = 0;
   size_t gathered = 0;
 };
 
@@ -28,10 +27,9 @@ struct PartialBytes {
 Result<Message> PlaceMessage(RequestMemory& memory, size_t size, std::span<const std::byte> begin, AlignedAt aligned_at,
                              BytesTicket* counted = nullptr);
 
-// A message that comes in pieces has its place from the beginning, as long as what was announced so and has not come is
-// no more than half of max_enqueued_bytes, and a quarter of its connection. What is announced beyond that counts, and
-// takes memory, as it comes, and is copied to its place when it is whole: so to announce much, and send little, is in
-// nobody's way.
+// A message that comes in pieces has its place from the beginning, as long as what was announced so, and is not whole,
+// is no more than a quarter of max_enqueued_bytes. What is announced beyond that counts, and takes memory, as it comes,
+// and is copied to its place when it is whole: so to announce much, and send little, takes little from others.
 class MessageReader {
  public:
   // `max_bytes` of a message, compressed or not. `aligned_at` tells what a large message is to be placed by; may be
@@ -57,8 +55,6 @@ class MessageReader {
  private:
   bool Fail(Status status, std::optional<Refusal> limit = std::nullopt);
   bool Begin(std::span<const std::byte> data);
-  // Counts the message, which is not whole, as what was announced. False: it is too much for that.
-  bool Claim();
   // Counts so much of it that has come.
   bool CountUnfinished(size_t size);
   bool Gather(std::span<const std::byte> piece);
@@ -70,9 +66,7 @@ class MessageReader {
   static constexpr size_t kPrefix = 5;
   RequestMemory& memory_;
   PartialBytes& partial_;
-  // In partial_.
-  size_t claimed_ = 0;
-  size_t gathers_ = 0;
+  size_t gathers_ = 0;  // in partial_
   UnfinishedTicket unfinished_{memory_.admission()};
   size_t max_bytes_;
   Encoding encoding_;

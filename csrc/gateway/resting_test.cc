@@ -56,6 +56,33 @@ TEST_F(ReadersTest, WhoRestsMakesRoomForAnswersOfOthers) {
   EXPECT_FALSE((*clients_.back())->response(unread).closed) << "it holds none";
 }
 
+TEST_F(ReadersTest, WhoTakesAMessageSlowlyMakesRoomForAnswersOfOthers) {
+  Client& slow = Connect(10);
+  const int32_t unary = Begin(slow, kUnary);
+  handlers_.back()->Send(std::string(1'000'000, 'x'));
+  const int32_t large = Begin(slow, kDown);
+  handlers_.back()->Send(std::string(1'000'000, 'x'));
+  const int32_t small = Begin(slow, kDown);
+  Handler& steady = *handlers_.back();
+  context_.limits.min_bytes_per_second = 0;
+  for (int i = 0; i < 40; ++i) {
+    steady.Send("message");
+    for (const int32_t call : {unary, large, small}) slow->Consume(call, 12);
+    Pass(kStep);
+    if (i == 19) {
+      for (const int32_t call : {unary, large, small}) EXPECT_FALSE(slow->response(call).closed);
+      context_.answers_lacked = context_.now;
+    }
+  }
+  for (const int32_t call : {unary, large}) {
+    EXPECT_EQ(slow->response(call).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+  }
+  EXPECT_FALSE(slow->response(small).closed) << "it takes one message after the other";
+  EXPECT_EQ(Logged("a message of its reply was not taken whole within body_idle_timeout 30000 ms, while others lacked "
+                   "memory for answers"),
+            2);
+}
+
 TEST_F(ReadersTest, WhoHasRestedForLongDoesSoAtOnce) {
   Client& resting = Connect(0);
   Client& other = Connect();

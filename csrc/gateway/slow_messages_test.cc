@@ -23,7 +23,7 @@ class SlowMessagesTest : public RestingTest {
     context_.limits.min_bytes_per_second = 64;
   }
   // Connections whose messages, each of which has come so far, take nearly all that such may have.
-  void Claim(size_t came = 4'000) {
+  void Claim(size_t came = 6'500) {
     for (int i = 0; i < 4; ++i) {
       Client& client = Connect();
       for (int j = 0; j < 2; ++j) {

@@ -1,6 +1,7 @@
 #include "link/worker_link.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <deque>
 #include <new>
@@ -16,8 +17,8 @@ struct WorkerLink::LaneState {
   Region theirs;  // requests' ring, how far replies were read
   UniqueFd bell;  // the I/O thread's
   std::unique_ptr<Arena> arena;
-  ReplyShares shares;     // of it
-  uint64_t releases = 0;  // slabs that came back to it
+  std::array<ReplyShares, 2> shares;  // of it, by For: who reads its answers need not read its streams
+  uint64_t releases = 0;              // slabs that came back to it
   RingWriter out;
   RingReader in;
   std::deque<Frame> waiting;  // what the ring had no room for
@@ -40,7 +41,7 @@ struct WorkerLink::LaneState {
 
   bool Free(uint64_t offset) {
     if (!arena->Free(offset)) return false;
-    shares.Remove(offset);
+    for (ReplyShares& each : shares) each.Remove(offset);
     ++releases;
     return true;
   }
@@ -140,24 +141,26 @@ bool WorkerLink::Receive(size_t index, GatewayFrame* out) {
   return false;
 }
 
-WorkerLink::Allocation WorkerLink::AllocateReply(size_t index, size_t bytes, uint64_t client, For what) {
+WorkerLink::Allocation WorkerLink::AllocateReply(size_t index, size_t bytes, uint64_t client, For what,
+                                                 bool others_wait) {
   LaneState& lane = *lanes_[index];
+  ReplyShares& shares = lane.shares[static_cast<size_t>(what)];
   const bool streams = what == For::kStream;
   const bool counts = client != kNobody && (streams || bytes >= kCountedBytes);
   const size_t used = lane.arena->used();
   const size_t all = lane.ours.size() - kReplyArenaBegin;
   const size_t most = streams ? all - all / 4 : all;
   const size_t room = most - std::min(most, used);
-  const size_t held = counts ? lane.shares.Held(client) : 0;
+  const size_t held = counts ? shares.Held(client) : 0;
   Allocation allocation;
   const size_t left = room - std::min(room, bytes);
   allocation.over_share = held > 0 && left < most / 2 && held + bytes > left / 8;
-  const bool leaves = streams && used > 0 && bytes > room;
+  const bool leaves = (streams && used > 0 && bytes > room) || (others_wait && bytes > room / 64);
   if (!allocation.over_share && !leaves) allocation = lane.arena->Allocate(bytes);
   if (!allocation) {
     AwaitMemory(index, true);
   } else if (counts) {
-    lane.shares.Add(allocation->offset, client, lane.arena->used() - used);
+    shares.Add(allocation->offset, client, lane.arena->used() - used);
   }
   return allocation;
 }

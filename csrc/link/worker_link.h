@@ -61,12 +61,14 @@ class WorkerLink {
   // would cost more than they do, and a client has no more of them than it has calls.
   enum class For : uint8_t { kAnswer, kStream };
   static constexpr size_t kCountedBytes = 4096;  // from so many on
-  static constexpr uint64_t kNobody = 0;         // gives back at once, and has no share
+  static constexpr uint64_t kNobody = 0;         // gives back at once, or is many, and has no share
   struct Allocation : std::optional<Slab> {
     using std::optional<Slab>::operator=;
     bool over_share = false;  // nothing since the client has its share, not since there is no room
   };
-  Allocation AllocateReply(size_t lane, size_t bytes, uint64_t client = kNobody, For what = For::kAnswer);
+  // `others_wait`, for room: only what takes little of what there is goes before them.
+  Allocation AllocateReply(size_t lane, size_t bytes, uint64_t client = kNobody, For what = For::kAnswer,
+                           bool others_wait = false);
   void FreeReply(size_t lane, const Slab& slab);  // one that is not sent after all
   // How often memory has come back.
   uint64_t Releases(size_t lane) const;

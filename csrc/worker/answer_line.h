@@ -13,7 +13,7 @@ namespace mindserve::worker {
 
 // Clients, which are connections, take turns; a client's answers go in order. A client that has its share of the memory
 // already is out of turn until some was given back, and in nobody's way: only its own answers wait behind it. One that
-// the memory itself has no room for keeps its turn, and all others wait.
+// the memory itself has no room for keeps its turn, and others wait, but for answers that take little of what there is.
 //
 // Calls are known by their numbers on the lane. Not thread-safe.
 class AnswerLine {
@@ -37,8 +37,8 @@ class AnswerLine {
   bool empty() const { return calls_.empty(); }
   // Whether somebody's turn has come, for whom there was no room.
   bool full() const { return !turns_.empty(); }
-  // Whether an answer of the client has to wait, without being tried.
-  bool MustWait(uint64_t client) const { return full() || (!empty() && clients_.contains(client)); }
+  // Whether an answer of the client has to wait behind its others.
+  bool Holds(uint64_t client) const { return !empty() && clients_.contains(client); }
   bool Contains(uint64_t call) const { return !empty() && calls_.contains(call); }
 
   // Behind the client's others. `why` it was refused; kFull, too, of one that was not tried. Not if it is there

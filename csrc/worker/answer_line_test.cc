@@ -50,22 +50,22 @@ TEST_F(AnswerLineTest, WithoutRoomTheNextKeepsItsTurnAndAllWait) {
   outcomes_[12] = Tried::kFull;
   EXPECT_EQ(Retry(), "11 21 12");
   EXPECT_TRUE(line_.full());
-  EXPECT_TRUE(line_.MustWait(1));
-  EXPECT_TRUE(line_.MustWait(2));
+  EXPECT_TRUE(line_.Holds(1));
+  EXPECT_TRUE(line_.full());
   EXPECT_EQ(Retry(), "12") << "there may be room that nobody gave back: it is cheap to ask";
   line_.Push(22, 2);
   outcomes_.clear();
   EXPECT_EQ(Retry(), "12 22 13");
   EXPECT_FALSE(line_.full());
-  EXPECT_FALSE(line_.MustWait(1));
+  EXPECT_FALSE(line_.Holds(1));
 }
 
 TEST_F(AnswerLineTest, WhoHasItsShareIsInNobodysWay) {
   line_.Push(11, 1, Tried::kOverShare);
   line_.Push(12, 1);
   EXPECT_FALSE(line_.full());
-  EXPECT_TRUE(line_.MustWait(1));
-  EXPECT_FALSE(line_.MustWait(2));
+  EXPECT_TRUE(line_.Holds(1));
+  EXPECT_FALSE(line_.Holds(2));
   line_.Push(21, 2);
   EXPECT_EQ(Retry(), "21");
   EXPECT_FALSE(line_.empty());
@@ -131,7 +131,7 @@ TEST_F(AnswerLineTest, AnyMayLeave) {
   EXPECT_EQ(Retry(1), "11 22 13");
   line_.Push(12, 1, Tried::kOverShare);
   EXPECT_TRUE(line_.Remove(12));
-  EXPECT_FALSE(line_.MustWait(1)) << "nothing is left of the client";
+  EXPECT_FALSE(line_.Holds(1)) << "nothing is left of the client";
   line_.Push(12, 1);
   EXPECT_TRUE(line_.Remove(12));
   EXPECT_FALSE(line_.full());

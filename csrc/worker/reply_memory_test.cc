@@ -255,7 +255,7 @@ TEST_F(ReplyMemoryTest, WhoWaitsForItsShareIsCancelledAtOnce) {
   StartAndRun();
   for (uint64_t call = 1; call <= 10; ++call) Ask(kGreedy, call, kUnary, kLarge);
   Ask(kGreedy, 11, kServerStreaming, 3);
-  ExpectKept(8);
+  ExpectKept(8 + 1);  // streams have a share of their own
   for (const uint64_t call : {9, 11}) {
     lane_->SendCancel(call);
     lane_->Flush();
@@ -269,6 +269,35 @@ TEST_F(ReplyMemoryTest, WhoWaitsForItsShareIsCancelledAtOnce) {
   GiveBackKept(kept_.size());
   EXPECT_EQ(Receive().frame.call, 10u);
   EXPECT_FALSE(Hears(std::chrono::milliseconds(100)));
+}
+
+TEST_F(ReplyMemoryTest, SmallAnswersPassALargeOneThatWaitsForRoom) {
+  StartAndRun();
+  keeps_replies_ = true;
+  Ask(kGreedy, 1, kUnary, kArena / 2);
+  EXPECT_EQ(Receive().frame.call, 1u);
+  Ask(kGreedy + 10, 2, kUnary, kArena / 4);
+  EXPECT_EQ(Receive().frame.call, 2u);
+  keeps_replies_ = false;
+  // A quarter is free.
+  Ask(kGreedy + 11, 3, kUnary, kArena / 2);
+  EXPECT_FALSE(Hears(std::chrono::milliseconds(100)));
+  for (uint64_t call = 4; call < 20; ++call) {
+    Ask(kOther, call, kUnary, call % 2 == 0 ? 10 : kArena / 4 / 64);
+    EXPECT_EQ(Receive().frame.call, call);
+  }
+  Predict(kOther, 20, 10);
+  EXPECT_EQ(Receive().frame.call, 20u);
+  // But not what takes more of it.
+  Ask(kOther, 21, kUnary, kArena / 4 / 32);
+  EXPECT_FALSE(Hears(std::chrono::milliseconds(100)));
+  Ask(kOther, 22, kUnary, 10);
+  EXPECT_FALSE(Hears(std::chrono::milliseconds(100))) << "its own go in order";
+  GiveBackKept(kept_.size());
+  std::vector<uint64_t> answered;
+  for (int i = 0; i < 3; ++i) answered.push_back(Receive().frame.call);
+  std::erase(answered, 3);  // it is copied in steps
+  EXPECT_EQ(answered, (std::vector<uint64_t>{21, 22}));
 }
 
 TEST_F(ReplyMemoryTest, ClientsTakeTurnsWhereThereIsNoRoom) {

@@ -152,10 +152,12 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
     if (record == nullptr || record->copies) continue;
     AnswerLine& line = LineOf(call->lane(), *record);
     if (line.Contains(call->number())) continue;
-    if (starves(call->lane()) || full(call->lane()) || line.MustWait(call->client())) {
+    if (line.Holds(call->client())) {
       line.Push(call->number(), call->client());
     } else {
+      others_wait_ = starves(call->lane()) || full(call->lane()) || line.full();
       SendOrWait(call->lane(), call->number(), *record);
+      others_wait_ = false;
     }
   }
   posted_.clear();
@@ -281,7 +283,9 @@ ServiceCalls::Sent ServiceCalls::SendMessage(size_t lane, uint64_t number, Recor
   const std::span<const std::byte> bytes = message.bytes();
   if (!record.slab) {
     const auto what = Streams(record) ? link::WorkerLink::For::kStream : link::WorkerLink::For::kAnswer;
-    const auto slab = link_.AllocateReply(lane, bytes.size(), record.call->client(), what);
+    // A call by a worker is for many clients, and so for none.
+    const uint64_t client = record.call->depth() > 0 ? link::WorkerLink::kNobody : record.call->client();
+    const auto slab = link_.AllocateReply(lane, bytes.size(), client, what, others_wait_);
     if (!slab) return slab.over_share ? Sent::kOverShare : Sent::kFull;
     record.slab = *slab;
     record.copied = 0;

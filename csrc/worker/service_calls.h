@@ -99,6 +99,7 @@ class ServiceCalls {
   const std::vector<StageStats*> stats_;  // by handler
   std::vector<Table> calls_;              // by lane
   std::vector<Starved> starved_;          // by lane
+  bool others_wait_ = false;              // for room in the lane of the one that is sent
   std::vector<size_t> waiting_;           // by lane: calls that wait for credit
   struct Entry {
     size_t lane;

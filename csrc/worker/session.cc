@@ -185,10 +185,19 @@ void Runtime::Session::Answer(Request& request) {
   }
 }
 
+// A call by a worker is for many clients, and so for none.
+link::WorkerLink::Allocation Runtime::Session::Allocate(const Request& request, size_t size) {
+  const auto& origin = request.context->origin;
+  const uint64_t client = origin && origin->depth > 0 ? link::WorkerLink::kNobody : request.context->client;
+  return link_->AllocateReply(request.lane, size, client, link::WorkerLink::For::kAnswer, others_wait_);
+}
+
 void Runtime::Session::TryInTurn(Request& request, AnswerLine::Tried (Session::*attempt)(Request&)) {
   AnswerLine& line = starved_[request.lane];
-  const bool waits = service_calls_.full(request.lane) || line.MustWait(request.context->client);
+  others_wait_ = service_calls_.full(request.lane) || line.full();
+  const bool waits = line.Holds(request.context->client);
   const auto tried = waits ? AnswerLine::Tried::kFull : (this->*attempt)(request);
+  others_wait_ = false;
   if (tried != AnswerLine::Tried::kDone) line.Push(request.call, request.context->client, tried);
 }
 
@@ -216,7 +225,7 @@ AnswerLine::Tried Runtime::Session::TryClassificationReply(Request& request) {
     EndTooLarge(request, writer->size());
     return AnswerLine::Tried::kDone;
   }
-  const auto slab = link_->AllocateReply(request.lane, writer->size(), request.context->client);
+  const auto slab = Allocate(request, writer->size());
   if (!slab) return AnswerLine::WhyNot(slab);
   writer->WriteTo(slab->bytes);
   uint8_t flags = link::kEnds;
@@ -242,7 +251,7 @@ AnswerLine::Tried Runtime::Session::TryReply(Request& request) {
     EndTooLarge(request, writer.size());
     return AnswerLine::Tried::kDone;
   }
-  const auto slab = link_->AllocateReply(request.lane, writer.size(), request.context->client);
+  const auto slab = Allocate(request, writer.size());
   if (!slab) return AnswerLine::WhyNot(slab);
   writer.WriteTo(slab->bytes);
   uint8_t flags = link::kEnds;

@@ -113,6 +113,7 @@ class Runtime::Session final : private net::RoundHooks {
   void AnswerSliced(Request& request);
   AnswerLine::Tried AllocateSliced(Request& request);
   bool StepFreeing(Request& request);
+  link::WorkerLink::Allocation Allocate(const Request& request, size_t size);
   // Has the answer wait for reply memory if others that do come first, or `attempt` finds none.
   void TryInTurn(Request& request, AnswerLine::Tried (Session::*attempt)(Request&));
   void SendReleases();
@@ -153,6 +154,7 @@ class Runtime::Session final : private net::RoundHooks {
   };
   std::vector<Head> heads_;
   std::vector<AnswerLine> starved_;     // by lane: answered calls that wait for reply memory
+  bool others_wait_ = false;            // for room in the lane of the one that is tried
   std::vector<TimePoint> full_since_;   // by lane: or since the gateway was last told; kNever: there is room
   std::deque<Releases::Entry> sliced_;  // large requests of which a step is to be done, whose turn it is first
   std::vector<Releases::Entry> releases_;

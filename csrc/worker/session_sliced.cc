@@ -138,7 +138,7 @@ AnswerLine::Tried Runtime::Session::AllocateSliced(Request& request) {
     EndTooLarge(request, size);
     return AnswerLine::Tried::kDone;
   }
-  const auto slab = link_->AllocateReply(request.lane, size, request.context->client);
+  const auto slab = Allocate(request, size);
   if (!slab) return AnswerLine::WhyNot(slab);
   sliced.slab = *slab;
   sliced.reply->Begin(sliced.slab->bytes);
