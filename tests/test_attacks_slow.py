@@ -183,7 +183,7 @@ def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> Non
         contextlib.ExitStack() as stack,
     ):
         attackers = [stack.enter_context(Attacker(served.address)) for _ in range(4)]
-        body = b"\0" + (16 << 20).to_bytes(4, "big") + bytes(6 << 20)
+        body = b"\0" + (16 << 20).to_bytes(4, "big") + bytes(10 << 20)
         streams = [attacker.begin(body=body, ends=False) for attacker in attackers]
         pause = threading.Event()
 
