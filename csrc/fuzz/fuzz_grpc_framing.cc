@@ -44,8 +44,7 @@ void Run(Input input) {
       }
     }
   }
-  FUZZ_REQUIRE(memory.admission.bytes() == 0 && memory.port->arena().slabs() == 0 &&
-               partial.gathered == 0);
+  FUZZ_REQUIRE(memory.admission.bytes() == 0 && memory.port->arena().slabs() == 0 && partial.gathered == 0);
 }
 
 }  // namespace
