@@ -92,6 +92,32 @@ def test_half_open_connections(served: Served, said: str) -> None:
         assert "its header did not come within header_timeout 1000 ms" in line
 
 
+def test_clients_that_are_gone_without_a_word(tmp_path: pathlib.Path) -> None:
+    """One that has called, and one in the middle of a call, say nothing any more; who answers PINGs stays."""
+    limits = "server.Limits(keepalive_time=0.2, keepalive_timeout=1)"
+    with (
+        serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
+        Attacker(served.address) as idle,
+        Attacker(served.address) as within,
+        Attacker(served.address) as alive,
+    ):
+        assert idle.wait(idle.begin(body=framed(MESSAGE)))["grpc-status"] == "0"
+        within.begin("/grpc.health.v1.Health/Watch", framed(b""))
+        gone = [idle, within]
+
+        def are_closed() -> bool:
+            for attacker in gone:
+                attacker.look(0)  # what is not flushed answers nothing
+            assert alive.is_served()
+            return all(attacker.closed for attacker in gone)
+
+        until(are_closed)
+        for attacker in gone:
+            (line,) = said_of(served, attacker)
+            assert "it did not answer a PING within keepalive_timeout 1000 ms" in line
+        assert alive.is_served()
+
+
 # A ClientHello of 512 bytes, begun.
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 

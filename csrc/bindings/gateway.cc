@@ -37,6 +37,7 @@ void SetLimit(Limits& limits, const std::string& name, uint64_t value) {
       MS_COUNT(max_mirrored_requests),  MS_COUNT(max_mirrored_bytes),
       MS_TIME(header_timeout),          MS_TIME(body_idle_timeout),
       MS_TIME(idle_connection_timeout), MS_TIME(default_deadline),
+      MS_TIME(keepalive_time),          MS_TIME(keepalive_timeout),
       MS_TIME(drain_timeout),
 #undef MS_COUNT
 #undef MS_TIME

@@ -34,6 +34,7 @@ enum class Refusal : uint8_t {
   kBodyIdleTimeout,
   kMinBytesPerSecond,
   kIdleConnectionTimeout,
+  kKeepaliveTimeout,
   kMaxAttempts,
   kMaxMirroredRequests,
   kMaxMirroredBytes,
@@ -42,7 +43,7 @@ enum class Refusal : uint8_t {
   kMaxInFlight,
   kTokenQueue,
 };
-inline constexpr std::array<std::string_view, 20> kRefusalNames = {
+inline constexpr std::array<std::string_view, 21> kRefusalNames = {
     "max_msg_mb_size",
     "max_instances_per_request",
     "max_enqueued_requests",
@@ -56,6 +57,7 @@ inline constexpr std::array<std::string_view, 20> kRefusalNames = {
     "body_idle_timeout",
     "min_bytes_per_second",
     "idle_connection_timeout",
+    "keepalive_timeout",
     "max_attempts",
     "max_mirrored_requests",
     "max_mirrored_bytes",

@@ -54,7 +54,6 @@ Status CheckLimits(const Limits& limits) {
 struct Gateway::State {
   State(const GatewayOptions& options, size_t max_bytes)
       : descriptors(options.descriptors), lost_event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    shared.keepalive = options.keepalive;
     shared.most_suspense = options.most_suspense;
     shared.admission.SetMaxBytes(max_bytes);
   }

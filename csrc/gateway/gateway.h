@@ -15,7 +15,6 @@
 #include "gateway/auth.h"
 #include "gateway/call_stats.h"
 #include "gateway/direct_calls.h"
-#include "gateway/keepalive.h"
 #include "gateway/limits.h"
 #include "link/stats_region.h"
 #include "net/listener.h"
@@ -30,7 +29,6 @@ struct GatewayOptions {
   // A serialized google.protobuf.FileDescriptorSet of the built-in services, for reflection. Empty: they are named, but
   // not described.
   std::string descriptors = {};
-  KeepAlive keepalive = {};
   // A request that may kill workers waits so long for one that may execute it: see quarantine.h.
   std::chrono::milliseconds most_suspense{10'000};
 };

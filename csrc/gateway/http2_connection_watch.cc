@@ -78,12 +78,12 @@ void Http2Connection::CountReset() {
 
 TimePoint Http2Connection::ping_due() const {
   // The ping may stand behind a reply that the client takes slowly.
-  return pinged_ == kNever ? kNever : std::max(pinged_, last_written_) + context_.keepalive.timeout;
+  return pinged_ == kNever ? kNever : std::max(pinged_, last_written_) + context_.limits.keepalive_timeout;
 }
 
 TimePoint Http2Connection::NextCheck() const {
   const Limits& limits = context_.limits;
-  TimePoint at = established_ ? (pinged_ == kNever ? last_read_ + context_.keepalive.time : ping_due())
+  TimePoint at = established_ ? (pinged_ == kNever ? last_read_ + context_.limits.keepalive_time : ping_due())
                               : accepted_ + limits.header_timeout;
   if (header_since_ != kNever) at = std::min(at, header_since_ + limits.header_timeout);
   if (streams_.empty() && !internal_) {
@@ -204,8 +204,8 @@ void Http2Connection::CheckStreams() {
 void Http2Connection::Arm() {
   if (closed_ || lingers_ != kNever) return;
   const Limits& limits = context_.limits;
-  auto shortest =
-      std::min({limits.header_timeout, limits.body_idle_timeout, context_.keepalive.time, context_.keepalive.timeout});
+  auto shortest = std::min({limits.header_timeout, limits.body_idle_timeout, context_.limits.keepalive_time,
+                            context_.limits.keepalive_timeout});
   if (limits.idle_connection_timeout.count() > 0) shortest = std::min(shortest, limits.idle_connection_timeout);
   const TimePoint at = context_.now + shortest;
   if (!armed() || at < this->at()) context_.timers.Set(*this, at);
@@ -235,8 +235,11 @@ void Http2Connection::OnTimer() {
     closing_ = true;
     return Touch();
   }
-  if (ping_due() <= now) return Fail("it does not answer a keepalive ping");
-  if (established_ && pinged_ == kNever && over(last_read_, context_.keepalive.time)) {
+  if (ping_due() <= now) {
+    context_.stats.Refuse(Refusal::kKeepaliveTimeout);
+    return Fail("it did not answer a PING within " + text("keepalive_timeout", limits.keepalive_timeout));
+  }
+  if (established_ && pinged_ == kNever && over(last_read_, context_.limits.keepalive_time)) {
     nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, kKeepalivePing.data());
     pinged_ = now;
     Touch();

@@ -38,7 +38,6 @@ IoThread::IoThread(Shared& shared, std::unique_ptr<link::GatewayPort> port, int 
       health_(router_, traffic_, served_),
       direct_(context_, health_) {
   context_.now = Clock::now();
-  context_.keepalive = shared.keepalive;
   context_.http2 = std::make_shared<const Http2Settings>();
   auto predict = std::make_unique<PredictService>(context_, shared_.admission, router_, traffic_, mirrors_, calls_,
                                                   shared.most_suspense);

@@ -35,8 +35,7 @@ struct Shared {
   Admission admission;
   Admission mirrored;  // copies of calls, which count only here
   PeerCount peers;
-  KeepAlive keepalive;  // these two as they were when the threads began
-  std::chrono::milliseconds most_suspense{};
+  std::chrono::milliseconds most_suspense{};  // as it was when the threads began
   // A worker broke the link's rules: it is to be taken for dead.
   std::function<void(uint64_t worker, const Status& why)> worker_fault;
   // A worker that drains holds nothing of a thread's any more: told once by each.

@@ -23,7 +23,11 @@ struct Limits {
   std::chrono::milliseconds body_idle_timeout{30'000};
   size_t min_bytes_per_second = 1'024;                   // 0: none
   std::chrono::milliseconds idle_connection_timeout{0};  // 0: none
-  std::chrono::milliseconds default_deadline{0};         // 0: none
+  // A client from which nothing came for so long is sent a PING; one that then says nothing at all for so long, while
+  // it takes nothing either, is gone. The second leaves room for clients that look at an idle connection now and then.
+  std::chrono::milliseconds keepalive_time{300'000};
+  std::chrono::milliseconds keepalive_timeout{20'000};
+  std::chrono::milliseconds default_deadline{0};  // 0: none
   std::chrono::milliseconds drain_timeout{30'000};
   size_t max_mirrored_requests = 100;
   size_t max_mirrored_bytes = 64 * 1024 * 1024;

@@ -92,8 +92,7 @@ PredictReply ParseReply(std::string_view message) {
   return reply;
 }
 
-GatewayTest::GatewayTest(int io_threads, const KeepAlive& keepalive)
-    : GatewayTest(GatewayOptions{.io_threads = io_threads, .keepalive = keepalive}) {}
+GatewayTest::GatewayTest(int io_threads) : GatewayTest(GatewayOptions{.io_threads = io_threads}) {}
 
 GatewayTest::GatewayTest(const GatewayOptions& options) {
   auto gateway = Gateway::Create(options);

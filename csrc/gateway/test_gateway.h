@@ -30,7 +30,7 @@ PredictReply ParseReply(std::string_view message);
 
 class GatewayTest : public testing::Test {
  protected:
-  explicit GatewayTest(int io_threads = 1, const KeepAlive& keepalive = {});
+  explicit GatewayTest(int io_threads = 1);
   explicit GatewayTest(const GatewayOptions& options);
 
   // On a free port of 127.0.0.1, whose address it returns.

@@ -13,7 +13,6 @@
 #include "gateway/call_stats.h"
 #include "gateway/child_calls.h"
 #include "gateway/http2_session.h"
-#include "gateway/keepalive.h"
 #include "gateway/limits.h"
 #include "gateway/request_id.h"
 #include "gateway/request_memory.h"
@@ -71,7 +70,6 @@ struct ThreadContext {
   RequestMemory& memory;
   ChildCalls& children;  // of all threads
   Limits limits;
-  KeepAlive keepalive;
   std::shared_ptr<const Http2Settings> http2;  // shared by the thread and the connections made while it was in force
   ServiceTable services;
   const ServiceTable::value_type* last_served = nullptr;  // of them; forgotten before any of them goes

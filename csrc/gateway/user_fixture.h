@@ -30,7 +30,7 @@ inline int Number(Code code) {
 
 class UserTest : public GatewayTest {
  protected:
-  explicit UserTest(int io_threads = 1, const KeepAlive& keepalive = {}) : GatewayTest(io_threads, keepalive) {
+  explicit UserTest(int io_threads = 1) : GatewayTest(io_threads) {
     const Status status = gateway_->SetServices({Service()}, "");
     EXPECT_TRUE(status.ok()) << status.ToString();
   }

@@ -56,6 +56,9 @@ class Limits:
         min_bytes_per_second: how fast a message has to come, and an answer to be taken, on the average of
             ``body_idle_timeout``; 0: however slowly. Default 1,024.
         idle_connection_timeout: seconds without a call until a connection is closed; 0, the default: never.
+        keepalive_time: seconds without anything from a client of gRPC until it is asked for a sign of life, a PING.
+            Default 300.
+        keepalive_timeout: seconds that it has to answer that; then its connection is closed. Default 20.
         default_deadline: seconds for calls whose client gives no deadline; 0, the default: none.
         drain_timeout: seconds that calls in flight have to finish when the server stops, and those of workers that are
             replaced when a servable is reloaded. Default 30.
@@ -81,6 +84,8 @@ class Limits:
     body_idle_timeout: Annotated[float, Seconds()] = 30.0
     min_bytes_per_second: _CountOrNone = 1_024
     idle_connection_timeout: Annotated[float, Seconds(zero=True)] = 0.0
+    keepalive_time: Annotated[float, Seconds()] = 300.0
+    keepalive_timeout: Annotated[float, Seconds()] = 20.0
     default_deadline: Annotated[float, Seconds(zero=True)] = 0.0
     drain_timeout: Annotated[float, Seconds(zero=True)] = 30.0
 
