@@ -181,7 +181,7 @@ TEST_F(SlowHandlerTest, ThatEndsEarlyEndsTheCall) {
 
 class PatienceTest : public UserTest {
  protected:
-  PatienceTest() : UserTest(1, {.time = milliseconds(20)}) { limits_.body_idle_timeout = milliseconds(20); }
+  PatienceTest() { limits_.body_idle_timeout = limits_.keepalive_time = milliseconds(20); }
   // Several times body_idle_timeout.
   static void LetTimePass(TestClient& client) {
     const int pings = client.pings();

@@ -23,8 +23,7 @@ using testing::StartsWith;
 class WorkerDeathTest : public GatewayTest {
  protected:
   explicit WorkerDeathTest(milliseconds most_suspense = milliseconds(20'000))
-      : GatewayTest(GatewayOptions{.io_threads = 1, .keepalive = {}, .most_suspense = most_suspense}),
-        address_(Listen()) {}
+      : GatewayTest(GatewayOptions{.io_threads = 1, .most_suspense = most_suspense}), address_(Listen()) {}
 
   static std::string One(const std::string& method, float x1 = 1) { return PredictRequest("s", method, 0, {{x1, 2}}); }
   TestWorker& Start(uint64_t id, milliseconds heartbeat_timeout = milliseconds(20'000)) {
