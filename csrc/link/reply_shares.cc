@@ -8,6 +8,7 @@ void ReplyShares::Add(uint64_t offset, uint64_t client, size_t bytes) {
 }
 
 void ReplyShares::Remove(uint64_t offset) {
+  if (parts_.empty()) return;  // as where all answers are small: each that comes back asks
   const auto part = parts_.find(offset);
   if (part == parts_.end()) return;
   const auto held = held_.find(part->second.client);
