@@ -130,6 +130,29 @@ def test_readers_that_rest_while_others_are_refused(tmp_path: pathlib.Path) -> N
         assert attacker.is_served()
 
 
+def test_windows_that_open_all_at_once(tmp_path: pathlib.Path) -> None:
+    """Streams that have waited may all be sent, but the socket is full: what goes ahead of it is bounded, and the rest
+    stays where each stream's own bounds hold.
+
+    The messages are of a size that is copied, after which a worker would send others.
+    """
+    body = framed(request("echo", "forever", {"x": tensor(np.zeros(1000, np.uint8))}).SerializeToString())
+    wide = (1 << 31) - 1
+    streams = 200
+    with (
+        serving(tmp_path, "echo", STREAMING_SERVABLE, listen="'127.0.0.1:0'") as served,
+        # A stream holds 256 KiB, which two processes look at. Each once more would be too much.
+        unharmed(served, growth=streams * (3 << 18)),
+        Attacker(served.address, window=0, receive_buffer=4096) as attacker,
+    ):
+        attacker.frames(WindowUpdateFrame(0, window_increment=wide - 65_535))
+        for _ in range(streams):
+            attacker.begin(PREDICT_STREAM, body)
+        threading.Event().wait(3)
+        attacker.frames(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: wide}))
+        threading.Event().wait(3)
+
+
 def test_streams_that_rest_leave_room(tmp_path: pathlib.Path) -> None:
     """As many streams as one can get, by few connections: others' calls, and their streams, are not refused."""
     limits = "server.Limits(max_enqueued_requests=80)"

@@ -126,6 +126,9 @@ class Call {
   // Of such a service: the handler waits for the next message, having taken so many, modulo 2^32, without an answer to
   // the last one. So it is the client's turn.
   virtual void MessageWanted(uint32_t taken) = 0;
+  // An answer, or a message of it, has waited for long at a worker, where the client holds its share of the memory for
+  // answers: it has to take others, or to lose them.
+  virtual void AnswerWaits() = 0;
 };
 
 // The service's side of a call. Destroyed when the call is over, however it ended; a handler that has work elsewhere

@@ -81,6 +81,7 @@ class DirectCall final : public GuardedCall, public TimerNode {
   void SendOne(ReplyPart message, bool compressed) override;
   void Finish(Status status, Metadata trailing = {}) override;
   void MessageTaken() override;
+  void AnswerWaits() override {}            // a reader that rests is closed by the REST server
   void MessageWanted(uint32_t) override {}  // there is no client that could rest: it has given them all
 
   // TimerNode: the deadline has passed.

@@ -244,6 +244,17 @@ void GrpcStream::MessageWanted(uint32_t taken) {
   connection_->Touch();
 }
 
+void GrpcStream::AnswerWaits() {
+  if (finished_ || pending_ > 0) return;
+  const auto room = [this] {
+    nghttp2_session* session = connection_->session();
+    return std::min(nghttp2_session_get_stream_remote_window_size(session, id_),
+                    nghttp2_session_get_remote_window_size(session));
+  };
+  // Else it is the client that does not go on.
+  if (room() > 0) connection_->AnswerWaits();
+}
+
 void GrpcStream::GiveWindow() {
   const size_t more = window_->Grant();
   if (more == 0 || half_closed_) return;

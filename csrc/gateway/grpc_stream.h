@@ -107,6 +107,7 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   void Finish(Status status, Metadata trailing = {}) override;
   void MessageTaken() override;
   void MessageWanted(uint32_t taken) override;
+  void AnswerWaits() override;
 
   // TimerNode: the deadline has passed.
   void OnTimer() override;

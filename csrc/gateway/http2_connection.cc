@@ -231,7 +231,8 @@ struct Http2Connection::Callbacks {
     output.Copy(Bytes(copy.data(), copy.size()));
     stream.Frame(size, output);
     if (ends) PutPlainTrailers(stream.id(), stream.key(), output);
-    return 0;
+    // By itself nghttp2 puts out all that the windows allow, one such frame after the other.
+    return output.size() < kMaxBuffered ? 0 : NGHTTP2_ERR_PAUSE;
   }
 
   static ssize_t DataFrameSize(nghttp2_session*, uint8_t, int32_t, int32_t connection_window, int32_t stream_window,

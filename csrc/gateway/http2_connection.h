@@ -52,6 +52,8 @@ class Http2Connection final : private TimerNode {
   void Touch();  // there is something to write
   PartialBytes& partial_bytes() { return partial_bytes_; }
   ClientTrust& trust() { return trust_; }
+  // A call of which the client has taken all, and could take more, waits for what the client has not taken of others.
+  void AnswerWaits() { answer_waited_ = context_.now; }
   void SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> fields);
 
   static void SetCallbacks(nghttp2_session_callbacks* callbacks);
@@ -85,7 +87,8 @@ class Http2Connection final : private TimerNode {
     bool requests = false;
     bool bytes = false;
     bool answers = false;  // memory for them
-    bool any() const { return requests || bytes || answers; }
+    bool share = false;    // of that memory, this client itself
+    bool any() const { return requests || bytes || answers || share; }
   };
   Lacks FindLacks() const;
   void EndForOthers(GrpcStream& stream, const Lacks& lacks);
@@ -120,6 +123,7 @@ class Http2Connection final : private TimerNode {
   uint64_t earned_ = 0;       // control frames that answer what was sent to the client, and count nothing
 
   TimePoint accepted_;
+  TimePoint answer_waited_ = TimePoint::min();
   TimePoint last_active_;            // something came, or a call ended
   TimePoint last_read_;              // something came
   TimePoint pinged_ = kNever;        // nothing has come since that keepalive ping

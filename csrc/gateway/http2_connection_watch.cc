@@ -125,7 +125,8 @@ Http2Connection::Lacks Http2Connection::FindLacks() const {
   const TimePoint lately = context_.now - context_.limits.body_idle_timeout;
   return {.requests = admission.RequestsLacked(lately),
           .bytes = admission.BytesLacked(lately),
-          .answers = context_.answers_lacked >= lately};
+          .answers = context_.answers_lacked >= lately,
+          .share = answer_waited_ >= lately};
 }
 
 // Ends what rests, or is slow, where that has lasted too long for those who lack what it holds.
@@ -135,17 +136,18 @@ void Http2Connection::EndForOthers(GrpcStream& stream, const Lacks& lacks) {
   const auto too_long = [&](TimePoint since) { return since != kNever && since + timeout <= now; };
   const auto refuse = [&](const char* what, Refusal by, const char* lacked) {
     context_.stats.Refuse(by);
-    return std::string(what) + " within body_idle_timeout " + std::to_string(timeout.count()) +
-           " ms, while others lacked " + lacked;
+    return std::string(what) + " within body_idle_timeout " + std::to_string(timeout.count()) + " ms, while " + lacked;
   };
   const auto for_bytes = [&](const char* what) {
-    return refuse(what, Refusal::kMaxEnqueuedBytes, "max_enqueued_bytes");
+    return refuse(what, Refusal::kMaxEnqueuedBytes, "others lacked max_enqueued_bytes");
   };
   const auto for_requests = [&](const char* what) {
-    return refuse(what, Refusal::kMaxEnqueuedRequests, "max_enqueued_requests");
+    return refuse(what, Refusal::kMaxEnqueuedRequests, "others lacked max_enqueued_requests");
   };
   const auto for_answers = [&](const char* what) {
-    return refuse(what, Refusal::kBodyIdleTimeout, "memory for answers");
+    return refuse(
+        what, Refusal::kBodyIdleTimeout,
+        lacks.answers ? "others lacked memory for answers" : "other calls of its client waited for memory for answers");
   };
   const auto give_up = [&](const std::string& why) {
     context_.log.Warn(now, "a call of " + peer().address + " reset: " + why);
@@ -159,7 +161,7 @@ void Http2Connection::EndForOthers(GrpcStream& stream, const Lacks& lacks) {
     constexpr const char* kWhat = "its reply was not taken";
     give_up(lacks.requests ? for_requests(kWhat) : lacks.bytes ? for_bytes(kWhat) : for_answers(kWhat));
   }
-  if (lacks.answers && too_long(stream.front_since())) {
+  if ((lacks.answers || lacks.share) && too_long(stream.front_since())) {
     give_up(for_answers("a message of its reply was not taken whole"));
   }
   if (lacks.bytes && !write_blocked_ && too_long(stream.answers_since())) {

@@ -77,6 +77,7 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   void OnWorkerReply(uint32_t tag, ReplyPart payload, uint8_t flags) override;
   void OnWorkerEnd(uint32_t tag, Status status) override;
   void OnWorkerLost(uint32_t tag, const LostCall& lost) override;
+  void OnAnswerWaits() override { call_.AnswerWaits(); }
   // It has waited for too long.
   void OnTimer() override;
 

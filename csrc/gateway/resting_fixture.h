@@ -54,6 +54,7 @@ class PairTransport final : public net::Transport {
   const net::Peer& peer() const override { return peer_; }
   const net::AuthProperties& auth() override { return auth_; }
 
+  void SetSendBuffer(int bytes) { ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)); }
   void Look() {
     if (auto handler = std::exchange(readable_, nullptr)) handler();
     if (auto handler = std::exchange(writable_, nullptr)) handler();
@@ -108,6 +109,8 @@ class RestingTest : public testing::Test {
     }
     // As when it then waits for the next.
     void Want(uint32_t taken) { call_.MessageWanted(taken); }
+    // As when an answer waits at the worker for what the client has not taken of others.
+    void WaitForShare() { call_.AnswerWaits(); }
     const std::vector<Message>& messages() const { return messages_; }
 
    private:

@@ -1,5 +1,6 @@
 // Places that clients hold while they rest, and others lack them.
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <string>
 #include <vector>
@@ -54,6 +55,80 @@ TEST_F(ReadersTest, WhoRestsMakesRoomForAnswersOfOthers) {
             3);
   EXPECT_EQ(Refused(Refusal::kBodyIdleTimeout), 3u);
   EXPECT_FALSE((*clients_.back())->response(unread).closed) << "it holds none";
+}
+
+TEST_F(ReadersTest, WhoseSocketIsFullMakesRoomForAnswersOfOthers) {
+  Client& slow = Connect(4 << 20);
+  slow.transport->SetSendBuffer(4096);
+  Begin(slow, kDown);
+  handlers_.back()->Send(std::string(3'000'000, 'x'));
+  Round();
+  context_.limits.min_bytes_per_second = 0;
+  // It takes a little of what is on its way now and then, but never all of the message.
+  const auto pass = [&](int steps) {
+    for (int i = 0; i < steps && !slow.connection->closed(); ++i) {
+      context_.now += kStep;
+      std::string taken(1000, '\0');
+      EXPECT_GT(::recv(slow->socket(), taken.data(), taken.size(), MSG_DONTWAIT), 0);
+      context_.timers.RunDue(context_.now);  // before the socket is found to take more
+      Round();
+    }
+  };
+  pass(20);
+  EXPECT_FALSE(slow.connection->closed()) << "nobody lacks anything";
+  context_.answers_lacked = context_.now;
+  pass(5);
+  EXPECT_TRUE(slow.connection->closed());
+  EXPECT_EQ(Logged("it did not take a message of a reply whole within body_idle_timeout 30000 ms, while others lacked "
+                   "memory for answers"),
+            1);
+  EXPECT_EQ(Refused(Refusal::kBodyIdleTimeout), 1u);
+}
+
+TEST_F(ReadersTest, WhoRestsMakesRoomForAnswersOfTheSameClient) {
+  admission_.SetMaxRequests(16);
+  constexpr uint32_t kWindow = 50;  // of each stream: half of an answer
+  Client& proxy = Connect(kWindow);
+  Client& other = Connect(kWindow);
+  std::vector<int32_t> rests;
+  for (Client* client : {&proxy, &proxy, &other}) {
+    rests.push_back(Begin(*client, kDown));
+    handlers_.back()->Send(std::string(100, 'x'));
+  }
+  Pass(kTimeout + kStep);
+  const int32_t late = Begin(proxy, kDown);
+  handlers_.back()->Send(std::string(100, 'x'));
+  const int32_t waits = Begin(proxy, kDown);
+  handlers_.back()->WaitForShare();
+  Pass(kTimeout / 4 + kStep);
+  for (const size_t i : {0, 1}) {
+    EXPECT_EQ(proxy->response(rests[i]).error, static_cast<uint32_t>(NGHTTP2_CANCEL));
+  }
+  EXPECT_FALSE(proxy->response(late).closed) << "it has not rested for long";
+  EXPECT_FALSE(proxy->response(waits).closed);
+  EXPECT_FALSE(other->response(rests[2]).closed) << "it has a share of its own";
+  EXPECT_EQ(Logged("reset: its reply was not taken within body_idle_timeout 30000 ms, while other calls of its client "
+                   "waited for memory for answers"),
+            2);
+  EXPECT_EQ(Refused(Refusal::kBodyIdleTimeout), 2u);
+}
+
+TEST_F(ReadersTest, AClientThatTakesNothingAtAllMayRest) {
+  Client& resting = Connect(50);
+  auto calls = Fill(resting);
+  Client& closed = Connect(0);
+  admission_.SetMaxRequests(8);
+  calls.push_back(Begin(closed, kDown));
+  handlers_.back()->Send("answer");
+  calls.push_back(Begin(closed, kDown));
+  for (int i = 0; i < 20; ++i) {
+    Pass(kTimeout / 4);
+    for (Handler* handler : handlers_) handler->WaitForShare();
+  }
+  for (const int32_t call : calls) {
+    EXPECT_FALSE((call == calls[0] || call == calls[1] || call == calls[2] ? resting : closed)->response(call).closed);
+  }
+  EXPECT_EQ(Logged("reset"), 0);
 }
 
 TEST_F(ReadersTest, WhoTakesAMessageSlowlyMakesRoomForAnswersOfOthers) {

@@ -57,6 +57,8 @@ class TestClient {
   void SetTableSize(uint32_t bytes);
   void Consume(int32_t stream, size_t bytes);
   // How much may be sent on it now.
+  // For a test that reads by itself what comes from now on.
+  int socket() const { return socket_.get(); }
   int32_t window(int32_t stream) { return nghttp2_session_get_stream_remote_window_size(session_.get(), stream); }
   // Whether there is more to be sent on it.
   bool waits(int32_t stream) { return streams_[stream].sent < streams_[stream].out.size(); }

@@ -40,6 +40,7 @@ class UserCall final : public CallHandler, private WorkerCallListener {
   void OnWorkerReply(uint32_t tag, ReplyPart payload, uint8_t flags) override;
   void OnWorkerEnd(uint32_t tag, Status status) override;
   void OnWorkerLost(uint32_t tag, const LostCall& lost) override;
+  void OnAnswerWaits() override { call_.AnswerWaits(); }
   void OnWorkerInitial(std::span<const std::byte> bytes, bool gzip) override;
   void OnWorkerTrailing(Code code, std::span<const std::byte> bytes) override;
   void OnMessageReleased() override { call_.MessageTaken(); }

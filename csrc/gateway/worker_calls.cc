@@ -211,6 +211,10 @@ void WorkerCalls::Take(WorkerEnd& worker, const link::WorkerFrame& frame) {
                  {Code::kInternal, "a frame for call " + std::to_string(frame.call) + ", which it does not hold"});
   }
   const bool releases = frame.type == link::FrameType::kRelease || frame.type == link::FrameType::kReleaseMessage;
+  if (frame.type == link::FrameType::kOverShare) {
+    if (entry->listener != nullptr) entry->listener->OnAnswerWaits();
+    return;
+  }
   if (entry->ended && !releases) {
     return Fault(worker, {Code::kInternal, "another answer to call " + std::to_string(frame.call)});
   }

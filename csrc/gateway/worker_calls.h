@@ -92,6 +92,8 @@ class WorkerCallListener {
   virtual void OnWorkerEnd(uint32_t tag, Status status) = 0;
   // The worker was lost before it has ended the call.
   virtual void OnWorkerLost(uint32_t tag, const LostCall& lost) = 0;
+  // An answer has waited for long, since the client has not taken others.
+  virtual void OnAnswerWaits() {}
 
   // These only of users' calls. The bytes, as wire/call_head.h has them, are there only meanwhile.
   virtual void OnWorkerInitial(std::span<const std::byte>, bool) {}  // whether messages may be compressed

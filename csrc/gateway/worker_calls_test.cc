@@ -29,6 +29,7 @@ class Listener final : public WorkerCallListener {
   void OnWorkerLost(uint32_t tag, const LostCall& lost) override {
     told.push_back(std::to_string(tag) + " lost" + (lost.begun ? " begun" : "") + (lost.executing ? " executing" : ""));
   }
+  void OnAnswerWaits() override { told.emplace_back("an answer waits"); }
   std::vector<std::string> told;
 };
 
@@ -100,6 +101,28 @@ TEST_F(WorkerCallsTest, AWorkerSaysThatItLacksMemoryForAnswers) {
   calls_.Poll();
   EXPECT_EQ(lacks_, 1);
   EXPECT_TRUE(faults_.empty());
+}
+
+TEST_F(WorkerCallsTest, ACallIsToldThatItsAnswerWaits) {
+  const auto call = Open(1);
+  link_->SendOverShare(0, call.call);
+  link_->Flush();
+  calls_.Poll();
+  EXPECT_THAT(listener_.told, ElementsAre("an answer waits"));
+  calls_.Cancel(call.call);
+  calls_.Flush();
+  link_->SendOverShare(0, call.call);
+  link_->Flush();
+  calls_.Poll();
+  EXPECT_EQ(listener_.told.size(), 1u) << "nobody waits for it any more";
+  link_->SendEnd(0, call.call, {Code::kCancelled, "cancelled"}, link::kReleased);
+  link_->Flush();
+  calls_.Poll();
+  EXPECT_THAT(faults_, IsEmpty());
+  link_->SendOverShare(0, call.call);
+  link_->Flush();
+  calls_.Poll();
+  EXPECT_EQ(faults_.size(), 1u) << "of a call that there is not";
 }
 
 TEST_F(WorkerCallsTest, WhatWasPublishedBeforeTheDeathIsDelivered) {

@@ -9,7 +9,7 @@
 namespace mindserve::link {
 
 inline constexpr uint32_t kLinkMagic = 0x4B4C534D;  // "MSLK", little-endian
-inline constexpr uint32_t kLinkVersion = 6;
+inline constexpr uint32_t kLinkVersion = 7;
 
 inline constexpr size_t kCacheLine = 64;
 inline constexpr size_t kPage = 4096;
@@ -37,6 +37,7 @@ enum class FrameType : uint8_t {
   kWants = 22,           // the call's handler has taken `instances` messages in all, has answered none since the last,
                          // and waits for the next
   kLacks = 23,           // answers of this lane have waited for long: others, not taken by clients, fill the arena
+  kOverShare = 24,       // an answer of the call has waited for long: what its client does not take is its share of it
 };
 
 enum FrameFlags : uint8_t {

@@ -157,7 +157,7 @@ bool Lane::Receive(WorkerFrame* out) {
     case RingReader::Outcome::kFrame:
       break;
   }
-  const bool known = frame.type >= FrameType::kReply && frame.type <= FrameType::kLacks;
+  const bool known = frame.type >= FrameType::kReply && frame.type <= FrameType::kOverShare;
   const bool inside = frame.length == 0 || (frame.offset >= kReplyArenaBegin && frame.offset <= theirs_.size() &&
                                             frame.length <= theirs_.size() - frame.offset);
   const bool coded =

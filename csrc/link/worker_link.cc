@@ -226,6 +226,14 @@ void WorkerLink::SendWants(size_t index, uint64_t call, uint32_t taken) {
   lanes_[index]->Send(frame);
 }
 
+void WorkerLink::SendOverShare(size_t index, uint64_t call) {
+  Frame frame{};
+  frame.type = FrameType::kOverShare;
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  lanes_[index]->Send(frame);
+}
+
 void WorkerLink::SendLacks(size_t index) {
   Frame frame{};
   frame.type = FrameType::kLacks;

@@ -81,6 +81,7 @@ class WorkerLink {
   void SendReleaseMessage(size_t lane, uint64_t call);
   void SendWants(size_t lane, uint64_t call, uint32_t taken);
   void SendLacks(size_t lane);
+  void SendOverShare(size_t lane, uint64_t call);
   // These three have a payload of their own, which is copied, and given back as soon as the gateway sees it. False: it
   // finds no memory, and nothing was sent; see AllocateReply.
   bool SendInitial(size_t lane, uint64_t call, std::string_view metadata, uint8_t flags);

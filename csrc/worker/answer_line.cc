@@ -1,13 +1,15 @@
 #include "worker/answer_line.h"
 
+#include <utility>
+
 namespace mindserve::worker {
 
 void AnswerLine::Push(uint64_t call, uint64_t client, Tried why) {
   const auto [found, added] = clients_.try_emplace(client);
   if (added) {
-    const bool rests = why == Tried::kOverShare;
+    const bool rests = why == Tried::kOverShare || why == Tried::kTookShare;
     Clients& list = rests ? resting_ : turns_;
-    found->second = list.insert(list.end(), Client{.number = client, .rests = rests, .calls = {}});
+    found->second = list.insert(list.end(), Client{.number = client, .rests = rests, .stuck = false, .calls = {}});
   }
   auto& calls = found->second->calls;
   calls_[call] = {found->second, calls.insert(calls.end(), call)};
@@ -46,17 +48,27 @@ bool AnswerLine::Retry(uint64_t releases, const std::function<Tried(uint64_t cal
     switch (attempt(call)) {
       case Tried::kFull:
         return false;
+      case Tried::kTookShare:
+        client->stuck = false;
+        [[fallthrough]];
       case Tried::kOverShare:
         client->rests = true;
         resting_.splice(resting_.end(), turns_, client);
         break;
       case Tried::kDone:
+        client->stuck = false;
         turns_.splice(turns_.end(), turns_, client);
         Remove(call);
         break;
     }
   }
   return true;
+}
+
+void AnswerLine::AddStuck(std::vector<uint64_t>* calls) {
+  for (Client& client : resting_) {
+    if (std::exchange(client.stuck, true)) calls->insert(calls->end(), client.calls.begin(), client.calls.end());
+  }
 }
 
 }  // namespace mindserve::worker

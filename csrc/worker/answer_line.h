@@ -6,6 +6,7 @@
 #include <functional>
 #include <list>
 #include <unordered_map>
+#include <vector>
 
 #include "link/worker_link.h"
 
@@ -22,6 +23,7 @@ class AnswerLine {
     kDone,       // it needs no memory any more
     kFull,       // there is no room
     kOverShare,  // the client has its share
+    kTookShare,  // the same, of which it got some just now
   };
   // Of an answer that got no memory.
   static Tried WhyNot(const link::WorkerLink::Allocation& refused) {
@@ -52,10 +54,15 @@ class AnswerLine {
   // left to be tried at once.
   bool Retry(uint64_t releases, const std::function<Tried(uint64_t call)>& attempt);
 
+  // Adds the calls of those clients that have had their share, and got nothing, ever since the last time this was
+  // asked.
+  void AddStuck(std::vector<uint64_t>* calls);
+
  private:
   struct Client {
     uint64_t number;
-    bool rests;  // in resting_, else in turns_
+    bool rests;          // in resting_, else in turns_
+    bool stuck = false;  // nothing of it went since AddStuck found it resting
     std::list<uint64_t> calls;
   };
   using Clients = std::list<Client>;

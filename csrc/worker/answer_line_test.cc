@@ -1,14 +1,18 @@
 // Whose turn it is in the line for reply memory.
 #include "worker/answer_line.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <map>
 #include <string>
+#include <vector>
 
 namespace mindserve::worker {
 namespace {
 
+using testing::ElementsAre;
+using testing::IsEmpty;
 using Tried = AnswerLine::Tried;
 
 class AnswerLineTest : public testing::Test {
@@ -117,6 +121,30 @@ TEST_F(AnswerLineTest, ACrowdIsTriedAFewAtATime) {
   while (retry()) continue;
   EXPECT_EQ(tried.size(), kClients);
   for (const auto& [call, times] : tried) EXPECT_EQ(times, 1) << call;
+}
+
+TEST_F(AnswerLineTest, WhoGetsNothingForAsLongAsItIsAskedIsStuck) {
+  const auto stuck = [this] {
+    std::vector<uint64_t> calls;
+    line_.AddStuck(&calls);
+    return calls;
+  };
+  line_.Push(11, 1, Tried::kOverShare);
+  line_.Push(12, 1);
+  line_.Push(21, 2);
+  outcomes_[21] = Tried::kFull;
+  EXPECT_THAT(stuck(), IsEmpty()) << "it has just come";
+  EXPECT_THAT(stuck(), ElementsAre(11, 12)) << "the other one has no share yet";
+  line_.Push(13, 1);
+  EXPECT_THAT(stuck(), ElementsAre(11, 12, 13));
+  outcomes_ = {{12, Tried::kOverShare}};
+  EXPECT_EQ(Retry(1), "21 11 12");
+  EXPECT_THAT(stuck(), IsEmpty()) << "something went";
+  EXPECT_EQ(Retry(2), "12");
+  EXPECT_THAT(stuck(), ElementsAre(12, 13)) << "it was tried, and nothing went";
+  outcomes_ = {{12, Tried::kTookShare}};
+  EXPECT_EQ(Retry(3), "12");
+  EXPECT_THAT(stuck(), IsEmpty()) << "a part of it went";
 }
 
 TEST_F(AnswerLineTest, AnyMayLeave) {

@@ -337,11 +337,6 @@ TEST_F(ReplyMemoryTest, TheGatewayIsToldOfAnswersThatHaveWaitedForLong) {
   ask(kGreedy, kArena / 2);
   ask(kGreedy + 10, kArena / 2);
   for (int i = 0; i < 2; ++i) EXPECT_EQ(Receive().frame.type, FrameType::kReply);
-  // Who waits for its share only lacks nothing.
-  ask(kGreedy, kLarge);
-  fake_time_.Advance(std::chrono::minutes(1));
-  ask(kGreedy, kLarge);
-  EXPECT_FALSE(Hears(std::chrono::milliseconds(100)));
   ask(kOther, 10);
   fake_time_.Advance(std::chrono::milliseconds(4999));
   ask(kOther, 10);
@@ -355,10 +350,82 @@ TEST_F(ReplyMemoryTest, TheGatewayIsToldOfAnswersThatHaveWaitedForLong) {
   }
   // As soon as there is room it is over.
   GiveBackKept(kept_.size());
-  for (int i = 0; i < 8; ++i) EXPECT_EQ(Receive().frame.type, FrameType::kReply);
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(Receive().frame.type, FrameType::kReply);
   fake_time_.Advance(std::chrono::minutes(1));
   ask(kOther, 10);
   EXPECT_EQ(Receive().frame.type, FrameType::kReply);
+}
+
+TEST_F(ReplyMemoryTest, TheGatewayIsToldOfCallsThatWaitForTheirClientsShare) {
+  StartAndRun();
+  for (uint64_t call = 1; call <= 3; ++call) Ask(kGreedy, call, kServerStreaming, 3);
+  ExpectKept(6);
+  std::set<uint64_t> waiting;
+  for (uint64_t call = 1; call <= 3; ++call) {
+    if (messages_[call] < 3) waiting.insert(call);
+  }
+  ASSERT_FALSE(waiting.empty());
+  uint64_t asked = 100;
+  // Another call wakes the worker then: which calls it tells the gateway of.
+  const auto told_after = [&](int milliseconds) {
+    fake_time_.Advance(std::chrono::milliseconds(milliseconds));
+    Ask(kOther, ++asked, kUnary, 10);
+    std::set<uint64_t> told;
+    for (bool answered = false; (!answered || Hears(std::chrono::milliseconds(100))) && !HasFailure();) {
+      const Answer answer = Receive();
+      if (answer.frame.type == FrameType::kOverShare) {
+        told.insert(answer.frame.call);
+      } else {
+        EXPECT_EQ(answer.frame.call, asked);
+        answered = true;
+      }
+    }
+    return told;
+  };
+  EXPECT_EQ(told_after(5000), std::set<uint64_t>()) << "they have just come";
+  EXPECT_EQ(told_after(4999), std::set<uint64_t>());
+  EXPECT_EQ(told_after(1), waiting);
+  EXPECT_EQ(told_after(5000), waiting);
+  // Who gets something is not stuck.
+  keeps_replies_ = true;
+  GiveBackKept(1);
+  Note(Receive());
+  keeps_replies_ = false;
+  EXPECT_EQ(told_after(5000), std::set<uint64_t>());
+  GiveBackKept(kept_.size());
+  ReceiveUntilEnded(3);
+}
+
+TEST_F(ReplyMemoryTest, CallsOfServablesHaveNoShare) {
+  StartAndRun();
+  // As a client it has its share with the sixth of these.
+  for (uint64_t call = 1; call <= 4; ++call) {
+    Open(call, kServerStreaming, {.depth = 1});
+    Message(call, "3", true);
+    lane_->Flush();
+  }
+  // But for a quarter they may take all.
+  ExpectKept(12);
+  GiveBackKept(kept_.size());
+  ReceiveUntilEnded(4);
+}
+
+TEST_F(ReplyMemoryTest, StreamsAndOtherAnswersAreCountedApart) {
+  StartAndRun();
+  Ask(kGreedy, 1, kUnary, kArena / 2);
+  ExpectKept(1);
+  // For streams it is as a client that holds nothing.
+  Ask(kGreedy, 2, kServerStreaming, 20);
+  Ask(kGreedy, 3, kServerStreaming, 20);
+  ExpectKept(2);
+  keeps_replies_ = true;
+  Ask(kGreedy, 4, kUnary, 5000);
+  EXPECT_FALSE(Hears(std::chrono::milliseconds(200))) << "it has its share of those";
+  Ask(kOther, 5, kUnary, 5000);
+  EXPECT_EQ(Receive().frame.call, 5u);
+  keeps_replies_ = false;
+  GiveBackKept(kept_.size());
+  ReceiveUntilEnded(3);
 }
 
 TEST_F(ReplyMemoryTest, OneOfACrowdGoesOnOnceItHasGivenBack) {

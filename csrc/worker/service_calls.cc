@@ -220,11 +220,12 @@ void ServiceCalls::SendOrWait(size_t lane, uint64_t number, Record& record) {
 
 // Sends what it can; what is to be copied goes on in copying_.
 AnswerLine::Tried ServiceCalls::Send(size_t lane, uint64_t number, Record& record) {
+  const size_t before = record.sent;
   switch (TrySend(lane, number, record)) {
     case Sent::kFull:
       return AnswerLine::Tried::kFull;
     case Sent::kOverShare:
-      return AnswerLine::Tried::kOverShare;
+      return record.sent > before ? AnswerLine::Tried::kTookShare : AnswerLine::Tried::kOverShare;
     case Sent::kCopying:
       record.copies = true;
       copying_.push_back({lane, number});

@@ -48,6 +48,11 @@ class ServiceCalls {
   // any.
   bool full(size_t lane) const { return starved_[lane].answers.full(); }
   bool lacks(size_t lane) const { return full(lane) || starved_[lane].streams.full(); }
+  // Adds the calls of this lane that have waited for their clients' shares since it was last asked.
+  void AddStuck(size_t lane, std::vector<uint64_t>* calls) {
+    starved_[lane].answers.AddStuck(calls);
+    starved_[lane].streams.AddStuck(calls);
+  }
   // Whether anything of this lane waits for reply memory.
   bool starved(size_t lane) const {
     return !starved_[lane].answers.empty() || !starved_[lane].streams.empty() || !models_.empty();

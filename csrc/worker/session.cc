@@ -282,15 +282,25 @@ bool Runtime::Session::RetryStarved() {
   return more;
 }
 
-void Runtime::Session::TellLacks(size_t lane) {
-  TimePoint& since = full_since_[lane];
-  if (!starved_[lane].full() && !service_calls_.lacks(lane)) {
-    since = kNever;
-  } else if (since == kNever) {
-    since = now_;
-  } else if (now_ - since >= kPatience) {
-    since = now_;
-    link_->SendLacks(lane);
+void Runtime::Session::TellLacks() {
+  for (size_t lane = 0; lane < starved_.size(); ++lane) {
+    TimePoint& since = full_since_[lane];
+    if (!starved_[lane].full() && !service_calls_.lacks(lane)) {
+      since = kNever;
+    } else if (since == kNever) {
+      since = now_;
+    } else if (now_ - since >= kPatience) {
+      since = now_;
+      link_->SendLacks(lane);
+    }
+  }
+  if (now_ - stuck_asked_ < kPatience) return;
+  stuck_asked_ = now_;
+  for (size_t lane = 0; lane < starved_.size(); ++lane) {
+    stuck_.clear();
+    starved_[lane].AddStuck(&stuck_);
+    service_calls_.AddStuck(lane, &stuck_);
+    for (const uint64_t call : stuck_) link_->SendOverShare(lane, call);
   }
 }
 
@@ -339,8 +349,8 @@ void Runtime::Session::RoundEnd() {
   const TimePoint handlers = service_calls_.Poll(now_, [this](size_t lane) { return starved_[lane].full(); });
   for (size_t lane = 0; lane < starved_.size(); ++lane) {
     link_->AwaitMemory(lane, !starved_[lane].empty() || service_calls_.starved(lane));
-    TellLacks(lane);
   }
+  TellLacks();
   more_ = more_ || starved || !sliced_.empty() || handlers <= now_;
   if (!more_) SetTimer(std::min({next, hung, handlers, now_ + kBeat}));
   link_->Flush();

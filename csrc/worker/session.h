@@ -119,8 +119,8 @@ class Runtime::Session final : private net::RoundHooks {
   void SendReleases();
   // Whether some are left to be tried at once.
   bool RetryStarved();
-  // Has clients that don't take their answers make room for those that have waited for long.
-  void TellLacks(size_t lane);
+  // Has clients that don't take their answers make room for those that have waited for long, of others or their own.
+  void TellLacks();
 
   void AwaitBell();
   void SetTimer(TimePoint at);
@@ -156,6 +156,8 @@ class Runtime::Session final : private net::RoundHooks {
   std::vector<AnswerLine> starved_;     // by lane: answered calls that wait for reply memory
   bool others_wait_ = false;            // for room in the lane of the one that is tried
   std::vector<TimePoint> full_since_;   // by lane: or since the gateway was last told; kNever: there is room
+  TimePoint stuck_asked_;               // when it was last asked who waits for its client's share
+  std::vector<uint64_t> stuck_;         // of a lane, meanwhile
   std::deque<Releases::Entry> sliced_;  // large requests of which a step is to be done, whose turn it is first
   std::vector<Releases::Entry> releases_;
   std::vector<ReadInstance> read_;  // of the request that is being read, used again by the next
