@@ -313,6 +313,7 @@ void Http2Connection::OnReadable() {
   for (int i = 0; i < kReadsPerRound; ++i) {
     const net::IoResult result = transport_->Read(context_.read_buffer);
     if (result.kind == net::IoResult::Kind::kAgain) break;
+    if (result.refused) return Fail(result.error);
     if (result.kind != net::IoResult::Kind::kDone) return Close();
     if (lingers_ != kNever) continue;
     if (!Feed(std::span<const std::byte>(context_.read_buffer).first(result.bytes))) return;

@@ -9,12 +9,12 @@
 #include <string>
 #include <vector>
 
+#include "base/rate_limit.h"
 #include "gateway/frame_heads.h"
 #include "gateway/grpc_stream.h"
 #include "gateway/http2_session.h"
 #include "gateway/output.h"
 #include "gateway/progress.h"
-#include "gateway/rate_limit.h"
 #include "gateway/thread_context.h"
 #include "net/transport.h"
 

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "gateway/rate_limit.h"
+#include "base/rate_limit.h"
 
 namespace mindserve::gateway {
 namespace {

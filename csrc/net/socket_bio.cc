@@ -26,10 +26,13 @@ int Failed(BIO* bio, int retry_flag) {
 int Read(BIO* bio, char* into, size_t size, size_t* done) {
   SocketBio& socket = Socket(bio);
   BIO_clear_retry_flags(bio);
-  if (std::exchange(socket.drained, false)) {
+  if (socket.refused) return 0;
+  if (socket.reads_left == 0) socket.halted = true;
+  if (socket.halted || std::exchange(socket.drained, false)) {
     errno = EAGAIN;
     return Failed(bio, BIO_FLAGS_READ);
   }
+  --socket.reads_left;
   ssize_t n;
   do {
     n = ::recv(socket.fd, into, size, 0);

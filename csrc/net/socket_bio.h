@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 namespace mindserve::net {
@@ -21,6 +22,12 @@ struct SocketBio {
   // with `trusts_drained` it says so without asking the kernel. Whoever waits until the socket is readable resets it.
   bool trusts_drained = false;
   bool drained = false;
+  // So often it may be read from; then it says, without asking, that nothing is there, and notes that it did so.
+  // OpenSSL goes on by itself for as long as what comes is no data.
+  size_t reads_left = SIZE_MAX;
+  bool halted = false;
+  // The peer does what it may not: reading is an error from now on.
+  bool refused = false;
   int error = 0;                          // errno of the last failure but EAGAIN
   std::array<unsigned char, 16> first{};  // what the client said first
   size_t first_size = 0;

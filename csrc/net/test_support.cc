@@ -195,10 +195,12 @@ void Pump::OnReadable() {
     if (result.kind == IoResult::Kind::kAgain) break;
     if (result.kind == IoResult::Kind::kDone) {
       pumped_.received.append(reinterpret_cast<const char*>(buffer.data()), result.bytes);
+      pumped_.largest_read = std::max(pumped_.largest_read, result.bytes);
       continue;
     }
     pumped_.end_of_file = result.kind == IoResult::Kind::kEof;
     pumped_.error = result.error;
+    pumped_.refused = result.refused;
     return Finish();
   }
   MaybeFinish();

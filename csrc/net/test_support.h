@@ -89,6 +89,8 @@ struct Pumped {
   AuthProperties auth;
   std::string received;
   std::string error;  // of a read or write
+  bool refused = false;
+  size_t largest_read = 0;
   bool end_of_file = false;
 };
 

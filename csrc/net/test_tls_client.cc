@@ -107,6 +107,10 @@ bool TlsClient::WriteWithNewKey(const std::string& text) {
   return SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_REQUESTED) == 1 && Write(text);
 }
 
+bool TlsClient::ChangeKey() {
+  return SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1 && SSL_do_handshake(ssl_.get()) == 1;
+}
+
 bool TlsClient::Write(const std::string& text) {
   return SSL_write(ssl_.get(), text.data(), static_cast<int>(text.size())) == static_cast<int>(text.size());
 }

@@ -38,6 +38,8 @@ class TlsClient {
   bool Write(const std::string& text);
   // Changes the key first and asks the server to do so too (TLS 1.3).
   bool WriteWithNewKey(const std::string& text);
+  // The same with nothing behind it.
+  bool ChangeKey();
   void SayGoodbye() { SSL_shutdown(ssl_.get()); }
 
   SSL* ssl() { return ssl_.get(); }

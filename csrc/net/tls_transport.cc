@@ -11,6 +11,8 @@
 #include <optional>
 #include <utility>
 
+#include "base/clock.h"
+#include "base/rate_limit.h"
 #include "net/socket.h"
 #include "net/socket_bio.h"
 #include "net/tls_context.h"
@@ -23,6 +25,15 @@ namespace {
 constexpr size_t kRecord = 16 * 1024;
 
 constexpr unsigned char kHandshakeRecord = 22;
+constexpr unsigned char kAlertRecord = 21;
+
+// Of what comes by one read so many records, however small, and so many times what OpenSSL takes off the socket at
+// once: others of the thread are served in between.
+constexpr int kRecordsPerRead = 64;
+constexpr size_t kSocketReadsPerRead = 20;
+// After the handshake there is little but data: so many changes of keys, alerts and the like a second. RFC 8446, 4.6.3
+// has a change after some 2^24 records, and neither side need have more of them.
+constexpr size_t kMostControlMessages = 100;
 
 // What is left of the parts of a write.
 class Gather {
@@ -85,11 +96,13 @@ class TlsTransport final : public Transport {
     if (!ssl_ || bio == nullptr) {
       BIO_free(bio);
       ssl_.reset();
-      failure_ = IoResult{IoResult::Kind::kError, 0, "TLS: out of memory"};
+      failure_ = IoResult{IoResult::Kind::kError, 0, "TLS: out of memory", false};
       return;
     }
     SSL_set_bio(ssl_.get(), bio, bio);
     SSL_set_accept_state(ssl_.get());
+    SSL_set_msg_callback(ssl_.get(), NoteMessage);
+    SSL_set_msg_callback_arg(ssl_.get(), this);
   }
 
   ~TlsTransport() override { *alive_ = false; }
@@ -145,6 +158,9 @@ class TlsTransport final : public Transport {
     std::function<void()> handler;
   };
 
+  // Told of what OpenSSL reads and writes but data; what it answers by itself counts as well.
+  static void NoteMessage(int writes, int version, int type, const void* bytes, size_t size, SSL* ssl, void* self);
+
   void Handshake();
   void Finish(Status status);
   // Null without a verified one.
@@ -170,11 +186,20 @@ class TlsTransport final : public Transport {
   bool awaiting_readable_ = false;  // the watch is
   bool awaiting_writable_ = false;
   bool established_ = false;
-  bool drained_ = true;              // the last read found nothing more
+  RateLimit control_messages_{kMostControlMessages, Clock::now()};  // once it is established
+  bool drained_ = true;                                             // the last read found nothing more
   size_t unsent_ = 0;                // plain bytes of a record that bio_ keeps; they are to be offered again
   std::optional<IoResult> failure_;  // OpenSSL is not to be called again
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // also owned by what may run after the end of this
 };
+
+void TlsTransport::NoteMessage(int writes, int /*version*/, int type, const void* /*bytes*/, size_t /*size*/,
+                               SSL* /*ssl*/, void* self) {
+  // A change of keys is told of when it comes; what is no message now, as of TLS 1.2's renegotiation, by its answer.
+  if (type != kAlertRecord && (type != kHandshakeRecord || writes != 0)) return;
+  auto& transport = *static_cast<TlsTransport*>(self);
+  if (transport.established_ && !transport.control_messages_.Take(Clock::now())) transport.bio_.refused = true;
+}
 
 void TlsTransport::Handshake() {
   if (!ssl_) return Finish(Status(Code::kInternal, "TLS handshake: out of memory"));
@@ -270,7 +295,13 @@ IoResult TlsTransport::Outcome(Waiter& waiter) {
       break;
   }
   const std::string reason = TakeSslError("failed");
-  if (bio_.end_of_file) {
+  if (bio_.refused) {
+    failure_ = IoResult{.kind = IoResult::Kind::kError,
+                        .bytes = 0,
+                        .error = "TLS: more than " + std::to_string(kMostControlMessages) +
+                                 " changes of keys, alerts and the like came within a second",
+                        .refused = true};
+  } else if (bio_.end_of_file) {
     // HTTP/2 tells by itself whether it was cut short, so that a missing close_notify is no more than the end.
     failure_ = IoResult{IoResult::Kind::kEof, 0, {}};
   } else {
@@ -282,8 +313,9 @@ IoResult TlsTransport::Outcome(Waiter& waiter) {
 IoResult TlsTransport::Read(std::span<std::byte> into) {
   if (failure_) return *failure_;
   size_t got = 0;
-  // To the end of `into` or of what there is, so that a short read means for TLS what it means for a socket.
-  while (got < into.size()) {
+  bio_.reads_left = kSocketReadsPerRead;
+  bio_.halted = false;
+  for (int records = 0; got < into.size() && records < kRecordsPerRead; ++records) {
     size_t n = 0;
     ERR_clear_error();
     if (SSL_read_ex(ssl_.get(), into.data() + got, into.size() - got, &n) == 1) {
@@ -293,7 +325,7 @@ IoResult TlsTransport::Read(std::span<std::byte> into) {
       continue;
     }
     IoResult outcome = Outcome(read_);
-    drained_ = outcome.kind == IoResult::Kind::kAgain;
+    drained_ = outcome.kind == IoResult::Kind::kAgain && !bio_.halted;
     if (got == 0) return outcome;
     break;  // an end or an error comes again with the next read
   }
@@ -302,6 +334,8 @@ IoResult TlsTransport::Read(std::span<std::byte> into) {
 
 IoResult TlsTransport::Write(std::span<const iovec> parts) {
   if (failure_) return *failure_;
+  bio_.reads_left = kSocketReadsPerRead;  // for a change of keys that is half done
+  bio_.halted = false;
   std::array<std::byte, kRecord> gathered;
   size_t sent = 0;
   for (Gather rest(parts); !rest.empty();) {

@@ -32,8 +32,9 @@ using AuthProperties = std::vector<std::pair<std::string, std::string>>;
 struct IoResult {
   enum class Kind : unsigned char { kDone, kAgain, kEof, kError };
   Kind kind = Kind::kDone;
-  size_t bytes = 0;   // kDone
-  std::string error;  // kError: one line
+  size_t bytes = 0;      // kDone
+  std::string error;     // kError: one line
+  bool refused = false;  // kError: since the peer does what it may not
 };
 
 // Lives on one loop's thread.

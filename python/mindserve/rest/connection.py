@@ -27,7 +27,7 @@ from mindserve.config import Limits
 from mindserve.limited_log import LimitedLog
 from mindserve.rest.calls import Caller
 from mindserve.rest.progress import AnswerWatch, Outgoing, Progress, outgoing
-from mindserve.rest.tls import auth_properties
+from mindserve.rest.tls import TlsFloodError, auth_properties
 
 # Seconds that what a refused client still sends is read and dropped: closed at once, the kernel would drop the answer.
 _LINGER = 2.0
@@ -162,6 +162,8 @@ class Connection(HttpToolsProtocol):
         self._answers.stop()
         self._unset_keepalive_if_required()
         self.pipeline.clear()
+        if isinstance(exc, TlsFloodError):
+            self._shared.log.warn(f"connection of {peer_text(self.client)} closed: {exc}")
         super().connection_lost(exc)
         if self.running is not None:
             self.running.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -13,6 +14,12 @@ from mindserve.tls import ClientCheck, ServerTls
 
 # Those of TLS 1.3 are all sound. Forward secrecy and authenticated encryption, as the gRPC server's.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+# As the gRPC server's. The kinds of records are numbered as in RFC 8446, 5.1.
+_MOST_CONTROL_MESSAGES = 100
+_ALERT, _HANDSHAKE = 21, 22
+# A record costs about as much whatever it holds. Of those that hold next to nothing so many a second.
+_MOST_SMALL_RECORDS = 10_000
+_SMALL = 16
 _ALTERNATIVE_NAMES = ("DNS", "email", "URI", "IP Address")
 
 
@@ -45,10 +52,81 @@ def make_context(tls: ServerTls) -> ssl.SSLContext:
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
         context.sslobject_class = type("_Checked", (_CheckedTls,), {"check": ClientCheck(tls)})
+    else:
+        context.sslobject_class = _CountedTls
+    # As `context._msg_callback = …`, without the names that Python's own makes of the numbers each time.
+    ssl._ssl._SSLContext._msg_callback.__set__(context, _note_message)  # type: ignore[attr-defined]
     return context
 
 
-class _CheckedTls(ssl.SSLObject):
+class TlsFloodError(ConnectionAbortedError):
+    """A client sends records that carry next to nothing, without end."""
+
+
+class _Rate:
+    """So many a second at most."""
+
+    def __init__(self, most: int, text: str) -> None:
+        self._most = most
+        self._text = text
+        self._second = 0.0
+        self._count = 0
+
+    def take(self) -> str | None:
+        """None, or what is wrong with one more."""
+        now = time.monotonic()
+        if now - self._second >= 1:
+            self._second = now
+            self._count = 0
+        self._count += 1
+        return None if self._count <= self._most else f"TLS: more than {self._most} {self._text} came within a second"
+
+
+class _CountedTls(ssl.SSLObject):
+    """Ends the connection of one that has it work for nothing: OpenSSL itself sets no bound to that."""
+
+    _excess: str | None = None
+
+    _made: tuple[_Rate, _Rate] | None = None
+
+    def _rates(self) -> tuple[_Rate, _Rate]:
+        """Of messages besides data, and of small records."""
+        if self._made is None:  # Python makes it without a call of __init__
+            self._made = (
+                _Rate(_MOST_CONTROL_MESSAGES, "changes of keys, alerts and the like"),
+                _Rate(_MOST_SMALL_RECORDS, f"records of fewer than {_SMALL} bytes"),
+            )
+        return self._made
+
+    def note_message(self) -> None:
+        """One came that is no data."""
+        self._excess = self._rates()[0].take() or self._excess
+
+    def read(self, *arguments: Any, **named: Any) -> Any:
+        """As documented.
+
+        Raises:
+            TlsFloodError: that was too much.
+        """
+        try:
+            got: int | bytes = super().read(*arguments, **named)
+            if (got if isinstance(got, int) else len(got)) < _SMALL:
+                self._excess = self._rates()[1].take() or self._excess
+            return got
+        finally:
+            if self._excess is not None:
+                raise TlsFloodError(self._excess)
+
+
+def _note_message(tls: object, direction: str, version: int, kind: int, message: int, data: bytes) -> None:
+    """What OpenSSL reads and writes but data, and the heads of all records."""
+    del version, message, data
+    # A change of keys is told of when it comes; what is no message now, as of TLS 1.2's renegotiation, by its answer.
+    if (kind == _ALERT or (kind == _HANDSHAKE and direction == "read")) and isinstance(tls, _CountedTls):
+        tls.note_message()
+
+
+class _CheckedTls(_CountedTls):
     """Holds clients against what OpenSSL, by way of Python, does not look at.
 
     Attributes:

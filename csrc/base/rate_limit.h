@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 
-namespace mindserve::gateway {
+namespace mindserve {
 
 class RateLimit {
  public:
@@ -30,4 +30,4 @@ class RateLimit {
   TimePoint since_;
 };
 
-}  // namespace mindserve::gateway
+}  // namespace mindserve
