@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/sharer.h"
+
 namespace mindserve::gateway {
 
 Admission::Place Admission::AddOf(uint64_t client, Kind kind, TimePoint now) {

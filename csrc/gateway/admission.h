@@ -37,7 +37,6 @@ class Admission {
   // may be, so that those who come before cost nothing.
   enum class Kind : uint8_t { kStream, kCrowded };
   enum class Place : uint8_t { kGiven, kNone, kOverShare };
-  static constexpr uint64_t kNobody = 0;  // has no share
   Place AddOf(uint64_t client, Kind kind, TimePoint now);
   void RemoveOf(uint64_t client, Kind kind);
   bool crowded() const { return requests() > max_requests() / 2; }

@@ -96,7 +96,7 @@ TEST_F(CrowdTest, CallsForManyClientsHaveNoShare) {
   EXPECT_EQ(Fill(1), 40u);
   EXPECT_EQ(Fill(2), 0u);
   End(1, 40);
-  EXPECT_EQ(Fill(Admission::kNobody), 40u);
+  EXPECT_EQ(Fill(kNobody), 40u);
 }
 
 TEST_F(CrowdTest, WhereOneWithFewFoundNoPlaceOthersLeaveSome) {
@@ -116,6 +116,31 @@ TEST_F(CrowdTest, WhereOneWithFewFoundNoPlaceOthersLeaveSome) {
   EXPECT_EQ(Fill(1), 10u);
   admitted_.clear();
   EXPECT_EQ(all_.requests(), 0u);
+}
+
+TEST(AdmissionTest, ManyInstancesCountBesidesTheirBytes) {
+  Admission admission;
+  admission.SetMaxBytes(1000 * kInstanceBytes);
+  CallStats stats;
+  const TimePoint now(std::chrono::hours(1));
+  Admitted few, many, more;
+  EXPECT_EQ(AdmitInstances(admission, kFewInstances, now, stats, &few), nullptr);
+  EXPECT_EQ(admission.bytes(), 0u);
+  EXPECT_EQ(AdmitInstances(admission, 600, now, stats, &many), nullptr);
+  EXPECT_EQ(admission.bytes(), 600 * kInstanceBytes);
+  EXPECT_FALSE(admission.BytesLacked(now));
+  const auto refused = AdmitInstances(admission, 401, now, stats, &more);
+  ASSERT_NE(refused, nullptr);
+  EXPECT_EQ(refused->status,
+            Status(Code::kResourceExhausted,
+                   "with the 401 instances of this request, each of which counts as 1024 bytes besides its own, "
+                   "enqueued bytes exceeds the limit 1024000 (max_enqueued_bytes)"));
+  EXPECT_EQ(refused->trailing, TryLater());
+  EXPECT_TRUE(admission.BytesLacked(now));
+  EXPECT_EQ(stats.refused[static_cast<size_t>(Refusal::kMaxEnqueuedBytes)], 1u);
+  many.Release();
+  EXPECT_EQ(admission.bytes(), 0u);
+  EXPECT_EQ(AdmitInstances(admission, 1001, now, stats, &more)->trailing, TryNever()) << "they never find room";
 }
 
 TEST(AdmissionTest, MessagesThatAreNotWholeLeaveRoom) {

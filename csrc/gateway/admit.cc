@@ -12,6 +12,10 @@ std::string Over(const char* limit, size_t value) {
   return " exceeds the limit " + std::to_string(value) + " (" + limit + ")";
 }
 
+std::string Within(const std::string& what, size_t limit) {
+  return "with " + what + " enqueued bytes" + Over("max_enqueued_bytes", limit);
+}
+
 std::string Of(std::string_view servable) {
   return " of servable '" + std::string(servable) + "'";
 }
@@ -31,14 +35,27 @@ Metadata TryNever() {
   return {{kRetryPushbackKey, "-1"}};
 }
 
+std::unique_ptr<Refused> AdmitInstances(Admission& all, size_t instances, TimePoint now, CallStats& stats,
+                                        Admitted* admitted) {
+  if (instances <= kFewInstances) return nullptr;
+  const size_t bytes = instances * kInstanceBytes;
+  admitted->instances = BytesTicket(all);
+  if (admitted->instances.GrowTo(bytes)) return nullptr;
+  admitted->Release();
+  all.LackBytes(now);
+  return Refuse(Within("the " + std::to_string(instances) + " instances of this request, each of which counts as " +
+                           std::to_string(kInstanceBytes) + " bytes besides its own,",
+                       all.max_bytes()),
+                bytes > all.max_bytes() ? TryNever() : TryLater(), Refusal::kMaxEnqueuedBytes, stats);
+}
+
 std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,
                                     BytesTicket* ticket) {
   if (of_servable.max_bytes() == 0) return nullptr;
   *ticket = BytesTicket(of_servable);
   if (ticket->GrowTo(bytes)) return nullptr;
   // What is larger than the limit by itself never finds room.
-  return Refuse("with this request of " + std::to_string(bytes) + " bytes enqueued bytes" +
-                    Over("max_enqueued_bytes", of_servable.max_bytes()) + Of(servable),
+  return Refuse(Within("this request of " + std::to_string(bytes) + " bytes", of_servable.max_bytes()) + Of(servable),
                 bytes > of_servable.max_bytes() ? TryNever() : TryLater(), Refusal::kMaxEnqueuedBytes, stats);
 }
 

@@ -20,6 +20,10 @@ Http2Settings::Http2Settings() {
   constexpr uint64_t kUnlimited = std::numeric_limits<uint32_t>::max();
   nghttp2_option_set_stream_reset_rate_limit(option.get(), kUnlimited, kUnlimited);
 #endif
+#ifdef MINDSERVE_NGHTTP2_CONTINUATIONS
+  // The connection counts what a block of header fields has: max_metadata_bytes.
+  nghttp2_option_set_max_continuations(option.get(), std::numeric_limits<uint32_t>::max());
+#endif
 #ifdef MINDSERVE_NGHTTP2_SPACES
   // gRPC takes metadata with spaces around its value, and drops them: RequestHead does.
   nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option.get(), 1);

@@ -83,7 +83,7 @@ void PredictCall::OnHalfClose() {
     suspect = call_.trust().StandingIn(version_state_->number, quarantine.attack()) != ClientTrust::Standing::kKnown;
     if (!suspect) service_.router_.Find(servable_, method_, version_, shares, &targets, Router::Pick::kOrdinary);
   }
-  if (!Admit()) return;
+  if (!Admit(route.instances.size())) return;
 
   counts_->instances += route.instances.size();
   parts_.resize(suspect ? 1 : targets.size());
@@ -153,12 +153,16 @@ void PredictCall::Divert() {
   SetTrailing();
 }
 
-bool PredictCall::Admit() {
+bool PredictCall::Admit(size_t instances) {
   request_ = std::make_shared<Request>(*std::move(message_));
   message_.reset();
-  const auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
-                                      request_->message.bytes().size(), AskerOf(call_, /*streams=*/false),
-                                      service_.context_.now, service_.context_.stats, &request_->admitted);
+  auto refused = gateway::Admit(service_.admission_, *version_state_->admission, servable_,
+                                request_->message.bytes().size(), AskerOf(call_, /*streams=*/false),
+                                service_.context_.now, service_.context_.stats, &request_->admitted);
+  if (!refused) {
+    refused = AdmitInstances(service_.admission_, instances, service_.context_.now, service_.context_.stats,
+                             &request_->admitted);
+  }
   if (refused) {
     Fail(std::move(refused->status), std::move(refused->trailing));
     return false;

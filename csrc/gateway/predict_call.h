@@ -84,7 +84,7 @@ class PredictCall : public CallHandler, private WorkerCallListener, private Time
   // A variation answers it, instead of what the client has named.
   void Divert();
   // Counts the request against the limits. False: there is no room, which is answered.
-  bool Admit();
+  bool Admit(size_t instances);
   // What the worker is to know of the call besides its message goes before it. RESOURCE_EXHAUSTED: there is no room.
   Status AddHead();
   // Sends a part to a worker where it may go, or lets it wait for one. False: there is none.

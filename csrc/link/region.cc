@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "link/arena.h"
@@ -17,10 +18,10 @@
 namespace mindserve::link {
 namespace {
 
-Status SystemError(const char* what) {
+Status SystemError(const char* what, size_t size) {
   const Code code = errno == ENOMEM || errno == EMFILE || errno == ENFILE || errno == ENOSPC ? Code::kResourceExhausted
                                                                                              : Code::kInternal;
-  return {code, std::string("shared memory: ") + what + ": " + std::strerror(errno)};
+  return {code, "shared memory of " + std::to_string(size) + " bytes: " + what + ": " + std::strerror(errno)};
 }
 
 size_t RoundToPages(size_t size) {
@@ -30,20 +31,20 @@ size_t RoundToPages(size_t size) {
 }  // namespace
 
 Result<Region> Region::Create(const char* name, size_t size) {
+  const size_t rounded = RoundToPages(size);
   Region region;
   region.fd_ = UniqueFd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!region.fd_) return SystemError("memfd_create");
-  const size_t rounded = RoundToPages(size);
-  if (::ftruncate(region.fd(), static_cast<off_t>(rounded)) != 0) return SystemError("ftruncate");
+  if (!region.fd_) return SystemError("memfd_create", rounded);
+  if (::ftruncate(region.fd(), static_cast<off_t>(rounded)) != 0) return SystemError("ftruncate", rounded);
   void* data = ::mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, region.fd(), 0);
-  if (data == MAP_FAILED) return SystemError("mmap");
+  if (data == MAP_FAILED) return SystemError("mmap", rounded);
   region.data_ = static_cast<std::byte*>(data);
   region.size_ = rounded;
   // Ours is the only mapping that may write. Kernels before 5.1 lack that seal; the size is sealed all the same.
   constexpr int kSize = F_SEAL_SHRINK | F_SEAL_GROW;
   if (::fcntl(region.fd(), F_ADD_SEALS, kSize | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0 &&
       ::fcntl(region.fd(), F_ADD_SEALS, kSize | F_SEAL_SEAL) != 0) {
-    return SystemError("sealing");
+    return SystemError("sealing", rounded);
   }
   return region;
 }
@@ -54,14 +55,14 @@ Result<Region> Region::Open(UniqueFd fd, size_t min_size) {
     return Status(Code::kInvalidArgument, "shared memory: the region given is not sealed against shrinking");
   }
   struct stat info{};
-  if (::fstat(fd.get(), &info) != 0) return SystemError("fstat");
+  if (::fstat(fd.get(), &info) != 0) return SystemError("fstat", min_size);
   const auto size = static_cast<size_t>(info.st_size);
   if (size < min_size) {
     return Status(Code::kInvalidArgument, "shared memory: the region given has " + std::to_string(size) +
                                               " bytes, expected at least " + std::to_string(min_size));
   }
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
-  if (data == MAP_FAILED) return SystemError("mmap");
+  if (data == MAP_FAILED) return SystemError("mmap", size);
   Region region;
   region.fd_ = std::move(fd);
   region.data_ = static_cast<std::byte*>(data);

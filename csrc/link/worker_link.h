@@ -12,6 +12,7 @@
 
 #include "base/execution.h"
 #include "base/request_key.h"
+#include "base/sharer.h"
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "link/arena.h"
@@ -61,7 +62,6 @@ class WorkerLink {
   // would cost more than they do, and a client has no more of them than it has calls.
   enum class For : uint8_t { kAnswer, kStream };
   static constexpr size_t kCountedBytes = 4096;  // from so many on
-  static constexpr uint64_t kNobody = 0;         // gives back at once, or is many, and has no share
   struct Allocation : std::optional<Slab> {
     using std::optional<Slab>::operator=;
     bool over_share = false;  // nothing since the client has its share, not since there is no room

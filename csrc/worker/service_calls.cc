@@ -155,9 +155,8 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
     if (line.Holds(call->client())) {
       line.Push(call->number(), call->client());
     } else {
-      others_wait_ = starves(call->lane()) || full(call->lane()) || line.full();
-      SendOrWait(call->lane(), call->number(), *record);
-      others_wait_ = false;
+      const bool others_wait = starves(call->lane()) || full(call->lane()) || line.full();
+      SendOrWait(call->lane(), call->number(), *record, others_wait);
     }
   }
   posted_.clear();
@@ -167,7 +166,7 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
     Record* record = Find(entry.lane, entry.call);
     if (record == nullptr || !record->copies) continue;
     record->copies = false;
-    SendOrWait(entry.lane, entry.call, *record);
+    SendOrWait(entry.lane, entry.call, *record, /*others_wait=*/false);
   }
   SendModels();
   if (more || !copying_.empty()) return now;
@@ -178,7 +177,8 @@ TimePoint ServiceCalls::Poll(TimePoint now, const std::function<bool(size_t)>& s
 
 bool ServiceCalls::SendStarved(size_t lane, AnswerLine& line) {
   if (line.empty()) return false;
-  return line.Retry(link_.Releases(lane), [&](uint64_t call) { return Send(lane, call, *Find(lane, call)); });
+  return line.Retry(link_.Releases(lane),
+                    [&](uint64_t call) { return Send(lane, call, *Find(lane, call), /*others_wait=*/false); });
 }
 
 // A client may rest between messages as long as nobody lacks the thread that waits for it.
@@ -212,16 +212,16 @@ TimePoint ServiceCalls::TellOfResting(TimePoint now) {
   return kNever;
 }
 
-void ServiceCalls::SendOrWait(size_t lane, uint64_t number, Record& record) {
-  const AnswerLine::Tried tried = Send(lane, number, record);
+void ServiceCalls::SendOrWait(size_t lane, uint64_t number, Record& record, bool others_wait) {
+  const AnswerLine::Tried tried = Send(lane, number, record, others_wait);
   if (tried == AnswerLine::Tried::kDone) return;
   LineOf(lane, record).Push(number, record.call->client(), tried);
 }
 
 // Sends what it can; what is to be copied goes on in copying_.
-AnswerLine::Tried ServiceCalls::Send(size_t lane, uint64_t number, Record& record) {
+AnswerLine::Tried ServiceCalls::Send(size_t lane, uint64_t number, Record& record, bool others_wait) {
   const size_t before = record.sent;
-  switch (TrySend(lane, number, record)) {
+  switch (TrySend(lane, number, record, others_wait)) {
     case Sent::kFull:
       return AnswerLine::Tried::kFull;
     case Sent::kOverShare:
@@ -236,7 +236,7 @@ AnswerLine::Tried ServiceCalls::Send(size_t lane, uint64_t number, Record& recor
   return AnswerLine::Tried::kDone;
 }
 
-ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& record) {
+ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& record, bool others_wait) {
   ServiceCall::Outgoing& out = record.out;
   if (!out.end.there) {
     for (; out.taken > 0; --out.taken) link_.SendReleaseMessage(lane, number);
@@ -253,7 +253,7 @@ ServiceCalls::Sent ServiceCalls::TrySend(size_t lane, uint64_t number, Record& r
       break;
     }
     const bool last = record.sent + 1 == out.messages.size() && out.end.there && out.end.plain;
-    const Sent sent = SendMessage(lane, number, record, last ? link::kEnds | link::kReleased : 0);
+    const Sent sent = SendMessage(lane, number, record, last ? link::kEnds | link::kReleased : 0, others_wait);
     if (sent != Sent::kAll) return sent;
     if (last) {
       Forget(lane, calls_[lane].find(number));
@@ -279,14 +279,14 @@ void ServiceCalls::EndTooLarge(Record& record) {
 }
 
 // The next one; a large one is copied in steps, with others served in between.
-ServiceCalls::Sent ServiceCalls::SendMessage(size_t lane, uint64_t number, Record& record, int flags) {
+ServiceCalls::Sent ServiceCalls::SendMessage(size_t lane, uint64_t number, Record& record, int flags,
+                                             bool others_wait) {
   OutMessage& message = record.out.messages[record.sent];
   const std::span<const std::byte> bytes = message.bytes();
   if (!record.slab) {
     const auto what = Streams(record) ? link::WorkerLink::For::kStream : link::WorkerLink::For::kAnswer;
-    // A call by a worker is for many clients, and so for none.
-    const uint64_t client = record.call->depth() > 0 ? link::WorkerLink::kNobody : record.call->client();
-    const auto slab = link_.AllocateReply(lane, bytes.size(), client, what, others_wait_);
+    const uint64_t client = SharerOf(record.call->client(), record.call->depth());
+    const auto slab = link_.AllocateReply(lane, bytes.size(), client, what, others_wait);
     if (!slab) return slab.over_share ? Sent::kOverShare : Sent::kFull;
     record.slab = *slab;
     record.copied = 0;

@@ -82,10 +82,11 @@ class ServiceCalls {
   // Whether some are left to be tried at once.
   bool SendStarved(size_t lane, AnswerLine& line);
   void Collect();
-  void SendOrWait(size_t lane, uint64_t number, Record& record);
-  AnswerLine::Tried Send(size_t lane, uint64_t number, Record& record);
-  Sent TrySend(size_t lane, uint64_t number, Record& record);
-  Sent SendMessage(size_t lane, uint64_t number, Record& record, int flags);
+  // `others_wait`: for room in the lane.
+  void SendOrWait(size_t lane, uint64_t number, Record& record, bool others_wait);
+  AnswerLine::Tried Send(size_t lane, uint64_t number, Record& record, bool others_wait);
+  Sent TrySend(size_t lane, uint64_t number, Record& record, bool others_wait);
+  Sent SendMessage(size_t lane, uint64_t number, Record& record, int flags, bool others_wait);
   static void EndTooLarge(Record& record);
   void EndWith(size_t lane, Table::iterator found, const Status& status);
   void EndCancelled(size_t lane, Table::iterator found, const Status& status);
@@ -104,7 +105,6 @@ class ServiceCalls {
   const std::vector<StageStats*> stats_;  // by handler
   std::vector<Table> calls_;              // by lane
   std::vector<Starved> starved_;          // by lane
-  bool others_wait_ = false;              // for room in the lane of the one that is sent
   std::vector<size_t> waiting_;           // by lane: calls that wait for credit
   struct Entry {
     size_t lane;

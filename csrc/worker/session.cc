@@ -185,19 +185,17 @@ void Runtime::Session::Answer(Request& request) {
   }
 }
 
-// A call by a worker is for many clients, and so for none.
-link::WorkerLink::Allocation Runtime::Session::Allocate(const Request& request, size_t size) {
+link::WorkerLink::Allocation Runtime::Session::Allocate(const Request& request, size_t size, bool others_wait) {
   const auto& origin = request.context->origin;
-  const uint64_t client = origin && origin->depth > 0 ? link::WorkerLink::kNobody : request.context->client;
-  return link_->AllocateReply(request.lane, size, client, link::WorkerLink::For::kAnswer, others_wait_);
+  const uint64_t client = SharerOf(request.context->client, origin ? origin->depth : 0);
+  return link_->AllocateReply(request.lane, size, client, link::WorkerLink::For::kAnswer, others_wait);
 }
 
-void Runtime::Session::TryInTurn(Request& request, AnswerLine::Tried (Session::*attempt)(Request&)) {
+void Runtime::Session::TryInTurn(Request& request, Attempt attempt) {
   AnswerLine& line = starved_[request.lane];
-  others_wait_ = service_calls_.full(request.lane) || line.full();
+  const bool others_wait = service_calls_.full(request.lane) || line.full();
   const bool waits = line.Holds(request.context->client);
-  const auto tried = waits ? AnswerLine::Tried::kFull : (this->*attempt)(request);
-  others_wait_ = false;
+  const auto tried = waits ? AnswerLine::Tried::kFull : (this->*attempt)(request, others_wait);
   if (tried != AnswerLine::Tried::kDone) line.Push(request.call, request.context->client, tried);
 }
 
@@ -210,7 +208,7 @@ void Runtime::Session::OpenClassification(Request& request, const link::GatewayF
   engine_.Submit(target->method, request.context, 0, classification_, now_);
 }
 
-AnswerLine::Tried Runtime::Session::TryClassificationReply(Request& request) {
+AnswerLine::Tried Runtime::Session::TryClassificationReply(Request& request, bool others_wait) {
   const wire::InstanceReply& reply = request.replies.front();
   if (reply.code != wire::ErrorCode::kSuccess) {
     End(request, Status(wire::CodeOf(reply.code), reply.error));
@@ -225,7 +223,7 @@ AnswerLine::Tried Runtime::Session::TryClassificationReply(Request& request) {
     EndTooLarge(request, writer->size());
     return AnswerLine::Tried::kDone;
   }
-  const auto slab = Allocate(request, writer->size());
+  const auto slab = Allocate(request, writer->size(), others_wait);
   if (!slab) return AnswerLine::WhyNot(slab);
   writer->WriteTo(slab->bytes);
   uint8_t flags = link::kEnds;
@@ -235,9 +233,10 @@ AnswerLine::Tried Runtime::Session::TryClassificationReply(Request& request) {
   return AnswerLine::Tried::kDone;
 }
 
-AnswerLine::Tried Runtime::Session::TryReply(Request& request) {
-  if (Classifies(request)) return TryClassificationReply(request);
-  if (request.sliced != nullptr && request.sliced->phase == Sliced::Phase::kAllocating) return AllocateSliced(request);
+AnswerLine::Tried Runtime::Session::TryReply(Request& request, bool others_wait) {
+  if (Classifies(request)) return TryClassificationReply(request, others_wait);
+  if (request.sliced != nullptr && request.sliced->phase == Sliced::Phase::kAllocating)
+    return AllocateSliced(request, others_wait);
   if (request.replies.size() > SlicedReply::kInstances) {
     AnswerSliced(request);
     return AnswerLine::Tried::kDone;
@@ -251,7 +250,7 @@ AnswerLine::Tried Runtime::Session::TryReply(Request& request) {
     EndTooLarge(request, writer.size());
     return AnswerLine::Tried::kDone;
   }
-  const auto slab = Allocate(request, writer.size());
+  const auto slab = Allocate(request, writer.size(), others_wait);
   if (!slab) return AnswerLine::WhyNot(slab);
   writer.WriteTo(slab->bytes);
   uint8_t flags = link::kEnds;
@@ -276,8 +275,8 @@ bool Runtime::Session::RetryStarved() {
   bool more = false;
   for (size_t lane = 0; lane < starved_.size(); ++lane) {
     if (starved_[lane].empty()) continue;
-    more |=
-        starved_[lane].Retry(link_->Releases(lane), [&](uint64_t call) { return TryReply(*calls_[lane].at(call)); });
+    more |= starved_[lane].Retry(
+        link_->Releases(lane), [&](uint64_t call) { return TryReply(*calls_[lane].at(call), /*others_wait=*/false); });
   }
   return more;
 }

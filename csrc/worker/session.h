@@ -91,10 +91,12 @@ class Runtime::Session final : private net::RoundHooks {
     return runtime_.classifier_ && &request.method == &engine_.method(runtime_.classifier_->method());
   }
   void OpenClassification(Request& request, const link::GatewayFrame& frame);
-  AnswerLine::Tried TryClassificationReply(Request& request);
+  AnswerLine::Tried TryClassificationReply(Request& request, bool others_wait);
   Status Read(const Request& request, const link::GatewayFrame& frame);
   void Answer(Request& request);
-  AnswerLine::Tried TryReply(Request& request);
+  // One to send an answer, or to begin with that. `others_wait`: for room in the lane.
+  using Attempt = AnswerLine::Tried (Session::*)(Request& request, bool others_wait);
+  AnswerLine::Tried TryReply(Request& request, bool others_wait);
   void End(Request& request, const Status& status);
   void EndTooLarge(Request& request, size_t size);
   static Status WrongCount(size_t count, size_t expected);
@@ -111,11 +113,11 @@ class Runtime::Session final : private net::RoundHooks {
   bool StepReading(Request& request);
   bool StepSubmitting(Request& request);
   void AnswerSliced(Request& request);
-  AnswerLine::Tried AllocateSliced(Request& request);
+  AnswerLine::Tried AllocateSliced(Request& request, bool others_wait);
   bool StepFreeing(Request& request);
-  link::WorkerLink::Allocation Allocate(const Request& request, size_t size);
+  link::WorkerLink::Allocation Allocate(const Request& request, size_t size, bool others_wait);
   // Has the answer wait for reply memory if others that do come first, or `attempt` finds none.
-  void TryInTurn(Request& request, AnswerLine::Tried (Session::*attempt)(Request&));
+  void TryInTurn(Request& request, Attempt attempt);
   void SendReleases();
   // Whether some are left to be tried at once.
   bool RetryStarved();
@@ -154,7 +156,6 @@ class Runtime::Session final : private net::RoundHooks {
   };
   std::vector<Head> heads_;
   std::vector<AnswerLine> starved_;     // by lane: answered calls that wait for reply memory
-  bool others_wait_ = false;            // for room in the lane of the one that is tried
   std::vector<TimePoint> full_since_;   // by lane: or since the gateway was last told; kNever: there is room
   TimePoint stuck_asked_;               // when it was last asked who waits for its client's share
   std::vector<uint64_t> stuck_;         // of a lane, meanwhile

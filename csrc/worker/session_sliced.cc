@@ -131,14 +131,14 @@ void Runtime::Session::AnswerSliced(Request& request) {
   sliced_.push_back({request.lane, request.call});
 }
 
-AnswerLine::Tried Runtime::Session::AllocateSliced(Request& request) {
+AnswerLine::Tried Runtime::Session::AllocateSliced(Request& request, bool others_wait) {
   Sliced& sliced = *request.sliced;
   const size_t size = sliced.reply->size();
   if (size > runtime_.options_.reply_arena_bytes / 2) {
     EndTooLarge(request, size);
     return AnswerLine::Tried::kDone;
   }
-  const auto slab = Allocate(request, size);
+  const auto slab = Allocate(request, size, others_wait);
   if (!slab) return AnswerLine::WhyNot(slab);
   sliced.slab = *slab;
   sliced.reply->Begin(sliced.slab->bytes);
