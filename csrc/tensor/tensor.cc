@@ -43,7 +43,7 @@ Result<Tensor> Tensor::View(DType dtype, Shape shape, std::span<const std::byte>
   return tensor;
 }
 
-Result<Tensor> Tensor::TextView(DType dtype, Shape shape, std::vector<std::string_view> elements, TensorOwner owner) {
+Status Tensor::CheckElements(DType dtype, const Shape& shape, size_t elements) {
   if (!IsText(dtype)) {
     return Status(Code::kInvalidArgument, std::string(Info(dtype).name) + " has no text elements");
   }
@@ -51,7 +51,12 @@ Result<Tensor> Tensor::TextView(DType dtype, Shape shape, std::vector<std::strin
   if (!count) {
     return Status(Code::kInvalidArgument, "the shape " + shape.ToString() + " is not one that a tensor can have");
   }
-  if (*count != elements.size()) return SizeMismatch(dtype, shape, elements.size(), *count, "elements");
+  if (*count != elements) return SizeMismatch(dtype, shape, elements, *count, "elements");
+  return {};
+}
+
+Result<Tensor> Tensor::TextView(DType dtype, Shape shape, std::vector<std::string_view> elements, TensorOwner owner) {
+  MS_RETURN_IF_ERROR(CheckElements(dtype, shape, elements.size()));
   Tensor tensor;
   tensor.dtype_ = dtype;
   tensor.shape_ = std::move(shape);

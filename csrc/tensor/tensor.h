@@ -32,6 +32,8 @@ class Tensor {
   // A view of `data`, whose size must be what dtype and shape say (checked: INVALID_ARGUMENT).
   static Result<Tensor> View(DType dtype, Shape shape, std::span<const std::byte> data, TensorOwner owner);
 
+  // Whether so many text elements are what dtype and shape say; else what is wrong (INVALID_ARGUMENT).
+  static Status CheckElements(DType dtype, const Shape& shape, size_t elements);
   // A view of string or bytes elements, as many as the shape says (checked).
   static Result<Tensor> TextView(DType dtype, Shape shape, std::vector<std::string_view> elements, TensorOwner owner);
 

@@ -1,6 +1,5 @@
 #include "wire/tensor_message.h"
 
-#include <algorithm>
 #include <bit>
 #include <protozero/pbf_reader.hpp>
 #include <protozero/varint.hpp>
@@ -64,13 +63,25 @@ Status ReadShape(std::string_view message, Shape* shape) {
   return Status::Ok();
 }
 
+std::vector<std::string_view> ReadElements(std::string_view message, size_t count) {
+  std::vector<std::string_view> elements;
+  elements.reserve(count);
+  pbf_reader reader = Reader(message);
+  while (reader.next(tensor_field::kBytesVal, protozero::pbf_wire_type::length_delimited)) {
+    elements.push_back(View(&reader));
+  }
+  return elements;
+}
+
 }  // namespace
 
 Result<Tensor> ReadTensor(std::string_view message, const TensorOwner& owner) {
   Shape shape;
   int32_t number = 0;
   std::string_view data;
-  std::vector<std::string_view> elements;
+  // Kept only if they are what the shape says: an element of two bytes takes 16 here.
+  std::string_view last;
+  size_t count = 0;
   pbf_reader reader = Reader(message);
   while (reader.next()) {
     switch (reader.tag_and_type()) {
@@ -83,16 +94,10 @@ Result<Tensor> ReadTensor(std::string_view message, const TensorOwner& owner) {
       case Delimited(tensor_field::kData):
         data = View(&reader);
         break;
-      case Delimited(tensor_field::kBytesVal): {
-        const std::string_view element = View(&reader);
-        if (elements.empty()) {
-          // The shape usually comes first and tells the count. An element takes two bytes at least, so that a shape
-          // which lies can't ask for more than the message is worth.
-          elements.reserve(std::min<uint64_t>(shape.Elements().value_or(0), reader.length() / 2 + 1));
-        }
-        elements.push_back(element);
+      case Delimited(tensor_field::kBytesVal):
+        last = View(&reader);
+        ++count;
         break;
-      }
       default:
         reader.skip();
     }
@@ -100,7 +105,11 @@ Result<Tensor> ReadTensor(std::string_view message, const TensorOwner& owner) {
   // A negative number becomes one that the table lacks.
   const auto dtype = DTypeFromWire(static_cast<uint64_t>(int64_t{number}));
   if (!dtype) return Status(Code::kInvalidArgument, "unknown data type " + std::to_string(number));
-  if (IsText(*dtype)) return Tensor::TextView(*dtype, std::move(shape), std::move(elements), owner);
+  if (IsText(*dtype)) {
+    MS_RETURN_IF_ERROR(Tensor::CheckElements(*dtype, shape, count));
+    auto elements = count == 1 ? std::vector{last} : ReadElements(message, count);
+    return Tensor::TextView(*dtype, std::move(shape), std::move(elements), owner);
+  }
   return Tensor::View(*dtype, std::move(shape), std::as_bytes(std::span(data)), owner);
 }
 
