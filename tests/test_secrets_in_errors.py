@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from typer.testing import CliRunner
 
 import certificates
@@ -122,10 +124,128 @@ def test_pem_text_in_the_place_of_a_path(own_files: Files, tmp_path: pathlib.Pat
             f"  ssl_config:\n      verify_client: true{entries}\n      {parameter}: {style}\n"
         )
         text = refused(lambda: load(str(file)))
-        assert "should be the path of a file in PEM form" in text
+        assert f"'grpc.ssl_config.{parameter}' is PEM text itself: expected the path of a file" in text
         texts.append(text)
     for text in texts:
         assert [word for word in words(key) if word in text] == []
+
+
+def told_of(path: pathlib.Path) -> str:
+    """What the commands that take a config say of a file, in all their ways."""
+    said = ""
+    for command in (["run"], ["validate"], ["validate", "--json"]):
+        done = CliRunner().invoke(app, [*command, str(path)])
+        assert done.exit_code != 0
+        assert isinstance(done.exception, MindserveError | SystemExit)
+        said += done.output + shown(done.exception) + "\n"
+    return said
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", ["RSA or EC", "Ed25519"])
+def test_a_key_in_the_place_of_a_config(
+    own_files: Files, tmp_path: pathlib.Path, kind: str, damage: Callable[[str], bytes]
+) -> None:
+    key = pathlib.Path(own_files.server_key).read_text()
+    if kind == "Ed25519":  # so short that it is one line
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        private = ed25519.Ed25519PrivateKey.generate()
+        key = private.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+    path = tmp_path / "config.yaml"
+    path.write_bytes(damage(key))
+    text = told_of(path)
+    assert "expected" in text or "may not stand in YAML" in text
+    assert [word for word in words(key) if word in text] == []
+    assert [line for line in key.splitlines()[1:-1] if line[::-1][8:16] in text] == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SECRET,
+        f'"{SECRET}"',
+        f"Bearer {SECRET}",
+        f"user:{SECRET}",
+        f"*{SECRET}",
+        f"&{SECRET}",
+        f"!{SECRET}",
+        f"!{SECRET} {{a: b}}",
+        f"%{SECRET}",
+        f"@{SECRET}",
+        f"{SECRET}: b: c",
+        f"a: !{SECRET} b",
+        f"a: *{SECRET}",
+        f"- {SECRET}\n- a",
+        f"[{SECRET}",
+        f"{{{SECRET}",
+        f"a\n---\n{SECRET}",
+        f"password: {SECRET}",
+        f"password: {SECRET}\npassword: {SECRET}",
+        f"<<: {SECRET}",
+        f"<<: !{SECRET} a",
+        f"machine localhost\nlogin a\npassword {SECRET}: b\n",
+        json.dumps({"keys": [{"kty": "oct", "k": SECRET}]}),
+        json.dumps({"auths": {"localhost": {"auth": SECRET}}}, indent=2),
+        json.dumps({"auths": {"localhost": {"auth": SECRET}}}, indent=2)[:-1],
+        f"\u0001{SECRET}",
+        f"{SECRET} \t\u0001",
+        f"servables: []\npassword: {SECRET}\n",
+        f"servables: []\ngrpc: {{port: {SECRET[:-1]}, token: {SECRET}}}\n".replace(SECRET[:-1], "1"),
+        json.dumps({"servables": [], "token": SECRET, "tokens": SECRET}),
+    ],
+)
+def test_a_token_in_the_place_of_a_config(tmp_path: pathlib.Path, content: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    assert "planted" not in told_of(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "servables: [{directory: GIVEN, name: a}]",
+        "servables: [{directory: m, name: GIVEN}]",
+        "servables: [{directory: m, name: a, start_timeout: GIVEN}]",
+        "servables: [{directory: m, name: a, GIVEN: a}]",
+        "servables: [{directory: m, name: a}]\ngrpc: {address: GIVEN}",
+        "servables: [{directory: m, name: a}]\ngrpc: GIVEN",
+        "servables: [{directory: m, name: a}]\ngrpc: {grpc_servicer_functions: [GIVEN]}",
+        "servables: [{directory: m, name: a}]\nauth: {keys: GIVEN}",
+        "servables: [{directory: m, name: a}]\nauth: {jwks: GIVEN}",
+        "servables: GIVEN",
+    ],
+)
+def test_pem_text_anywhere_in_a_config(own_files: Files, tmp_path: pathlib.Path, config: str) -> None:
+    key = pathlib.Path(own_files.server_key).read_text()
+    path = tmp_path / "config.yaml"
+    for given in (key, "\n".join(key.splitlines()[1:])):
+        path.write_text(config.replace("GIVEN", json.dumps(given)))
+        text = told_of(path)
+        if given is key:
+            assert "PEM text" in text
+            assert [word for word in (key.splitlines()[1][:8], *words(key)) if word in text] == []
+        elif "directory: GIVEN" in config or "auth" in config:
+            assert "should be a path, but is several lines" in text
+            assert [word for word in (key.splitlines()[1][:8], *words(key)) if word in text] == []
+
+
+def test_long_lines_are_cut(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.yaml"
+    for text in (
+        "grpc: " + "9" * 400_000,
+        "servables: [" + "a, " * 5_000 + "b: c: d]",
+        "servables: [" + "a, " * 5_000 + "]" * 9,
+        "rest: *" + "b" * 100_000,
+        "servables: []\n" + "k" * 100_000 + ": 1",
+        "? [a]\n: b\nrest: !" + "t" * 100_000 + " a",
+    ):
+        path.write_text(text)
+        done = CliRunner().invoke(app, ["run", str(path)])
+        said = done.output + str(done.exception)
+        assert max(map(len, said.splitlines())) < 600
+        for line, mark in zip(said.splitlines(), said.splitlines()[1:], strict=False):
+            if mark.strip() == "|":
+                pytest.fail(line)
 
 
 def test_the_authoritys_key_stays_hidden(tmp_path: pathlib.Path) -> None:

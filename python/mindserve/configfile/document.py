@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 
 import yaml
 
 from mindserve.checks import PEM_BEGIN
-from mindserve.configfile.problems import ConfigFileError, Place, Problem
+from mindserve.configfile.problems import ConfigFileError, Place, Problem, brief
 
 # A config is small: these only keep a file that is none, or a bomb of aliases, from taking all time and memory.
 MAX_BYTES = 1 << 20
@@ -93,15 +93,21 @@ def parse(data: bytes | str, file: str) -> Node:
     return node
 
 
-def parse_leniently(data: bytes | str, file: str) -> tuple[Node, list[Problem]]:
+def parse_leniently(data: bytes | str, file: str, known: Collection[str] = ()) -> tuple[Node, list[Problem]]:
     """As `parse`, with what is wrong where the rest can be read all the same: such as keys that come twice.
+
+    Args:
+        data: as for `parse`.
+        file: its name.
+        known: keys at the root. A file with none of them is taken for something else that was given in the place of a
+            config, as a key or a token: errors repeat nothing of it but the names of keys. Default (): any may be.
 
     Raises:
         ConfigFileError: nothing of it can be read.
     """
     if len(data) > MAX_BYTES:
         raise _error(Place(file), f"the file has {len(data)} bytes, at most {MAX_BYTES} are expected")
-    return _Reader(_decode(data, file) if isinstance(data, bytes) else data, file).document()
+    return _Reader(_decode(data, file) if isinstance(data, bytes) else data, file, known).document()
 
 
 def _decode(data: bytes, file: str) -> str:
@@ -120,9 +126,12 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, known: Collection[str]) -> None:
         self._text = text
         self._file = file
+        self._known = known
+        # Something else than a config, which may be secret. Until it has been parsed, by what its lines look like.
+        self._foreign = bool(known) and not re.search(_KEY_AT_ROOT.format("|".join(map(re.escape, known))), text)
         # As YAML counts them. Where a key was put into the file, in place of its path, no line of it is to be shown.
         self._lines = [] if PEM_BEGIN in text else re.split("\r\n|[\r\n\x85\u2028\u2029]", text)
         self._nodes = 0
@@ -132,9 +141,28 @@ class _Reader:
         root = self._compose()
         if root is None:
             raise _error(Place(self._file), "the file is empty: expected at least 'servables:'")
+        if self._known:
+            self._check_root(root)
         node = self._convert(root, 1)
         # What an alias repeats is told once.
         return node, list(dict.fromkeys(self._problems))
+
+    def _check_root(self, root: yaml.Node) -> None:
+        self._foreign = True
+        if isinstance(root, yaml.MappingNode):
+            self._foreign = not any(
+                isinstance(key, yaml.ScalarNode) and key.value in self._known for key, _ in root.value
+            )
+            return
+        kind = self._kind(root) if isinstance(root, yaml.ScalarNode) else "a list"
+        raise _error(self._at(root), f"the file holds no keys and values, but {kind}: expected at least 'servables:'")
+
+    def _kind(self, scalar: yaml.ScalarNode) -> str:
+        plain = scalar.style is None and not _TAGGED.match(self._text, scalar.start_mark.index)
+        value = self._resolve(scalar.value, self._at(scalar)) if plain else ""
+        if value is None:
+            return "nothing"
+        return "true or false" if isinstance(value, bool) else "a text" if isinstance(value, str) else "a number"
 
     def _compose(self) -> yaml.Node | None:
         try:
@@ -146,19 +174,23 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = Place(self._file) if mark is None else self._place(mark.line, mark.column)
+            if self._foreign:
+                raise _error(place, "this is no YAML: expected keys and values, at least 'servables:'") from None
             context = f", {error.context}" if error.context else ""
-            raise _error(place, f"this is no YAML: {error.problem}{context}{_advice(place)}") from None
+            problem = re.sub("'([^']*)'", lambda found: f"'{brief(found[1])}'", f"{error.problem}{context}")
+            raise _error(place, f"this is no YAML: {problem}{_advice(place)}") from None
         except RecursionError:
             raise _error(Place(self._file), f"expected at most {MAX_DEPTH} levels, one inside the other") from None
 
     def _place(self, line: int, column: int) -> Place:
-        return Place(self._file, line + 1, column + 1, self._lines[line] if line < len(self._lines) else "")
+        shown = not self._foreign and line < len(self._lines)
+        return Place(self._file, line + 1, column + 1, self._lines[line] if shown else "")
 
     def _at(self, node: yaml.Node) -> Place:
         return self._place(node.start_mark.line, node.start_mark.column)
 
     def _problem(self, place: Place, text: str) -> None:
-        self._problems.append(Problem(place, text))
+        self._problems.append(Problem(place, "what stands here can't be read" if self._foreign else text))
 
     def _convert(self, node: yaml.Node, depth: int) -> Node:
         place = self._at(node)
@@ -193,7 +225,7 @@ class _Reader:
                 continue
             if key in entries:
                 first = entries[key].place
-                self._problem(at, f"the key '{key}' is given twice, first in line {first.line}: expected once")
+                self._problem(at, f"the key '{brief(key)}' is given twice, first in line {first.line}: expected once")
                 continue
             entries[key] = Entry(at, self._convert(value_node, depth + 1))
         return Table(place, {**merged, **entries}, whole)
@@ -227,7 +259,7 @@ class _Reader:
         kinds = _TAGS.get(node.tag)
         value = self._resolve(text, place)
         if kinds is None or type(value) not in kinds:
-            self._problem(place, f"the tag {_tag(node)} is not known here, or not for '{text}'")
+            self._problem(place, f"the tag {_tag(node)} is not known here, or not for '{brief(text)}'")
         return Scalar(place, value, text)
 
     def _resolve(self, text: str, place: Place) -> str | int | float | bool | None:
@@ -265,6 +297,8 @@ _AMBIGUOUS = re.compile(r"0[0-9]{1,20}", re.ASCII)
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII
 )
+# How a line begins that has a key at the root, of YAML or JSON.
+_KEY_AT_ROOT = r"(?m)^(?: {{0,4}}|\t)\{{?[ \t]*[\"']?(?:{})[\"']?[ \t]*:"
 _TAGGED = re.compile(r"(&\S+\s+)?!")
 _TAGS: dict[Hashable, tuple[type, ...]] = {
     "tag:yaml.org,2002:int": (int,),
@@ -275,7 +309,7 @@ _TAGS: dict[Hashable, tuple[type, ...]] = {
 
 
 def _tag(node: yaml.Node) -> str:
-    return str(node.tag).replace("tag:yaml.org,2002:", "!!")
+    return brief(str(node.tag).replace("tag:yaml.org,2002:", "!!"))
 
 
 def _advice(place: Place) -> str:

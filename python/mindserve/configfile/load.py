@@ -116,7 +116,7 @@ def draft(path: str) -> Draft:
     """Reads a file as far as it is right; what is wrong with it is noted. Relative paths start as those of `load`."""
     try:
         data, _ = read_file(path, MAX_BYTES)
-        node, problems = parse_leniently(data, path)
+        node, problems = parse_leniently(data, path, derive.root().keys())
     except OSError as error:
         return Draft(path, [Problem(Place(path), f"the file can't be read: {error.strerror}")])
     except ConfigFileError as error:
@@ -140,4 +140,10 @@ def read(node: Node, name: str, directory: str, problems: Sequence[Problem] = ()
         settings = root.read(node, reader)
     for path, text in disagreements(reader.made):
         reader.problem_at(path, re.sub("^Parameter ", "", text))
-    return Draft(name, [*problems, *reader.problems], reader.places, reader.made, settings)
+
+    def shown(place: Place) -> Place:
+        return place.without_source() if place.line in reader.hidden else place
+
+    found = [dataclasses.replace(each, place=shown(each.place)) for each in (*problems, *reader.problems)]
+    places = {path: shown(place) for path, place in reader.places.items()}
+    return Draft(name, found, places, reader.made, settings)

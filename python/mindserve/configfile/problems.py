@@ -7,7 +7,12 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 
+from mindserve.checks import PEM_BEGIN
 from mindserve.errors import ConfigError
+
+# How much of what was given an error shows: of a value or a name, and of the line where it stands.
+_MAX_SHOWN = 60
+_MAX_SOURCE = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +34,11 @@ class Place:
     def without_source(self) -> Place:
         """The same, where the line must not be shown."""
         return dataclasses.replace(self, source="")
+
+    def up_to(self, key: str) -> Place:
+        """The same, with nothing of the line but a key that stands here: nobody knows what the rest of it is."""
+        before = self.source[: self.column - 1]
+        return dataclasses.replace(self, source="" if before.strip(" \t-") else f"{before}{brief(key)}:")
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -52,9 +62,10 @@ class Problem:
         text = f"{self.place}: {self.text}"
         if not self.place.source.strip():
             return text
+        source, column = _around(self.place.source, self.place.column - 1)
         # Tabs stay tabs, so that the mark stands under its character.
-        before = "".join("\t" if character == "\t" else " " for character in self.place.source[: self.place.column - 1])
-        return f"{text}\n  {self.place.line:>4} | {self.place.source}\n       | {before}^"
+        before = "".join("\t" if character == "\t" else " " for character in source[:column])
+        return f"{text}\n  {self.place.line:>4} | {source}\n       | {before}^"
 
     def as_dict(self) -> dict[str, str | int]:
         """For JSON."""
@@ -100,6 +111,23 @@ class Problems:
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
     """By their places in the file."""
     return sorted(problems, key=lambda problem: (problem.place.line, problem.place.column))
+
+
+def brief(text: str) -> str:
+    """What was given, for an error: only the beginning if it is long, and nothing of what may be a key."""
+    if PEM_BEGIN in text:
+        return "PEM text"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+
+
+def _around(line: str, column: int) -> tuple[str, int]:
+    """A piece of a line that is too long to be shown, and where in it the column is. The line itself if it isn't."""
+    if len(line) <= _MAX_SOURCE:
+        return line, column
+    begin = max(0, min(column - _MAX_SOURCE // 2, len(line) - _MAX_SOURCE))
+    end = begin + _MAX_SOURCE
+    left, right = "…" if begin else "", "…" if end < len(line) else ""
+    return left + line[begin:end] + right, column - begin + len(left)
 
 
 def closest(given: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from mindserve.configfile.document import Node, Scalar, Table
-from mindserve.configfile.problems import closest, did_you_mean
+from mindserve.configfile.problems import brief, closest, did_you_mean
 from mindserve.configfile.shapes import BOOLEAN, ListOf, Made, Reader, Schema, Shape, Wrong, unlike
 from mindserve.errors import MindserveError
 
@@ -62,6 +62,10 @@ class Record:
         keys = ", ".join(field.key for field in self.fields[:3])
         return f"keys and values ({keys}{', …' if len(self.fields) > 3 else ''})"
 
+    def keys(self) -> list[str]:
+        """All that are known, with their other spellings."""
+        return [name for field in self.fields for name in (field.key, *field.aliases)]
+
     def accepts(self, node: Node) -> bool:
         return isinstance(node, Table)
 
@@ -96,12 +100,13 @@ class Record:
             if field is None:
                 if not self._is_extension(key, reader):
                     name, hint = self._meant(key, fields, reader)
-                    place = entry.place
+                    place = entry.place.up_to(key)
                     if name:
                         meant.add(fields[name].parameter)
-                    if name and fields[name].shape.secret:
-                        place = place.without_source()
-                    reader.problem(place, f"the key '{key}' is not known in {reader.section}{hint}")
+                    # Nobody knows what its value is; where it may share its line with others, theirs too.
+                    if not place.source or (name and fields[name].shape.secret):
+                        reader.hidden.add(place.line)
+                    reader.problem(place, f"the key '{brief(key)}' is not known in {reader.section}{hint}")
             elif field.parameter in {*values, *wrong}:
                 reader.problem(entry.place, f"the key '{key}' is another word for '{field.key}', which is given too")
             elif isinstance(entry.node, Scalar) and entry.node.value is None and not field.required:
@@ -238,9 +243,8 @@ class _Maker:
             field = self._fields[name]
             for key in (field.key, *field.aliases):
                 if key in entries:
-                    place = entries[key].node.place
                     with self._reader.inside(key, entries[key].place):
-                        self._reader.problem(place.without_source() if field.shape.secret else place, text)
+                        self._reader.problem(entries[key].node.place, text)
                     return
         self._reader.problem(self._node.place, text)
 

@@ -10,17 +10,15 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from mindserve.checks import Number, Range, Seconds
+from mindserve.checks import PEM_BEGIN, Number, Range, Seconds
 from mindserve.config import DEVICE_TYPES, LONGEST_UNIX_PATH, parse_device_type
 from mindserve.configfile.document import Broken, Listing, Node, Scalar, Table
-from mindserve.configfile.problems import Place, Problem, Problems
+from mindserve.configfile.problems import Place, Problem, Problems, brief
 from mindserve.configfile.settings import MAX_PORT, is_import_path
 from mindserve.errors import ConfigError
 
 # What the server takes as an address besides a Unix socket's path; it looks closer at it itself.
 _TCP = re.compile(r"(?:\[[0-9a-f:.]+(?:%[\w.-]+)?\]|[\w.-]+):(?P<port>\d{1,9})", re.ASCII | re.IGNORECASE)
-# How much of what was given an error shows.
-_MAX_SHOWN = 60
 
 Path = tuple[str | int, ...]
 Schema = dict[str, Any]
@@ -52,6 +50,7 @@ class Reader:
         problems: found so far.
         places: of everything that was given, by its way from the root; of keys where there are.
         made: the objects that could be made, by their ways from the root.
+        hidden: lines that no error must show.
     """
 
     def __init__(self, directory: str, homes: Mapping[str, Sequence[str]]) -> None:
@@ -60,6 +59,7 @@ class Reader:
         self.problems = Problems()
         self.places: dict[Path, Place] = {}
         self.made: dict[Path, Made] = {}
+        self.hidden: set[int] = set()
         self._path: Path = ()
         self._given: Path = ()
 
@@ -170,6 +170,9 @@ class Plain:
         return isinstance(node, Scalar) and type(node.value) in self.types
 
     def read(self, node: Node, reader: Reader) -> Any:
+        if isinstance(node, Scalar) and PEM_BEGIN in node.text:
+            expected = "expected the path of a file, if it belongs here"
+            raise reader.problem(node.place, f"'{reader.here}' is PEM text itself: {expected}")
         if not isinstance(node, Scalar) or type(node.value) not in self.types:
             raise unlike(self, node, reader)
         number = node.value if isinstance(node.value, int | float) else 0
@@ -226,7 +229,7 @@ class Converted:
 
     def read(self, node: Node, reader: Reader) -> Any:
         if self.secret:
-            node = dataclasses.replace(node, place=node.place.without_source())
+            reader.hidden.add(node.place.line)
             if not self.accepts(node) and not isinstance(node, Broken):
                 raise reader.problem(node.place, f"'{reader.here}' should be {self.expected}")
         self.plain.read(node, reader)
@@ -336,7 +339,7 @@ def shown(node: Node, shape: Shape | None = None) -> str:
         return "keys and values"
     if node.value is None:
         return "nothing"
-    text = node.text if len(node.text) <= _MAX_SHOWN else node.text[: _MAX_SHOWN - 1] + "…"
+    text = brief(node.text)
     if isinstance(node.value, str):
         advice = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), "")
         return f"the text '{text}'" + (f": write {advice}" if shape is BOOLEAN and advice else "")
@@ -345,6 +348,10 @@ def shown(node: Node, shape: Shape | None = None) -> str:
 
 
 def _as_path(scalar: Scalar, reader: Reader) -> str:
+    if "\n" in scalar.text.strip():
+        # It may be a file's content.
+        reader.hidden.add(scalar.place.line)
+        raise reader.problem(scalar.place, f"'{reader.here}' should be a path, but is several lines")
     return reader.resolve(str(scalar.value)) if scalar.value else ""
 
 
