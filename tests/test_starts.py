@@ -78,6 +78,29 @@ def test_a_start_that_takes_too_long(servables: Servables, start_script: StartSc
     assert "not ready within the start_timeout of 0.5 s" in text
 
 
+@pytest.mark.parametrize("hang", ["threading.Event().wait()", "re.match('(a|a)*b', 'a' * 99)"])
+def test_a_start_that_hangs(servables: Servables, start_script: StartScript, hang: str) -> None:
+    """The log says so long before the end, and what is at work; the error has the stack, also if the lock is held."""
+    config = f"print('a line for the log')\nimport re, threading\ndef deeper():\n    {hang}\ndeeper()\n"
+    path = servables.add("slow", config) / "servable_config.py"
+    script = failing(servables.directory, "server.ServableStartConfig(directory, 'slow', start_timeout=6)")
+    patch = "from mindserve.supervisor import process\nprocess._FIRST_REMINDER = 1.0\n"
+    server = start_script(patch + script)
+    text = error_of(server)
+    log = server.cwd / "serving_logs" / "log_slow_device0_version1.log"
+    assert "not ready within the start_timeout of 6 s: it was still importing servable_config.py" in text
+    assert "a line for the log" in text
+    assert re.search(rf'File "{path}", line 4 in deeper\n  File "{path}", line 5 in <module>', text)
+    said = re.findall(
+        r"\[WARNING\] .* (servable 'slow' .*), process \d+, is still starting after (\d+) s: (.*)", server.errors()
+    )
+    assert {who for who, _, _ in said} == {"servable 'slow' version 1 on device 0"}
+    seconds = [int(each) for _, each, _ in said]
+    assert 2 <= len(seconds) <= 3
+    assert seconds == sorted({*seconds})
+    assert said[-1][2] == f"importing servable_config.py; it has 6 s, its start_timeout; its log: {log}"
+
+
 def test_start_again_after_a_failed_start(servables: Servables, start_script: StartScript) -> None:
     flag = servables.directory / "flag"
     servables.add("echo", f"import os\nassert os.path.exists({str(flag)!r}), 'not yet'\n{ECHO_SERVABLE}")

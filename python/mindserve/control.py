@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from typing import Any
 
 from mindserve.errors import MindserveError
@@ -17,6 +18,8 @@ MAX_LINE_BYTES = 1 << 20
 # What an error's text is cut to, so that its line fits.
 MAX_TEXT = 64 * 1024
 _STREAMING = f"{PREDICT_STREAM}/"
+# Has a worker write the stack of every Python thread to its log, also while one holds the interpreter's lock.
+STACKS_SIGNAL = signal.SIGUSR2
 # The exit status of a worker of which a stage went beyond its timeout.
 STAGE_TIMEOUT_STATUS = 71
 

@@ -13,6 +13,11 @@ import time
 from mindserve import control, logs
 from mindserve.supervisor.job import WorkerSpec
 
+# Seconds after which the log tells that a worker still starts.
+_FIRST_REMINDER = 10.0
+
+_log = logs.get_logger("supervisor")
+
 
 def module_command(module: str) -> list[str]:
     """A command line that runs a module as a program.
@@ -36,10 +41,14 @@ class WorkerProcess:
         control: non-blocking socket on which its events come.
         pidfd: readable once it has ended; None where the kernel has no such thing, so that `poll` must be asked.
         log_begin: where in its log file its own part begins.
+        stacks_begin: where in its log file the stacks of its threads begin, if it was asked for them because it was not
+            ready in time; None: it was not.
         methods: that it serves, once it has said that it is ready; None until then.
         phase: what it said last that it does; empty before that, and once it is ready.
         error: what it said of its failure; empty.
-        deadline: when it must be ready, by ``time.monotonic``; None once it is.
+        begun: when it was started, by ``time.monotonic``.
+        deadline: when it must be ready, likewise; None once it is.
+        remind_at: when the log tells next that it still starts, likewise.
         ready_at: when it said that it is ready, by ``time.monotonic``; None until then, or if it has no link.
         attached: the gateway sends it requests.
         replies_before: what the gateway had answered by then.
@@ -56,7 +65,10 @@ class WorkerProcess:
         self.attached = False
         self.replies_before = 0
         self.silent = False
-        self.deadline: float | None = time.monotonic() + spec.start_timeout
+        self.begun = time.monotonic()
+        self.deadline: float | None = self.begun + spec.start_timeout
+        self.remind_at = self.begun + _FIRST_REMINDER
+        self.stacks_begin: int | None = None
         self._lines = control.LineBuffer()
         with contextlib.ExitStack() as undo:
             self.control, its_control = _socket_pair(undo)
@@ -90,6 +102,11 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def starting(self) -> bool:
+        """It has said neither that it is ready nor that it has failed, and still has time to."""
+        return self.deadline is not None and self.methods is None and not self.error
+
     def poll(self) -> int | None:
         """The exit status, the signal negated if one ended it; None while it runs."""
         return self._process.poll()
@@ -121,6 +138,22 @@ class WorkerProcess:
         # Popen sends nothing to a process that has been waited for, whose number may be another's by now.
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+    def ask_for_stacks(self) -> None:
+        """Has it log the stacks of its threads. One that can't yet ends."""
+        with contextlib.suppress(OSError):
+            self.stacks_begin = self.spec.log_path.stat().st_size
+            self.signal(control.STACKS_SIGNAL)
+
+    def remind(self, now: float) -> None:
+        """Logs that it still starts; next time when twice as much time has passed."""
+        passed = now - self.begun
+        self.remind_at = self.begun + 2 * passed
+        _log.warning(
+            "%s, process %d, is still starting after %.0f s: %s; it has %g s, its start_timeout; its log: %s",
+            self.spec, self.pid, passed, self.phase or "it has not said yet what it does", self.spec.start_timeout,
+            self.spec.log_path,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Gives back the descriptors; the process must have ended."""

@@ -26,9 +26,12 @@ _ATTACH_TIMEOUT = 30.0
 _TERMINATE_TIMEOUT = 5.0
 # Seconds between questions where the kernel doesn't tell by itself that a process has ended.
 _POLL_INTERVAL = 0.2
+# Seconds that a worker which was not ready in time has to log where it is, before it is killed.
+_STACKS_TIME = 0.5
 # Seconds of sleep at most: the kernel takes no more than 24 days at a time, and users may give longer timeouts.
 _LONGEST_SLEEP = 3600.0
 _LOG_LINES = 20
+_STACK_LINES = 80
 
 _log = logs.get_logger("supervisor")
 
@@ -225,6 +228,8 @@ class Supervisor:
             if slot.process is not None:
                 if slot.process.deadline is not None:
                     times.append(slot.process.deadline)
+                if slot.process.starting:
+                    times.append(slot.process.remind_at)
                 if slot.process.pidfd is None:
                     times.append(time.monotonic() + _POLL_INTERVAL)
         return min(max(0.0, min(times) - time.monotonic()), _LONGEST_SLEEP) if times else None
@@ -246,12 +251,22 @@ class Supervisor:
                 _log.warning("%s, process %d, does not end and is killed", slot.spec, process.pid)
                 process.signal(signal.SIGKILL)
             if process.deadline is not None and process.deadline <= now:
-                process.deadline = None
-                late = f"not ready within the start_timeout of {slot.spec.start_timeout:g} s"
-                process.error = process.error or late + (f": it was still {process.phase}" if process.phase else "")
-                process.signal(signal.SIGKILL)
+                self._give_up(slot, process, now)
+            if process.starting and process.remind_at <= now:
+                process.remind(now)
             if process.pidfd is None and process.poll() is not None:
                 self._on_exit(slot, process)
+
+    def _give_up(self, slot: Slot, process: WorkerProcess, now: float) -> None:
+        """Ends a worker that is not ready in time; one that does not say why has a moment to log where it is."""
+        process.deadline = None
+        if process.error or process.methods is not None:
+            process.signal(signal.SIGKILL)
+        else:
+            process.deadline = now + _STACKS_TIME
+            process.ask_for_stacks()
+        late = f"not ready within the start_timeout of {slot.spec.start_timeout:g} s"
+        process.error = process.error or late + (f": it was still {process.phase}" if process.phase else "")
 
     def _on_lost(self) -> None:
         """The gateway has given workers up: their processes are stopped, hang, or talk nonsense."""
@@ -523,7 +538,10 @@ class Supervisor:
         during = f" while {process.phase}" if process.phase else ""
         reason = process.error or f"its process {describe_exit(returncode)}{during}"
         text = f"Start of {slot.spec} failed: {reason}\nIts log is {path}"
-        end = logs.tail(path, _LOG_LINES, begin=process.log_begin)
+        lines = _LOG_LINES
+        if process.stacks_begin is not None:
+            lines += len(logs.tail(path, _STACK_LINES, begin=process.stacks_begin).splitlines())
+        end = logs.tail(path, lines, begin=process.log_begin)
         return f"{text}, which ends so:\n{end}" if end else text
 
     def _replies(self) -> int:

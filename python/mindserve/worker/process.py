@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _PARAMETERS_TIMEOUT = 60.0
 _END_TIMEOUT = 2.0
-_HUNG_SIGNAL = signal.SIGUSR2
 _WATCH_MASTER = "watch-master"
 
 _PACKAGE = os.path.join(os.path.dirname(logs.__file__), "")
@@ -129,6 +128,8 @@ def _log_stream(stream: TextIO) -> TextIO:
 def _prepare_streams() -> None:
     sys.stdout = _log_stream(sys.stdout)
     sys.stderr = _log_stream(sys.stderr)
+    # For a stage that goes beyond its timeout, and a start that does.
+    faulthandler.register(control.STACKS_SIGNAL, file=sys.stderr or 2, all_threads=True, chain=False)
     logs.configure_worker(get_request_id)
     logging.captureWarnings(True)
     warnings.filterwarnings("default", category=DeprecationWarning, module="servable_config")
@@ -154,12 +155,10 @@ def _serve(channel: socket.socket, parameters: control.WorkerParameters, link_fd
     core = native.load()
     core.set_log_level(logs.level_from_environment())
     core.set_log_sink(logs.native_sink)
-    # A stage that goes beyond its timeout may hold the interpreter's lock: this needs none.
-    faulthandler.register(_HUNG_SIGNAL, file=sys.stderr, all_threads=True, chain=False)
     runtime = core.Runtime(
         parameters.servable_name,
         refuse_late=parameters.refuse_late,
-        hung_signal=_HUNG_SIGNAL,
+        hung_signal=control.STACKS_SIGNAL,
         hung_status=control.STAGE_TIMEOUT_STATUS,
     )
     _log.info(
