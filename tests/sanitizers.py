@@ -18,6 +18,7 @@ needs_little_address_space = pytest.mark.skipif(
     _WATCHED, reason="AddressSanitizer's shadow has terabytes of addresses, each of which would be looked at"
 )
 needs_bad_alloc = pytest.mark.skipif(_WATCHED, reason="of AddressSanitizer's `new` too much is an error, no exception")
+needs_limited_addresses = pytest.mark.skipif(_WATCHED, reason="AddressSanitizer reserves terabytes of addresses")
 
 
 def foreign_environment() -> dict[str, str]:

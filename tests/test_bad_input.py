@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import resource
 import signal
 
@@ -14,7 +15,7 @@ from conftest import ADD_SERVABLE, ECHO_SERVABLE, Servables, ServerProcess, Star
 from e2e_support import until, varint
 from mindserve.client import Client
 from mindserve.proto import messages
-from sanitizers import needs_no_descriptors
+from sanitizers import needs_limited_addresses, needs_no_descriptors
 
 # Starts what is right, listens, and then tries what is wrong; goes on afterwards.
 SCRIPT = """
@@ -475,31 +476,50 @@ def test_a_worker_that_dies_while_nothing_is_left(
     ends(server)
 
 
-def test_no_shared_memory_left(servables: Servables, start_script: StartScript) -> None:
-    """Memory files may not grow: the start fails, with what was wanted, leaves nothing, and can be tried again."""
+@pytest.mark.parametrize(
+    ("limit", "left", "reason", "advice"),
+    [
+        ("RLIMIT_FSIZE", 1 << 20, "ftruncate: File too large", "raise it (ulimit -f, LimitFSIZE=)"),
+        pytest.param(
+            "RLIMIT_AS",
+            3 << 30,
+            "mmap: Cannot allocate memory",
+            "raise it (ulimit -v, LimitAS=)",
+            marks=needs_limited_addresses,
+        ),
+    ],
+    ids=["size of files", "addresses"],
+)
+def test_no_shared_memory_left(
+    servables: Servables, start_script: StartScript, limit: str, left: int, reason: str, advice: str
+) -> None:
+    """The start fails, with what was wanted and what to do, leaves nothing, and can be tried again."""
     servables.add("echo", ECHO_SERVABLE)
     server = start_script(
         f"""
         import resource, sys
         from mindserve import server
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+        from mindserve.errors import StartError
         def attempt():
             try:
                 server.start_servables(server.ServableStartConfig({str(servables.directory)!r}, "echo"))
                 return server.start_grpc_server("127.0.0.1:0")[0]
-            except RuntimeError as error:
+            except StartError as error:
                 return repr(str(error))
+        _, hard = resource.getrlimit(resource.{limit})
+        resource.setrlimit(resource.{limit}, ({left}, hard))
         print(attempt(), flush=True)
         sys.stdin.readline()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.{limit}, (hard, hard))
         print(attempt(), flush=True)
         sys.stdin.readline()
         server.stop()
         """
     )
     text = server.line()
-    assert "File too large" in text
-    assert "shared memory" in text
+    assert re.search(rf"shared memory[^:]*: {reason}", text)
+    assert "What is reserved there are addresses" in text
+    assert f"{limit} is {left} bytes: {advice}" in text
     assert server.workers() == []
     server.tell("once more")
     is_well(server.line())
