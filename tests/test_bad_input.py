@@ -169,6 +169,16 @@ def test_a_model_whose_graph_is_none(servables: Servables, start_script: StartSc
 
 CONFIGS = {
     "that raises": ("raise ValueError('my own text')\n", "", "ValueError: my own text"),
+    "that raises a RuntimeError": (
+        "raise RuntimeError('outer')\n",
+        "",
+        "failed: RuntimeError: outer; while importing file",
+    ),
+    "that registers badly": (
+        "from mindserve.server import register\nregister.declare_model(1, 'ONNX')\n",
+        "",
+        "failed: Parameter ",
+    ),
     "that declares nothing": ("x = 1\n", "", "There is no method registered for servable 'bad'"),
     "that hangs": (
         "import threading\nthreading.Event().wait()\n",

@@ -69,7 +69,7 @@ def test_modules_beside_it_are_importable(servables: Servables) -> None:
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("x = 1\n\ny = z", r"NameError: name 'z' is not defined; while importing file '.*', line 3"),
         ("def f(:", "SyntaxError: "),
-        ("raise RuntimeError('my own text')", "^my own text; while importing file"),
+        ("raise RuntimeError('my own text')", "^RuntimeError: my own text; while importing file"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         (
             "from mindserve.server import register\nregister.declare_model('a.mindir', 'MindIR')",

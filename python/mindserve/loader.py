@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from types import CodeType
 
-from mindserve.errors import ConfigError
+from mindserve.errors import ConfigError, MindserveError
 from mindserve.register.values import Registration
 
 _MODULE = "servable_config"
@@ -79,9 +79,9 @@ class _SourceLoader(importlib.machinery.SourceFileLoader):
 
 
 def _describe(error: BaseException, path: Path) -> str:
-    """The error's own text first: that is what people look for, and then the last line of the file that led to it."""
+    """The error first: that is what people look for, and then the last line of the file that led to it."""
     said = _text(error)
-    text = said if said and isinstance(error, RuntimeError) else f"{type(error).__name__}: {said}"
+    text = said if said and isinstance(error, MindserveError) else f"{type(error).__name__}: {said}".removesuffix(": ")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = f", line {lines[-1]}" if lines else ""
     return f"{text}; while importing file '{path}'{line}"

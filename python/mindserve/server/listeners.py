@@ -69,8 +69,8 @@ class Listeners:
             bound = self._listen(given, limits, accept=predecessor is None)
         except native.load().NativeError as error:
             if error.code == "INVALID_ARGUMENT":
-                raise ConfigError(str(error)) from error
-            raise StartError(_listen_error(str(error), listeners)) from error
+                raise ConfigError(str(error)) from None
+            raise StartError(_listen_error(str(error), listeners)) from None
         certificates.begin(bound, watch)
         self.certificates = certificates
         self._given = [listener.address for listener in listeners]

@@ -65,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
         parameters = _read_parameters(channel)
         _serve(channel, parameters, options.link_fd)
     except Exception as error:
-        text = str(error) if isinstance(error, RuntimeError) and str(error) else f"{type(error).__name__}: {error}"
+        ours = type(error).__module__.partition(".")[0] == "mindserve"  # the native module's too
+        text = str(error) if ours and str(error) else f"{type(error).__name__}: {error}"
         _log.error("%s%s", text, explain(error))
         _log.debug("%s", traceback.format_exc())
         _send(channel, control.Failed(text, traceback.format_exc()))
