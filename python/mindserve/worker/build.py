@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,20 @@ _StageTuple = tuple[str, int, Sequence[tuple[int, int]], int, str]
 _CANN_OPTIONS = ("precision_mode", "op_select_impl_mode")
 # What stands in place of a large file where it was not fetched (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# What it says of a model that it does not know yet, and what to tell instead.
+_TOO_NEW = (
+    (
+        re.compile(
+            r"Opset (?P<is>\d+) is under development.* domain (?P<domain>\S+) is till opset (?P<most>\d+)", re.DOTALL
+        ),
+        "the model is of opset {is} of {domain}, and ONNX Runtime knows opsets up to {most}: convert it to one",
+    ),
+    (
+        re.compile(r"Unsupported model IR version: (?P<is>\d+), max supported IR version: (?P<most>\d+)"),
+        "the model is of version {is} of the ONNX format, and ONNX Runtime knows versions up to {most}: save it as one",
+    ),
+)
+_ORT_SOURCE = re.compile(r"/\S*/onnxruntime/\S+\.(?:cc|h):\d+ .*?\) (?=\S)")
 
 _log = logs.get_logger("worker")
 
@@ -193,8 +208,19 @@ def _load_model(
             timeout=timeout,
         )
     except RuntimeError as error:
-        advice = _advice(path) if "Protobuf parsing failed" in str(error) else ""
-        raise StartError(f"Load model failed, {_where(model, parameters)}: {error}{advice}") from error
+        raise StartError(f"Load model failed, {_where(model, parameters)}: {_reason(error, path)}") from error
+
+
+def _reason(error: RuntimeError, path: Path) -> str:
+    """Why a model can't be loaded: as ONNX Runtime says, but in plain words for models that are too new for it."""
+    text = str(error)
+    for pattern, plain in _TOO_NEW:
+        if found := pattern.search(text):
+            return f"{plain.format(**found.groupdict())}, or install a newer ONNX Runtime"
+    # Without what its caller says too, and places in ONNX Runtime's sources.
+    text = text.removeprefix("Load model failed, ").replace(f"Load model from {path} failed:", "")
+    advice = _advice(path) if "Protobuf parsing failed" in text else ""
+    return _ORT_SOURCE.sub("", text) + advice
 
 
 def _advice(path: Path) -> str:
