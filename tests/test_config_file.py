@@ -59,6 +59,16 @@ def problems(write: Any) -> Any:
     return problems
 
 
+def test_of_a_key_that_is_not_known_only_the_key_is_shown(write: Any) -> None:
+    file = write("servables:\n  - directory: a\n    naem: what it is\nrest: {adress: what it is, port: 1}\n")
+    with pytest.raises(ConfigFileError) as caught:
+        load(file)
+    text = str(caught.value)
+    assert "'servables[0]'; did you mean 'name'?\n     3 |     naem:\n       |     ^" in text
+    assert "the key 'adress' is not known in 'rest'; did you mean 'address'?" in text
+    assert "what it is" not in text
+
+
 def test_everything_can_be_said(read: Any, tmp_path: pathlib.Path) -> None:
     file = read(
         """

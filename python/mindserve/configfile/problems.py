@@ -38,7 +38,8 @@ class Place:
     def up_to(self, key: str) -> Place:
         """The same, with nothing of the line but a key that stands here: nobody knows what the rest of it is."""
         before = self.source[: self.column - 1]
-        return dataclasses.replace(self, source="" if before.strip(" \t-") else f"{before}{brief(key)}:")
+        shown = self.source and not before.strip(" \t-")
+        return dataclasses.replace(self, source=f"{before}{brief(key)}:" if shown else "")
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
