@@ -23,10 +23,11 @@ HEALTH = "/grpc.health.v1.Health/"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 ADDERS = ["kinds_pb2_grpc.add_KindsServicer_to_server"]
 
-# Each answer is as large as its request, and streams have a hundred.
+# Each answer is as large as its request, and streams have a hundred; of Down they are packed if the text says so.
 CONFIG = (
     ECHO_SERVABLE
     + """
+import grpc
 import numpy as np
 from google.protobuf.wrappers_pb2 import BytesValue
 from kinds_pb2 import Answer
@@ -64,7 +65,9 @@ class Kinds:
     async def One(self, request):
         return Answer(data=request.data)
 
-    async def Down(self, request):
+    async def Down(self, request, grpc_context):
+        if request.text == "packed":
+            grpc_context.set_compression(grpc.Compression.Gzip)
         for _ in range(100):
             yield Answer(data=request.data)
 

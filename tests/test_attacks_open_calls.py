@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,6 +71,34 @@ def test_metadata_of_calls_that_stay_open(everything: Everything, name: str, mos
 def test_metadata_of_calls_that_have_not_begun(everything: Everything) -> None:
     """Which is kept: or else the test above could not see that the other is not."""
     assert each_takes(everything, KINDS["user's unary"].path, None) > NOTE / 2
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def test_packed_answers_for_one_who_takes_none(everything: Everything, generated: tuple[Any, Any]) -> None:
+    """What would be a megabyte unpacked for it counts as one where it waits: they are not packed for that client."""
+    kinds_pb2, _ = generated
+    body = framed(kinds_pb2.Ask(text="packed", data=bytes(MIB)).SerializeToString())
+    streams = 4
+    # A message for each may be ahead, and another wait for it; two processes look at what is sent.
+    with (
+        unharmed(everything.served, growth=(6 * streams + 32) * MIB),
+        Attacker(everything.served.address, window=0) as attacker,
+    ):
+        for _ in range(streams):
+            attacker.begin("/kinds.Kinds/Down", body)
+        threading.Event().wait(2)
+        assert attacker.is_served()
+    with Attacker(everything.served.address, window=128 * MIB) as client:
+        client.h2.increment_flow_control_window(256 * MIB)
+        packs = [("grpc-accept-encoding", "gzip")]
+        plain, packed = (client.begin("/kinds.Kinds/Down", body, fields=fields) for fields in ([], packs))
+        answers = client.wait(plain), client.wait(packed)
+        assert [answer["grpc-status"] for answer in answers] == [OK, OK]
+        assert [answer.get("grpc-encoding") for answer in answers] == [None, "gzip"]
+        assert client.received[plain] > 100 * MIB
+        assert client.received[packed] < MIB
 
 
 # -- reflection --------------------------------------------------------------------------------------------------------

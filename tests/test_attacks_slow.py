@@ -202,7 +202,8 @@ def test_messages_that_are_announced_and_do_not_come(tmp_path: pathlib.Path) -> 
 
 def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> None:
     """Messages of which much has come, and whose rest comes a little faster than it must, for hours."""
-    limits = f"server.Limits(body_idle_timeout={SLOWNESS}, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
+    idle = 3 * SLOWNESS  # longer than it takes to send much of four messages
+    limits = f"server.Limits(body_idle_timeout={idle}, max_enqueued_bytes=64 << 20, max_msg_mb_size=16)"
     large = np.zeros(8 << 20, np.uint8)
     with (
         serving(tmp_path / "server", "echo", ECHO_SERVABLE, listen=f"'127.0.0.1:0', limits={limits}") as served,
@@ -220,7 +221,7 @@ def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> Non
                 if not attacker.is_over(stream):
                     attacker.frames(DataFrame(stream, data=bytes(100)))
 
-        for _ in range(150 * SLOWNESS):
+        for _ in range(100 * idle):
             drip()
         assert not any(attacker.is_over(stream) for attacker, stream in zip(attackers, streams, strict=True))
 
@@ -232,12 +233,12 @@ def test_slow_messages_that_hold_what_others_lack(tmp_path: pathlib.Path) -> Non
         refusal = ask()
         assert isinstance(refusal, dict)
         assert "three quarters of max_enqueued_bytes" in refusal["error"]
-        until(ask, lambda answer: isinstance(answer, list), seconds=10 * SLOWNESS)
+        until(ask, lambda answer: isinstance(answer, list), seconds=10 * idle)
         for attacker, stream in zip(attackers, streams, strict=True):
             answer = attacker.wait(stream)
             assert answer["grpc-status"] == "8"
             assert answer["grpc-message"] == (
-                f"the message did not come whole within body_idle_timeout {SLOWNESS}000 ms, while others lacked "
+                f"the message did not come whole within body_idle_timeout {idle}000 ms, while others lacked "
                 "max_enqueued_bytes"
             )
             assert attacker.is_served()

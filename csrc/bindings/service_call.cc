@@ -341,6 +341,10 @@ PyObject* GetDepth(PyObject* self, void*) {
   return Guarded([&] { return PyLong_FromUnsignedLong(CallOf(self).head().depth); });
 }
 
+PyObject* GetPlain(PyObject* self, void*) {
+  return Guarded([&] { return PyBool_FromLong(CallOf(self).head().plain ? 1 : 0); });
+}
+
 PyObject* GetParent(PyObject* self, void*) {
   return Guarded([&] { return CallersToPython(CallOf(self).tag(), CallOf(self).head().callers); });
 }
@@ -407,6 +411,7 @@ PyTypeObject* MakeType() {
       PyGetSetDef{"model_id", GetText<&wire::CallHead::model_id>, nullptr, nullptr, nullptr},
       PyGetSetDef{"peer", GetText<&wire::CallHead::peer>, nullptr, nullptr, nullptr},
       PyGetSetDef{"depth", GetDepth, nullptr, nullptr, nullptr},
+      PyGetSetDef{"plain", GetPlain, nullptr, nullptr, nullptr},
       PyGetSetDef{"parent", GetParent, nullptr, nullptr, nullptr},
       PyGetSetDef{"cancelled", GetCancelled, nullptr, nullptr, nullptr},
       PyGetSetDef{},

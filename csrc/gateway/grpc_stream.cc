@@ -86,6 +86,7 @@ void GrpcStream::Close() {
   handler_.reset();
   Leave();
   child_ = {};
+  head_bytes_ = {};
   reader_.reset();
   window_.reset();
   parts_.clear();
@@ -120,6 +121,14 @@ void GrpcStream::OnHeadersEnd() {
   if (!head_.status().ok()) {
     if (head_.status().code() == Code::kResourceExhausted) context_.stats.Refuse(Refusal::kMaxMetadataBytes);
     return refuse(head_.status());
+  }
+  constexpr size_t kLargeHead = 1024;
+  if (head_.list_size() > kLargeHead) [[unlikely]] {
+    head_bytes_ = BytesTicket(context_.memory.admission());
+    if (!head_bytes_.GrowTo(head_.list_size())) {
+      context_.stats.Refuse(Refusal::kMaxEnqueuedBytes);
+      return refuse(context_.memory.OverLimit(head_.list_size()));
+    }
   }
   if (connection_->internal()) [[unlikely]] {
     if (const Status status = EnterInner(); !status.ok()) return refuse(status);
@@ -399,6 +408,7 @@ void GrpcStream::SubmitTrailersOnly() {
   RequestKeyText id;
   std::vector<nghttp2_nv> fields = {StaticField(":status", "200"), StaticField("content-type", "application/grpc")};
   AddTrailers(status_, trailing_, key_, &texts, &id, &fields);
+  connection_->CountHead(fields);
   nghttp2_submit_response(connection_->session(), id_, fields.data(), fields.size(), nullptr);
 }
 
@@ -429,6 +439,7 @@ void GrpcStream::SubmitTrailers() {
   RequestKeyText id;
   std::vector<nghttp2_nv> fields;
   AddTrailers(status_, trailing_, key_, &texts, &id, &fields);
+  connection_->CountHead(fields);
   nghttp2_submit_trailer(connection_->session(), id_, fields.data(), fields.size());
 }
 

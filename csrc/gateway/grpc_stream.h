@@ -91,7 +91,10 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   // Call
   const Metadata& metadata() const override { return head_.metadata(); }
   std::string_view metadata_value(std::string_view key) const override { return head_.Value(key); }
-  void DropMetadata() override { head_.DropTexts(); }
+  void DropMetadata() override {
+    head_.DropTexts();
+    head_bytes_ = BytesTicket();
+  }
   TimePoint deadline() const override { return deadline_; }
   uint64_t client() const override;
   const net::Peer& peer() const override;
@@ -137,6 +140,7 @@ class GrpcStream final : public GuardedCall, public TimerNode {
   Http2Connection* connection_ = nullptr;
   int32_t id_ = 0;
   RequestHead head_;
+  BytesTicket head_bytes_;  // what it counts as; empty where that is little
   std::optional<MessageReader> reader_;
   Service* service_ = nullptr;
   TimePoint deadline_ = kNever;

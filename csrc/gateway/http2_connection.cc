@@ -317,13 +317,23 @@ void Http2Connection::OnReadable() {
     if (result.kind != net::IoResult::Kind::kDone) return Close();
     if (lingers_ != kNever) continue;
     if (!Feed(std::span<const std::byte>(context_.read_buffer).first(result.bytes))) return;
-    if (!records && result.bytes < context_.read_buffer.size()) break;
+    if ((!records && result.bytes < context_.read_buffer.size()) || IsFull()) break;
   }
   Touch();
   Arm();
   // A client that makes us answer and doesn't read the answers waits until it does.
-  read_paused_ = write_blocked_ && nghttp2_session_get_outbound_queue_size(session_.get()) > kMaxQueuedFrames;
+  read_paused_ = IsFull();
   if (!read_paused_) AwaitRead();
+}
+
+bool Http2Connection::IsFull() const {
+  return write_blocked_ &&
+         (head_bytes_ > kMaxBuffered || nghttp2_session_get_outbound_queue_size(session_.get()) > kMaxQueuedFrames);
+}
+
+void Http2Connection::CountHead(std::span<const nghttp2_nv> fields) {
+  constexpr size_t kFieldCost = 32;
+  for (const nghttp2_nv& field : fields) head_bytes_ += field.namelen + field.valuelen + kFieldCost;
 }
 
 bool Http2Connection::Feed(std::span<const std::byte> bytes) {
@@ -371,9 +381,10 @@ void Http2Connection::Pull() {
     const uint8_t* data = nullptr;
     const ssize_t n = nghttp2_session_mem_send(session_.get(), &data);
     if (n < 0) return Fail(std::string("HTTP/2 error: ") + nghttp2_strerror(static_cast<int>(n)));
-    if (n == 0) return;
+    if (n == 0) break;
     output_.Copy(Bytes(data, static_cast<size_t>(n)));
   }
+  if (output_.size() < kMaxBuffered) head_bytes_ = 0;
 }
 
 void Http2Connection::Flush() {
@@ -500,6 +511,7 @@ void Http2Connection::SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> f
   nghttp2_data_provider provider{};
   provider.source.ptr = &stream;
   provider.read_callback = Callbacks::Read;
+  CountHead(fields);
   nghttp2_submit_response(session_.get(), stream.id(), fields.data(), fields.size(), &provider);
 }
 

@@ -54,6 +54,8 @@ class Http2Connection final : private TimerNode {
   ClientTrust& trust() { return trust_; }
   // A call of which the client has taken all, and could take more, waits for what the client has not taken of others.
   void AnswerWaits() { answer_waited_ = context_.now; }
+  // A block of header fields of an answer waits to be sent.
+  void CountHead(std::span<const nghttp2_nv> fields);
   void SubmitResponse(GrpcStream& stream, std::span<nghttp2_nv> fields);
 
   static void SetCallbacks(nghttp2_session_callbacks* callbacks);
@@ -65,6 +67,8 @@ class Http2Connection final : private TimerNode {
   void AwaitRead();
   void OnReadable();
   bool Feed(std::span<const std::byte> bytes);
+  // Whether what waits behind a full socket is so much that nothing more may call for answers.
+  bool IsFull() const;
   void Pull();
   void SayGoodbye();
   void Linger();
@@ -133,6 +137,7 @@ class Http2Connection final : private TimerNode {
   TimePoint header_since_ = kNever;  // a block of header fields is coming since then
   size_t header_bytes_ = 0;          // that came meanwhile
   size_t header_list_ = 0;           // what they came to, unpacked
+  size_t head_bytes_ = 0;            // of answers, that were submitted since all was framed
   size_t consumed_ = 0;              // of bodies, since the connection's window was last given back
   std::string excess_;               // why the client has to be calm; "" while it is
   bool said_ = false;                // the log has why it ends

@@ -17,6 +17,9 @@ enum class Encoding : uint8_t { kNone, kIdentity, kGzip, kDeflate };
 // For grpc-accept-encoding: all of them.
 inline constexpr const char* kAcceptedEncodings = "identity,deflate,gzip";
 
+// What an inflater needs besides its output, and of that before there is any: zlib has a window and tables.
+inline constexpr size_t kInflaterBytes = 64 * 1024;
+
 // Inflates one message as its bytes come.
 class Inflater {
  public:

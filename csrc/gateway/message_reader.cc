@@ -31,6 +31,7 @@ bool MessageReader::Fail(Status status, std::optional<Refusal> limit) {
   inflater_.reset();
   gathered_.reset();
   unplaced_ = {};
+  inflating_ = {};
   EndPartial();
   return false;
 }
@@ -81,8 +82,14 @@ bool MessageReader::Begin(std::span<const std::byte> data) {
     if (encoding_ == Encoding::kNone || encoding_ == Encoding::kIdentity) {
       return Fail({Code::kInternal, "a message is flagged as compressed, but grpc-encoding names no compression"});
     }
-    inflater_.emplace(max_bytes_, encoding_);
+    inflating_ = BytesTicket(memory_.admission());
     unplaced_ = BytesTicket(memory_.admission());
+    if (data.size() < length_) {
+      if (!CountUnfinished(kInflaterBytes)) return false;
+      if (!inflating_.GrowTo(kInflaterBytes))
+        return Fail(memory_.OverLimit(kInflaterBytes), Refusal::kMaxEnqueuedBytes);
+    }
+    inflater_.emplace(max_bytes_, encoding_);
     return true;
   }
   // What never fits in is refused before it comes.
@@ -115,6 +122,7 @@ bool MessageReader::Complete(std::optional<Message>* message) {
     if (!Allocate(output.size(), output, &unplaced_)) return false;
     std::ranges::copy(output, message_->bytes().begin());
     inflater_.reset();
+    inflating_ = BytesTicket();
   } else if (gathered_) {
     if (!Allocate(length_, gathered_->begin(), &unplaced_)) return false;
     gathered_->CopyTo(message_->bytes());
@@ -141,7 +149,7 @@ bool MessageReader::Feed(std::span<const std::byte>* data, std::optional<Message
       return Fail(std::move(status), too_large ? std::optional(Refusal::kMaxMsgMbSize) : std::nullopt);
     }
     const size_t size = inflater_->output().size();
-    if (taken_ + piece.size() < length_ && !CountUnfinished(size)) return false;
+    if (taken_ + piece.size() < length_ && !CountUnfinished(kInflaterBytes + size)) return false;
     if (!unplaced_.GrowTo(size)) return Fail(memory_.OverLimit(size), Refusal::kMaxEnqueuedBytes);
   } else if (gathered_) {
     if (!Gather(piece)) return false;

@@ -78,7 +78,8 @@ class MessageReader {
   std::optional<Message> message_;
   std::optional<Inflater> inflater_;
   std::optional<GatheredBytes> gathered_;
-  BytesTicket unplaced_;  // what one of these two has
+  BytesTicket unplaced_;   // what one of these two has
+  BytesTicket inflating_;  // what the first needs besides
   Error error_;
 };
 

@@ -241,6 +241,27 @@ TEST_F(MessageReaderTest, WhatAConnectionHasBegunIsAShareOfAll) {
   EXPECT_EQ(alone.Come(390), "whole");
 }
 
+TEST_F(MessageReaderTest, WhatUnpacksCountsWhileAMessageComes) {
+  admission_.SetMaxBytes(8 * kInflaterBytes);
+  PartialBytes partial;
+  const std::string packed = Framed(Gzip("text"), true);
+  const auto feed = [](MessageReader& reader, std::string_view text) {
+    auto data = std::as_bytes(std::span(text));
+    std::optional<Message> message;
+    return reader.Feed(&data, &message);
+  };
+  MessageReader one(*memory_, partial, kMax, Encoding::kGzip, nullptr);
+  MessageReader two(*memory_, partial, kMax, Encoding::kGzip, nullptr);
+  MessageReader three(*memory_, partial, kMax, Encoding::kGzip, nullptr);
+  for (MessageReader* reader : {&one, &two, &three}) EXPECT_FALSE(feed(*reader, packed.substr(0, 6)));
+  EXPECT_EQ(admission_.bytes(), 2 * kInflaterBytes);
+  EXPECT_EQ(three.error().limit, Refusal::kMaxEnqueuedBytes) << "a connection has a quarter";
+  EXPECT_TRUE(feed(one, packed.substr(6)));
+  EXPECT_EQ(admission_.bytes(), kInflaterBytes);
+  EXPECT_TRUE(feed(one, packed)) << "one that comes whole needs it for no time";
+  EXPECT_TRUE(feed(two, packed.substr(6)));
+}
+
 // Each on a connection of its own.
 TEST_F(MessageReaderTest, WhatIsOnlyAnnouncedCountsUpToAQuarterOfAll) {
   admission_.SetMaxBytes(1'000'000);

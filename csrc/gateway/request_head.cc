@@ -105,7 +105,7 @@ void RequestHead::AddBinary(std::string_view name, std::string_view values, size
 void RequestHead::AddGrpc(std::string_view name, std::string_view value) {
   if (name == "grpc-timeout") {
     timeout_ = ParseTimeout(value);
-    if (!timeout_) Fail({Code::kInternal, "malformed grpc-timeout '" + std::string(value) + "'"});
+    if (!timeout_) Fail({Code::kInternal, "malformed grpc-timeout '" + std::string(CutUtf8(value, 64)) + "'"});
   } else if (name == "grpc-encoding") {
     if (value == "identity") {
       encoding_ = Encoding::kIdentity;
@@ -114,8 +114,8 @@ void RequestHead::AddGrpc(std::string_view name, std::string_view value) {
     } else if (value == "deflate") {
       encoding_ = Encoding::kDeflate;
     } else {
-      Fail({Code::kUnimplemented,
-            "grpc-encoding '" + std::string(value) + "' is not supported, only " + kAcceptedEncodings + " are"});
+      Fail({Code::kUnimplemented, "grpc-encoding '" + std::string(CutUtf8(value, 64)) + "' is not supported, only " +
+                                      kAcceptedEncodings + " are"});
     }
   } else if (name == "grpc-accept-encoding") {
     accepts_gzip_ = value.find("gzip") != std::string_view::npos;

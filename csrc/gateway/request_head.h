@@ -35,6 +35,8 @@ class RequestHead {
   Encoding encoding() const { return encoding_; }
   bool accepts_gzip() const { return accepts_gzip_; }
   std::optional<std::chrono::nanoseconds> timeout() const { return timeout_; }
+  // As HTTP/2 counts a header list.
+  size_t list_size() const { return list_size_; }
   // Made when first asked for.
   const Metadata& metadata() const;
   // The first value of a key, "" without one. Needs nothing to be made.

@@ -85,6 +85,51 @@ TEST_F(ReadersTest, WhoseSocketIsFullMakesRoomForAnswersOfOthers) {
   EXPECT_EQ(Refused(Refusal::kBodyIdleTimeout), 1u);
 }
 
+TEST_F(ReadersTest, MetadataCountsUntilTheCallIsOver) {
+  admission_.SetMaxRequests(1000);
+  Client& client = Connect();
+  const auto begin = [&](size_t bytes) {
+    const int32_t call = client->Start(kUnary, "", false, {{"x-note", std::string(bytes, 'n')}});
+    Sync();
+    return call;
+  };
+  begin(100);
+  EXPECT_EQ(admission_.bytes(), 0u) << "a little is free";
+  const int32_t first = begin(15'000);
+  EXPECT_GT(admission_.bytes(), 15'000u);
+  for (int i = 0; i < 7; ++i) EXPECT_FALSE(client->response(begin(15'000)).closed);
+  const int32_t refused = begin(15'000);
+  EXPECT_EQ(client->response(refused).grpc_status(), static_cast<int>(Code::kResourceExhausted));
+  EXPECT_EQ(client->response(refused).grpc_message(), "enqueued bytes exceed the limit max_enqueued_bytes 131072");
+  client->Reset(first);
+  Sync();
+  EXPECT_FALSE(client->response(begin(15'000)).closed);
+}
+
+TEST_F(ReadersTest, WhoTakesNoHeadersIsNotReadFrom) {
+  admission_.SetMaxRequests(1000);
+  Client& slow = Connect();
+  slow.transport->SetSendBuffer(4096);
+  int answered = 0;
+  const auto round = [&] {
+    Round();
+    for (Handler* handler : handlers_) answered += handler->Fail(std::string(7000, 'x')) ? 1 : 0;
+  };
+  for (int i = 0; i < 500; ++i) {
+    slow->Start(kUnary, Framed("m"));
+    slow->Flush();
+    round();
+  }
+  // Half a megabyte is framed, as much waits, and the socket has some.
+  EXPECT_GT(answered, 70);
+  EXPECT_LT(answered, 200);
+  // All are answered once it reads.
+  EXPECT_TRUE(slow->RunUntil([&] {
+    for (int i = 0; i < 4; ++i) round();  // to find that it may write, to read on, and to write what comes of it
+    return answered == 500;
+  }));
+}
+
 TEST_F(ReadersTest, WhoRestsMakesRoomForAnswersOfTheSameClient) {
   admission_.SetMaxRequests(16);
   constexpr uint32_t kWindow = 50;  // of each stream: half of an answer

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "gateway/grpc_text.h"
-#include "gateway/inflater.h"
 #include "gateway/inner_call.h"
 #include "gateway/request_id.h"
 #include "gateway/user_metadata.h"
@@ -34,7 +33,8 @@ Status UserCall::WriteHead(std::string* bytes) {
                       .model_id = model_,
                       .peer = call_.peer().address,
                       .depth = call_.inner().depth,
-                      .callers = call_.inner().callers};
+                      .callers = call_.inner().callers,
+                      .plain = !call_.accepts_gzip()};
   for (const auto& [key, value] : call_.metadata()) {
     if (IsInnerCallKey(key)) continue;
     if (!IsBinaryKey(key) && !IsMetadataText(value)) {
@@ -176,25 +176,16 @@ void UserCall::OnWorkerReply(uint32_t, ReplyPart payload, uint8_t flags) {
   if (ends) Complete(Status::Ok());
 }
 
-// What the client can't inflate is inflated for it.
 bool UserCall::SendCompressed(ReplyPart message) {
   if (!replied_ && call_.accepts_gzip()) {
     encodes_ = true;
     SendInitial({});
   }
-  if (encodes_) {
-    call_.SendOne(std::move(message), /*compressed=*/true);
-    return true;
-  }
-  Inflater inflater(shared_.context.limits.max_msg_mb_size << 20, Encoding::kGzip);
-  Status status = inflater.Feed(message.bytes());
-  if (status.ok()) status = inflater.End();
-  if (!status.ok()) {
-    Fail(BrokenLink(status.message()));
+  if (!encodes_) {
+    Fail(BrokenLink("a compressed message, of which its client was not told"));
     return false;
   }
-  const auto plain = inflater.output();
-  call_.SendOne(ReplyPart(std::string(reinterpret_cast<const char*>(plain.data()), plain.size())), false);
+  call_.SendOne(std::move(message), /*compressed=*/true);
   return true;
 }
 

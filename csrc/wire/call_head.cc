@@ -93,6 +93,7 @@ std::string WriteCallHead(const CallHead& head) {
   Add(writer, call_head::kAuth, head.auth);
   if (head.depth != 0) writer.add_uint32(call_head::kDepth, head.depth);
   writer.add_packed_fixed64(call_head::kCallers, head.callers.begin(), head.callers.end());
+  if (head.plain) writer.add_bool(call_head::kPlain, true);
   return bytes;
 }
 
@@ -120,6 +121,9 @@ Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
         return true;
       case TextField(call_head::kCallers):
         head.callers = ReadTags(reader.get_view());
+        return true;
+      case protozero::tag_and_type(call_head::kPlain, protozero::pbf_wire_type::varint):
+        head.plain = reader.get_bool();
         return true;
       default:
         return false;

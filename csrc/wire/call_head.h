@@ -30,6 +30,7 @@ struct CallHead {
   MetadataView auth = {};          // grpcio's auth_context: properties, a key maybe several times; empty for plaintext
   uint32_t depth = 0;              // of how many calls within calls of servables it is the innermost
   std::vector<ExecutionTag> callers = {};  // the calls that wait for it, the innermost first
+  bool plain = false;                      // the client takes no compressed messages
 };
 std::string WriteCallHead(const CallHead& head);
 Result<CallHead> ReadCallHead(std::span<const std::byte> bytes);

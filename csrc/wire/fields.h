@@ -57,6 +57,7 @@ inline constexpr uint32_t kMetadata = 4;
 inline constexpr uint32_t kAuth = 5;
 inline constexpr uint32_t kDepth = 6;
 inline constexpr uint32_t kCallers = 7;
+inline constexpr uint32_t kPlain = 8;
 }  // namespace call_head
 
 namespace call_end {

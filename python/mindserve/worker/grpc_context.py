@@ -215,7 +215,7 @@ class GrpcContext:
     def set_compression(self, compression: Any) -> None:
         """Sets how the answer's messages are compressed: a member of ``grpc.Compression``, or its number.
 
-        Gzip is; Deflate is passed over, since a server may always leave out compression.
+        Gzip is, for clients that take it; Deflate is passed over, since a server may always leave out compression.
 
         Raises:
             TypeError, ValueError: there is no such compression.
@@ -228,7 +228,7 @@ class GrpcContext:
             raise ValueError(f"The compression should be a member of grpc.Compression, but actually {compression!r}")
         if not self._initial_allowed:
             raise RuntimeError("The compression is set before initial metadata and the first message are sent")
-        self._compress = number == _GZIP
+        self._compress = number == _GZIP and not self._call.plain
 
     def disable_next_message_compression(self) -> None:
         """Sends the next message as it is, whatever `set_compression` says."""
