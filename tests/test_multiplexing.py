@@ -7,6 +7,7 @@ import gc
 import inspect
 import threading
 import time
+import traceback
 from typing import Any
 
 import pytest
@@ -136,6 +137,86 @@ def test_tasks_share_one_load(loads: Loads) -> None:
 
     asyncio.run(use())
     assert loads.loaded == ["a"]
+
+
+@pytest.mark.parametrize("bad", [False, True], ids=["loaded", "failed"])
+def test_of_who_gives_up_nothing_is_left(loads: Loads, bad: bool) -> None:
+    """However long the load takes, of which there is one; those that still wait are not disturbed."""
+    loads.release.clear()
+    get_model = loads.later(1)
+    name = "bad" if bad else "a"
+
+    async def use() -> list[Any]:
+        async def ask(asked: str) -> Any:
+            return (await get_model(asked)).name
+
+        patient = [asyncio.create_task(ask(name)) for _ in range(3)]
+        await asyncio.sleep(0)
+        known: list[int] = []
+        for _ in range(3):
+            # One model is being loaded, for which some wait, and others for its place.
+            impatient = [asyncio.create_task(ask(asked)) for asked in (name, "other") for _ in range(500)]
+            await asyncio.sleep(0.01)
+            for each in impatient:
+                each.cancel()
+            assert all(
+                isinstance(each, asyncio.CancelledError)
+                for each in await asyncio.gather(*impatient, return_exceptions=True)
+            )
+            del impatient, each
+            gc.collect()
+            known.append(len(gc.get_objects()))
+        assert known[2] < known[0] + 500
+        loads.release.set()
+        return await asyncio.gather(*patient, return_exceptions=True)
+
+    assert list(map(str, asyncio.run(use()))) == (["bad can't be loaded"] if bad else ["a"]) * 3
+    assert loads.loaded == [name]
+
+
+def test_a_loop_may_end_while_it_waits(loads: Loads) -> None:
+    """Another's load is for whoever still waits."""
+    loads.release.clear()
+    get_model = loads.later(1)
+
+    async def use(seconds: float) -> Any:
+        return await asyncio.wait_for(get_model("a"), seconds)
+
+    loaded: list[Any] = []
+    thread = threading.Thread(target=lambda: loaded.append(asyncio.run(use(60)).name))
+    thread.start()
+    eventually(lambda: loads.loaded == ["a"])
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(use(0.01))
+    loads.release.set()
+    thread.join()
+    assert loaded == ["a"]
+    gc.collect()
+    assert asyncio.run(use(60)).name == "a"
+    assert loads.loaded == ["a"]
+
+
+def test_the_stack_of_a_load_that_failed_does_not_grow(loads: Loads) -> None:
+    """With those who are told of it."""
+    loads.release.clear()
+    get_model = loads.later(1)
+    depths: list[int] = []
+
+    async def ask() -> None:
+        try:
+            await get_model("bad")
+        except ValueError as error:
+            depths.append(len(traceback.extract_tb(error.__traceback__)))
+
+    async def use() -> None:
+        asking = [asyncio.create_task(ask()) for _ in range(20)]
+        await asyncio.sleep(0)
+        loads.release.set()
+        await asyncio.gather(*asking)
+
+    asyncio.run(use())
+    assert len(set(depths)) == 1
+    assert len(depths) == 20
 
 
 def test_who_asked_first_may_give_up(loads: Loads) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import enum
 import functools
 import inspect
 import logging
 import threading
 import time
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -124,15 +126,74 @@ class _Claim(enum.Enum):
     FULL = enum.auto()  # of models that are being loaded: the future is another's, after which to ask again
 
 
+class _Future(concurrent.futures.Future[Any]):
+    """A model that is there or on its way. Any thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._asleep: dict[asyncio.AbstractEventLoop, set[asyncio.Future[None]]] = {}
+        self._raised_at: types.TracebackType | None = None
+        # No method of this object, which would keep itself, and the model with it, when nobody uses it any more.
+        self.add_done_callback(_wake)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        self._raised_at = None if exception is None else exception.__traceback__
+        super().set_exception(exception)
+
+    async def over(self) -> None:
+        """Waits until it is done. Of a coroutine that gives up nothing is left here, however long the load takes."""
+        import asyncio  # by whom it runs; others do without it
+
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self.done():
+                return
+            asleep = self._asleep.setdefault(loop, set())
+        # Whoever wakes them does so in this loop, and not before this one is among them.
+        woken: asyncio.Future[None] = loop.create_future()
+        asleep.add(woken)
+        try:
+            await woken
+        finally:
+            asleep.discard(woken)
+
+    def model(self) -> Any:
+        """The model, of one that is done. Raises what its load raised."""
+        error = self.exception()
+        if error is None:
+            return self.result()
+        try:
+            # With the stack of the load alone, else that would grow with each who raises it.
+            raise error.with_traceback(self._raised_at)
+        finally:
+            del error
+
+
+def _wake(future: concurrent.futures.Future[Any]) -> None:
+    assert isinstance(future, _Future)
+    with future._lock:
+        everybody, future._asleep = future._asleep, {}
+    for loop, asleep in everybody.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all who waited there are gone
+            loop.call_soon_threadsafe(_wake_all, asleep)
+
+
+def _wake_all(asleep: set[asyncio.Future[None]]) -> None:
+    for each in asleep:
+        if not each.done():
+            each.set_result(None)
+
+
 class _Cache:
     """Models by their ids, the least recently used first. Any thread."""
 
     def __init__(self, owner: Multiplexed) -> None:
         self._owner = owner
         self._lock = threading.Lock()
-        self._models: collections.OrderedDict[str, concurrent.futures.Future[Any]] = collections.OrderedDict()
+        self._models: collections.OrderedDict[str, _Future] = collections.OrderedDict()
 
-    def claim(self, model_id: str) -> tuple[_Claim, concurrent.futures.Future[Any], list[Any]]:
+    def claim(self, model_id: str) -> tuple[_Claim, _Future, list[Any]]:
         """What to do for a model, its future, and for `_Claim.LOAD` the models to let go before."""
         if not isinstance(model_id, str):
             raise TypeError(f"The model id should be a str, but actually {type(model_id)}")
@@ -151,7 +212,7 @@ class _Cache:
                 dropped.append(self._models.pop(oldest).result())
                 # Under the lock, so that it doesn't come after the announcement of a new load.
                 self._owner.announce(oldest, False)
-            future = concurrent.futures.Future()
+            future = _Future()
             # From now on who waits for it and gives up doesn't cancel it.
             future.set_running_or_notify_cancel()
             self._models[model_id] = future
@@ -178,7 +239,7 @@ def _get(cache: _Cache, load: Callable[[str], Any], model_id: str) -> Any:
             if not future.done():
                 raise TimeoutError(f"model '{model_id}' was not loaded before the request's deadline")
             if claim is _Claim.THERE:
-                return future.result()
+                return future.model()
             continue
         asking = current.set(_for_everybody())
         try:
@@ -204,14 +265,9 @@ async def _get_async(cache: _Cache, load: Callable[[str], Any], model_id: str) -
             _loads.add(task)
             task.add_done_callback(_loads.discard)
             del dropped
-        elif future.done() and claim is _Claim.THERE:
-            return future.result()
-        if claim is _Claim.FULL:
-            other = asyncio.wrap_future(future)
-            await asyncio.wait([other])
-            other.exception()  # is for those who asked for that model
-        else:
-            return await asyncio.wrap_future(future)
+        await future.over()
+        if claim is not _Claim.FULL:  # else it is for those who asked for that model
+            return future.model()
 
 
 async def _load_async(cache: _Cache, load: Callable[[str], Any], model_id: str, dropped: list[Any]) -> None:
