@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_Work = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+class _Work:
+    """A call; without its function when nobody waits for it any more."""
+
+    __slots__ = ("done", "function")
+
+    def __init__(self, function: Callable[[], Any], done: asyncio.Future[Any]) -> None:
+        self.function: Callable[[], Any] | None = function
+        self.done = done
 
 
 class Pool:
@@ -35,8 +43,14 @@ class Pool:
     async def call(self, function: Callable[[], T]) -> T:
         """What the function gives, called in one of the threads. One that is not waited for any more may not be."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put((function, done))
-        return await done
+        work = _Work(function, done)
+        self._queue.put(work)
+        try:
+            return await done
+        finally:
+            # What the function holds is not to wait for its turn when nobody does, nor with what was raised here.
+            work.function = None
+            del function, work, done
 
     def close(self) -> None:
         """Ends the threads, after what they do now."""
@@ -47,8 +61,9 @@ class Pool:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            function, done = work
-            if done.cancelled():
+            function, done = work.function, work.done
+            if function is None or done.cancelled():
+                del work, function, done
                 continue
             try:
                 result, error = function(), None
