@@ -21,7 +21,10 @@ from e2e_support import PREAMBLE, until, write_servable
 from rest_support import RawAnswer, Rest, head, read_answer, serving_rest
 from stubs import compile_protos
 
-PROTO = "package drip; message Note { string text = 1; } service Notes { rpc Echo(Note) returns (Note); }"
+PROTO = """package drip;
+message Note { string text = 1; }
+service Notes { rpc Echo(Note) returns (Note); rpc Large(Note) returns (Note); }
+"""
 SERVABLE = (
     ECHO_SERVABLE
     + PREAMBLE
@@ -62,12 +65,26 @@ def filling(x):
     return register.add_stage(fill, x, outputs_count=1)
 
 
+def large_item(x):
+    yield "y" * int(x)
+
+
+@register.register_method(output_names="y", streaming=True)
+def large_items(x):
+    return register.add_stage(large_item, x, outputs_count=1)
+
+
 register.classifier("same")
 
 
 @register.grpc_method
 def Echo(request):
     return request
+
+
+@register.grpc_method
+def Large(request):
+    return Note(text="y" * int(request.text))
 """
 )
 MOST_WAITING = 50
@@ -80,12 +97,12 @@ LIVE = head("/healthz/live", method="GET")
 
 
 @contextlib.contextmanager
-def serving(folder: pathlib.Path, more: str = "", limits: str = LIMITS) -> Iterator[Rest]:
+def serving(folder: pathlib.Path, more: str = "", limits: str = LIMITS, after: str = "") -> Iterator[Rest]:
     write_servable(folder / "servables", "echo", SERVABLE)
     compile_protos(folder / "servables" / "echo", drip=PROTO)
     listen = f"'127.0.0.1:0', {limits}{more}"
     grpc = f"server.start_grpc_server('127.0.0.1:0', grpc_servicer_functions=[{ADD_NOTES!r}]{more})\n"
-    with serving_rest(folder, "echo", listen=listen, before=grpc) as rest:
+    with serving_rest(folder, "echo", listen=listen, before=grpc, after=after) as rest:
         yield rest
         assert "[ERROR]" not in rest.process.errors()
 

@@ -9,10 +9,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from attacker import resident
 from certificates import Files
 from e2e_support import until
 from http_attacker import (
@@ -27,6 +29,7 @@ from http_attacker import (
 from http_attacker import rest as rest
 from http_attacker import secure as secure
 from rest_support import Rest, head, is_closed, read_answer
+from test_e2e_stats import LISTEN, stats_of
 
 # -- answers that are not taken ----------------------------------------------------------------------------------------
 
@@ -57,6 +60,101 @@ def takes(connection: socket.socket, size: int, seconds: float) -> int:
             got += len(part)
             pause.wait(seconds)
     return got
+
+
+LARGE = 8_000_000
+ROOM = 32 << 20
+# Three of them fit into three quarters of it.
+FIT = 3
+# And what they are made of, and freed memory; all 20 would be more than twice as much.
+GROWTH = 128 << 20
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
+    """A server with little room for bodies and answers, and much patience."""
+    limits = f"limits=server.Limits(max_enqueued_bytes={ROOM})"
+    with serving(tmp_path_factory.mktemp("narrow"), limits=limits, after=LISTEN) as rest:
+        yield rest
+
+
+def asks_for_a_note(size: int) -> bytes:
+    body = json.dumps({"text": str(size)}).encode()
+    return head("/drip.Notes/Large", f"Content-Length: {len(body)}") + body
+
+
+def begins(connection: socket.socket) -> int:
+    """The status of an answer, of which nothing is taken."""
+    return int(until(lambda: connection.recv(12, socket.MSG_PEEK), lambda seen: len(seen) == 12).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("request_for", "told"),
+    [
+        (lambda size: asks("large", size), lambda answer: answer["error_msg"]),
+        (asks_for_a_note, lambda answer: answer["error"]["message"]),
+    ],
+    ids=["a method's", "a message"],
+)
+def test_large_answers_that_nobody_takes(
+    narrow: Rest, request_for: Callable[[int], bytes], told: Callable[[Any], str]
+) -> None:
+    """There is room for a few of them, by whatever connections; for others there is, when they are gone."""
+    refused = stats_of(narrow.process)["refused"]["max_enqueued_bytes"]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(unharmed(narrow, growth=1 << 30))  # it is the server's own memory that matters
+        before = resident(narrow.process.pid)
+        connections = [stack.enter_context(reluctant(narrow)) for _ in range(20)]
+        statuses = []
+        for connection in connections:
+            connection.sendall(request_for(LARGE))
+            statuses.append(begins(connection))
+        assert statuses == [200] * FIT + [429] * (20 - FIT)
+        assert resident(narrow.process.pid) < before + GROWTH
+        answer = read_answer(connections[-1])
+        assert answer.headers["retry-after"] == "1"
+        assert told(answer.json).startswith("there is no room for the answer, of 80000")
+        assert f"come to more than max_enqueued_bytes {ROOM} allows: try again later" in told(answer.json)
+        # What is small needs no room, and bodies have their quarter.
+        assert narrow.ask("/model/echo:large", {"x": 60_000}) == [{"y": "y" * 60_000}]
+        assert narrow.error("/model/echo:same", b" " * 6_000_000)
+        assert stats_of(narrow.process)["refused"]["max_enqueued_bytes"] == refused + 20 - FIT
+        assert read_answer(connections[0]).status == 200
+        until(lambda: narrow.post("/model/echo:large", {"instances": [{"x": LARGE}]}).status_code, lambda it: it == 200)
+    until(lambda: all_is_free(narrow))
+
+
+def test_large_items_of_streams_that_nobody_takes(narrow: Rest) -> None:
+    """Those for which there is no room end with that."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(unharmed(narrow, growth=1 << 30))  # it is the server's own memory that matters
+        before = resident(narrow.process.pid)
+        connections = [stack.enter_context(reluctant(narrow)) for _ in range(20)]
+        for connection in connections:
+            connection.sendall(asks("large_items", LARGE))
+            assert begins(connection) == 200
+        assert resident(narrow.process.pid) < before + GROWTH
+        connection = connections[-1]
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            data += connection.recv(65536)
+        assert b"there is no room for the answer" in data
+        assert len(data) < 2000
+    until(lambda: all_is_free(narrow))
+
+
+def test_an_answer_that_is_larger_than_all_room(narrow: Rest) -> None:
+    """It may be, alone."""
+    answer = narrow.post("/model/echo:large", {"instances": [{"x": ROOM + 1}]})
+    assert answer.status_code == 200
+    assert len(answer.content) > ROOM
+    until(lambda: all_is_free(narrow))
+
+
+def all_is_free(rest: Rest) -> bool:
+    """Whether a body has room that takes all there is."""
+    frame = len(json.dumps({"instances": [{"x": ""}]}))
+    return rest.post("/model/echo:same", {"instances": [{"x": "x" * (ROOM - frame)}]}).status_code == 200
 
 
 NOT_TAKEN = "it did not take its answer at min_bytes_per_second 200000 within body_idle_timeout, 2 s"

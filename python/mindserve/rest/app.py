@@ -44,22 +44,34 @@ class App:
         connection.running = asyncio.current_task()
         exchange = Exchange(self._context, scope, receive, send)
         try:
-            await self._answer(exchange, scope, receive, send)
-        except HttpError as error:
-            await exchange.fail(error)
+            error = await self._attempt(exchange, scope, receive, send)
+            if error is not None:
+                exchange.release()
+                await exchange.fail(error)
         except ClientGone:
             scope["mindserve.cycle"].disconnected = True
         except asyncio.CancelledError:
             if not connection.gone:
                 raise
             scope["mindserve.cycle"].disconnected = True
-        except Exception:
-            _log.exception("a fault in the RESTful server, request_id %s", exchange.request_id)
-            if not exchange.started:
-                await exchange.fail(HttpError(500, f"internal error, see the log: {exchange.request_id}", "INTERNAL"))
         finally:
             connection.running = None
             exchange.release()
+
+    async def _attempt(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> HttpError | None:
+        """Answers, or gives the error that is the answer: without what led to it, which has the request's bodies."""
+        try:
+            await self._answer(exchange, scope, receive, send)
+        except HttpError as error:
+            error.__context__ = None
+            return error.with_traceback(None)
+        except ClientGone:
+            raise
+        except Exception:
+            _log.exception("a fault in the RESTful server, request_id %s", exchange.request_id)
+            if not exchange.started:
+                return HttpError(500, f"internal error, see the log: {exchange.request_id}", "INTERNAL")
+        return None
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         path = exchange.path

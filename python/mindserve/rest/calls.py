@@ -141,16 +141,20 @@ class Stream:
             await self._changed.wait()
 
     async def batches(self) -> AsyncIterator[list[bytes]]:
-        """The messages, as many at a time as are there; the worker is held back while they are not asked for."""
+        """The messages, as many at a time as are there; the worker is held back while they are not asked for.
+
+        The lists are the caller's, who may empty them.
+        """
         while True:
             await self.begun()
             if not self._messages:
                 return
             batch = list(self._messages)
             self._messages.clear()
+            count = len(batch)
             yield batch
             if self.ended is None:
-                self._calls.consumed(self._number, len(batch))
+                self._calls.consumed(self._number, count)
 
     def cancel(self) -> None:
         """Gives it up; no-op once it has ended."""

@@ -100,29 +100,59 @@ class Backend:
 
 
 class Memory:
-    """Counts the bytes of bodies that are held at a time, over all connections. Only for the event loop.
+    """Counts the bytes of bodies and answers that are held at a time, over all connections. Only for the event loop.
+
+    Answers, which clients may take as slowly as they may, leave a quarter to bodies.
 
     Args:
         limit: how many there may be.
+
+    Attributes:
+        refused: how often there would have been too many. Any thread may look.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
+        self._most_answers = limit - limit // 4
+        self._bodies = 0
+        self._answers = 0
+        self.refused = 0
 
     def take(self, size: int) -> None:
-        """Counts more.
+        """Counts more of a body.
 
         Raises:
             HttpError: there would be too many.
         """
-        if self._held + size > self._limit:
-            text = f"bodies of more than max_enqueued_bytes {self._limit} are being received: try again later"
-            raise HttpError(429, text, "RESOURCE_EXHAUSTED", [(b"retry-after", b"1")])
-        self._held += size
+        # An answer that is alone may be larger.
+        if self._bodies + min(self._answers, self._most_answers) + size > self._limit:
+            raise self._full("")
+        self._bodies += size
 
     def give(self, size: int) -> None:
-        self._held -= size
+        self._bodies -= size
+
+    def take_answer(self, size: int) -> None:
+        """Counts an answer. One for which nothing else has to be held may have any size.
+
+        Raises:
+            HttpError: there would be too many.
+        """
+        held = self._bodies + self._answers
+        if held and (held + size > self._limit or self._answers + size > self._most_answers):
+            raise self._full(f"there is no room for the answer, of {size} bytes: ")
+        self._answers += size
+
+    def give_answer(self, size: int) -> None:
+        self._answers -= size
+
+    def _full(self, what: str) -> HttpError:
+        self.refused += 1
+        text = (
+            f"{what}bodies that are being received, and answers that are not taken yet, come to more than "
+            f"max_enqueued_bytes {self._limit} allows: try again later"
+        )
+        return HttpError(429, text, "RESOURCE_EXHAUSTED", [(b"retry-after", b"1")])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +164,7 @@ class Context:
         backend: the rest of the server.
         max_body: bytes of a body.
         max_messages: lines of a body that is a client's stream.
-        memory: counts those of all bodies.
+        memory: counts those of all bodies and answers.
         pool: threads for what takes long.
         authority: who may call; None: everybody.
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from mindserve._native import ClientIdentity
-    from mindserve.rest.calls import Caller
+    from mindserve.rest.calls import Caller, Ended
     from mindserve.rest.connection import Connection
     from mindserve.rest.context import Context
 
@@ -82,6 +82,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_held",
         "_receive",
         "_reserved",
         "_scope",
@@ -99,7 +100,8 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._reserved = 0
+        self._reserved = 0  # bytes of the body
+        self._held = 0  # of the answer
         self.started = False
         self.rpc_errors = False
         self.identity: ClientIdentity | None = None
@@ -193,9 +195,10 @@ class Exchange:
         self._reserved += size
 
     def release(self) -> None:
-        """Called when the request is over."""
+        """Called when nothing is held of the request any more, nor yet of an answer, or when it is over."""
         self.context.memory.give(self._reserved)
         self._reserved = 0
+        self.hold(0)
 
     # --- the answer ---
 
@@ -207,13 +210,50 @@ class Exchange:
             # It may send the body all the same, or not at all: what follows could be either.
             cycle.keep_alive = False
 
+    def hold(self, size: int) -> None:
+        """Counts so many bytes of the answer, in the place of those before: what is little is not counted.
+
+        Raises:
+            HttpError: there is no room for them.
+        """
+        self.context.memory.give_answer(self._held)
+        self._held = 0
+        if size > INLINE_BYTES:
+            self.context.memory.take_answer(size)
+            self._held = size
+
+    async def answer_call(self, ended: Ended, decode: Callable[[bytes], bytes], headers: Headers) -> None:
+        """Answers with what a call gave, of which nothing is kept while the client takes its JSON.
+
+        Args:
+            ended: how the call ended: well. Its message is taken from it.
+            decode: the message's JSON; may raise `HttpError`.
+            headers: of the answer.
+
+        Raises:
+            HttpError: there is no room for the answer.
+        """
+        self.release()
+        await self.answer(200, await self._decode(ended, decode), headers=headers)
+
+    async def _decode(self, ended: Ended, decode: Callable[[bytes], bytes]) -> bytes:
+        message, ended.message = ended.message, b""
+        self.hold(len(message))
+        return await self.context.run(len(message) > INLINE_BYTES, decode, message)
+
     async def answer(self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()) -> None:
-        """The whole answer, packed if the client takes that and it is worth it."""
+        """The whole answer, packed if the client takes that and it is worth it.
+
+        Raises:
+            HttpError: there is no room for it.
+        """
+        self.hold(len(body))
         sent = [(b"content-type", content_type), (b"x-request-id", self.request_id.encode("ascii")), *headers]
         if len(body) >= _MIN_PACKED_BYTES:
             sent.append((b"vary", b"accept-encoding"))
             if takes_gzip(self.headers.get(b"accept-encoding", b"")):
                 body = await self.context.run(len(body) > INLINE_BYTES, gzip, body)
+                self.hold(len(body))
                 sent.append((b"content-encoding", b"gzip"))
         sent.append((b"content-length", b"%d" % len(body)))
         self.start()

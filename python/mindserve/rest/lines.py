@@ -27,6 +27,7 @@ async def answer_lines(
         HttpError: the call has failed before its first message.
         ClientGone: nobody waits for the answer.
     """
+    exchange.release()
     try:
         await stream.begun()
         if stream.ended is not None and stream.ended.code and not stream.pending:
@@ -35,13 +36,28 @@ async def answer_lines(
         error: HttpError | None = None
         try:
             async for batch in stream.batches():
-                long = sum(map(len, batch)) > INLINE_BYTES
-                lines = await exchange.context.run(long, decode, batch)
-                await exchange.write(b"\n".join(lines) + b"\n")
+                await exchange.write(await _text(exchange, batch, decode))
+                exchange.hold(0)
             if stream.ended is not None and stream.ended.code:
                 error = error_of(stream.ended)
         except HttpError as failed:
-            error = failed
+            error = failed.with_traceback(None)  # which has what was to be sent
         await exchange.end(b"" if error is None else exchange.error_body(error) + b"\n")
     finally:
         stream.cancel()
+
+
+async def _text(exchange: Exchange, batch: list[bytes], decode: Callable[[Sequence[bytes]], Sequence[bytes]]) -> bytes:
+    """The lines of messages, which are taken from their list: while the client takes the lines they alone are held.
+
+    Raises:
+        HttpError: there is no room for them, or they have none.
+    """
+    messages = tuple(batch)
+    batch.clear()
+    size = sum(map(len, messages))
+    exchange.hold(size)
+    lines = await exchange.context.run(size > INLINE_BYTES, decode, messages)
+    text = b"\n".join(lines) + b"\n"
+    exchange.hold(len(text))
+    return text

@@ -76,14 +76,30 @@ async def predict(exchange: Exchange) -> None:
         raise known_error(f"http message only support POST right now, but actually {exchange.method}")
     route = parse_path(exchange.path)
     exchange.permit(route.servable)
+    calls = exchange.context.calls
+    # Neither the body nor what is made of it is kept while the client takes the answer.
+    messages = [await _encode(exchange, route)]
+    if exchange.context.backend.streams(route.servable, route.method, route.version):
+        stream = calls.stream(make_call(exchange, PREDICT_STREAM, messages))
+        messages.clear()
+        await answer_lines(exchange, stream, _lines, _predict_error)
+        return
+    ended = await calls.unary(make_call(exchange, PREDICT, messages))
+    messages.clear()
+    if ended.code:
+        raise _predict_error(ended)
+    await exchange.answer_call(ended, native.load().predict_reply_to_json, headers_of(ended))
+
+
+async def _encode(exchange: Exchange, route: Route) -> bytes:
+    """The body as a PredictRequest."""
     try:
         body = await exchange.body()
     except BodyTooLarge as error:
         raise known_error(error.text) from None
     core = native.load()
-    context = exchange.context
     try:
-        message = await context.run(
+        return await exchange.context.run(
             len(body) > INLINE_BYTES,
             core.predict_request_from_json,
             body,
@@ -93,15 +109,6 @@ async def predict(exchange: Exchange) -> None:
         )
     except core.NativeError as error:
         raise HttpError(_WRONG.get(error.code, 500), str(error), error.code) from None
-    if context.backend.streams(route.servable, route.method, route.version):
-        stream = context.calls.stream(make_call(exchange, PREDICT_STREAM, [message]))
-        await answer_lines(exchange, stream, _lines, _predict_error)
-        return
-    ended = await context.calls.unary(make_call(exchange, PREDICT, [message]))
-    if ended.code:
-        raise _predict_error(ended)
-    reply = await context.run(len(ended.message) > INLINE_BYTES, core.predict_reply_to_json, ended.message)
-    await exchange.answer(200, reply, headers=headers_of(ended))
 
 
 def _predict_error(ended: Ended) -> HttpError:

@@ -147,13 +147,18 @@ async def classify(exchange: Exchange, types: ClassifierTypes) -> None:
     name, taken = types.find(exchange.headers.get(b"application", b"").decode("latin-1"), exchange.identity)
     if name:
         exchange.permit(name)
-    body = await exchange.body()
-    message = await exchange.context.run(len(body) > INLINE_BYTES, encode_body, body, taken)
-    ended = await exchange.context.calls.unary(make_call(exchange, CLASSIFY, [message]))
+    # Neither the body nor what is made of it is kept while the client takes the answer.
+    messages = [await _encode(exchange, taken)]
+    ended = await exchange.context.calls.unary(make_call(exchange, CLASSIFY, messages))
+    messages.clear()
     if ended.code:
         raise error_of(ended)
-    answer = await exchange.context.run(len(ended.message) > INLINE_BYTES, _decode, ended.message, taken)
-    await exchange.answer(200, answer, headers=headers_of(ended))
+    await exchange.answer_call(ended, lambda message: _decode(message, taken), headers_of(ended))
+
+
+async def _encode(exchange: Exchange, taken: _Taken) -> bytes:
+    body = await exchange.body()
+    return await exchange.context.run(len(body) > INLINE_BYTES, encode_body, body, taken)
 
 
 def encode_body(body: bytes, taken: _Taken) -> bytes:

@@ -81,6 +81,7 @@ class RestServer:
             raise StartError(f"the RESTful server's event loop can't be made: {error.strerror}") from error
         self._thread = threading.Thread(target=self._run, name="mindserve-rest", daemon=True)
         self._pool = Pool(_THREADS)
+        self._memory = Memory(limits.max_enqueued_bytes or _default_memory())
         self._shared: Shared | None = None
         self._calls: Calls | None = None
         self._peers: collections.Counter[str] = collections.Counter()
@@ -149,6 +150,11 @@ class RestServer:
         """That are open."""
         return self._open
 
+    @property
+    def refused(self) -> int:
+        """How often ``max_enqueued_bytes`` left no room for a body or an answer."""
+        return self._memory.refused
+
     def _call(self, function: Callable[[], T]) -> T:
         """Has the event loop's thread call it, and waits."""
 
@@ -175,7 +181,7 @@ class RestServer:
 
     def _begin(self, gateway: Gateway) -> None:
         self._calls = Calls(gateway)
-        memory = Memory(self._limits.max_enqueued_bytes or _default_memory())
+        memory = self._memory
         max_body = self._limits.max_msg_mb_size << 20
         most = self._limits.max_instances_per_request
         app = App(Context(self._calls, self._backend, max_body, most, memory, self._pool, self._backend.authority))

@@ -69,9 +69,14 @@ class Rpc:
         Raises:
             HttpError: they have no JSON.
         """
-        return [self._decode(message) for message in messages]
+        return [self.decode_one(message) for message in messages]
 
-    def _decode(self, data: bytes) -> bytes:
+    def decode_one(self, data: bytes) -> bytes:
+        """JSON of an answer.
+
+        Raises:
+            HttpError: it has none.
+        """
         try:
             message: Message = self._output.FromString(data)
             text: str = json_format.MessageToJson(message, indent=None, ensure_ascii=False, descriptor_pool=self._pool)
@@ -144,18 +149,25 @@ async def call_rpc(exchange: Exchange, rpc: Rpc) -> None:
         raise HttpError(405, wrong, "UNIMPLEMENTED", [(b"allow", b"POST")])
     if exchange.identity is not None:
         _permit(exchange, rpc, exchange.identity)
-    body = await exchange.body()
-    context = exchange.context
-    messages = await context.run(len(body) > INLINE_BYTES, rpc.encode, body, context.max_messages)
-    call = make_call(exchange, rpc.path, messages)
+    calls = exchange.context.calls
+    # Neither the body nor what is made of it is kept while the client takes the answer.
+    messages = await _encode(exchange, rpc)
     if rpc.server_streaming:
-        await answer_lines(exchange, exchange.context.calls.stream(call), rpc.decode, _rpc_error)
+        stream = calls.stream(make_call(exchange, rpc.path, messages))
+        messages.clear()
+        await answer_lines(exchange, stream, rpc.decode, _rpc_error)
         return
-    ended = await exchange.context.calls.unary(call)
+    ended = await calls.unary(make_call(exchange, rpc.path, messages))
+    messages.clear()
     if ended.code:
         raise _rpc_error(ended)
-    (answer,) = await exchange.context.run(len(ended.message) > INLINE_BYTES, rpc.decode, [ended.message])
-    await exchange.answer(200, answer, headers=headers_of(ended))
+    await exchange.answer_call(ended, rpc.decode_one, headers_of(ended))
+
+
+async def _encode(exchange: Exchange, rpc: Rpc) -> list[bytes]:
+    body = await exchange.body()
+    context = exchange.context
+    return await context.run(len(body) > INLINE_BYTES, rpc.encode, body, context.max_messages)
 
 
 def _permit(exchange: Exchange, rpc: Rpc, identity: ClientIdentity) -> None:

@@ -190,6 +190,8 @@ class Server:
         """See `mindserve.server.stats`."""
         with self._gateway_use:
             native = self._gateway.stats()
+        if self._rest is not None:
+            native["refused"]["max_enqueued_bytes"] += self._rest.refused
         shown = [each for certificates in self._all_certificates() for each in certificates.stats()]
         return make_stats(native, self._supervisor.states(), self._reloader.stats(), shown)
 

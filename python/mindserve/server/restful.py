@@ -60,6 +60,11 @@ class Restful:
         """Its sockets, for a successor."""
         return SharedListener(self._given, HTTP + self.address, self._rest.share(), None)
 
+    @property
+    def refused(self) -> int:
+        """How often ``max_enqueued_bytes`` left no room for a body or an answer."""
+        return self._rest.refused
+
     def drain(self, idle: float) -> None:
         """Accepts nothing more; see `mindserve.rest.server.RestServer.drain`."""
         self._rest.drain(idle)
