@@ -61,10 +61,12 @@ class StandInCall:
         seconds: float | None = None,
         request_id: str = "id-1",
         model_id: str = "",
+        plain: bool = False,
     ) -> None:
         self.method = method
         self.request_id = request_id
         self.model_id = model_id
+        self.plain = plain  # takes nothing compressed
         self.peer = "ipv4:127.0.0.1:1"
         self.client = 7
         self.deadline = None if seconds is None else time.monotonic() + seconds

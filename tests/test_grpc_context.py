@@ -368,6 +368,18 @@ def test_compression_with_initial_metadata_of_the_handlers(both: Both) -> None:
     assert call.compressed == [True]
 
 
+def test_compression_for_a_client_that_takes_none(both: Both) -> None:
+    def function(context: Any) -> Any:
+        context.set_compression(grpc.Compression.Gzip)
+        return both.Answer(text="x" * 1000)
+
+    handled = both(function)
+    call = handled.open("One", handled.ask(), plain=True)
+    assert call.ended()[0] == OK
+    assert call.initial is None
+    assert call.compressed == [False]
+
+
 @pytest.mark.parametrize("compression", [grpc.Compression.Deflate, grpc.Compression.NoCompression])
 def test_no_compression(both: Both, compression: Any) -> None:
     def function(context: Any) -> Any:
