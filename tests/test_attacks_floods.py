@@ -371,6 +371,17 @@ def test_a_header_bomb(served: Served, trailers: bool) -> None:
         is_calmed(served, attacker, "several times max_metadata_bytes 16384")
 
 
+@pytest.mark.parametrize("part", [b"", b"\0\1a\1b" * 100])
+def test_continuation_flood_of_a_call_that_is_over(strict: Served, part: bytes) -> None:
+    """A block that means nothing to anybody."""
+    with unharmed(strict), Attacker(strict.address) as attacker:
+        stream = attacker.begin(body=ECHO)
+        assert attacker.wait(stream)["grpc-status"] == "0"
+        attacker.send(HeadersFrame(stream, data=b"\0\1a\1b", flags=["END_STREAM"]).serialize())
+        attacker.flood(ContinuationFrame(stream, data=part).serialize())
+        is_calmed(strict, attacker, "max_control_frames_per_second 500 ")
+
+
 def test_metadata_in_many_frames(tmp_path: pathlib.Path) -> None:
     """As clients send them that cut it into the smallest frames that there are; the limit counts, not the frames."""
     listen = "'127.0.0.1:0', limits=server.Limits(max_metadata_bytes=1 << 20)"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 
-from attacker import CANCEL, Attacker, framed, said_of, unharmed
+from attacker import CANCEL, Attacker, framed, held, said_of, unharmed
 from conftest import ECHO_SERVABLE
 from e2e_support import Served, request, serving, tensor, until, varint
 from mindserve.proto import PREDICT, PREDICT_STREAM
@@ -146,9 +146,12 @@ def test_windows_that_open_all_at_once(tmp_path: pathlib.Path) -> None:
         unharmed(served, growth=streams * (3 << 18)),
         Attacker(served.address, window=0, receive_buffer=4096) as attacker,
     ):
+        before = held(served.process)
         attacker.frames(WindowUpdateFrame(0, window_increment=wide - 65_535))
         for _ in range(streams):
             attacker.begin(PREDICT_STREAM, body)
+        # Each has much that waits.
+        until(lambda: held(served.process), lambda now: now > before + streams * (1 << 17))
         threading.Event().wait(3)
         attacker.frames(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: wide}))
         threading.Event().wait(3)

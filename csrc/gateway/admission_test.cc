@@ -140,7 +140,9 @@ TEST(AdmissionTest, ManyInstancesCountBesidesTheirBytes) {
   EXPECT_EQ(stats.refused[static_cast<size_t>(Refusal::kMaxEnqueuedBytes)], 1u);
   many.Release();
   EXPECT_EQ(admission.bytes(), 0u);
-  EXPECT_EQ(AdmitInstances(admission, 1001, now, stats, &more)->trailing, TryNever()) << "they never find room";
+  const TimePoint later = now + std::chrono::seconds(1);
+  EXPECT_EQ(AdmitInstances(admission, 1001, later, stats, &more)->trailing, TryNever()) << "they never find room";
+  EXPECT_FALSE(admission.BytesLacked(later)) << "others need not make room for them";
 }
 
 TEST(AdmissionTest, MessagesThatAreNotWholeLeaveRoom) {

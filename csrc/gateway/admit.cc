@@ -42,11 +42,13 @@ std::unique_ptr<Refused> AdmitInstances(Admission& all, size_t instances, TimePo
   admitted->instances = BytesTicket(all);
   if (admitted->instances.GrowTo(bytes)) return nullptr;
   admitted->Release();
-  all.LackBytes(now);
+  // What never finds room lacks nothing that others hold.
+  const bool never = bytes > all.max_bytes();
+  if (!never) all.LackBytes(now);
   return Refuse(Within("the " + std::to_string(instances) + " instances of this request, each of which counts as " +
                            std::to_string(kInstanceBytes) + " bytes besides its own,",
                        all.max_bytes()),
-                bytes > all.max_bytes() ? TryNever() : TryLater(), Refusal::kMaxEnqueuedBytes, stats);
+                never ? TryNever() : TryLater(), Refusal::kMaxEnqueuedBytes, stats);
 }
 
 std::unique_ptr<Refused> AdmitBytes(Admission& of_servable, std::string_view servable, size_t bytes, CallStats& stats,

@@ -13,8 +13,9 @@ namespace mindserve::gateway {
 // Follows a client's bytes from its preface on. Belongs to one thread.
 class FrameHeads {
  public:
-  // DATA with nothing in it, or padding, which no client of gRPC sends.
+  // CONTINUATION; and DATA with nothing in it, or padding, which no client of gRPC sends.
   static bool IsCheap(const nghttp2_frame_hd& head) {
+    if (head.type == NGHTTP2_CONTINUATION) return true;
     return head.type == NGHTTP2_DATA && (head.length == 0 || (head.flags & NGHTTP2_FLAG_PADDED) != 0);
   }
 

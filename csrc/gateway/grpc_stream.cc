@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "gateway/admit.h"
 #include "gateway/grpc_text.h"
 #include "gateway/http2_connection.h"
 #include "gateway/http2_session.h"
@@ -122,19 +123,20 @@ void GrpcStream::OnHeadersEnd() {
     if (head_.status().code() == Code::kResourceExhausted) context_.stats.Refuse(Refusal::kMaxMetadataBytes);
     return refuse(head_.status());
   }
-  constexpr size_t kLargeHead = 1024;
-  if (head_.list_size() > kLargeHead) [[unlikely]] {
-    head_bytes_ = BytesTicket(context_.memory.admission());
-    if (!head_bytes_.GrowTo(head_.list_size())) {
-      context_.stats.Refuse(Refusal::kMaxEnqueuedBytes);
-      return refuse(context_.memory.OverLimit(head_.list_size()));
-    }
-  }
   if (connection_->internal()) [[unlikely]] {
     if (const Status status = EnterInner(); !status.ok()) return refuse(status);
   }
   if (service == nullptr) {
     return Finish({Code::kUnimplemented, "no method '" + std::string(CutUtf8(head_.path(), 256)) + "' is served"});
+  }
+  constexpr size_t kLargeHead = 1024;
+  if (head_.list_size() > kLargeHead && !service->open_to_all()) [[unlikely]] {
+    head_bytes_ = BytesTicket(context_.memory.admission());
+    if (!head_bytes_.GrowTo(head_.list_size())) {
+      context_.stats.Refuse(Refusal::kMaxEnqueuedBytes);
+      service->OnRefused(*this);
+      return Finish(context_.memory.OverLimit(head_.list_size()), TryLater());
+    }
   }
   if (head_.timeout()) {
     deadline_ = context_.now + *head_.timeout();

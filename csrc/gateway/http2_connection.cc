@@ -55,7 +55,9 @@ struct Http2Connection::Callbacks {
         if (Stream(session, head->stream_id) != nullptr) return 0;
         if (head->stream_id > nghttp2_session_get_last_proc_stream_id(session)) return 0;
         break;
-      case NGHTTP2_CONTINUATION:  // CountHeader
+      case NGHTTP2_CONTINUATION:
+        // CountHeader and Feed count what the block has; those of one that means nothing here are not told.
+        ++self.begun_cheap_;
         return 0;
       case NGHTTP2_DATA:
         if (FrameHeads::IsCheap(*head)) ++self.begun_cheap_;
@@ -230,6 +232,7 @@ struct Http2Connection::Callbacks {
     copy[kFlags] &= static_cast<uint8_t>(~kEndStream);
     output.Copy(Bytes(copy.data(), copy.size()));
     stream.Frame(size, output);
+    Self(user).head_bytes_ = 0;  // header fields go before any DATA
     if (ends) PutPlainTrailers(stream.id(), stream.key(), output);
     // By itself nghttp2 puts out all that the windows allow, one such frame after the other.
     return output.size() < kMaxBuffered ? 0 : NGHTTP2_ERR_PAUSE;
@@ -340,7 +343,7 @@ bool Http2Connection::Feed(std::span<const std::byte> bytes) {
   last_active_ = last_read_ = context_.now;
   pinged_ = kNever;
   ssize_t n = nghttp2_session_mem_recv(session_.get(), reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
-  if (n >= 0 && CountIgnoredData(bytes) != 0) n = NGHTTP2_ERR_CALLBACK_FAILURE;
+  if (n >= 0 && CountIgnored(bytes) != 0) n = NGHTTP2_ERR_CALLBACK_FAILURE;
   if (n == NGHTTP2_ERR_BAD_CLIENT_MAGIC) {
     constexpr std::byte kTlsHandshake{0x16};
     Fail(bytes.front() == kTlsHandshake ? "a TLS client on a port without TLS"
@@ -408,6 +411,7 @@ void Http2Connection::Flush() {
       });
       return Arm();
     }
+    if (result.refused) return Fail(result.error);
     if (result.kind != net::IoResult::Kind::kDone) return Close();
     last_written_ = context_.now;
     sending_.Took(result.bytes, context_.now, context_.limits);

@@ -80,7 +80,7 @@ class Http2Connection final : private TimerNode {
   // Of what the client must not do. Excess: notes why the session ends, once; the error for nghttp2's callback.
   int Excess(std::string why, Refusal limit);
   int CountControlFrame();
-  int CountIgnoredData(std::span<const std::byte> bytes);  // that came
+  int CountIgnored(std::span<const std::byte> bytes);  // that came
   int CountHeader(size_t bytes);
   void BeginHeader();
   // Ends it with a GOAWAY that says ENHANCE_YOUR_CALM.
@@ -122,7 +122,7 @@ class Http2Connection final : private TimerNode {
   RateLimit resets_;
   RateLimit control_frames_;
   FrameHeads heads_;
-  uint64_t begun_cheap_ = 0;  // frames of DATA that carry nothing, of those that nghttp2 told of in this round
+  uint64_t begun_cheap_ = 0;  // frames as FrameHeads counts them, of those that nghttp2 told of in this round
   uint64_t earned_ends_ = 0;  // that may come for calls that are over, and count nothing: one for each call
   uint64_t earned_ = 0;       // control frames that answer what was sent to the client, and count nothing
 

@@ -33,9 +33,9 @@ int Http2Connection::CountControlFrame() {
                 Refusal::kMaxControlFramesPerSecond);
 }
 
-// Of DATA for calls that are over nghttp2 tells nobody. Each call may have one that ends it: its client need not have
-// known by then that it was over. What carries bytes costs its sender as much as it costs here.
-int Http2Connection::CountIgnoredData(std::span<const std::byte> bytes) {
+// Of DATA and CONTINUATION for calls that are over nghttp2 tells nobody. Each call may have one that ends it: its
+// client need not have known by then that it was over. What carries bytes costs its sender as much as it costs here.
+int Http2Connection::CountIgnored(std::span<const std::byte> bytes) {
   const uint64_t came = heads_.CountCheap(bytes);
   const uint64_t begun = std::exchange(begun_cheap_, 0);
   if (came <= begun) return 0;
@@ -161,7 +161,7 @@ void Http2Connection::EndForOthers(GrpcStream& stream, const Lacks& lacks) {
     constexpr const char* kWhat = "its reply was not taken";
     give_up(lacks.requests ? for_requests(kWhat) : lacks.bytes ? for_bytes(kWhat) : for_answers(kWhat));
   }
-  if ((lacks.answers || lacks.share) && too_long(stream.front_since())) {
+  if (lacks.answers && too_long(stream.front_since())) {
     give_up(for_answers("a message of its reply was not taken whole"));
   }
   if (lacks.bytes && !write_blocked_ && too_long(stream.answers_since())) {

@@ -225,7 +225,9 @@ class _Reader:
                 continue
             if key in entries:
                 first = entries[key].place
-                self._problem(at, f"the key '{brief(key)}' is given twice, first in line {first.line}: expected once")
+                self._problem(
+                    at.up_to(key), f"the key '{brief(key)}' is given twice, first in line {first.line}: expected once"
+                )
                 continue
             entries[key] = Entry(at, self._convert(value_node, depth + 1))
         return Table(place, {**merged, **entries}, whole)

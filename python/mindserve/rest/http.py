@@ -216,11 +216,15 @@ class Exchange:
         Raises:
             HttpError: there is no room for them.
         """
-        self.context.memory.give_answer(self._held)
-        self._held = 0
-        if size > INLINE_BYTES:
+        if size <= INLINE_BYTES:
+            size = 0
+        if size > self._held:
+            self.context.memory.give_answer(self._held)
+            self._held = 0
             self.context.memory.take_answer(size)
-            self._held = size
+        else:  # for which there is room, whatever others take meanwhile
+            self.context.memory.give_answer(self._held - size)
+        self._held = size
 
     async def answer_call(self, ended: Ended, decode: Callable[[bytes], bytes], headers: Headers) -> None:
         """Answers with what a call gave, of which nothing is kept while the client takes its JSON.

@@ -17,9 +17,11 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # As the gRPC server's. The kinds of records are numbered as in RFC 8446, 5.1.
 _MOST_CONTROL_MESSAGES = 100
 _ALERT, _HANDSHAKE = 21, 22
-# A record costs about as much whatever it holds. Of those that hold next to nothing so many a second.
+# A record costs about as much whatever it holds. Of those that hold next to nothing so many a second, besides a few for
+# each that holds more: clients send the frame of a chunk by itself.
 _MOST_SMALL_RECORDS = 10_000
 _SMALL = 16
+_EARNED = 4
 _ALTERNATIVE_NAMES = ("DNS", "email", "URI", "IP Address")
 
 
@@ -86,6 +88,7 @@ class _CountedTls(ssl.SSLObject):
     """Ends the connection of one that has it work for nothing: OpenSSL itself sets no bound to that."""
 
     _excess: str | None = None
+    _earned = 0
 
     _made: tuple[_Rate, _Rate] | None = None
 
@@ -110,7 +113,11 @@ class _CountedTls(ssl.SSLObject):
         """
         try:
             got: int | bytes = super().read(*arguments, **named)
-            if (got if isinstance(got, int) else len(got)) < _SMALL:
+            if (got if isinstance(got, int) else len(got)) >= _SMALL:
+                self._earned = _EARNED
+            elif self._earned:
+                self._earned -= 1
+            else:
                 self._excess = self._rates()[1].take() or self._excess
             return got
         finally:
