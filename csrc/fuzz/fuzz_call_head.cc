@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     FUZZ_REQUIRE(again.ok());
     FUZZ_REQUIRE(again->request_id == head->request_id && again->model_id == head->model_id &&
                  again->peer == head->peer && again->metadata == head->metadata && again->auth == head->auth &&
-                 again->depth == head->depth && again->callers == head->callers);
+                 again->depth == head->depth && again->callers == head->callers && again->plain == head->plain);
   }
   if (const auto end = wire::ReadCallEnd(bytes); end.ok()) {
     const std::string written = wire::WriteCallEnd(*end);

@@ -123,7 +123,7 @@ Result<CallHead> ReadCallHead(std::span<const std::byte> bytes) {
         head.callers = ReadTags(reader.get_view());
         return true;
       case protozero::tag_and_type(call_head::kPlain, protozero::pbf_wire_type::varint):
-        head.plain = reader.get_bool();
+        head.plain = reader.get_uint32() != 0;  // get_bool looks at what may not be there
         return true;
       default:
         return false;
