@@ -14,9 +14,6 @@ SLOWNESS = 4 if _WATCHED else 1
 needs_no_descriptors = pytest.mark.skipif(
     _WATCHED, reason="with no descriptor left UndefinedBehaviorSanitizer takes every object for none"
 )
-needs_little_address_space = pytest.mark.skipif(
-    _WATCHED, reason="AddressSanitizer's shadow has terabytes of addresses, each of which would be looked at"
-)
 needs_bad_alloc = pytest.mark.skipif(_WATCHED, reason="of AddressSanitizer's `new` too much is an error, no exception")
 needs_limited_addresses = pytest.mark.skipif(_WATCHED, reason="AddressSanitizer reserves terabytes of addresses")
 

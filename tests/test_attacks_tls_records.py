@@ -203,8 +203,3 @@ def test_records_of_a_byte_hold_up_nobody(served: Served) -> None:
         ]
         for sender in senders:
             assert sender.wait(120) == 0
-
-
-def test_ssl_has_the_callback() -> None:
-    """By which changes of keys are seen, and which no document of Python's promises."""
-    assert hasattr(ssl.SSLContext, "_msg_callback")

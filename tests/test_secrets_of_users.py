@@ -25,7 +25,7 @@ from mindserve.auth.hashing import hash_secret
 from mindserve.auth.keys import ClientKey, Keys, save_keys
 from mindserve.auth.signing import signing_path
 from mindserve.proto import PREDICT
-from sanitizers import needs_little_address_space
+from sanitizers import needs_limited_addresses
 
 SECRET = "planted-consumer-secret-4711"
 METADATA = "planted-metadata-value"
@@ -252,7 +252,7 @@ def memory(pid: int) -> Iterator[bytes]:
                 yield mem.read(int(last - first) * size)
 
 
-@needs_little_address_space
+@needs_limited_addresses
 def test_a_core_file_of_a_worker_would_have_no_token(planted: Planted, said: tuple[list[str], list[str]]) -> None:
     """Nor any key. It has what handlers were told: or else nothing would be found here, whatever there is."""
     workers = children(planted.process.pid)

@@ -257,13 +257,10 @@ void GrpcStream::MessageWanted(uint32_t taken) {
 
 void GrpcStream::AnswerWaits() {
   if (finished_ || pending_ > 0) return;
-  const auto room = [this] {
-    nghttp2_session* session = connection_->session();
-    return std::min(nghttp2_session_get_stream_remote_window_size(session, id_),
-                    nghttp2_session_get_remote_window_size(session));
-  };
-  // Else it is the client that does not go on.
-  if (room() > 0) connection_->AnswerWaits();
+  nghttp2_session* session = connection_->session();
+  const int32_t room = std::min(nghttp2_session_get_stream_remote_window_size(session, id_),
+                                nghttp2_session_get_remote_window_size(session));
+  if (room > 0) connection_->AnswerWaits();  // else it is the client that does not go on
 }
 
 void GrpcStream::GiveWindow() {

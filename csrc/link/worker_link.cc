@@ -10,6 +10,18 @@
 #include "link/reply_shares.h"
 
 namespace mindserve::link {
+namespace {
+
+// One that says nothing but this of a call; the rest is up to its type.
+Frame Bare(FrameType type, uint64_t call) {
+  Frame frame{};
+  frame.type = type;
+  frame.call = call;
+  frame.deadline_ns = INT64_MAX;
+  return frame;
+}
+
+}  // namespace
 
 struct WorkerLink::LaneState {
   Region ours;    // replies' ring, how far requests were read, the reply arena
@@ -210,43 +222,26 @@ bool WorkerLink::SendModel(size_t index, std::string_view model_id, bool loaded)
 }
 
 void WorkerLink::SendReleaseMessage(size_t index, uint64_t call) {
-  Frame frame{};
-  frame.type = FrameType::kReleaseMessage;
-  frame.call = call;
-  frame.deadline_ns = INT64_MAX;
-  lanes_[index]->Send(frame);
+  lanes_[index]->Send(Bare(FrameType::kReleaseMessage, call));
 }
 
 void WorkerLink::SendWants(size_t index, uint64_t call, uint32_t taken) {
-  Frame frame{};
-  frame.type = FrameType::kWants;
+  Frame frame = Bare(FrameType::kWants, call);
   frame.instances = taken;
-  frame.call = call;
-  frame.deadline_ns = INT64_MAX;
   lanes_[index]->Send(frame);
 }
 
 void WorkerLink::SendOverShare(size_t index, uint64_t call) {
-  Frame frame{};
-  frame.type = FrameType::kOverShare;
-  frame.call = call;
-  frame.deadline_ns = INT64_MAX;
-  lanes_[index]->Send(frame);
+  lanes_[index]->Send(Bare(FrameType::kOverShare, call));
 }
 
 void WorkerLink::SendLacks(size_t index) {
-  Frame frame{};
-  frame.type = FrameType::kLacks;
-  frame.deadline_ns = INT64_MAX;
-  lanes_[index]->Send(frame);
+  lanes_[index]->Send(Bare(FrameType::kLacks, 0));
 }
 
 void WorkerLink::SendPayload(LaneState& lane, FrameType type, int flags, uint64_t call, const Slab& slab, Code code) {
-  Frame frame{};
-  frame.type = type;
+  Frame frame = Bare(type, call);
   frame.flags = static_cast<uint8_t>(flags);
-  frame.call = call;
-  frame.deadline_ns = INT64_MAX;
   frame.code = static_cast<uint32_t>(code);
   if (slab.bytes.empty()) {
     lane.Free(slab.offset);
@@ -263,11 +258,8 @@ void WorkerLink::SendReply(size_t index, uint64_t call, const Slab& slab, uint8_
 
 void WorkerLink::SendEnd(size_t index, uint64_t call, const Status& status, uint8_t flags) {
   LaneState& lane = *lanes_[index];
-  Frame frame{};
-  frame.type = FrameType::kEnd;
+  Frame frame = Bare(FrameType::kEnd, call);
   frame.flags = flags;
-  frame.call = call;
-  frame.deadline_ns = INT64_MAX;
   frame.code = static_cast<uint32_t>(status.code());
   const std::string& text = status.message();
   if (!text.empty()) {
@@ -281,11 +273,7 @@ void WorkerLink::SendEnd(size_t index, uint64_t call, const Status& status, uint
 }
 
 void WorkerLink::SendRelease(size_t index, uint64_t call) {
-  Frame frame{};
-  frame.type = FrameType::kRelease;
-  frame.call = call;
-  frame.deadline_ns = INT64_MAX;
-  lanes_[index]->Send(frame);
+  lanes_[index]->Send(Bare(FrameType::kRelease, call));
 }
 
 ExecutionMark WorkerLink::MarkOf(size_t index, uint64_t call) {

@@ -158,7 +158,7 @@ class TlsTransport final : public Transport {
     std::function<void()> handler;
   };
 
-  // Told of what OpenSSL reads and writes but data; what it answers by itself counts as well.
+  // Told of what OpenSSL reads and writes besides data.
   static void NoteMessage(int writes, int version, int type, const void* bytes, size_t size, SSL* ssl, void* self);
 
   void Handshake();
