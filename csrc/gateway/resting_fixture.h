@@ -102,13 +102,6 @@ class RestingTest : public testing::Test {
       admitted_.Release();
       call_.Finish(Status::Ok());
     }
-    // False: it has been already.
-    bool Fail(std::string text) {
-      if (std::exchange(failed_, true)) return false;
-      admitted_.Release();
-      call_.Finish({Code::kInternal, std::move(text)});
-      return true;
-    }
     // As when the worker has read a message.
     void Take() {
       messages_.erase(messages_.begin());
@@ -125,7 +118,6 @@ class RestingTest : public testing::Test {
     Call& call_;
     Admitted admitted_;
     std::vector<Message> messages_;
-    bool failed_ = false;
   };
 
   class Rests final : public Service {

@@ -106,30 +106,6 @@ TEST_F(ReadersTest, MetadataCountsUntilTheCallIsOver) {
   EXPECT_FALSE(client->response(begin(15'000)).closed);
 }
 
-TEST_F(ReadersTest, WhoTakesNoHeadersIsNotReadFrom) {
-  admission_.SetMaxRequests(1000);
-  Client& slow = Connect();
-  slow.transport->SetSendBuffer(4096);
-  int answered = 0;
-  const auto round = [&] {
-    Round();
-    for (Handler* handler : handlers_) answered += handler->Fail(std::string(7000, 'x')) ? 1 : 0;
-  };
-  for (int i = 0; i < 500; ++i) {
-    slow->Start(kUnary, Framed("m"));
-    slow->Flush();
-    round();
-  }
-  // Half a megabyte is framed, as much waits, and the socket has some.
-  EXPECT_GT(answered, 70);
-  EXPECT_LT(answered, 200);
-  // All are answered once it reads.
-  EXPECT_TRUE(slow->RunUntil([&] {
-    for (int i = 0; i < 4; ++i) round();  // to find that it may write, to read on, and to write what comes of it
-    return answered == 500;
-  }));
-}
-
 TEST_F(ReadersTest, WhoRestsMakesRoomForAnswersOfTheSameClient) {
   admission_.SetMaxRequests(16);
   constexpr uint32_t kWindow = 50;  // of each stream: half of an answer
